@@ -1,0 +1,460 @@
+"""The contract of a dataset directory: its layout, its tables, their schemas and versions.
+
+    DIR/
+      dataset.json                    contract version and what made the dataset
+      input/00000.parquet             the rows of the input list, cut into shards, in input order
+      shards/00000.tar                WebDataset: KEY.jpg (or png, webp), KEY.txt, KEY.json
+      tables/samples/00000.parquet    one row for EVERY input row, stored or failed, with its reason
+      tables/scores/00000.parquet     one row a stored sample, one column a score
+      tables/embeddings/00000.parquet image and text embedding of each stored sample, float16
+      tables/fingerprints/00000.parquet   pixel hash and perceptual hashes of each stored sample
+      tables/duplicate_pairs/all.parquet  every pair found, with method and distance
+      tables/duplicates/all.parquet   every sample that is in a group, with the sample kept for it
+      tables/captions/SOURCE/00000.parquet   one row a caption (long format), SOURCE = who wrote it
+      selections/NAME.parquet         the keys of a selection; NAME.json holds its SQL and funnel
+
+Everybody reads and writes through this module. A table is a folder of Parquet files, one a shard,
+each written atomically, so any of DuckDB, pandas and `datasets.load_dataset("parquet", ...)`
+reads it as it lies, at any moment of a run. The schema's version stands in every file's metadata.
+
+Keys are 32 hex digits (128 bits) of a hash of URL and alt text: stable however the input list is
+sorted or cut. At a billion samples the chance that any two keys collide is below 1e-20.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.errors import DatasetError
+from curate.files import atomic_path, fingerprint, read_json, write_json
+
+if TYPE_CHECKING:
+    import duckdb
+
+CONTRACT_VERSION = 1
+
+STORED = "stored"
+FAILED = "failed"
+
+SAMPLES = pa.schema(
+    [
+        ("key", pa.string()),
+        ("shard", pa.string()),
+        ("row", pa.int64()),  # number of the row in the input list, from 0
+        ("url", pa.string()),
+        ("alt_text", pa.string()),  # exactly as it came; null where the input had none
+        ("status", pa.string()),  # "stored" or "failed"
+        ("reason", pa.string()),  # why it failed: one of curate.reasons; null where stored
+        ("detail", pa.string()),  # the error's own words, for a person
+        ("original_width", pa.int32()),  # pixels, upright
+        ("original_height", pa.int32()),
+        ("original_format", pa.string()),  # "jpeg", "png", ...: sniffed, not believed
+        ("original_bytes", pa.int64()),
+        ("width", pa.int32()),  # pixels as stored in the shard
+        ("height", pa.int32()),
+        ("format", pa.string()),  # file extension in the shard
+        ("sha256", pa.string()),  # of the original bytes, hex
+    ]
+)
+
+# Scorers add their own columns behind the key; see curate.scorers.
+SCORES = pa.schema([("key", pa.string())])
+
+EMBEDDINGS = pa.schema(
+    [
+        ("key", pa.string()),
+        ("image", pa.list_(pa.float16())),  # L2-normalised
+        ("text", pa.list_(pa.float16())),  # of the alt text, L2-normalised; null without a text
+    ]
+)
+
+FINGERPRINTS = pa.schema(
+    [
+        ("key", pa.string()),
+        ("pixel_sha256", pa.string()),  # of the decoded RGB pixels with their size
+        ("phash", pa.list_(pa.uint64())),  # 64-bit perceptual hashes, one a view
+    ]
+)
+
+DUPLICATE_PAIRS = pa.schema(
+    [
+        ("method", pa.string()),  # "exact", "near" or "embedding"
+        ("key_a", pa.string()),  # key_a < key_b
+        ("key_b", pa.string()),
+        ("distance", pa.float32()),  # exact: 0; near: Hamming bits; embedding: 1 - cosine
+    ]
+)
+
+DUPLICATES = pa.schema(
+    [
+        ("method", pa.string()),
+        ("key", pa.string()),
+        ("group", pa.string()),  # key of the sample that is kept for the group
+        ("kept", pa.bool_()),  # whether this is the kept sample itself
+        ("distance", pa.float32()),  # to the kept sample it is near
+    ]
+)
+
+CAPTIONS = pa.schema(
+    [
+        ("key", pa.string()),
+        ("kind", pa.string()),  # "alt", "short", "descriptive" or a user template's name
+        ("sample_index", pa.int32()),  # 0, 1, ... where several are drawn for one image
+        ("text", pa.string()),  # the caption to train on; null unless status is "ok"
+        ("raw_text", pa.string()),  # what the captioner said, before repair
+        ("status", pa.string()),  # "ok", "rejected" (by a gate) or "failed"
+        ("reason", pa.string()),  # the gate or error that decided; null where ok
+        ("flags", pa.list_(pa.string())),  # every gate that spoke, also after repair
+        ("finish_reason", pa.string()),  # "stop" or "length"
+        ("attempts", pa.int32()),
+        ("words", pa.int32()),
+        ("output_tokens", pa.int32()),
+        ("image_sha256", pa.string()),  # of the picture's bytes in the shard
+        ("sent_width", pa.int32()),
+        ("sent_height", pa.int32()),
+        ("engine", pa.string()),  # "transformers", "http", "none" for alt texts
+        ("model", pa.string()),
+        ("model_revision", pa.string()),  # hub revision, or the weights' sha256 for a local folder
+        ("prompt_id", pa.string()),
+        ("prompt_sha256", pa.string()),
+        ("alt_text_shown", pa.bool_()),
+        ("sampling", pa.string()),  # JSON of the decoding parameters
+        ("seed", pa.int64()),
+        ("versions", pa.string()),  # JSON of the package versions
+    ]
+)
+
+SELECTION = pa.schema([("key", pa.string())])
+
+SCHEMAS: Mapping[str, pa.Schema] = {
+    "samples": SAMPLES,
+    "scores": SCORES,
+    "embeddings": EMBEDDINGS,
+    "fingerprints": FINGERPRINTS,
+    "duplicate_pairs": DUPLICATE_PAIRS,
+    "duplicates": DUPLICATES,
+    "captions": CAPTIONS,
+}
+SCHEMA_VERSIONS: Mapping[str, int] = dict.fromkeys(SCHEMAS, 1)
+
+# Tables that let a writer add columns behind the declared ones.
+_OPEN_TABLES = frozenset({"scores"})
+# Tables about the dataset as a whole: one file named all.parquet.
+WHOLE = "all"
+
+
+def sample_key(url: str | None, alt_text: str | None, occurrence: int = 0) -> str:
+    """The stable key of an input row: 32 hex digits of blake2b over URL, alt text and occurrence.
+
+    Args:
+        url, alt_text: as they came; a missing one hashes differently from an empty one.
+        occurrence: 0 for the first row with this URL and text, 1 for the second, and so on, so
+            that every input row has a key of its own.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (url, alt_text):
+        # A length prefix keeps ("ab", "c") apart from ("a", "bc").
+        encoded = b"-" if part is None else b"%d:" % len(part) + part.encode("utf-8", "replace")
+        digest.update(encoded)
+    if occurrence:
+        digest.update(b"#%d" % occurrence)
+    return digest.hexdigest()
+
+
+class Dataset:
+    """A dataset directory. Cheap to make, holds no open files, safe to send to a worker."""
+
+    def __init__(self, directory: Path | str) -> None:
+        self.directory = Path(directory).absolute()
+
+    def __repr__(self) -> str:
+        return f"Dataset({str(self.directory)!r})"
+
+    # ---- making and opening -------------------------------------------------------------------
+
+    @classmethod
+    def open(cls, directory: Path | str) -> Dataset:
+        """Open an existing dataset.
+
+        Raises:
+            DatasetError: the directory is no dataset, or was written under another contract.
+        """
+        dataset = cls(directory)
+        if not dataset.record_path.exists():
+            raise DatasetError(
+                f"{dataset.directory} is not a dataset; make one with "
+                f"`caplab curate INPUT --out {directory}`."
+            )
+        version = dataset.record().get("contract_version")
+        if version != CONTRACT_VERSION:
+            raise DatasetError(
+                f"{dataset.directory} was written under contract version {version}, this is "
+                f"version {CONTRACT_VERSION}; curate the input again into a new directory."
+            )
+        return dataset
+
+    @classmethod
+    def create(
+        cls, directory: Path | str, identity: Mapping[str, Any], record: Mapping[str, Any]
+    ) -> Dataset:
+        """Create a dataset, or continue one that the same settings made.
+
+        Args:
+            identity: the settings that decide what is made (Settings.identity()).
+            record: provenance to store beside it.
+
+        Raises:
+            DatasetError: the directory holds something else, or a dataset of other settings.
+        """
+        dataset = cls(directory)
+        claim_directory(dataset.directory, dataset.record_path, "dataset", identity, record)
+        return dataset
+
+    @property
+    def record_path(self) -> Path:
+        """dataset.json."""
+        return self.directory / "dataset.json"
+
+    def record(self) -> dict[str, Any]:
+        """What made the dataset: settings, versions, weights."""
+        record: dict[str, Any] = read_json(self.record_path)
+        return record
+
+    # ---- shards -------------------------------------------------------------------------------
+
+    def input_path(self, shard: str) -> Path:
+        """The rows of the input list that belong to `shard`."""
+        return self.directory / "input" / f"{shard}.parquet"
+
+    def shard_path(self, shard: str) -> Path:
+        """The WebDataset tar of `shard`."""
+        return self.directory / "shards" / f"{shard}.tar"
+
+    def shards(self) -> list[str]:
+        """Names of all shards of the input list, in order, such as ["00000", "00001"]."""
+        return sorted(path.stem for path in (self.directory / "input").glob("[0-9]*.parquet"))
+
+    # ---- tables -------------------------------------------------------------------------------
+
+    def table_directory(self, table: str, source: str | None = None) -> Path:
+        """The folder of `table`; captions have one folder a source (who wrote them)."""
+        if table not in SCHEMAS:
+            raise DatasetError(f"There is no table {table!r}; tables are {', '.join(SCHEMAS)}.")
+        base = self.directory / "tables" / table
+        return base / source if source is not None else base
+
+    def table_path(self, table: str, shard: str = WHOLE, source: str | None = None) -> Path:
+        """The file of `table` that holds `shard`."""
+        return self.table_directory(table, source) / f"{shard}.parquet"
+
+    def has_shard(self, table: str, shard: str = WHOLE, source: str | None = None) -> bool:
+        """Whether `table` holds `shard`; a file exists only when it is complete."""
+        return self.table_path(table, shard, source).exists()
+
+    def has_table(self, table: str) -> bool:
+        """Whether `table` holds anything."""
+        return any(self.table_directory(table).glob("**/[!.]*.parquet"))
+
+    def write_table(
+        self, table: str, rows: pa.Table, shard: str = WHOLE, source: str | None = None
+    ) -> Path:
+        """Write one shard of `table` atomically, in the declared schema.
+
+        Raises:
+            DatasetError: a declared column is missing, or one is there that is not declared.
+        """
+        path = self.table_path(table, shard, source)
+        conformed = conform(table, rows)
+        with atomic_path(path) as temporary:
+            pq.write_table(conformed, temporary, compression="zstd")
+        return path
+
+    def read_table(
+        self,
+        table: str,
+        shard: str = WHOLE,
+        source: str | None = None,
+        columns: list[str] | None = None,
+    ) -> pa.Table:
+        """Read one shard of `table`.
+
+        Raises:
+            DatasetError: it is missing or unreadable.
+        """
+        path = self.table_path(table, shard, source)
+        try:
+            # ParquetFile, not read_table: a folder named key=value above must not add columns.
+            with pq.ParquetFile(path) as parquet:
+                return parquet.read(columns=columns)
+        except FileNotFoundError as error:
+            raise DatasetError(f"{path} is missing; run the stage that writes {table}.") from error
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DatasetError(
+                f"{path} is unreadable ({error}); delete it and run the same command again."
+            ) from error
+
+    def caption_sources(self) -> list[str]:
+        """Who wrote captions: "alt" and one name a captioner run."""
+        base = self.table_directory("captions")
+        return sorted(path.name for path in base.glob("*") if path.is_dir())
+
+    # ---- selections ---------------------------------------------------------------------------
+
+    def selection_path(self, name: str) -> Path:
+        """The Parquet file with the keys of selection `name`."""
+        return self.directory / "selections" / f"{name}.parquet"
+
+    def selections(self) -> list[str]:
+        """Names of all selections."""
+        return sorted(path.stem for path in (self.directory / "selections").glob("[!.]*.parquet"))
+
+    def write_selection(self, name: str, keys: pa.Array, record: Mapping[str, Any]) -> Path:
+        """Store a selection: keys as Parquet, its SQL and counts as JSON beside it."""
+        path = self.selection_path(name)
+        # The record first: a reader that sees the keys can rely on the record being there.
+        write_json(path.with_suffix(".json"), dict(record))
+        with atomic_path(path) as temporary:
+            pq.write_table(_versioned("selections", pa.table([keys], schema=SELECTION)), temporary)
+        return path
+
+    def selection_keys(self, name: str) -> list[str]:
+        """The keys of a selection, sorted.
+
+        Raises:
+            DatasetError: there is no such selection.
+        """
+        path = self.selection_path(name)
+        if not path.exists():
+            known = ", ".join(self.selections()) or "none yet; make one with `caplab select`"
+            raise DatasetError(f"There is no selection {name!r} (selections: {known}).")
+        keys: list[str] = sorted(pq.read_table(path).column("key").to_pylist())
+        return keys
+
+    def selection_record(self, name: str) -> dict[str, Any]:
+        """SQL, counts and funnel of a selection."""
+        record: dict[str, Any] = read_json(self.selection_path(name).with_suffix(".json"))
+        return record
+
+    # ---- SQL ----------------------------------------------------------------------------------
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        """An in-memory DuckDB connection with one view a table, over the Parquet files.
+
+        Tables that are still empty appear as empty views with the declared columns.
+        """
+        import duckdb
+
+        connection = duckdb.connect()
+        connection.execute("SET enable_progress_bar = false")
+        for table in SCHEMAS:
+            if self.has_table(table):
+                files = str(self.table_directory(table) / "**" / "*.parquet").replace("'", "''")
+                connection.execute(
+                    f"CREATE VIEW {table} AS SELECT * FROM "
+                    f"read_parquet('{files}', union_by_name = true)"
+                )
+            else:
+                empty = SCHEMAS[table].empty_table()
+                connection.register(f"_empty_{table}", _without_float16(empty))
+                connection.execute(f"CREATE VIEW {table} AS SELECT * FROM _empty_{table}")
+        return connection
+
+
+def claim_directory(
+    directory: Path,
+    record_path: Path,
+    kind: str,
+    identity: Mapping[str, Any],
+    record: Mapping[str, Any],
+) -> bool:
+    """Make `directory` belong to the settings in `identity`, or check that it already does.
+
+    Returns:
+        True when it was claimed now, False when the same settings had claimed it before.
+
+    Raises:
+        DatasetError: other settings own it, or it holds files that are none of ours. Nothing is
+            overwritten in either case.
+    """
+    mark = fingerprint(identity)
+    if record_path.exists():
+        stored = read_json(record_path)
+        if stored.get("identity_fingerprint") == mark:
+            return False
+        differing = sorted(
+            name
+            for name in {*identity, *stored.get("identity", {})}
+            if stored.get("identity", {}).get(name) != dict(identity).get(name)
+        )
+        changes = "; ".join(
+            f"{name} was {stored.get('identity', {}).get(name)!r}, now {dict(identity).get(name)!r}"
+            for name in differing[:3]
+        )
+        raise DatasetError(
+            f"{directory} is a {kind} of other settings ({changes}); choose another --out "
+            f"or delete it."
+        )
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise DatasetError(
+            f"{directory} exists and is not a {kind} of ours; choose an empty or new --out."
+        )
+    write_json(
+        record_path,
+        {
+            "kind": kind,
+            "contract_version": CONTRACT_VERSION,
+            "identity": dict(identity),
+            "identity_fingerprint": mark,
+            **record,
+        },
+    )
+    return True
+
+
+def conform(table: str, rows: pa.Table) -> pa.Table:
+    """`rows` in the declared column order and types, with the schema's version in the metadata.
+
+    Raises:
+        DatasetError: a declared column is missing, or an undeclared one is there.
+    """
+    schema = SCHEMAS[table]
+    missing = [name for name in schema.names if name not in rows.column_names]
+    extra = [name for name in rows.column_names if name not in schema.names]
+    if missing:
+        raise DatasetError(f"Table {table} needs the columns {', '.join(missing)}.")
+    if extra and table not in _OPEN_TABLES:
+        raise DatasetError(f"Table {table} declares no columns {', '.join(extra)}.")
+    columns = [rows.column(field.name).cast(field.type) for field in schema]
+    columns += [rows.column(name) for name in extra]
+    fields = [*schema, *(rows.schema.field(name) for name in extra)]
+    return _versioned(table, pa.table(columns, schema=pa.schema(fields)))
+
+
+def empty_directory(directory: Path) -> None:
+    """Remove a scratch directory of ours, if it is there."""
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _versioned(table: str, rows: pa.Table) -> pa.Table:
+    version = SCHEMA_VERSIONS.get(table, 1)
+    return rows.replace_schema_metadata(
+        {b"caplab_table": table.encode(), b"caplab_schema_version": str(version).encode()}
+    )
+
+
+def _without_float16(rows: pa.Table) -> pa.Table:
+    # DuckDB cannot register Arrow float16; an empty view only needs a type that it knows.
+    fields = [
+        pa.field(field.name, pa.list_(pa.float32()))
+        if field.type == pa.list_(pa.float16())
+        else field
+        for field in rows.schema
+    ]
+    return pa.schema(fields).empty_table()

@@ -1,0 +1,1 @@
+"""Rewrite captions with a vision-language model, gated for quality. Never imports Ray."""

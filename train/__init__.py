@@ -1,0 +1,1 @@
+"""Train text-to-image diffusion models on curated shards. Never imports Ray."""
