@@ -29,7 +29,7 @@ class Stage(ABC):
 
     def open(self) -> None:
         """Load what is dear to load (weights), once in each worker. Default: nothing."""
-        return None
+        return
 
     @abstractmethod
     def run(self, dataset: Dataset, shard: str) -> dict[str, int]:
