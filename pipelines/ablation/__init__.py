@@ -1,0 +1,1 @@
+"""The caption ablation: the same images and compute, only the captions differ."""

@@ -1,0 +1,94 @@
+"""What an ablation compares: arms that differ in their captions, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from curate.settings import Settings
+
+# What `train` may not hold: the ablation sets these for every arm.
+SET_BY_THE_ABLATION = ("captions", "seed", "missing_captions", "threads")
+
+
+class AblateSettings(Settings):
+    """The declared experiment. Read the YAML file and you know the study."""
+
+    arms: dict[str, dict[str, float]] = Field(
+        {
+            "alt": {"alt": 1.0},
+            "short": {"short": 0.95, "alt": 0.05},
+            "descriptive": {"descriptive": 0.95, "alt": 0.05},
+        },
+        description="Caption blend of each arm: name -> {kind: share}, shares sum to 1",
+    )
+    contrasts: tuple[tuple[str, str], ...] = Field(
+        (("descriptive", "alt"), ("descriptive", "short"), ("short", "alt")),
+        description="Pairs of arms that are declared before the run; all else is exploratory",
+    )
+    seeds: tuple[int, ...] = Field(
+        (0, 1, 2), min_length=1, description="Training seeds; every arm trains once with each"
+    )
+    selection: str = Field("default", description="Selection of the dataset to train on")
+    caption_sources: dict[str, str] = Field(
+        {}, description="Kind -> who wrote it, where several captioners wrote that kind"
+    )
+    train: dict[str, Any] = Field(
+        {"model": "world-small"}, description="Training settings that all arms share"
+    )
+    judge: Literal["world", "clip"] = Field(
+        "world",
+        description="world: the synthetic world's exact parser; clip: CLIP similarity to the prompt",
+    )
+    world: Literal["small", "rich"] = Field("small", description="Richness of the judged world")
+    prompts: str | None = Field(
+        None,
+        description="JSONL, CSV or Parquet of prompts (columns prompt, and prompt_form if there "
+        "are several forms); needed by the clip judge",
+    )
+    scenes: int = Field(
+        192, gt=0, description="Held-out scenes that the world judge asks for, in each prompt form"
+    )
+    prompt_seed: int = Field(20_000, ge=0, description="Of the held-out scenes and their prompts")
+    generation_seed: int = Field(0, ge=0, description="Of the noise; shared by all arms and seeds")
+    primary_metric: str = Field("object", description="The metric that decides; set before the run")
+    primary_prompt_form: str = Field("descriptive", description="The prompt form that decides")
+    clip_model: str = Field("ViT-B-32", description="open_clip model of the clip judge")
+    clip_pretrained: str | None = Field(
+        None, description="Tag or safetensors file of the clip judge's weights"
+    )
+    workers: int = Field(
+        2, gt=0, description="Runs side by side", json_schema_extra={"identity": False}
+    )
+    cpus_per_run: int = Field(
+        1, gt=0, description="CPU threads of one run", json_schema_extra={"identity": False}
+    )
+    gpus_per_run: float = Field(
+        0.0, ge=0, description="GPUs of one run", json_schema_extra={"identity": False}
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> AblateSettings:
+        for name, blend in self.arms.items():
+            if not blend or abs(sum(blend.values()) - 1) > 1e-6 or min(blend.values()) < 0:
+                raise ValueError(f"the shares of arm {name!r} must be positive and sum to 1")
+        for pair in self.contrasts:
+            for arm in pair:
+                if arm not in self.arms:
+                    raise ValueError(
+                        f"contrast {list(pair)} names an arm {arm!r} that is not there"
+                    )
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("every seed may stand only once")
+        for name in SET_BY_THE_ABLATION:
+            if name in self.train:
+                raise ValueError(f"train.{name} is set by the ablation itself; remove it")
+        if self.judge == "clip" and self.prompts is None:
+            raise ValueError("the clip judge needs `prompts`, a file with prompts to draw")
+        return self
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Every caption kind that an arm uses, sorted."""
+        return tuple(sorted({kind for blend in self.arms.values() for kind in blend}))

@@ -1,0 +1,164 @@
+"""Intervals for an ablation: the training seed is the unit, arms are paired by seed and prompt.
+
+An interval over prompts alone treats one trained model as if it were the recipe; with no true
+effect it excludes zero in a fifth to most of all cases, the more prompts the worse, because
+retraining with another seed moves a model more than any prompt sample shows. Two intervals stand
+side by side here:
+
+- `t`: Student's interval over the per-seed values (df = seeds - 1). Honest from two seeds on.
+- `bootstrap`: seeds and prompts resampled together (prompts are crossed with seeds: every seed
+  answers the same prompts, so a draw takes one set of prompts for all its seeds). It adds the
+  uncertainty of the prompt sample, and is known to be too narrow under about eight seeds.
+
+A difference is claimed only where both exclude zero. One seed is exploratory and claims nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+CONFIDENCE = 0.95
+BOOTSTRAP_DRAWS = 10_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A point estimate with its 95% limits; limits are NaN where they cannot be had."""
+
+    mean: float
+    low: float
+    high: float
+
+    def excludes_zero(self) -> bool:
+        """Whether the whole interval lies on one side of zero; False for NaN limits."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """arm_a - arm_b, paired by seed and prompt."""
+
+    difference: float
+    t: Interval
+    bootstrap: Interval
+    p_value: float
+    per_seed: tuple[float, ...]
+
+    @property
+    def claimed(self) -> bool:
+        """Whether a difference may be claimed: both intervals exclude zero, on the same side."""
+        return self.t.excludes_zero() and self.bootstrap.excludes_zero()
+
+
+def per_seed_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over prompts for each seed, `(S, P)` -> `(S,)`; NaN marks a value that is undefined."""
+    with np.errstate(invalid="ignore"):
+        counts = np.sum(~np.isnan(values), axis=1)
+        sums = np.nansum(values, axis=1)
+        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def t_interval(per_seed: NDArray[np.float64]) -> Interval:
+    """Student's t interval over seeds, `(S,)`; NaN limits for fewer than two seeds."""
+    from scipy import stats
+
+    mean = float(np.mean(per_seed))
+    count = len(per_seed)
+    if count < 2:
+        return Interval(mean, math.nan, math.nan)
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * stats.sem(per_seed)
+    return Interval(mean, mean - float(half), mean + float(half))
+
+
+def bootstrap_interval(values: NDArray[np.float64], seed: int = 0) -> Interval:
+    """Percentile interval over seeds and prompts resampled together.
+
+    Args:
+        values: `(S, P)` metric of each seed and prompt, NaN where undefined.
+        seed: of the resampling; the same input gives the same interval.
+
+    Cost grows as draws x (S + P): each draw is a row of multinomial weights.
+    """
+    seeds, prompts = values.shape
+    rng = np.random.default_rng(seed)
+    seed_weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), BOOTSTRAP_DRAWS)
+    prompt_weights = rng.multinomial(prompts, np.full(prompts, 1 / prompts), BOOTSTRAP_DRAWS)
+    defined = (~np.isnan(values)).astype(float)
+    filled = np.nan_to_num(values)
+    totals = np.einsum("ds,sp,dp->d", seed_weights, filled, prompt_weights, optimize=True)
+    counts = np.einsum("ds,sp,dp->d", seed_weights, defined, prompt_weights, optimize=True)
+    draws = totals[counts > 0] / counts[counts > 0]
+    mean = float(np.mean(per_seed_means(values)))
+    if draws.size == 0:
+        return Interval(math.nan, math.nan, math.nan)
+    low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(mean, float(low), float(high))
+
+
+def paired_contrast(a: NDArray[np.float64], b: NDArray[np.float64], seed: int = 0) -> Contrast:
+    """Compare two arms on one metric.
+
+    Args:
+        a, b: `(S, P)` values of the same seeds and prompts in the same order; NaN = undefined.
+            Only prompts defined in both arms enter, so that the pairs stay pairs.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    from scipy import stats
+
+    if a.shape != b.shape:
+        raise ValueError(f"Arms must share seeds and prompts; got {a.shape} and {b.shape}.")
+    differences = a - b
+    per_seed = per_seed_means(differences)
+    t = t_interval(per_seed)
+    spread = float(np.ptp(per_seed)) if len(per_seed) > 1 else math.nan
+    if len(per_seed) < 2:
+        p_value = math.nan
+    elif spread == 0:
+        p_value = 1.0 if per_seed[0] == 0 else 0.0
+    else:
+        p_value = float(stats.ttest_1samp(per_seed, 0.0).pvalue)
+    return Contrast(
+        difference=t.mean,
+        t=t,
+        bootstrap=bootstrap_interval(differences, seed),
+        p_value=p_value,
+        per_seed=tuple(float(value) for value in per_seed),
+    )
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """Holm's step-down adjustment over the contrasts that were declared; NaN stays NaN.
+
+    Source: Holm (1979), A Simple Sequentially Rejective Multiple Test Procedure.
+    """
+    order = sorted(
+        (index for index, p in enumerate(p_values) if not math.isnan(p)),
+        key=lambda index: p_values[index],
+    )
+    adjusted = [math.nan] * len(p_values)
+    running = 0.0
+    for rank, index in enumerate(order):
+        running = max(running, min(1.0, (len(order) - rank) * p_values[index]))
+        adjusted[index] = running
+    return adjusted
+
+
+def verdict(
+    arm_a: str, arm_b: str, metric: str, prompt_form: str, contrast: Contrast, seeds: int
+) -> str:
+    """The contrast in words, in percentage points, claiming no more than the intervals do."""
+    points = 100 * contrast.difference
+    where = f"on {prompt_form} prompts ({metric.replace('_', ' ')})"
+    if seeds < 2:
+        return f"Exploratory, one seed: {arm_a} minus {arm_b} {where} is {points:+.0f} points."
+    limits = f"[{100 * contrast.t.low:.0f}, {100 * contrast.t.high:.0f}]"
+    if contrast.claimed:
+        relation = "beats" if points > 0 else "falls behind"
+        return f"{arm_a} {relation} {arm_b} {where} by {abs(points):.0f} points {limits}."
+    return f"No difference of {arm_a} and {arm_b} {where} is shown: {points:+.0f} points {limits}."
