@@ -90,13 +90,16 @@ def parse_arrays(images: NDArray[np.uint8], config: WorldConfig) -> SceneArrays:
     Raises ValueError on any other dtype or shape. Cost grows with N * cells * templates * colours;
     about 6,000 pictures/s/core in the small world.
     """
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (
-        *(images.shape[1],) * 2,
-        3,
-    ):
-        raise ValueError(
-            f"images must be uint8 (N, R, R, 3), not {images.dtype} {images.shape}."
+    if (
+        images.dtype != np.uint8
+        or images.ndim != 4
+        or images.shape[1:]
+        != (
+            *(images.shape[1],) * 2,
+            3,
         )
+    ):
+        raise ValueError(f"images must be uint8 (N, R, R, 3), not {images.dtype} {images.shape}.")
     n, cells = len(images), config.cells
     fields = np.full((5, n, cells), -1, np.int16)
     ground = np.zeros(n, np.int16)

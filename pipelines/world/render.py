@@ -114,7 +114,7 @@ def render(
 
 
 def area_matrix(source: int, target: int) -> Floats:
-    """The linear map that averages `source` pixels into `target` pixels by area: (target, source)."""
+    """The linear map from `source` pixels to `target` pixels by area average: (target, source)."""
     low = np.arange(target)[:, None] * source / target
     high = low + source / target
     pixel = np.arange(source)[None, :]
@@ -124,9 +124,8 @@ def area_matrix(source: int, target: int) -> Floats:
 
 def _fine(start: int, stop: int, supersampling: int) -> Floats:
     """Sample positions inside the pixels start..stop, in pixels."""
-    return (
-        start + (np.arange((stop - start) * supersampling, dtype=np.float32) + 0.5) / supersampling
-    )
+    steps = np.arange((stop - start) * supersampling, dtype=np.float32)
+    return np.asarray(start + (steps + 0.5) / supersampling, np.float32)
 
 
 def _average(line: NDArray[np.floating], supersampling: int) -> NDArray[np.floating]:

@@ -27,7 +27,7 @@ Combinations = Literal["any", "seen", "held_out"]
 IntArray = NDArray[np.int16]
 
 # Nearest that an object colour may come to a background or its shade (sRGB, 0..441).
-MIN_COLOUR_DISTANCE = 60.0
+MIN_COLOUR_DISTANCE = 75.0
 
 
 @dataclass(frozen=True)
@@ -193,9 +193,11 @@ def scene_arrays(scenes: Sequence[Scene], config: WorldConfig) -> SceneArrays:
             for i, scene in enumerate(scenes)
             for o in scene.objects
         ]
-        ground[:] = np.array(
-            [(backgrounds[s.background], styles[s.style]) for s in scenes], np.int16
-        ).reshape(n, 2).T
+        ground[:] = (
+            np.array([(backgrounds[s.background], styles[s.style]) for s in scenes], np.int16)
+            .reshape(n, 2)
+            .T
+        )
     except KeyError as error:
         raise ValueError(f"a scene uses {error}, which this world does not have.") from error
     if rows:
