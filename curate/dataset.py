@@ -80,6 +80,7 @@ FINGERPRINTS = pa.schema(
         ("key", pa.string()),
         ("pixel_sha256", pa.string()),  # of the decoded RGB pixels with their size
         ("phash", pa.list_(pa.uint64())),  # 64-bit perceptual hashes, one a view
+        ("thumbnail", pa.binary()),  # small uint8 RGB picture, to verify candidates with
     ]
 )
 
@@ -434,7 +435,8 @@ def conform(table: str, rows: pa.Table) -> pa.Table:
     columns = [rows.column(field.name).cast(field.type) for field in schema]
     columns += [rows.column(name) for name in extra]
     fields = [*schema, *(rows.schema.field(name) for name in extra)]
-    return _versioned(table, pa.table(columns, schema=pa.schema(fields)))
+    # A writer's own notes on its columns (keys that start with "caplab_") stay with the table.
+    return _versioned(table, pa.table(columns, schema=pa.schema(fields, metadata=_notes(rows))))
 
 
 def empty_directory(directory: Path) -> None:
@@ -445,8 +447,17 @@ def empty_directory(directory: Path) -> None:
 def _versioned(table: str, rows: pa.Table) -> pa.Table:
     version = SCHEMA_VERSIONS.get(table, 1)
     return rows.replace_schema_metadata(
-        {b"caplab_table": table.encode(), b"caplab_schema_version": str(version).encode()}
+        {
+            **_notes(rows),
+            b"caplab_table": table.encode(),
+            b"caplab_schema_version": str(version).encode(),
+        }
     )
+
+
+def _notes(rows: pa.Table) -> dict[bytes, bytes]:
+    metadata = rows.schema.metadata or {}
+    return {name: text for name, text in metadata.items() if name.startswith(b"caplab_")}
 
 
 def _without_float16(rows: pa.Table) -> pa.Table:
