@@ -1,0 +1,70 @@
+"""The small models of the world: where they lie, and how they are made again.
+
+They go through the same loading roads as published weights.
+
+CLIP, the folder `clip_dir()`. Names as on the hub, so open_clip's own "local-dir:" schema loads it::
+
+    name = f"local-dir:{clip_dir()}"
+    model, _, preprocess = open_clip.create_model_and_transforms(name)
+    tokenizer = open_clip.get_tokenizer(name)
+
+- `open_clip_config.json` (`clip_config_path()`): {"model_cfg": {...}, "preprocess_cfg": {...}};
+  `model_cfg.text_cfg.hf_tokenizer_name` is set, which makes open_clip read the tokenizer from the
+  folder itself. Input: 64 x 64 px RGB; `preprocess` resizes and normalises.
+- `open_clip_model.safetensors` (`clip_weights_path()`): the state dict of `open_clip.CLIP`, fp16.
+- `tokenizer.json`, `tokenizer_config.json`: word level (`words.VOCABULARY`), for AutoTokenizer.
+
+Heads, `aesthetic_head_path()` and `nsfw_head_path()`. A stack of linear layers on the L2-normalised
+image embedding of that CLIP, as LAION's MLP heads: keys `layers.0.weight` (out, in),
+`layers.0.bias` (out,), `layers.1.weight`, ... in order; metadata {"activation": "relu" | "none"
+(between layers, never after the last), "output": "score" | "sigmoid"}. The aesthetic head gives a
+score (about 1..10, higher is better), the NSFW head a logit whose sigmoid is the probability.
+
+Captioner, the folder `captioner_dir()`: a LLaVA as written by `save_pretrained`, for
+`AutoModelForImageTextToText.from_pretrained` and `AutoProcessor.from_pretrained`; its chat template
+takes one image and one text, and the two texts that it was trained on are `CAPTION_PROMPTS`.
+Decode greedily; both kinds end by themselves, at most `MAX_NEW_TOKENS` new tokens.
+
+`manifest.json` holds the sha256 of every file, the command, the seed and the held-out figures.
+`python -m pipelines.world.weights --out DIR --seed N` trains all of them from nothing.
+"""
+
+from pathlib import Path
+
+WEIGHTS_DIR = Path(__file__).parent / "weights"
+
+CAPTION_PROMPTS = {
+    "short": "name the main subject",
+    "descriptive": "describe the image in detail",
+}
+"""Kind of caption -> the user's text in the chat."""
+
+MAX_NEW_TOKENS = {"short": 10, "descriptive": 48}
+
+
+def clip_dir() -> Path:
+    return WEIGHTS_DIR / "clip"
+
+
+def clip_config_path() -> Path:
+    return clip_dir() / "open_clip_config.json"
+
+
+def clip_weights_path() -> Path:
+    return clip_dir() / "open_clip_model.safetensors"
+
+
+def aesthetic_head_path() -> Path:
+    return WEIGHTS_DIR / "aesthetic_head.safetensors"
+
+
+def nsfw_head_path() -> Path:
+    return WEIGHTS_DIR / "nsfw_head.safetensors"
+
+
+def captioner_dir() -> Path:
+    return WEIGHTS_DIR / "captioner"
+
+
+def manifest_path() -> Path:
+    return WEIGHTS_DIR / "manifest.json"
