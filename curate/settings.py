@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from curate.errors import ConfigError
 
 
+S = TypeVar("S", bound="Settings")
+
+
 class Settings(BaseModel):
     """Base of every command's settings: frozen, no unknown keys, every default documented.
 
@@ -34,8 +37,9 @@ class Settings(BaseModel):
             if not is_operational(type(self), name)
         }
 
-
-S = TypeVar("S", bound=Settings)
+    def part(self, cls: type[S]) -> S:
+        """The settings of one component, out of a command's settings that contain its fields."""
+        return cls(**{name: getattr(self, name) for name in cls.model_fields})
 
 
 def is_operational(cls: type[BaseModel], name: str) -> bool:

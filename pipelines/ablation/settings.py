@@ -39,7 +39,7 @@ class AblateSettings(Settings):
     )
     judge: Literal["world", "clip"] = Field(
         "world",
-        description="world: the synthetic world's exact parser; clip: CLIP similarity to the prompt",
+        description="world: the synthetic world's exact parser; clip: CLIP similarity",
     )
     world: Literal["small", "rich"] = Field("small", description="Richness of the judged world")
     prompts: str | None = Field(
@@ -52,7 +52,9 @@ class AblateSettings(Settings):
     )
     prompt_seed: int = Field(20_000, ge=0, description="Of the held-out scenes and their prompts")
     generation_seed: int = Field(0, ge=0, description="Of the noise; shared by all arms and seeds")
-    primary_metric: str = Field("object", description="The metric that decides; set before the run")
+    primary_metric: str = Field(
+        "object_hit", description="The metric that decides; set before the run"
+    )
     primary_prompt_form: str = Field("descriptive", description="The prompt form that decides")
     clip_model: str = Field("ViT-B-32", description="open_clip model of the clip judge")
     clip_pretrained: str | None = Field(

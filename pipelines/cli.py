@@ -1,0 +1,223 @@
+"""The command `caplab`: thin wrappers that turn options into settings and call the library.
+
+Exit codes: 0 done, 1 or 3 the data is not what the command needs, 2 a setting is wrong, 4 some
+shards failed (what was finished is kept), 130 interrupted. Every error is one sentence on stderr.
+
+Imports of the heavy parts happen inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from curate import __version__
+from curate.errors import CaplabError, ConfigError
+from curate.select import SelectSettings
+from pipelines.ablation.settings import AblateSettings
+from pipelines.demo_settings import DemoSettings
+from pipelines.options import resolve, settings_options
+from pipelines.settings import CurateSettings, RecaptionCommandSettings, TrainCommandSettings
+
+Given = dict[str, Any]
+EXISTING = click.Path(path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="caplab")
+def cli() -> None:
+    """From a list of image URLs to a measured answer.
+
+    \b
+    The road, each step rerunnable and resumable:
+      caplab curate urls.parquet --out data/mine      download, score, find duplicates
+      caplab select data/mine --name good --where "clip_similarity >= 0.28 and aesthetic >= 5"
+      caplab recaption data/mine --selection good --captioner MODEL --kinds short,descriptive
+      caplab train data/mine --selection good --captions descriptive=0.95,alt=0.05 --out runs/a
+      caplab ablate data/mine --arms arms.yaml --out runs/captions
+      caplab report runs/captions
+
+    `caplab demo` walks it offline on a synthetic world in about ten minutes. Every setting can
+    stand in a YAML file (--config) and be overridden by its option.
+    """
+
+
+@cli.command()
+@click.argument("source", metavar="INPUT")
+@click.option("--out", required=True, type=EXISTING, help="Dataset directory to make or continue.")
+@click.option("--dry-run", is_flag=True, help="Read the list, print the plan, fetch nothing.")
+@settings_options(CurateSettings)
+def curate(source: str, out: Path, dry_run: bool, config: Path | None, given: Given) -> None:
+    """Download a URL list, score every pair, find duplicates, make a first selection.
+
+    INPUT is a Parquet, CSV, TSV or JSONL file with a column of URLs and one of texts. Every row of
+    it ends as one row of the samples table: stored, or failed with its reason. Scores are columns
+    and never deletions: select as often as you like with `caplab select`.
+
+    \b
+    Examples:
+      caplab curate urls.parquet --out data/mine --image-size 512
+      caplab curate urls.csv --out data/mine --clip-model ViT-L-14-quickgelu \\
+          --clip-pretrained openai --where "clip_similarity >= 0.25 and not duplicate"
+    """
+    from pipelines.curate import curate as run
+    from pipelines.curate import plan
+
+    settings = resolve(CurateSettings, config, given)
+    if dry_run:
+        click.echo(plan(source, settings))
+        return
+    click.echo(run(source, out, settings).text())
+
+
+@cli.command()
+@click.argument("directory", metavar="DIR", type=EXISTING)
+@settings_options(SelectSettings)
+def select(directory: Path, config: Path | None, given: Given) -> None:
+    """Select samples by SQL over stored scores; pictures are never touched.
+
+    \b
+    Example:
+      caplab select data/mine --name good \\
+          --where "clip_similarity >= 0.28 and aesthetic >= 5 and nsfw < 0.5"
+
+    Prints the funnel: what each rule removes alone, and what it removes in order.
+    """
+    from curate.dataset import Dataset
+    from curate.select import select as run
+
+    settings = resolve(SelectSettings, config, given)
+    click.echo(run(Dataset.open(directory), settings).text())
+
+
+@cli.command()
+@click.argument("directory", metavar="DIR", type=EXISTING)
+@settings_options(RecaptionCommandSettings)
+@click.option("--dry-run", type=int, metavar="N", help="Caption N pictures, print rate and cost.")
+def recaption(directory: Path, dry_run: int | None, config: Path | None, given: Given) -> None:
+    """Write captions with a vision-language model into the captions table.
+
+    \b
+    Examples:
+      caplab recaption data/mine --selection good --captioner Qwen/Qwen2.5-VL-3B-Instruct
+      caplab recaption data/mine --selection good --captioner http://localhost:8000/v1 \\
+          --served-model my-vlm --kinds descriptive
+    """
+    from pipelines.recaption import dry_run as rehearse
+    from pipelines.recaption import recaption as run
+
+    settings = resolve(RecaptionCommandSettings, config, given)
+    if dry_run is not None:
+        if dry_run < 1:
+            raise ConfigError("--dry-run needs a number of pictures of 1 or more.")
+        click.echo(rehearse(directory, settings, dry_run))
+        return
+    click.echo(run(directory, settings).text())
+
+
+@cli.command()
+@click.argument("directory", metavar="DIR", type=EXISTING)
+@click.option("--out", required=True, type=EXISTING, help="Run directory to make or continue.")
+@click.option("--dry-run", is_flag=True, help="Check data and settings, print the plan, stop.")
+@settings_options(TrainCommandSettings)
+def train(directory: Path, out: Path, dry_run: bool, config: Path | None, given: Given) -> None:
+    """Train a text-to-image diffusion model on a selection with a blend of captions.
+
+    \b
+    Example:
+      caplab train data/mine --selection good --captions descriptive=0.95,alt=0.05 \\
+          --model photo-64 --steps 2000 --out runs/first
+
+    OUT/pipeline is a folder that diffusers' `DiffusionPipeline.from_pretrained` loads.
+    """
+    from pipelines.train import plan
+    from pipelines.train import train as run
+
+    settings = resolve(TrainCommandSettings, config, given)
+    if dry_run:
+        click.echo(plan(directory, settings))
+        return
+    click.echo(run(directory, out, settings).text())
+
+
+@cli.command()
+@click.argument("directory", metavar="DIR", type=EXISTING)
+@click.option("--out", required=True, type=EXISTING, help="Run directory to make or continue.")
+@click.option("--dry-run", is_flag=True, help="Print arms, runs, steps and captions, train none.")
+@settings_options(AblateSettings)
+@click.option("--arms-file", "--arms", "arms_file", type=EXISTING, help="YAML of the experiment.")
+def ablate(
+    directory: Path,
+    out: Path,
+    dry_run: bool,
+    arms_file: Path | None,
+    config: Path | None,
+    given: Given,
+) -> None:
+    """Train arms that differ only in their captions, and measure the difference.
+
+    Images, order, initial weights, noise and compute are the same for every arm of a seed.
+    Differences are paired by seed, with intervals over seeds and prompts.
+    """
+    from pipelines.ablation.run import ablate as run
+    from pipelines.ablation.run import plan
+
+    if arms_file is not None and config is not None:
+        raise ConfigError("Give the experiment by --arms or by --config, not by both.")
+    settings = resolve(AblateSettings, arms_file or config, given)
+    if dry_run:
+        click.echo(plan(directory, settings))
+        return
+    click.echo(run(directory, out, settings).text())
+
+
+@cli.command()
+@click.option("--out", default=Path("runs/demo"), type=EXISTING, show_default=True)
+@settings_options(DemoSettings)
+def demo(out: Path, config: Path | None, given: Given) -> None:
+    """Walk the whole road offline on the synthetic world, about ten minutes on two cores."""
+    from pipelines.demo import demo as run
+
+    click.echo(run(out, resolve(DemoSettings, config, given)).text())
+
+
+@cli.command()
+@click.argument("target", metavar="DIR_OR_RUN", type=EXISTING)
+def report(target: Path) -> None:
+    """Write report.html, one self-contained file, for a dataset or a run."""
+    from pipelines.reporting import report as run
+
+    click.echo(run(target))
+
+
+@cli.command()
+@click.argument("name", type=click.Choice(["demo"]))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--out", default=None, type=EXISTING, help="Where to work; default a new folder.")
+def bench(name: str, as_json: bool, out: Path | None) -> None:
+    """Measure: `demo` gives the seconds and the peak memory of each stage of the demo."""
+    from pipelines.bench.demo import bench_demo
+
+    click.echo(bench_demo(out, as_json))
+
+
+def main() -> None:
+    """Entry point: run a command and turn every known error into one sentence."""
+    try:
+        cli(standalone_mode=False)
+    except CaplabError as error:
+        click.echo(f"caplab: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("caplab: interrupted; the same command continues.", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

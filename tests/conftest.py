@@ -1,0 +1,15 @@
+"""What all tests share: where the test data of the project's own machines lies, if it does."""
+
+from pathlib import Path
+
+import pytest
+
+REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Real photographs, broken files and published heads; skips where they are not present."""
+    if not REAL_DATA.is_dir():
+        pytest.skip("the real test data is not on this machine")
+    return REAL_DATA
