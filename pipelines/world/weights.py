@@ -2,7 +2,7 @@
 
 They go through the same loading roads as published weights.
 
-CLIP, the folder `clip_dir()`. Names as on the hub, so open_clip's own "local-dir:" schema loads it::
+CLIP, the folder `clip_dir()`, named as on the hub, so open_clip's "local-dir:" schema loads it::
 
     name = f"local-dir:{clip_dir()}"
     model, _, preprocess = open_clip.create_model_and_transforms(name)
@@ -21,9 +21,10 @@ image embedding of that CLIP, as LAION's MLP heads: keys `layers.0.weight` (out,
 score (about 1..10, higher is better), the NSFW head a logit whose sigmoid is the probability.
 
 Captioner, the folder `captioner_dir()`: a LLaVA as written by `save_pretrained`, for
-`AutoModelForImageTextToText.from_pretrained` and `AutoProcessor.from_pretrained`; its chat template
-takes one image and one text, and the two texts that it was trained on are `CAPTION_PROMPTS`.
-Decode greedily; both kinds end by themselves, at most `MAX_NEW_TOKENS` new tokens.
+`AutoModelForImageTextToText.from_pretrained` and `AutoProcessor.from_pretrained`. So small a model
+reads no prose: its chat template turns the user's text into one of two mode tokens, short for a
+text that says "main subject", descriptive for any other (a system turn is ignored). Decode
+greedily; both kinds end by themselves within `MAX_NEW_TOKENS` new tokens.
 
 `manifest.json` holds the sha256 of every file, the command, the seed and the held-out figures.
 `python -m pipelines.world.weights --out DIR --seed N` trains all of them from nothing.
@@ -37,7 +38,7 @@ CAPTION_PROMPTS = {
     "short": "name the main subject",
     "descriptive": "describe the image in detail",
 }
-"""Kind of caption -> the user's text in the chat."""
+"""Kind of caption -> a text for the chat that asks for it; any text that says as much will do."""
 
 MAX_NEW_TOKENS = {"short": 10, "descriptive": 48}
 
