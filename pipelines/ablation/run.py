@@ -1,0 +1,343 @@
+"""`caplab ablate`: train the arms, draw the same prompts with each, judge, and compare.
+
+Everything that one run needs (training, drawing, judging) happens in one Ray worker; its results
+are one Parquet file, written atomically, which marks the run as finished. The tables and the
+report are computed from these files alone.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from curate.captions import captioned_keys
+from curate.dataset import Dataset, claim_directory
+from curate.errors import ConfigError
+from curate.files import atomic_path, fingerprint, read_json, write_json
+from curate.provenance import provenance
+from pipelines.ablation.judges import make_judge
+from pipelines.ablation.prompts import evaluation_prompts
+from pipelines.ablation.settings import AblateSettings
+from pipelines.ablation.tables import (
+    arms_table,
+    contrasts_table,
+    headline,
+    text_table,
+    value_matrices,
+)
+from pipelines.training_jobs import TrainingJob, run_jobs
+from train.settings import TrainSettings, load_train_settings
+
+# Pictures kept of each arm, seed and prompt form, for the report's grids.
+KEPT_PICTURES = 16
+
+LIMITS = (
+    "An ablation compares recipes at one model size, one budget and one data set; it does not "
+    "say how the difference grows with scale.",
+    "Descriptive prompts share their wording style with descriptive training captions; part of a "
+    "difference on them is style and not information. Short and up-sampled prompts are shown for "
+    "that reason.",
+    "Intervals over few seeds are wide and rest on the t distribution; with one seed nothing is "
+    "claimed.",
+)
+WORLD_LIMITS = (
+    "The pictures are drawn by a program: eight colours, six shapes, four places. Nothing here "
+    "shows how captions act on photographs.",
+    "The parser counts what it cannot read as malformed; arms that draw many malformed objects "
+    "lose on every metric, so malformed objects are reported beside them.",
+)
+
+
+@dataclass(frozen=True)
+class AblationSummary:
+    """Where the results are, and the answer in words and as a plain-text table."""
+
+    directory: Path
+    headline: list[str]
+    table: str
+    images: int
+
+    def text(self) -> str:
+        """What the command prints."""
+        lines = [self.table, "", *self.headline, "", f"results: {self.directory / 'results'}"]
+        return "\n".join(lines)
+
+
+def ablate(dataset_dir: Path | str, out: Path | str, settings: AblateSettings) -> AblationSummary:
+    """Run the ablation, or continue one that was interrupted.
+
+    Every arm of a seed sees the same pictures in the same order with the same initial weights,
+    noise, timesteps and dropout; the pictures are those of the selection that have a caption of
+    every kind that any arm uses. Cost: arms x seeds training runs, and scenes x prompt forms
+    generated pictures each.
+
+    Raises:
+        ConfigError: settings, captions or prompts are not what the arms need.
+        DatasetError: the directory is no dataset, or `out` belongs to other settings.
+        StageError: a run failed; the same command continues.
+    """
+    out = Path(out).absolute()
+    dataset = Dataset.open(dataset_dir)
+    keys = common_keys(dataset, settings)
+    shared = train_settings(settings)
+    identity = {
+        **settings.identity(),
+        "dataset": dataset.record()["identity_fingerprint"],
+        "keys": fingerprint(list(keys)),
+        "train": shared[next(iter(settings.arms))].identity(),
+    }
+    record = provenance(settings)
+    claim_directory(out, out / "ablation.json", "ablation run", identity, record)
+    prompts = _write_prompts(dataset, out, settings)
+    jobs = [
+        TrainingJob(
+            name=f"{arm}/{seed}",
+            dataset=dataset.directory,
+            out=run_directory(out, arm, seed),
+            settings=shared[arm].model_copy(update={"seed": seed}),
+            selection=settings.selection,
+            keys=keys,
+            caption_sources=settings.caption_sources,
+            after=DrawAndJudge(out, arm, seed, settings),
+        )
+        for seed in settings.seeds
+        for arm in settings.arms
+        if not part_path(out, arm, seed).exists()
+    ]
+    run_jobs(jobs, settings.workers, settings.cpus_per_run, settings.gpus_per_run)
+    return summarise(out, settings, len(keys), prompts.num_rows)
+
+
+def plan(dataset_dir: Path | str, settings: AblateSettings) -> str:
+    """What `ablate` would do, without doing it."""
+    dataset = Dataset.open(dataset_dir)
+    keys = common_keys(dataset, settings)
+    shared = train_settings(settings)
+    steps = next(iter(shared.values())).steps
+    runs = len(settings.arms) * len(settings.seeds)
+    arms = "\n".join(
+        f"  {name}: " + ", ".join(f"{kind} {share:.0%}" for kind, share in blend.items())
+        for name, blend in settings.arms.items()
+    )
+    return (
+        f"{len(keys)} pictures have every caption kind that the arms use.\n"
+        f"{len(settings.arms)} arms x {len(settings.seeds)} seeds = {runs} runs of {steps} steps, "
+        f"{settings.workers} side by side.\n{arms}\n"
+        f"Primary: {settings.primary_metric} on {settings.primary_prompt_form} prompts."
+    )
+
+
+def common_keys(dataset: Dataset, settings: AblateSettings) -> tuple[str, ...]:
+    """Keys of the selection with an accepted caption of every kind that an arm uses.
+
+    Raises:
+        ConfigError: no picture has them all; the kinds that are missing are named.
+    """
+    selected = dataset.selection_keys(settings.selection)
+    common = set(selected)
+    for kind in settings.kinds:
+        have = captioned_keys(dataset, kind, settings.caption_sources.get(kind))
+        if not have.intersection(selected):
+            raise ConfigError(
+                f"No picture of selection {settings.selection!r} has a caption of kind {kind!r}; "
+                f"write them with `caplab recaption {dataset.directory} --selection "
+                f"{settings.selection} --kinds {kind}`."
+            )
+        common &= have
+    if not common:
+        raise ConfigError(
+            f"No picture has captions of all kinds {', '.join(settings.kinds)}; recaption the "
+            f"whole selection."
+        )
+    return tuple(sorted(common))
+
+
+def train_settings(settings: AblateSettings) -> dict[str, TrainSettings]:
+    """The training settings of each arm; they differ in `captions` alone."""
+    return {
+        arm: load_train_settings(
+            None, {**settings.train, "captions": blend, "threads": settings.cpus_per_run}
+        )
+        for arm, blend in settings.arms.items()
+    }
+
+
+def run_directory(out: Path, arm: str, seed: int) -> Path:
+    """Where the training run of one arm and seed lives."""
+    return out / "arms" / arm / f"seed-{seed}"
+
+
+def part_path(out: Path, arm: str, seed: int) -> Path:
+    """The judged pictures of one run; its presence marks the run as finished."""
+    return out / "results" / "parts" / f"{arm}-seed-{seed}.parquet"
+
+
+@dataclass(frozen=True)
+class DrawAndJudge:
+    """What follows a training run: draw every prompt, judge, store. Travels to the worker."""
+
+    out: Path
+    arm: str
+    seed: int
+    settings: AblateSettings
+
+    def __call__(self, job: TrainingJob) -> None:
+        from train.sample import generate, load_trained
+
+        model = load_trained(job.out)
+        judge = make_judge(self.settings)
+        prompts = pq.read_table(self.out / "prompts.parquet")
+        tables = []
+        for form in dict.fromkeys(prompts.column("prompt_form").to_pylist()):
+            rows = prompts.filter(pa.compute.equal(prompts.column("prompt_form"), form))
+            texts = rows.column("prompt").to_pylist()
+            scenes = rows.column("scene").to_pylist()
+            # The noise of a prompt depends on its index alone: arms, seeds and forms share it.
+            pictures = generate(model, texts, seed=self.settings.generation_seed)
+            columns = judge.score(pictures, texts, scenes, form)
+            tables.append(_part(self.arm, self.seed, rows, columns, pictures, self.settings))
+        with atomic_path(part_path(self.out, self.arm, self.seed)) as temporary:
+            pq.write_table(pa.concat_tables(tables), temporary, compression="zstd")
+
+
+def summarise(out: Path, settings: AblateSettings, images: int, prompts: int) -> AblationSummary:
+    """Write the tables of a finished ablation from its parts."""
+    parts = [
+        pq.read_table(part_path(out, arm, seed)) for arm in settings.arms for seed in settings.seeds
+    ]
+    results = pa.concat_tables(parts)
+    matrices = value_matrices(results, settings.seeds)
+    arms = arms_table(matrices)
+    contrasts = contrasts_table(
+        matrices, settings.contrasts, settings.primary_metric, settings.primary_prompt_form
+    )
+    for name, table in (
+        ("images", results),
+        ("arms", arms),
+        ("contrasts", contrasts),
+        ("blend", _blend_table(out, settings)),
+    ):
+        with atomic_path(out / "results" / f"{name}.parquet") as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+    answer = headline(contrasts)
+    limits = [*(WORLD_LIMITS if settings.judge == "world" else ()), *LIMITS]
+    if len(settings.seeds) < 5:
+        limits.append(
+            f"{len(settings.seeds)} seeds an arm: enough to see wide margins, not small ones."
+        )
+    write_json(
+        out / "run.json",
+        {
+            **read_json(out / "ablation.json"),
+            "kind": "ablation",
+            "headline": answer,
+            "limits": limits,
+            "arms": [{"name": name, "captions": blend} for name, blend in settings.arms.items()],
+            "seeds": list(settings.seeds),
+            "primary_metric": settings.primary_metric,
+            "primary_prompt_form": settings.primary_prompt_form,
+            "images": images,
+            "prompts": prompts,
+        },
+    )
+    shown = [name for name in SHOWN_METRICS if name in set(arms.column("metric").to_pylist())]
+    return AblationSummary(out, answer, text_table(arms, shown, len(settings.seeds)), images)
+
+
+SHOWN_METRICS = (
+    "colour",
+    "shape",
+    "position",
+    "count",
+    "binding",
+    "object_hit",
+    "all_correct",
+    "malformed",
+    "clip_similarity",
+)
+
+
+def _write_prompts(dataset: Dataset, out: Path, settings: AblateSettings) -> pa.Table:
+    path = out / "prompts.parquet"
+    if not path.exists():
+        prompts = evaluation_prompts(settings)
+        with atomic_path(path) as temporary:
+            pq.write_table(prompts, temporary)
+    return pq.read_table(path)
+
+
+def _part(
+    arm: str,
+    seed: int,
+    prompts: pa.Table,
+    columns: dict[str, NDArray[np.float64]],
+    pictures: NDArray[np.uint8],
+    settings: AblateSettings,
+) -> pa.Table:
+    rows = prompts.num_rows
+    kept = min(KEPT_PICTURES, rows)
+    pngs: list[bytes | None] = [_png(picture) for picture in pictures[:kept]]
+    targets = _targets(prompts.column("scene").to_pylist()[:kept], pictures.shape[1], settings)
+    nothing: list[Any] = [None] * (rows - kept)
+    described = {
+        "arm": pa.array([arm] * rows, pa.string()),
+        "seed": pa.array([seed] * rows, pa.int64()),
+        "prompt_form": prompts.column("prompt_form"),
+        "prompt_index": prompts.column("prompt_index"),
+        "prompt": prompts.column("prompt"),
+        "scene": prompts.column("scene"),
+        "png": pa.array([*pngs, *nothing], pa.binary()),
+        "target_png": pa.array([*targets, *nothing], pa.binary()),
+    }
+    metrics = {
+        name: pa.array(values, pa.float64(), from_pandas=True) for name, values in columns.items()
+    }
+    return pa.table({**described, **metrics})
+
+
+def _targets(
+    scenes: Sequence[str | None], resolution: int, settings: AblateSettings
+) -> list[bytes | None]:
+    """PNG of what the prompt meant, where a scene is known."""
+    if settings.judge != "world" or any(scene is None for scene in scenes):
+        return [None] * len(scenes)
+    from pipelines.world.render import render
+    from pipelines.world.scene import Scene, WorldConfig
+
+    config = WorldConfig.small() if settings.world == "small" else WorldConfig.rich()
+    meant = [Scene.from_json(scene) for scene in scenes if scene is not None]
+    return [_png(picture) for picture in render(meant, config, resolution)]
+
+
+def _png(picture: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _blend_table(out: Path, settings: AblateSettings) -> pa.Table:
+    """blend.parquet: the share of each caption kind that a run declared and really saw."""
+    rows: list[dict[str, Any]] = []
+    for arm, blend in settings.arms.items():
+        for seed in settings.seeds:
+            realised = read_json(run_directory(out, arm, seed) / "summary.json")["blend"]
+            for kind, share in blend.items():
+                rows.append(
+                    {
+                        "arm": arm,
+                        "seed": seed,
+                        "kind": kind,
+                        "share_declared": share,
+                        "share_realised": float(realised.get(kind, 0.0)),
+                    }
+                )
+    return pa.Table.from_pylist(rows)

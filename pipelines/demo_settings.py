@@ -1,0 +1,23 @@
+"""How large the demo is. The defaults are the committed demo; smaller ones serve tests."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from curate.settings import Settings
+
+
+class DemoSettings(Settings):
+    """Sizes and budgets of the demo, counted in rows and steps so that machines agree."""
+
+    rows: int = Field(6000, gt=0, description="URLs of the synthetic web")
+    seed: int = Field(0, ge=0, description="Of the synthetic web")
+    rows_per_shard: int = Field(500, gt=0, description="Rows of the URL list a shard")
+    train_steps: int = Field(100, gt=0, description="Steps of the single training run shown first")
+    steps: int = Field(700, gt=0, description="Steps of every run of the ablation")
+    seeds: int = Field(2, gt=0, description="Training seeds an arm")
+    scenes: int = Field(192, gt=0, description="Held-out scenes that every model has to draw")
+    model: str = Field("world-small", description="Model preset of all runs")
+    workers: int = Field(
+        2, gt=0, description="Ray workers side by side", json_schema_extra={"identity": False}
+    )
