@@ -1,0 +1,111 @@
+"""The protocol between the caption stage and whatever writes captions: columns in, outcomes out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+FinishReason = Literal["stop", "length"]
+
+# Reasons of failed rows that any engine can give; the HTTP engine adds "http_<status>".
+BROKEN_PICTURE = "broken_picture"
+ENGINE_ERROR = "engine_error"
+NO_ANSWER = "no_answer"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How words are drawn.
+
+    Attributes:
+        max_new_tokens: output tokens at most, end token included.
+        temperature: 0 is greedy.
+        top_p: nucleus sampling, in (0, 1]; 1 keeps all words. Without effect when greedy.
+        top_k: only the k likeliest words; 0 keeps all. Without effect when greedy.
+        repetition_penalty: 1 is none. Above 1 it also harms texts that repeat with good reason.
+    """
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+
+    def to_json(self) -> str:
+        """Canonical JSON, for the captions table."""
+        return json.dumps(vars(self), sort_keys=True)
+
+
+@dataclass(frozen=True)
+class CaptionRequest:
+    """A batch of rows of one caption kind, as columns of equal length N.
+
+    Attributes:
+        pictures: encoded image files (JPEG, PNG, WebP), as they lie in the shard. Encoded, so that
+            thousands of rows cost megabytes, and decoded by the engine while it works.
+        prompts: the user turn of each row, alt-text hint included.
+        seeds: one a row, 0 <= seed < 2**31; unused when greedy.
+        sampling: the same for all rows.
+        system: the system turn of all rows; empty means none.
+    """
+
+    pictures: Sequence[bytes]
+    prompts: Sequence[str]
+    seeds: Sequence[int]
+    sampling: Sampling
+    system: str = ""
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.pictures), len(self.prompts), len(self.seeds)}
+        if len(lengths) != 1:
+            raise ValueError("pictures, prompts and seeds must have one entry a row each")
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionOutcome:
+    """What became of one row: a text, or an error; never both, never neither.
+
+    Attributes:
+        text: what the captioner said, unchanged; may be empty.
+        error: short countable reason, such as "broken_picture" or "http_429".
+        detail: the error's own words, for a person.
+        finish_reason: "length" when `max_new_tokens` cut the text off.
+        output_tokens: tokens written, end token included; None where the engine cannot tell.
+        sent_width, sent_height: pixels of the picture as the captioner was shown it.
+    """
+
+    text: str | None = None
+    error: str | None = None
+    detail: str | None = None
+    finish_reason: FinishReason | None = None
+    output_tokens: int | None = None
+    sent_width: int | None = None
+    sent_height: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.text is None) == (self.error is None):
+            raise ValueError("an outcome has either a text or an error")
+
+
+class CaptionEngine(Protocol):
+    """Writes captions. Made in a worker, which keeps it for its lifetime."""
+
+    name: str
+    """As in the captions table: "transformers" or "http"."""
+
+    revision: str
+    """What was loaded: hub commit, or sha256 over a local folder's weights; may be empty."""
+
+    def caption(self, request: CaptionRequest) -> list[CaptionOutcome]:
+        """Exactly one outcome a row, in the rows' order.
+
+        A row that cannot be captioned has an error for outcome; it never raises for the others.
+        Results do not depend on how rows are spread over requests, up to the rounding of batched
+        matrix products.
+        """
+        ...
