@@ -11,6 +11,7 @@ class DemoSettings(Settings):
     """Sizes and budgets of the demo, counted in rows and steps so that machines agree."""
 
     rows: int = Field(6000, gt=0, description="URLs of the synthetic web")
+    port: int = Field(8765, gt=0, lt=65536, description="Loopback port that serves the pictures")
     seed: int = Field(0, ge=0, description="Of the synthetic web")
     rows_per_shard: int = Field(500, gt=0, description="Rows of the URL list a shard")
     train_steps: int = Field(100, gt=0, description="Steps of the single training run shown first")
