@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 import click
+import yaml
 from pydantic.fields import FieldInfo
 
 from curate.errors import ConfigError
@@ -75,15 +76,18 @@ def _option(name: str, info: FieldInfo) -> Callable[[Command], Command]:
 
 
 def _parameter_type(base: Any) -> click.ParamType:
-    origin = get_origin(base)
+    origin, parts = get_origin(base), get_args(base)
     if origin is Literal:
-        return click.Choice([str(choice) for choice in get_args(base)])
+        return click.Choice([str(choice) for choice in parts])
     if base is int:
         return click.INT
     if base is float:
         return click.FLOAT
-    if origin in (dict, Mapping) or origin is typing.get_origin(Mapping[str, float]):
-        return _Shares()
+    nested = any(get_origin(part) is not None for part in parts)
+    if origin is not None and nested:
+        return _Yaml()
+    if origin is dict:
+        return _NamedValues()
     if origin in (list, tuple, frozenset, set):
         return _CommaList()
     return _Text()
@@ -104,33 +108,44 @@ class _CommaList(click.ParamType):
         return [part.strip() for part in value.split(",") if part.strip()]
 
 
-class _Shares(click.ParamType):
+class _NamedValues(click.ParamType):
     """`descriptive=0.95,alt=0.05` -> {"descriptive": 0.95, "alt": 0.05}."""
 
     name = "name=value,..."
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        return named_values(value) if isinstance(value, str) else value
+
+
+class _Yaml(click.ParamType):
+    """A nested value, in YAML's one-line form: `{alt: {alt: 1.0}}`."""
+
+    name = "YAML"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         if not isinstance(value, str):
             return value
-        return parse_shares(value)
+        try:
+            return yaml.safe_load(value)
+        except yaml.YAMLError:
+            self.fail(f"{value!r} is not YAML", param, ctx)
 
 
-def parse_shares(text: str) -> dict[str, float]:
-    """Parse `name=number,...`.
+def named_values(text: str) -> dict[str, Any]:
+    """Parse `name=value,...`; values are read as YAML does (numbers, true, words).
 
     Raises:
-        ConfigError: a part is not `name=number`.
+        ConfigError: a part is not of the form name=value.
     """
-    shares: dict[str, float] = {}
+    values: dict[str, Any] = {}
     for part in text.split(","):
-        name, _, number = part.partition("=")
-        try:
-            shares[name.strip()] = float(number)
-        except ValueError as error:
+        name, separator, value = part.partition("=")
+        if not (separator and name.strip() and value.strip()):
             raise ConfigError(
-                f"{part.strip()!r} is not of the form name=number, as in descriptive=0.95,alt=0.05."
-            ) from error
-    return shares
+                f"{part.strip()!r} is not of the form name=value, as in descriptive=0.95,alt=0.05."
+            )
+        values[name.strip()] = yaml.safe_load(value)
+    return values
 
 
 def _without_none(annotation: Any) -> Any:
@@ -148,8 +163,23 @@ def _default_text(info: FieldInfo) -> str:
     value = info.get_default(call_default_factory=True)
     if value is None or value == "" or value == [] or value == {}:
         return ""
+    if any(isinstance(part, (dict, tuple)) for part in _parts(value)):
+        return yaml.safe_dump(_plain(value), default_flow_style=True, width=1000).strip()
     if isinstance(value, dict):
         return ",".join(f"{key}={part}" for key, part in value.items())
     if isinstance(value, (list, tuple)):
         return ",".join(str(part) for part in value)
     return str(value)
+
+
+def _parts(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return list(value) if isinstance(value, (list, tuple)) else []
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, which YAML knows."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,1 @@
+"""Benchmarks and the scripts that feed them. None of this runs in the tests' time."""

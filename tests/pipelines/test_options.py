@@ -1,0 +1,88 @@
+"""Options generated from a settings class."""
+
+from typing import Literal
+
+import click
+import pytest
+from click.testing import CliRunner
+from pydantic import Field
+
+from curate.errors import ConfigError
+from curate.settings import Settings
+from pipelines.options import named_values, resolve, settings_options
+
+
+class Example(Settings):
+    """One field of each type that an option can have."""
+
+    size: int = Field(256, gt=0, description="Pixels.")
+    rate: float | None = Field(None, description="A second.")
+    keep: bool = Field(False, description="Whether to keep it.")
+    mode: Literal["fast", "good"] = Field("fast", description="How.")
+    kinds: tuple[str, ...] = Field(("short",), description="Which.")
+    blend: dict[str, float] = Field({"alt": 1.0}, description="Shares.")
+    arms: dict[str, dict[str, float]] = Field({"a": {"alt": 1.0}}, description="Nested.")
+
+
+@pytest.fixture
+def run():
+    """Invoke a command made of Example and return the settings that it resolved."""
+    seen = {}
+
+    @click.command()
+    @settings_options(Example)
+    def command(config, given):
+        seen["settings"] = resolve(Example, config, given)
+
+    def invoke(*arguments: str):
+        result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return seen["settings"]
+
+    invoke.command = command
+    return invoke
+
+
+def test_no_option_gives_the_defaults(run):
+    assert run() == Example()
+
+
+def test_every_type_of_field_can_be_given_as_an_option(run):
+    settings = run(
+        *("--size", "64", "--rate", "2.5", "--keep", "--mode", "good", "--kinds", "a,b"),
+        *("--blend", "descriptive=0.95,alt=0.05", "--arms", "{x: {short: 1}}"),
+    )
+    assert settings == Example(
+        size=64,
+        rate=2.5,
+        keep=True,
+        mode="good",
+        kinds=("a", "b"),
+        blend={"descriptive": 0.95, "alt": 0.05},
+        arms={"x": {"short": 1.0}},
+    )
+
+
+def test_options_win_over_the_yaml_file(run, tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("size: 512\nkeep: true\n")
+    settings = run("--config", str(path), "--size", "64", "--no-keep")
+    assert (settings.size, settings.keep) == (64, False)
+
+
+def test_help_shows_what_a_setting_means_and_its_default(run):
+    text = CliRunner().invoke(run.command, ["--help"]).output
+    assert "--size" in text
+    assert "Pixels" in text
+    assert "[default: 256]" in text
+
+
+def test_a_mistyped_option_is_answered_with_the_nearest(run):
+    result = CliRunner().invoke(run.command, ["--kind", "a"])
+    assert result.exit_code == 2
+    assert "--kinds" in result.output
+
+
+def test_a_part_without_a_value_is_refused():
+    with pytest.raises(ConfigError, match="'alt' is not of the form"):
+        named_values("descriptive=0.95,alt")
