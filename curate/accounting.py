@@ -1,0 +1,58 @@
+"""Rows in = stored + failed by reason: no row of the input list may get lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from curate.dataset import STORED, Dataset
+from curate.reasons import Reason
+
+
+def accounting(dataset: Dataset) -> dict[str, Any]:
+    """Count the rows of a dataset.
+
+    Returns:
+        rows (of the input list), stored, failed, pending (shards not downloaded yet), reasons
+        (reason -> rows, the most frequent first), classes (class of reason -> rows) and balanced
+        (whether rows = stored + failed + pending).
+    """
+    rows, pending = 0, 0
+    for shard in dataset.shards():
+        in_shard = pq.read_metadata(dataset.input_path(shard)).num_rows
+        rows += in_shard
+        pending += 0 if dataset.has_shard("samples", shard) else in_shard
+    with dataset.connect() as connection:
+        counts = connection.execute(
+            "SELECT status, reason, count(*) FROM samples GROUP BY ALL ORDER BY 3 DESC, 2"
+        ).fetchall()
+    stored = sum(count for status, _, count in counts if status == STORED)
+    reasons = {reason: count for status, reason, count in counts if status != STORED}
+    classes: dict[str, int] = {}
+    for reason, count in reasons.items():
+        kind = Reason.named(reason).reason_class.value
+        classes[kind] = classes.get(kind, 0) + count
+    failed = sum(reasons.values())
+    return {
+        "rows": rows,
+        "stored": stored,
+        "failed": failed,
+        "pending": pending,
+        "reasons": reasons,
+        "classes": classes,
+        "balanced": rows == stored + failed + pending,
+    }
+
+
+def accounting_line(counts: Mapping[str, Any]) -> str:
+    """One line, such as "100 rows in = 90 stored + 10 failed (http_404 8, timeout 2)"."""
+    line = f"{counts['rows']:,} rows in = {counts['stored']:,} stored + {counts['failed']:,} failed"
+    if counts["reasons"]:
+        line += f" ({', '.join(f'{name} {n:,}' for name, n in counts['reasons'].items())})"
+    if counts["pending"]:
+        line += f" + {counts['pending']:,} not downloaded yet"
+    if not counts["balanced"]:
+        line += "; THESE DO NOT ADD UP"
+    return line

@@ -1,0 +1,152 @@
+"""Why a row of the input list has no picture: the closed list, in three classes.
+
+Every row that is not stored carries exactly one of these in `samples.reason`. An *error that may
+pass* is worth another try later, a *permanent error* is not, and a *policy* reason means that the
+picture was there and that the settings (or its owner) did not want it stored.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class ReasonClass(StrEnum):
+    """What to do about a failed row."""
+
+    MAY_PASS = "error that may pass"
+    PERMANENT = "permanent error"
+    POLICY = "policy"
+
+
+class Reason(StrEnum):
+    """One reason; the value is what stands in the samples table."""
+
+    meaning: str
+    reason_class: ReasonClass
+
+    def __new__(cls, value: str, reason_class: ReasonClass, meaning: str) -> Reason:
+        """Make a member: its name in the table, its class, one line for a person."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.reason_class = reason_class
+        member.meaning = meaning
+        return member
+
+    @classmethod
+    def named(cls, value: str) -> Reason:
+        """The member that stands in the table as `value`; ValueError for any other text."""
+        member = cls._value2member_map_.get(value)
+        if not isinstance(member, cls):
+            raise ValueError(f"{value!r} is no reason")
+        return member
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether another try, now or later, can succeed."""
+        return self.reason_class is ReasonClass.MAY_PASS
+
+    # The row itself.
+    NO_URL = "no_url", ReasonClass.PERMANENT, "the row has no URL"
+    BAD_URL = "bad_url", ReasonClass.PERMANENT, "the URL is not a URL"
+    UNSUPPORTED_SCHEME = (
+        "unsupported_scheme",
+        ReasonClass.POLICY,
+        "the URL, or a redirect, is neither http nor https",
+    )
+
+    # The way to the server.
+    PRIVATE_ADDRESS = (
+        "private_address",
+        ReasonClass.POLICY,
+        "the host, or a redirect's host, is a private, loopback or otherwise internal address",
+    )
+    DNS = "dns", ReasonClass.MAY_PASS, "the host name could not be resolved"
+    CONNECTION_REFUSED = "connection_refused", ReasonClass.MAY_PASS, "the host refused to connect"
+    CONNECTION_LOST = (
+        "connection_lost",
+        ReasonClass.MAY_PASS,
+        "the connection broke, or the host was unreachable",
+    )
+    TIMEOUT = "timeout", ReasonClass.MAY_PASS, "the host was too slow or silent"
+    TLS = "tls", ReasonClass.PERMANENT, "the certificate or the TLS handshake is not valid"
+    BAD_RESPONSE = "bad_response", ReasonClass.PERMANENT, "the answer was not valid HTTP"
+
+    # The server's answer. The status code that people look for has a name of its own.
+    HTTP_403 = "http_403", ReasonClass.PERMANENT, "the server forbids the URL"
+    HTTP_404 = "http_404", ReasonClass.PERMANENT, "the server does not know the URL"
+    HTTP_410 = "http_410", ReasonClass.PERMANENT, "the picture is gone for good"
+    HTTP_429 = "http_429", ReasonClass.MAY_PASS, "the server asked for fewer requests"
+    HTTP_4XX = "http_4xx", ReasonClass.PERMANENT, "another client error; the code is in detail"
+    HTTP_5XX = "http_5xx", ReasonClass.MAY_PASS, "a server error; the code is in detail"
+    HTTP_OTHER = "http_other", ReasonClass.PERMANENT, "a status that brings no picture"
+    TOO_MANY_REDIRECTS = "too_many_redirects", ReasonClass.PERMANENT, "a redirect chain or loop"
+    DISALLOWED_BY_HEADER = (
+        "disallowed_by_header",
+        ReasonClass.POLICY,
+        "the X-Robots-Tag header asks not to use the picture",
+    )
+    TOO_LARGE = "too_large", ReasonClass.POLICY, "the file is larger than max_bytes"
+    INCOMPLETE_BODY = (
+        "incomplete_body",
+        ReasonClass.MAY_PASS,
+        "the answer ended before its announced length",
+    )
+    EMPTY_BODY = "empty_body", ReasonClass.PERMANENT, "the answer has no bytes"
+
+    # The file.
+    NOT_AN_IMAGE = "not_an_image", ReasonClass.PERMANENT, "the bytes are no picture format we read"
+    BROKEN_IMAGE = "broken_image", ReasonClass.PERMANENT, "the picture is broken or cut short"
+    UNSUPPORTED_IMAGE = (
+        "unsupported_image",
+        ReasonClass.PERMANENT,
+        "the picture's pixels have no defined colour range (float or 32-bit)",
+    )
+    TOO_MANY_PIXELS = "too_many_pixels", ReasonClass.POLICY, "more pixels than max_pixels"
+    TOO_SMALL = "too_small", ReasonClass.POLICY, "the shorter side is below min_side"
+    ASPECT = "aspect", ReasonClass.POLICY, "longer side / shorter side is above max_aspect"
+
+    UNEXPECTED = "unexpected", ReasonClass.MAY_PASS, "an error that this program did not foresee"
+
+
+_LONGEST_DETAIL = 300  # characters; a hostile server must not fill the table
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One row's failure: the reason, the error's own words, and the picture's size if known."""
+
+    reason: Reason
+    detail: str = ""
+    original_width: int | None = None
+    original_height: int | None = None
+
+    def pack(self) -> str:
+        """As one string: img2dataset hands errors on as nothing but strings."""
+        fields = (self.reason.value, self.detail, self.original_width, self.original_height)
+        return json.dumps(fields)
+
+    @classmethod
+    def unpack(cls, packed: str) -> Failure:
+        """The failure in `packed`; any other text is an `unexpected` failure with that detail."""
+        try:
+            reason, detail, width, height = json.loads(packed)
+            return cls(Reason.named(reason), detail, width, height)
+        except (ValueError, TypeError):
+            return cls(Reason.UNEXPECTED, str(packed)[:_LONGEST_DETAIL])
+
+
+class FailureError(Exception):
+    """Raised where a row fails; its text is the packed failure."""
+
+    def __init__(self, reason: Reason, detail: object = "", size: tuple[int, int] | None = None):
+        width, height = size or (None, None)
+        shown = printable(str(detail))[:_LONGEST_DETAIL]
+        self.failure = Failure(reason, shown, width, height)
+        super().__init__(self.failure.pack())
+
+
+def printable(text: str) -> str:
+    """`text` with control characters, line breaks and lone surrogates replaced by "?"."""
+    return "".join(c if c.isprintable() else "?" for c in text)

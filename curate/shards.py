@@ -1,0 +1,76 @@
+"""Shards: WebDataset tars in img2dataset's layout, KEY.jpg (png, webp), KEY.txt, KEY.json."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from curate.dataset import Dataset
+from curate.errors import DatasetError
+from curate.files import atomic_path
+
+IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})
+
+
+def write_shard(path: Path, samples: Iterable[tuple[str, dict[str, bytes]]]) -> None:
+    """Write (key, extension -> bytes) samples as a tar, atomically and in the order given.
+
+    Times, owners and modes are fixed, so the same samples give the same bytes.
+    """
+    with (
+        atomic_path(path) as temporary,
+        tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        for key, members in samples:
+            for extension, content in members.items():
+                member = tarfile.TarInfo(f"{key}.{extension}")
+                member.size = len(content)
+                member.mode = 0o644
+                tar.addfile(member, io.BytesIO(content))
+
+
+def iter_shard(dataset: Dataset, shard: str) -> Iterator[tuple[str, bytes, str]]:
+    """The stored samples of a shard in input order: (key, encoded image, alt text).
+
+    The alt text is "" where the input had none (`samples.alt_text` tells the two apart). Reads
+    the tar once from front to back; memory is one sample.
+
+    Raises:
+        DatasetError: the shard is missing or is no tar, or a sample lacks its picture.
+    """
+    path = dataset.shard_path(shard)
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for key, members in _grouped(tar):
+                image = next((members[e] for e in members if e in IMAGE_EXTENSIONS), None)
+                if image is None:
+                    raise DatasetError(f"Sample {key} of {path} has no picture.")
+                yield key, image, members.get("txt", b"").decode("utf-8")
+    except FileNotFoundError as error:
+        raise DatasetError(f"{path} is missing; run `caplab curate` again.") from error
+    except tarfile.TarError as error:
+        raise DatasetError(
+            f"{path} is unreadable ({error}); delete it and its samples table, then run "
+            f"`caplab curate` again."
+        ) from error
+
+
+def _grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Neighbouring members of one key, together."""
+    current: str | None = None
+    members: dict[str, bytes] = {}
+    for member in tar:
+        key, _, extension = member.name.partition(".")
+        if current is not None and key != current:
+            yield current, members
+            members = {}
+        current = key
+        content = tar.extractfile(member)
+        if content is not None:
+            members[extension] = content.read()
+        # A TarFile remembers every member that it passed; a shard has tens of thousands.
+        tar.members = []  # type: ignore[attr-defined]
+    if current is not None:
+        yield current, members
