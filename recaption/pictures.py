@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+from typing import Literal
 
 from PIL import Image, ImageOps
 
-# Pillow raises some of these from its many decoders for a file that is damaged or no image at all.
-DECODE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+from curate.decode import MAX_PIXELS, to_rgb
+
+PictureFormat = Literal["jpeg", "png"]
+_ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 
 
 class BrokenPictureError(Exception):
@@ -19,25 +22,26 @@ def decode(encoded: bytes, longest_side: int = 0) -> Image.Image:
 
     Args:
         longest_side: shrink (never enlarge) until neither side is longer, in pixels; 0 keeps the
-            size. Area-averaged by Pillow's reducing Lanczos filter.
+            size. Lanczos over the new pixel's whole footprint.
 
     Raises:
-        BrokenPictureError: the bytes are no image, or a damaged one.
+        BrokenPictureError: the bytes are no image, a damaged one, or one of absurd size.
     """
     try:
-        image = Image.open(io.BytesIO(encoded))
-    except DECODE_ERRORS as error:
-        # Pillow's own words name a memory address, which would differ from run to run.
-        raise BrokenPictureError("no picture that Pillow can read") from error
-    try:
-        if longest_side:
-            # JPEG can decode straight to 1/2, 1/4 or 1/8 of its size, at a fraction of the cost.
-            image.draft("RGB", (longest_side, longest_side))
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-    except DECODE_ERRORS as error:
-        raise BrokenPictureError(str(error)) from error
-    rgb = _over_white(upright)
+        with Image.open(io.BytesIO(encoded)) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise BrokenPictureError(f"more than {MAX_PIXELS} pixels")
+            if longest_side and max(opened.size) > longest_side:
+                # JPEG decodes straight to 1/2, 1/4 or 1/8 of its size, never below the one asked.
+                opened.draft("RGB", (longest_side, longest_side))
+            opened.load()
+            rgb = to_rgb(ImageOps.exif_transpose(opened))
+    except BrokenPictureError:
+        raise
+    except Exception as error:
+        # Decoders raise almost any type on hostile bytes, and each means that this row fails.
+        # Pillow's words for an unknown format hold a memory address, so the type comes alone.
+        raise BrokenPictureError(f"Pillow cannot decode it ({type(error).__name__})") from error
     if longest_side and max(rgb.size) > longest_side:
         scale = longest_side / max(rgb.size)
         size = (max(1, round(rgb.width * scale)), max(1, round(rgb.height * scale)))
@@ -45,19 +49,33 @@ def decode(encoded: bytes, longest_side: int = 0) -> Image.Image:
     return rgb
 
 
-def encode(image: Image.Image, image_format: str, quality: int = 90) -> bytes:
-    """Encode RGB as "jpeg" or "png"; `quality` (1 to 95) is JPEG's."""
+def encode(image: Image.Image, picture_format: PictureFormat, quality: int = 90) -> bytes:
+    """Encode RGB; `quality` (1 to 95) is JPEG's."""
     buffer = io.BytesIO()
-    options = {"quality": quality} if image_format == "jpeg" else {"compress_level": 1}
-    image.save(buffer, format=image_format, **options)
+    if picture_format == "jpeg":
+        image.save(buffer, format="jpeg", quality=quality)
+    else:
+        image.save(buffer, format="png", compress_level=1)
     return buffer.getvalue()
 
 
-def _over_white(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        return image
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+def for_sending(
+    encoded: bytes, longest_side: int, picture_format: PictureFormat
+) -> tuple[bytes, tuple[int, int]]:
+    """Bytes to send and their (width, height) in pixels.
+
+    A file that already has the format and the size, and stands upright, goes as it is: another
+    round of JPEG would only cost time and detail.
+
+    Raises:
+        BrokenPictureError: as `decode`.
+    """
+    image = decode(encoded, longest_side)
+    with Image.open(io.BytesIO(encoded)) as stored:
+        untouched = (
+            stored.size == image.size
+            and (stored.format or "").lower() == picture_format
+            and stored.mode == "RGB"
+            and stored.getexif().get(_ORIENTATION, 1) == 1
+        )
+    return (encoded if untouched else encode(image, picture_format)), image.size

@@ -58,8 +58,6 @@ class PromptTemplate:
                 f"{self.name!r} cannot be a caption kind; use lower-case letters, digits and _, "
                 f"and another name than 'alt'."
             )
-        if not self.text.strip():
-            raise ConfigError(f"The prompt template {self.name!r} has no text.")
         known = {*self.variables, *ROW_VARIABLES}
         for part in (self.text, self.system, self.alt_hint):
             for variable in _VARIABLE.findall(part):
@@ -137,6 +135,53 @@ BUILT_IN: Mapping[str, PromptTemplate] = {
 }
 
 
+def _native(name: str, text: str) -> PromptTemplate:
+    return PromptTemplate(name=name, version=1, text=text, alt_hint="")
+
+
+# Models without a chat template read no instructions: each knows the texts it was trained with.
+# BLIP and GIT caption a picture when they are given no text at all.
+NATIVE: Mapping[str, Mapping[str, PromptTemplate]] = {
+    "blip": {"short": _native("short", "")},
+    "git": {"short": _native("short", "")},
+    "florence2": {
+        "short": _native("short", "<CAPTION>"),
+        "descriptive": _native("descriptive", "<MORE_DETAILED_CAPTION>"),
+    },
+    "paligemma": {
+        "short": _native("short", "<image>caption en\n"),
+        "descriptive": _native("descriptive", "<image>describe en\n"),
+    },
+}
+
+
+def templates_for(family: str, chat: bool, path: Path | str | None) -> dict[str, PromptTemplate]:
+    """The templates that a captioner understands, by kind.
+
+    Args:
+        family: `model_type` of its architecture.
+        chat: whether it has a chat template; only then it reads instructions.
+        path: YAML file with the user's templates.
+
+    Raises:
+        ConfigError: as `load_templates`; or a model without a chat template whose texts are
+            unknown, or that is given templates of the user's.
+    """
+    if chat:
+        return load_templates(path)
+    if family not in NATIVE:
+        raise ConfigError(
+            f"The captioner has no chat template, and how to ask a {family or 'nameless'} model "
+            f"is unknown (known without one: {', '.join(sorted(NATIVE))})."
+        )
+    if path:
+        raise ConfigError(
+            f"A {family} captioner has no chat template and reads no instructions; leave prompts "
+            f"empty."
+        )
+    return dict(NATIVE[family])
+
+
 def load_templates(path: Path | str | None = None) -> dict[str, PromptTemplate]:
     """The built-in templates and those of a YAML file, by kind.
 
@@ -167,18 +212,21 @@ def _template(kind: str, block: Mapping[str, object], path: Path | str) -> Promp
     refuse_unknown(block, valid, f"The prompt {kind!r} in {path}")
     variables = block.get("variables", {})
     version = block.get("version", 1)
-    texts = {name: block.get(name, "") for name in ("text", "system")}
-    texts["alt_hint"] = block.get("alt_hint", ALT_HINT)
+    given = {name: block.get(name, "") for name in ("text", "system")}
+    given["alt_hint"] = block.get("alt_hint", ALT_HINT)
+    texts = {name: text for name, text in given.items() if isinstance(text, str)}
     if not isinstance(variables, dict) or not isinstance(version, int):
         raise ConfigError(
             f"The prompt {kind!r} in {path} needs a whole number as version and `name: value` "
             f"lines as variables."
         )
-    if not all(isinstance(text, str) for text in texts.values()):
+    if len(texts) < len(given):
         raise ConfigError(f"The texts of the prompt {kind!r} in {path} must be strings.")
+    if not texts["text"].strip():
+        raise ConfigError(f"The prompt {kind!r} in {path} has no text.")
     return PromptTemplate(
         name=kind,
         version=version,
         variables={str(name): str(value) for name, value in variables.items()},
-        **{name: str(text) for name, text in texts.items()},
+        **texts,
     )

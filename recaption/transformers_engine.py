@@ -83,8 +83,6 @@ class TransformersEngine:
                 trust_remote_code=False,
                 use_safetensors=True,
                 dtype=_dtype(precision, self.device),
-                # For one token a step on a CPU, eager attention costs less than SDPA's set-up.
-                attn_implementation="eager" if self.device.type == "cpu" else "sdpa",
             )
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError) as error:
             raise ConfigError(

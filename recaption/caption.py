@@ -1,0 +1,209 @@
+"""The recaption stage: writes every caption of a shard that is asked for and not there yet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import lru_cache
+from itertools import product
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.dataset import STORED, Dataset
+from curate.errors import ConfigError
+from curate.files import fingerprint
+from curate.settings import nearest
+from curate.shards import iter_shard
+from curate.stage import Stage
+from recaption.caption_rows import KindPlan, Pending, caption_kind, missing_picture_rows
+from recaption.captioner import Captioner
+from recaption.checkpoint import ShardCaptions, caption_ids
+from recaption.engine import CaptionEngine
+from recaption.opening import identify, open_engine
+from recaption.prompts import PromptTemplate, templates_for
+from recaption.settings import RecaptionSettings
+
+
+class CaptionStage(Stage):
+    """Writes captions/SOURCE/SHARD.parquet; see `source` for who SOURCE is.
+
+    Exactly one row for every selected key, kind and sample index. Rows that are there already stay
+    as they are: a larger selection, another kind or more samples only add rows.
+    """
+
+    name = "recaption"
+    needs = ("samples",)
+    adds = ("captions",)
+
+    def __init__(self, settings: RecaptionSettings, captioner: Captioner | None = None) -> None:
+        """Identify the captioner (hashing a local folder's weights) and check every setting.
+
+        Args:
+            captioner: identified before; None identifies the one that the settings name.
+
+        Raises:
+            ConfigError: no such captioner, or one that cannot write what is asked.
+        """
+        self.settings = settings
+        self.captioner = captioner or identify(settings)
+        templates = templates_for(self.captioner.family, self.captioner.chat, settings.prompts)
+        self.plans = _plans(settings, templates)
+        self.source = source_name(settings, self.captioner, templates)
+        self._engine: CaptionEngine | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_engine": None}
+
+    def is_done(self, dataset: Dataset, shard: str) -> bool:
+        """Whether every selected key, kind and sample index has its row."""
+        if not dataset.has_shard("samples", shard):
+            return False
+        written = ShardCaptions(dataset, self.source, shard)
+        return self._wanted_ids(self.selected(dataset, shard)) <= written.finished(
+            without_failed=self.settings.retry_failed
+        )
+
+    def open(self) -> None:
+        """Load the captioner or reach its server."""
+        self.opened()
+
+    def run(self, dataset: Dataset, shard: str) -> dict[str, int]:
+        """Caption what is missing in one shard.
+
+        Returns:
+            Counters: "kept" (rows that were there), "ok", "rejected" and "failed" (rows written
+            now), and each reason, such as "rejected:loop" or "failed:http_500".
+        """
+        engine = self.opened()
+        alt_texts = self.selected(dataset, shard)
+        written = ShardCaptions(dataset, self.source, shard)
+        rows = written.load(without_failed=self.settings.retry_failed)
+        missing = self._wanted_ids(alt_texts) - caption_ids(rows)
+        counts: Counter[str] = Counter(kept=rows.num_rows)
+        pending = {kind: Pending() for kind in self.plans}
+
+        def checkpoint() -> None:
+            nonlocal rows, pending
+            part = pa.concat_tables(
+                caption_kind(engine, self.captioner, self.plans[kind], columns)
+                for kind, columns in pending.items()
+                if len(columns)
+            )
+            written.add_part(part)
+            rows = pa.concat_tables([rows, part])
+            counts.update(_counts(part))
+            pending = {kind: Pending() for kind in self.plans}
+
+        if missing:
+            slots = list(product(self.plans, range(self.settings.samples_per_image)))
+            for key, picture, _ in iter_shard(dataset, shard):
+                for kind, index in slots:
+                    if (key, kind, index) in missing:
+                        missing.remove((key, kind, index))
+                        pending[kind].add(key, index, picture, alt_texts[key])
+                if sum(map(len, pending.values())) >= self.settings.checkpoint_rows:
+                    checkpoint()
+            if any(map(len, pending.values())):
+                checkpoint()
+            if missing:
+                # The samples table knows them as stored, the tar does not hold them.
+                lost = self._missing_pictures(sorted(missing), alt_texts)
+                rows = pa.concat_tables([rows, lost])
+                counts.update(_counts(lost))
+        written.finish(rows)
+        return dict(counts)
+
+    def opened(self) -> CaptionEngine:
+        """The captioner, loaded or reached if it was not before."""
+        if self._engine is None:
+            self._engine = open_engine(self.settings, self.captioner)
+        return self._engine
+
+    def selected(self, dataset: Dataset, shard: str) -> dict[str, str | None]:
+        """Key of each stored and selected sample of a shard -> its alt text."""
+        samples = stored_samples(dataset, shard)
+        if self.settings.selection:
+            selected = _selected(dataset, self.settings.selection)
+            samples = samples.filter(pc.is_in(samples.column("key"), value_set=selected))
+        return dict(zip(*(samples.column(n).to_pylist() for n in ("key", "alt_text")), strict=True))
+
+    def _wanted_ids(self, alt_texts: dict[str, str | None]) -> set[tuple[str, str, int]]:
+        return set(product(alt_texts, self.plans, range(self.settings.samples_per_image)))
+
+    def _missing_pictures(
+        self, missing: list[tuple[str, str, int]], alt_texts: dict[str, str | None]
+    ) -> pa.Table:
+        pending = {kind: Pending() for kind in self.plans}
+        for key, kind, index in missing:
+            pending[kind].add(key, index, b"", alt_texts[key])
+        return pa.concat_tables(
+            missing_picture_rows(self.plans[kind], self.captioner, columns)
+            for kind, columns in pending.items()
+        )
+
+
+def stored_samples(dataset: Dataset, shard: str) -> pa.Table:
+    """key and alt_text of the stored samples of a shard."""
+    samples = dataset.read_table("samples", shard, columns=["key", "alt_text", "status"])
+    return samples.filter(pc.field("status") == STORED).select(["key", "alt_text"])
+
+
+def source_name(
+    settings: RecaptionSettings, captioner: Captioner, templates: dict[str, PromptTemplate]
+) -> str:
+    """Who writes these captions: the captioner's name and a fingerprint of what decides them.
+
+    The selection, the kinds chosen and the number of samples are no part of it, so a later run may
+    ask for more of the same. The wording of every known prompt is part of it.
+    """
+    decisive = settings.identity()
+    for name in ("captioner", "selection", "kinds", "samples_per_image", "prompts", "revision"):
+        del decisive[name]
+    if captioner.engine == "http":
+        del decisive["precision"]
+    else:
+        del decisive["image_format"], decisive["served_model"], decisive["api_key_env"]
+    decisive |= {
+        "engine": captioner.engine,
+        "captioner": captioner.digest,
+        "prompts": {kind: template.sha256 for kind, template in templates.items()},
+    }
+    return f"{captioner.short_name}-{fingerprint(decisive)[:8]}"
+
+
+def _plans(
+    settings: RecaptionSettings, templates: dict[str, PromptTemplate]
+) -> dict[str, KindPlan]:
+    plans = {}
+    for kind in settings.kinds:
+        template = templates.get(kind)
+        if template is None:
+            known = nearest(kind, list(templates))
+            raise ConfigError(f"There is no prompt for captions of kind {kind!r}; {known}")
+        if settings.show_alt_text and not template.shows_alt_text("x", True):
+            raise ConfigError(
+                f"The prompt for captions of kind {kind!r} cannot show the alt text; leave "
+                f"show_alt_text off."
+            )
+        plans[kind] = KindPlan.of(settings, template)
+    return plans
+
+
+def _selected(dataset: Dataset, selection: str) -> pa.Array:
+    path = dataset.selection_path(selection)
+    # The time in the call makes a selection that was replaced a new one.
+    changed = path.stat().st_mtime_ns if path.exists() else 0
+    return _read_selection(dataset.directory.as_posix(), selection, changed)
+
+
+@lru_cache(maxsize=4)
+def _read_selection(directory: str, selection: str, changed: int) -> pa.Array:
+    return pa.array(Dataset(directory).selection_keys(selection), pa.string())
+
+
+def _counts(rows: pa.Table) -> Counter[str]:
+    counts: Counter[str] = Counter(rows.column("status").to_pylist())
+    reasons = zip(rows.column("status").to_pylist(), rows.column("reason").to_pylist(), strict=True)
+    counts.update(f"{status}:{reason}" for status, reason in reasons if reason is not None)
+    return counts

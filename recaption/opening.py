@@ -1,0 +1,75 @@
+"""From settings to a captioner: identified on the driver, opened in a worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from curate.errors import ConfigError
+from recaption.captioner import Captioner, is_url, local_captioner, served_captioner
+from recaption.engine import CaptionEngine
+from recaption.settings import RecaptionSettings
+
+if TYPE_CHECKING:
+    from recaption.http_engine import Server
+
+
+def identify(settings: RecaptionSettings) -> Captioner:
+    """Which captioner the settings mean. Hashes a folder's weights; loads nothing.
+
+    Raises:
+        ConfigError: there is no such captioner.
+    """
+    remote = is_url(settings.captioner)
+    if settings.engine != "auto" and remote != (settings.engine == "http"):
+        raise ConfigError(
+            f"engine = {settings.engine!r} does not go with the captioner {settings.captioner!r}; "
+            f"the http engine needs a URL, the transformers engine a folder or a hub id."
+        )
+    if not remote:
+        return local_captioner(settings.captioner, settings.revision)
+    model = settings.served_model
+    if not model:
+        from recaption.http_engine import served_model
+
+        model = served_model(_server(settings, model))
+    return served_captioner(settings.captioner, model)
+
+
+def open_engine(settings: RecaptionSettings, captioner: Captioner) -> CaptionEngine:
+    """Load the captioner, or reach its server, ready to caption.
+
+    Raises:
+        ConfigError: it cannot be loaded, reached, or made to caption.
+    """
+    if captioner.engine == "http":
+        from recaption.http_engine import HttpEngine
+
+        return HttpEngine(
+            _server(settings, captioner.model),
+            in_flight=settings.in_flight,
+            image_size=settings.image_size,
+            picture_format=settings.image_format,
+        )
+    from recaption.transformers_engine import TransformersEngine
+
+    return TransformersEngine(
+        captioner.folder(),
+        revision=captioner.revision,
+        device=settings.device,
+        precision=settings.precision,
+        batch_size=settings.batch_size,
+        image_size=settings.image_size,
+    )
+
+
+def _server(settings: RecaptionSettings, model: str) -> Server:
+    from recaption.http_engine import Server
+
+    return Server(
+        base_url=settings.captioner.rstrip("/"),
+        model=model,
+        api_key_env=settings.api_key_env,
+        timeout=settings.timeout,
+        attempts=settings.request_attempts,
+        patience=settings.patience,
+    )

@@ -1,0 +1,91 @@
+"""Repair before rejection: strip an opening about the picture, cut to the last whole sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_PICTURE = r"(image|picture|photo|photograph|scene)"
+_SHOWS = (
+    r"(shows?|showcases|depicts?|displays|features|captures|presents|contains|portrays|"
+    r"illustrates|is of)"
+)
+# Words that may go, because what follows is a caption of its own. "A painting of", "a drawing of"
+# and "a black and white photo of" stay: they tell the style.
+_STRIPPABLE = (
+    rf"(the|this|that) {_PICTURE} (also |clearly |prominently )?{_SHOWS} (that )?",
+    rf"(the|this|that) {_PICTURE} is (?=(an?|the) )",
+    rf"(an?|the|this) {_PICTURE} (of|showing|depicting|featuring|that shows|with) ",
+    rf"(in|on) (the|this) {_PICTURE},? ?(there (is|are) |(we|you|one|i) (can )?see )?",
+    r"(we|you|i) (can )?see ",
+    r"(sure|certainly|of course|okay|ok)[,.!]+ ",
+    r"here('s| is) (an?|the|your) [^:.]{0,60}(description|caption|sentence|paragraph)"
+    r"[^:.]{0,40}: ?",
+    r"(short |descriptive |detailed |image )*(caption|description|answer)\s*: ?",
+)
+_OPENING = re.compile(r"[\"“*\s]*(?:" + "|".join(_STRIPPABLE) + ")", re.IGNORECASE)
+
+# The same for Arrow's RE2, which knows no look-ahead, and wider: "This picture is blurry" opens
+# with the picture as well, but has no part that could be stripped.
+BANNED_OPENING = (
+    r"(?i)^[\"“*\s]*("
+    + "|".join(part for part in _STRIPPABLE if "(?=" not in part)
+    + rf"|(the|this|that) {_PICTURE} (is|was|has|appears|seems|looks) )"
+)
+
+# A sentence's end: its mark, closing quotes, then a space or the text's end.
+_SENTENCE_END = re.compile(r"[.!?…。！？]+[\"'”’)\]]*(?=\s|$)|[。！？]")
+_ABBREVIATION = re.compile(r"\b(mr|mrs|ms|dr|st|no|vs|etc|e\.g|i\.e|approx|jr|sr|[A-Z])\.$", re.I)
+# "A photo of a view of ...", stripped once, can open with the next phrase; more is no caption.
+_MAX_STRIPS = 3
+
+
+def repair(
+    texts: Sequence[str], finish_reasons: Sequence[str | None], min_words: int = 1
+) -> list[str]:
+    """Each caption on one line, without its banned opening, and whole where it was cut off.
+
+    Args:
+        finish_reasons: "length" where the token limit cut the text off. Such a text is cut back
+            to its last whole sentence if that leaves `min_words`; otherwise it stays as it is.
+    """
+    return [
+        _repair_one(text, reason, min_words)
+        for text, reason in zip(texts, finish_reasons, strict=True)
+    ]
+
+
+def strip_opening(text: str) -> str:
+    """`text` without a phrase such as "The image shows"; its first letter keeps its case."""
+    for _ in range(_MAX_STRIPS):
+        found = _OPENING.match(text)
+        if found is None or not text[found.end() :].strip():
+            break
+        rest = text[found.end() :].lstrip()
+        if text.lstrip('"“* ')[:1].isupper():
+            rest = rest[:1].upper() + rest[1:]
+        text = rest
+    return text
+
+
+def cut_to_sentence(text: str) -> str | None:
+    """`text` up to its last whole sentence; None where it holds none."""
+    for found in reversed(list(_SENTENCE_END.finditer(text))):
+        kept = text[: found.end()]
+        if not _ABBREVIATION.search(kept):
+            return kept
+    return None
+
+
+def is_cut(text: str, finish_reason: str | None) -> bool:
+    """Whether a text that ran into the token limit now ends with a sentence."""
+    return finish_reason == "length" and cut_to_sentence(text) == text
+
+
+def _repair_one(text: str, finish_reason: str | None, min_words: int) -> str:
+    repaired = strip_opening(" ".join(text.split()))
+    if finish_reason == "length":
+        cut = cut_to_sentence(repaired)
+        if cut is not None and len(cut.split()) >= min_words:
+            return cut
+    return repaired

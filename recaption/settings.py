@@ -1,0 +1,203 @@
+"""Settings of `caplab recaption`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from curate.errors import ConfigError
+from curate.settings import Settings, nearest
+from recaption.gates import DEFAULT_REJECTS, GATES
+from recaption.pictures import PictureFormat
+
+OPERATIONAL: dict[str, Any] = {"identity": False}
+
+MAX_NEW_TOKENS: Mapping[str, int] = {"short": 40, "descriptive": 200}
+MIN_WORDS: Mapping[str, int] = {"short": 2, "descriptive": 5}
+# For kinds of the user's own.
+OTHER_MAX_NEW_TOKENS = 200
+OTHER_MIN_WORDS = 1
+
+
+class RecaptionSettings(Settings):
+    """Which captions to write, with which captioner, and which of them to accept."""
+
+    captioner: str = Field(
+        description="Folder with a transformers model, a hub id such as OWNER/NAME, or the base "
+        "URL of an OpenAI-compatible server such as http://localhost:8000/v1.",
+    )
+    selection: str = Field(
+        "", description="Selection whose samples are captioned; empty takes every stored sample."
+    )
+    kinds: tuple[str, ...] = Field(
+        ("short", "descriptive"),
+        min_length=1,
+        description="Kinds of caption: short, descriptive, or names in the prompt file.",
+    )
+    engine: Literal["auto", "transformers", "http"] = Field(
+        "auto", description="What runs the captioner; auto: http for a URL, else transformers."
+    )
+    revision: str = Field("main", description="Hub branch, tag or commit of the captioner.")
+    served_model: str = Field(
+        "", description="Model name on the server; empty takes the only one it serves."
+    )
+    api_key_env: str = Field(
+        "",
+        description="NAME of the environment variable that holds the server's key; the key "
+        "itself is never stored.",
+    )
+    prompts: str = Field("", description="YAML file with prompt templates of your own, by kind.")
+    show_alt_text: bool = Field(
+        False, description="Show the captioner the alt text as a hint; recorded for each caption."
+    )
+    samples_per_image: int = Field(
+        1, ge=1, le=100, description="Captions of each kind for each image."
+    )
+    temperature: float = Field(0.0, ge=0.0, le=5.0, description="Of sampling; 0 is greedy.")
+    top_p: float = Field(1.0, gt=0.0, le=1.0, description="Nucleus sampling; 1 keeps all words.")
+    top_k: int = Field(0, ge=0, description="Sample from the k likeliest words; 0 keeps all.")
+    repetition_penalty: float = Field(
+        1.0, ge=1.0, le=2.0, description="Above 1 it also harms texts that repeat with good reason."
+    )
+    max_new_tokens: dict[str, int] = Field(
+        default_factory=lambda: dict(MAX_NEW_TOKENS),
+        description=f"Output tokens at most, by kind; other kinds {OTHER_MAX_NEW_TOKENS}.",
+    )
+    min_words: dict[str, int] = Field(
+        default_factory=lambda: dict(MIN_WORDS),
+        description=f"Fewer words are too short, by kind; other kinds {OTHER_MIN_WORDS}.",
+    )
+    reject: tuple[str, ...] = Field(
+        DEFAULT_REJECTS, description="Gates that reject a caption; all others only mark it."
+    )
+    retries: int = Field(
+        1, ge=0, le=10, description="Further tries where a gate says that another may help."
+    )
+    retry_temperature: float = Field(
+        0.7, gt=0.0, le=5.0, description="Temperature of a retry, if above `temperature`."
+    )
+    image_size: int = Field(
+        512,
+        ge=0,
+        description="Longest side in pixels that the captioner is shown; 0 shows the stored size.",
+    )
+    image_format: PictureFormat = Field(
+        "jpeg", description="Format in which a server is sent pictures."
+    )
+    seed: int = Field(0, ge=0, description="Of every draw; a caption's own seed derives from it.")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Of a transformers model; auto: bfloat16 on a GPU, float32 on a CPU."
+    )
+    device: str = Field(
+        "auto", description="cpu, cuda, cuda:1; auto: a GPU if any.", json_schema_extra=OPERATIONAL
+    )
+    batch_size: int = Field(
+        32, ge=1, description="Images a forward pass.", json_schema_extra=OPERATIONAL
+    )
+    in_flight: int = Field(
+        64, ge=1, description="Requests in flight to a server.", json_schema_extra=OPERATIONAL
+    )
+    timeout: float = Field(
+        120.0, gt=0, description="Seconds a request may take.", json_schema_extra=OPERATIONAL
+    )
+    request_attempts: int = Field(
+        6,
+        ge=1,
+        description="Tries of one request where the server is busy, broken or gone.",
+        json_schema_extra=OPERATIONAL,
+    )
+    patience: float = Field(
+        600.0,
+        ge=0,
+        description="Seconds that a caption waits for a server that says it is busy (429).",
+        json_schema_extra=OPERATIONAL,
+    )
+    checkpoint_rows: int = Field(
+        1024,
+        ge=1,
+        description="Captions written between two checkpoints inside a shard.",
+        json_schema_extra=OPERATIONAL,
+    )
+    retry_failed: bool = Field(
+        False,
+        description="Caption again the rows that failed (not those that a gate rejected).",
+        json_schema_extra=OPERATIONAL,
+    )
+
+    @field_validator("max_new_tokens", mode="before")
+    @classmethod
+    def _with_default_limits(cls, given: Any) -> Any:
+        return {**MAX_NEW_TOKENS, **given} if isinstance(given, dict) else given
+
+    @field_validator("min_words", mode="before")
+    @classmethod
+    def _with_default_words(cls, given: Any) -> Any:
+        return {**MIN_WORDS, **given} if isinstance(given, dict) else given
+
+    @field_validator("max_new_tokens")
+    @classmethod
+    def _positive(cls, limits: dict[str, int]) -> dict[str, int]:
+        if any(limit < 1 for limit in limits.values()):
+            raise ValueError("each limit must be 1 or more")
+        return limits
+
+    @field_validator("captioner")
+    @classmethod
+    def _no_secret_in_address(cls, captioner: str) -> str:
+        if not captioner.strip():
+            raise ValueError("name a folder, a hub id or a server's URL")
+        if re.match(r"https?://[^/]*@", captioner):
+            # Not a ValueError: its message would print the password.
+            raise ConfigError(
+                "The captioner's URL holds a password, which would be stored; remove it and name "
+                "an environment variable that holds the key with api_key_env."
+            )
+        return captioner
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _a_name_not_a_key(cls, name: str) -> str:
+        if name and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            # Not a ValueError: its message would print what may be the key.
+            raise ConfigError(
+                "api_key_env must be the NAME of an environment variable (letters, digits and _); "
+                "put the key into that variable."
+            )
+        return name
+
+    @field_validator("kinds")
+    @classmethod
+    def _distinct(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(kinds)) != len(kinds):
+            raise ValueError("a kind stands there twice")
+        if "alt" in kinds:
+            raise ValueError("alt texts are not captioned; they are read from the dataset")
+        return kinds
+
+    @field_validator("reject")
+    @classmethod
+    def _known_gates(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in GATES:
+                raise ValueError(f"there is no gate {name!r}; {nearest(name, list(GATES))}")
+        return names
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Self:
+        if self.samples_per_image > 1 and self.temperature == 0.0:
+            raise ConfigError(
+                "samples_per_image above 1 needs a temperature above 0: greedy captions of one "
+                "image are all the same."
+            )
+        return self
+
+    def max_new_tokens_of(self, kind: str) -> int:
+        """Output tokens at most for `kind`."""
+        return self.max_new_tokens.get(kind, OTHER_MAX_NEW_TOKENS)
+
+    def min_words_of(self, kind: str) -> int:
+        """Words at least for `kind`."""
+        return self.min_words.get(kind, OTHER_MIN_WORDS)
