@@ -1,0 +1,87 @@
+"""One HTML file from whatever a dataset, a run or a demo holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from curate.errors import DatasetError
+from curate.files import write_text
+from pipelines.report.inputs import Inputs, find_inputs
+from pipelines.report.page import Page
+from pipelines.report.sections import (
+    ablation,
+    accounting,
+    captions,
+    checks,
+    duplicates,
+    funnel,
+    grids,
+    headline,
+    limits,
+    road,
+    scores,
+    stages,
+    training,
+)
+
+# In the order of the page. A module's `compute` gives None where its inputs are missing.
+SECTIONS = (
+    headline,
+    road,
+    accounting,
+    funnel,
+    scores,
+    duplicates,
+    checks,
+    captions,
+    training,
+    grids,
+    ablation,
+    limits,
+    stages,
+)
+
+
+def write_report(
+    target: Path | str,
+    dataset_dir: Path | str | None = None,
+    run_dir: Path | str | None = None,
+    demo_dir: Path | str | None = None,
+) -> Path:
+    """Write the report as one self-contained HTML file.
+
+    It holds no script and asks for nothing; pictures are a seeded sample, so its size does not
+    grow with the dataset, while all counts are exact. The same inputs give the same bytes.
+
+    Args:
+        target: the file to write; it appears whole or not at all.
+        dataset_dir: a dataset's directory.
+        run_dir: the directory of an ablation or of one training run.
+        demo_dir: a demo's directory, which also knows the ground truth; its `dataset` and
+            `ablation` are used where no other is given.
+
+    Raises:
+        DatasetError: no directory was given, or one is not what it should be.
+    """
+    inputs = find_inputs(dataset_dir, run_dir, demo_dir)
+    if inputs.dataset is None and inputs.ablation is None and not inputs.train_runs:
+        raise DatasetError("A report needs a dataset or a run; neither was given.")
+    page = Page(inputs.palette)
+    sections = []
+    for module in SECTIONS:
+        facts = module.compute(inputs)
+        if facts is not None:
+            sections.append(module.draw(facts, page))
+    title, subtitle = _titles(inputs)
+    target = Path(target)
+    write_text(target, page.document(title, subtitle, sections))
+    return target
+
+
+def _titles(inputs: Inputs) -> tuple[str, str]:
+    if inputs.ablation is not None:
+        return "What captions teach", "A caption ablation, from URLs to a measured answer"
+    if inputs.train_runs:
+        return "A training run", inputs.train_runs[0].directory.name
+    name = inputs.dataset.directory.name if inputs.dataset is not None else ""
+    return "A curated dataset", name

@@ -1,0 +1,233 @@
+"""What a report can draw on: a dataset, an ablation or training runs, and the demo's own files."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curate.dataset import Dataset
+from curate.errors import DatasetError
+from curate.files import read_json
+from pipelines.report.palette import Palette
+from pipelines.report.pictures import Picture, read_pictures, thumbnail
+from pipelines.report.sql import literal
+
+if TYPE_CHECKING:
+    import duckdb
+
+# Sampled pictures come from at most this many shards: reading one means walking its headers.
+PICTURE_SHARDS = 12
+
+
+@dataclass(frozen=True)
+class TrainRun:
+    """A training run's directory, and the arm and seed that it belongs to."""
+
+    directory: Path
+    arm: str
+    seed: int
+
+
+@dataclass
+class Inputs:
+    """Everything that was found. Sections ask for what they need and stay away without it."""
+
+    dataset: Dataset | None = None
+    ablation: Path | None = None
+    train_runs: list[TrainRun] = field(default_factory=list)
+    demo: Path | None = None
+    seed: int = 0
+
+    # ---- tables -------------------------------------------------------------------------------
+
+    @cached_property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """DuckDB over the dataset's tables, with `selected` (the keys of `selection`) beside them.
+
+        Where the world's ground truth is known, it is the view `truth`.
+        """
+        import duckdb
+
+        connection = self.dataset.connect() if self.dataset is not None else duckdb.connect()
+        connection.execute("SET enable_progress_bar = false")
+        if self.dataset is not None and self.selection is not None:
+            path = literal(str(self.dataset.selection_path(self.selection)))
+            connection.execute(f"CREATE VIEW selected AS SELECT key FROM read_parquet({path})")
+        else:
+            connection.execute("CREATE VIEW selected AS SELECT '' AS key WHERE false")
+        if self.truth_path is not None:
+            path = literal(str(self.truth_path))
+            connection.execute(f"CREATE VIEW truth AS SELECT * FROM read_parquet({path})")
+        return connection
+
+    def rows(self, sql: str, parameters: list[Any] | None = None) -> list[dict[str, Any]]:
+        """The result of a query as one dict a row."""
+        cursor = self.connection.execute(sql, parameters or [])
+        names = [column[0] for column in cursor.description or []]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def columns(self, view: str) -> dict[str, str]:
+        """Name -> DuckDB type of the columns of a view."""
+        rows = self.rows(f"DESCRIBE SELECT * FROM {view}")
+        return {row["column_name"]: row["column_type"] for row in rows}
+
+    def parquet(self, path: Path) -> list[dict[str, Any]]:
+        """A small Parquet file as one dict a row; empty where it does not exist.
+
+        Raises:
+            DatasetError: it cannot be read.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if not path.exists():
+            return []
+        try:
+            with pq.ParquetFile(path) as file:
+                rows: list[dict[str, Any]] = file.read().to_pylist()
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DatasetError(f"{path} is unreadable ({error}).") from error
+        return rows
+
+    # ---- places -------------------------------------------------------------------------------
+
+    @property
+    def truth_path(self) -> Path | None:
+        """The synthetic world's ground truth, where there is one."""
+        path = self.demo / "world" / "truth.parquet" if self.demo is not None else None
+        return path if path is not None and path.exists() else None
+
+    def result_path(self, name: str) -> Path | None:
+        """A table of the ablation's results, where there is one."""
+        path = self.ablation / "results" / f"{name}.parquet" if self.ablation is not None else None
+        return path if path is not None and path.exists() else None
+
+    def results(self, name: str) -> list[dict[str, Any]]:
+        """All rows of a table of the ablation's results; empty where there is none."""
+        path = self.result_path(name)
+        return self.parquet(path) if path is not None else []
+
+    @cached_property
+    def run_record(self) -> dict[str, Any]:
+        """run.json of the ablation; empty without one."""
+        if self.ablation is None or not (self.ablation / "run.json").exists():
+            return {}
+        record: dict[str, Any] = read_json(self.ablation / "run.json")
+        return record
+
+    @cached_property
+    def arms(self) -> list[str]:
+        """Names of the ablation's arms, in the order in which they were declared."""
+        declared = [arm["name"] for arm in self.run_record.get("arms", [])]
+        return declared or list(dict.fromkeys(run.arm for run in self.train_runs))
+
+    @cached_property
+    def palette(self) -> Palette:
+        """The report's colours."""
+        return Palette(self.arms)
+
+    @cached_property
+    def selection(self) -> str | None:
+        """The selection that the report follows: the ablation's own, "default", or the first."""
+        if self.dataset is None:
+            return None
+        names = self.dataset.selections()
+        settings = self.run_record.get("settings")
+        wanted = settings.get("selection") if isinstance(settings, dict) else None
+        for name in (wanted, "default", *names):
+            if name in names:
+                return str(name)
+        return None
+
+    @cached_property
+    def selection_record(self) -> dict[str, Any]:
+        """The record of `selection`: its SQL, rules and counts; empty without one."""
+        if self.dataset is None or self.selection is None:
+            return {}
+        return self.dataset.selection_record(self.selection)
+
+    @cached_property
+    def selection_size(self) -> int:
+        """How many samples `selection` keeps."""
+        return int(self.rows("SELECT count(*) AS n FROM selected")[0]["n"])
+
+    # ---- pictures -----------------------------------------------------------------------------
+
+    @cached_property
+    def picture_shards(self) -> list[str]:
+        """The shards that sampled pictures come from: all, or a seeded choice of a few."""
+        if self.dataset is None:
+            return []
+        shards = self.dataset.shards() or [
+            row["shard"] for row in self.rows("SELECT DISTINCT shard FROM samples ORDER BY 1")
+        ]
+        if len(shards) <= PICTURE_SHARDS:
+            return shards
+        return sorted(random.Random(self.seed).sample(shards, PICTURE_SHARDS))
+
+    @cached_property
+    def shard_list(self) -> str:
+        """`picture_shards` as an SQL list."""
+        quoted = ", ".join(map(literal, self.picture_shards))
+        return f"({quoted})" if quoted else "('')"
+
+    def pictures(self, shard_of: dict[str, str], alt: dict[str, str], side: int) -> dict[
+        str, Picture
+    ]:
+        """Thumbnails of stored samples.
+
+        Args:
+            shard_of: key -> shard.
+            alt: key -> what to tell somebody who cannot see it.
+        """
+        if self.dataset is None:
+            return {}
+        paths = {key: self.dataset.shard_path(shard) for key, shard in shard_of.items()}
+        encoded = read_pictures(paths)
+        return {key: thumbnail(encoded[key], alt[key], side) for key in shard_of if key in encoded}
+
+
+def find_inputs(
+    dataset_dir: Path | str | None = None,
+    run_dir: Path | str | None = None,
+    demo_dir: Path | str | None = None,
+) -> Inputs:
+    """Look at what the directories hold.
+
+    Args:
+        run_dir: an ablation's directory, or that of one training run.
+        demo_dir: a demo's directory; its `dataset` and `ablation` count where no other is given.
+
+    Raises:
+        DatasetError: a directory that was named is not what it should be.
+    """
+    demo = Path(demo_dir) if demo_dir is not None else None
+    dataset = Dataset.open(dataset_dir) if dataset_dir is not None else None
+    run = Path(run_dir) if run_dir is not None else None
+    if demo is not None:
+        if dataset is None and (demo / "dataset" / "dataset.json").exists():
+            dataset = Dataset.open(demo / "dataset")
+        if run is None and (demo / "ablation" / "run.json").exists():
+            run = demo / "ablation"
+    if run is None:
+        return Inputs(dataset, None, [], demo)
+    if not (run / "run.json").exists():
+        raise DatasetError(f"{run} is not a run (it has no run.json).")
+    record = read_json(run / "run.json")
+    if record.get("kind") == "ablation":
+        return Inputs(dataset, run, _runs_below(run), demo)
+    identity = record.get("settings") or record.get("identity") or {}
+    seed = identity.get("seed", 0) if isinstance(identity, dict) else 0
+    return Inputs(dataset, None, [TrainRun(run, run.name, int(seed))], demo)
+
+
+def _runs_below(run: Path) -> list[TrainRun]:
+    found = []
+    for directory in sorted(run.glob("arms/*/seed-*")):
+        number = directory.name.removeprefix("seed-")
+        if number.isdecimal() and directory.is_dir():
+            found.append(TrainRun(directory, directory.parent.name, int(number)))
+    return sorted(found, key=lambda train: (train.arm, train.seed))

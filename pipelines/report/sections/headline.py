@@ -1,0 +1,135 @@
+"""The answer first: one or two sentences with intervals, the numbers that matter, what was run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.report import metrics, text
+from pipelines.report.inputs import Inputs
+from pipelines.report.page import Page, Section
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number worth a large font, what it counts, and a remark below it."""
+
+    value: str
+    label: str
+    remark: str = ""
+    arm: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What made one of the outputs, as flat name-value pairs."""
+
+    title: str
+    settings: list[tuple[str, str]]
+    versions: list[tuple[str, str]]
+    weights: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The facts of this section."""
+
+    sentences: list[str]
+    exploratory: bool  # one training seed claims nothing
+    tiles: list[Tile]
+    tiles_about: str
+    records: list[Record]
+
+
+def compute(inputs: Inputs) -> Headline:
+    """Never None: every report has a head."""
+    record = inputs.run_record
+    sentences = [str(line) for line in record.get("headline", [])]
+    arm_tiles, about = _arm_tiles(inputs)
+    tiles = arm_tiles
+    if inputs.dataset is not None:
+        counts, sentence = _dataset_counts(inputs)
+        tiles = [*arm_tiles, *counts]
+        if not sentences:
+            sentences = [sentence]
+    records = []
+    if inputs.dataset is not None:
+        records.append(_record("Dataset", inputs.dataset.record()))
+    if record:
+        records.append(_record("Ablation", record))
+    exploratory = inputs.ablation is not None and len(record.get("seeds", [])) == 1
+    return Headline(sentences, exploratory, tiles, about, records)
+
+
+def draw(facts: Headline, page: Page) -> Section:
+    return page.section("headline", "The answer", facts=facts)
+
+
+def _arm_tiles(inputs: Inputs) -> tuple[list[Tile], str]:
+    settings = inputs.run_record.get("settings")
+    settings = settings if isinstance(settings, dict) else {}
+    metric = inputs.run_record.get("primary_metric") or settings.get("primary_metric")
+    rows = [row for row in inputs.results("arms") if row["metric"] == metric]
+    forms = list(dict.fromkeys(row["prompt_form"] for row in rows))
+    if not forms:
+        return [], ""
+    declared = settings.get("primary_prompt_form")
+    form = next((name for name in (declared, "descriptive") if name in forms), forms[0])
+    found = {row["arm"]: row for row in rows if row["prompt_form"] == form}
+    tiles = []
+    for arm in inputs.arms:
+        if row := found.get(arm):
+            low, high = metrics.limits(row)
+            limits = metrics.interval(str(metric), low, high)
+            tiles.append(Tile(metrics.value(str(metric), row["mean"]), arm, limits, arm))
+    return tiles, f"{metrics.label(str(metric))}, {text.words(form)} prompts, 95% interval"
+
+
+def _dataset_counts(inputs: Inputs) -> tuple[list[Tile], str]:
+    counted = inputs.rows("SELECT count(*) AS n, count(*) FILTER (status = 'stored') AS s FROM samples")
+    total, stored = counted[0]["n"], counted[0]["s"]
+    if not total:
+        return [Tile("0", "rows in")], "The dataset is empty so far."
+    share = text.percent(stored / total)
+    tiles = [Tile(text.integer(total), "rows in"), Tile(text.integer(stored), "stored", share)]
+    sentence = (
+        f"Of {text.integer(total)} input rows, {text.integer(stored)} were stored and "
+        f"{text.integer(total - stored)} failed, each with a reason."
+    )
+    if inputs.selection is not None and inputs.dataset is not None:
+        selected = inputs.selection_size
+        remark = f"{text.percent(selected / stored)} of stored" if stored else ""
+        tiles.append(Tile(text.integer(selected), "selected", remark))
+        sentence += f" The selection “{inputs.selection}” keeps {text.integer(selected)}."
+    written = inputs.rows(
+        "SELECT count(*) FILTER (status = 'ok') AS ok, count(*) AS n "
+        "FROM captions WHERE engine <> 'none' OR engine IS NULL"
+    )[0]
+    if written["n"]:
+        remark = f"{text.percent(written['ok'] / written['n'])} of those written"
+        tiles.append(Tile(text.integer(written["ok"]), "captions accepted", remark))
+    return tiles, sentence
+
+
+def _record(title: str, record: Mapping[str, Any]) -> Record:
+    settings = record.get("settings") or record.get("identity") or {}
+    versions = {name: v for name, v in dict(record.get("versions") or {}).items() if v is not None}
+    if "created_at" in record:
+        versions = {"made at": record["created_at"], **versions}
+    return Record(title, flat(settings), flat(versions), flat(record.get("weights") or {}))
+
+
+def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as dotted names with their values as text."""
+    pairs: list[tuple[str, str]] = []
+    for name, inner in value.items():
+        path = f"{prefix}{name}"
+        if isinstance(inner, Mapping) and inner:
+            pairs += flat(inner, f"{path}.")
+        elif isinstance(inner, str):
+            pairs.append((path, inner))
+        else:
+            pairs.append((path, json.dumps(inner, ensure_ascii=False, default=str)))
+    return pairs

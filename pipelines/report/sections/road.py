@@ -1,0 +1,192 @@
+"""The road of a sample in pictures: from one URL to captions, and on to what the models draw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.report import text
+from pipelines.report.inputs import Inputs
+from pipelines.report.page import Page, Section
+from pipelines.report.pictures import Picture, thumbnail
+from pipelines.report.sections.captions import described
+from pipelines.report.sections.scores import thresholds
+from pipelines.report.sql import identifier, literal
+
+SHOWN_SCORES = 5
+SIDE = 160
+
+
+@dataclass(frozen=True)
+class ScoreLine:
+    """One score of the sample, its threshold as text, and whether it passes it."""
+
+    name: str
+    value: float
+    threshold: str
+    passes: bool | None
+
+
+@dataclass(frozen=True)
+class Journey:
+    """One sample, from its row in the list to its captions."""
+
+    url: str | None
+    alt_text: str | None
+    row: int
+    picture: Picture
+    original: str
+    stored: str
+    scores: list[ScoreLine]
+    kept: bool | None
+    broken_rules: list[str]
+    captions: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What the arms draw for an evaluation prompt."""
+
+    prompt: str
+    target: Picture | None
+    arms: list[tuple[str, Picture]]
+
+
+@dataclass(frozen=True)
+class Road:
+    """The facts of this section."""
+
+    kept: Journey | None
+    dropped: Journey | None
+    drawing: Drawing | None
+    selection: str | None
+
+
+def compute(inputs: Inputs) -> Road | None:
+    if inputs.dataset is None:
+        return None
+    kept = _journey(inputs, selected=True)
+    dropped = _journey(inputs, selected=False) if inputs.selection is not None else None
+    if kept is None and dropped is None:
+        return None
+    return Road(kept, dropped, _drawing(inputs), inputs.selection)
+
+
+def _journey(inputs: Inputs, selected: bool) -> Journey | None:
+    # A sample with captions of many kinds tells most; among those the choice is seeded.
+    condition = "" if inputs.selection is None else f"AND (p.key IS NOT NULL) = {selected}"
+    rows = inputs.rows(
+        "WITH told AS (SELECT key, count(DISTINCT kind) AS kinds FROM captions "
+        "WHERE status = 'ok' AND kind <> 'alt' GROUP BY 1) "
+        "SELECT s.* FROM samples s LEFT JOIN selected p ON p.key = s.key "
+        "LEFT JOIN told t ON t.key = s.key "
+        f"WHERE s.status = 'stored' AND s.shard IN {inputs.shard_list} {condition} "
+        "ORDER BY coalesce(t.kinds, 0) DESC, coalesce(length(s.alt_text), 0) < 12, "
+        "md5(s.key || ?), s.key LIMIT 1",
+        [f"road {inputs.seed}"],
+    )
+    if not rows:
+        return None
+    sample = rows[0]
+    captions = [
+        (row["kind"], row["text"] or "")
+        for row in inputs.rows(
+            "SELECT kind, text FROM captions WHERE key = ? AND status = 'ok' AND kind <> 'alt' "
+            "QUALIFY row_number() OVER (PARTITION BY kind ORDER BY sample_index, model) = 1 "
+            "ORDER BY list_position(['short', 'descriptive'], kind) NULLS LAST, kind",
+            [sample["key"]],
+        )
+    ]
+    alt = described(captions, sample["alt_text"])
+    picture = inputs.pictures({sample["key"]: sample["shard"]}, {sample["key"]: alt}, SIDE)
+    if sample["key"] not in picture:
+        return None
+    lines, broken = _scores(inputs, sample["key"])
+    return Journey(
+        url=sample["url"],
+        alt_text=sample["alt_text"],
+        row=sample["row"],
+        picture=picture[sample["key"]],
+        original=_facts(
+            sample["original_width"],
+            sample["original_height"],
+            sample["original_format"],
+            sample["original_bytes"],
+        ),
+        stored=_facts(sample["width"], sample["height"], sample["format"], None),
+        scores=lines,
+        kept=selected if inputs.selection is not None else None,
+        broken_rules=[] if selected else broken,
+        captions=captions,
+    )
+
+
+def _facts(width: int | None, height: int | None, kind: str | None, size: int | None) -> str:
+    parts = [f"{width} × {height} px"] if width and height else []
+    parts += [kind] if kind else []
+    parts += [text.size(size)] if size else []
+    return ", ".join(parts)
+
+
+def _scores(inputs: Inputs, key: str) -> tuple[list[ScoreLine], list[str]]:
+    """The sample's scores, ruled ones first, and the rules that it breaks."""
+    rules = [str(row["rule"]) for row in inputs.selection_record.get("rules", [])]
+    found = inputs.rows("SELECT * FROM scores WHERE key = ?", [key])
+    values: dict[str, Any] = found[0] if found else {}
+    cuts = thresholds(rules)
+    names = [name for name in cuts if name in values]
+    names += [
+        name
+        for name in ("clip_similarity", "aesthetic", "nsfw")
+        if name in values and name not in names
+    ]
+    lines = []
+    for name in names[:SHOWN_SCORES]:
+        value = values[name]
+        if value is None:
+            continue
+        passes = None
+        for cut in cuts.get(name, []):
+            here = inputs.rows(
+                f"SELECT ({_sql(name, cut.text)}) AS passes FROM scores WHERE key = ?", [key]
+            )[0]["passes"]
+            passes = here if passes is None else passes and here
+        shown = " and ".join(cut.text for cut in cuts.get(name, []))
+        lines.append(ScoreLine(name, float(value), shown, passes))
+    return lines, [f"{line.name} {line.threshold}" for line in lines if line.passes is False]
+
+
+def _sql(name: str, threshold: str) -> str:
+    return f"{identifier(name)} {threshold.replace('≥', '>=').replace('≤', '<=')}"
+
+
+def _drawing(inputs: Inputs) -> Drawing | None:
+    path = inputs.result_path("images")
+    if path is None:
+        return None
+    source = f"read_parquet({literal(str(path))})"
+    if not {"png", "target_png"} <= set(inputs.columns(source)):
+        return None
+    # The first prompt and the first seed, whatever they show.
+    rows = inputs.rows(
+        f"SELECT arm, prompt, png, target_png FROM {source} WHERE png IS NOT NULL "
+        "QUALIFY row_number() OVER (PARTITION BY arm "
+        "ORDER BY prompt_form <> 'descriptive', prompt_index, seed) = 1"
+    )
+    if not rows:
+        return None
+    by_arm = {row["arm"]: row for row in rows}
+    prompt, target = rows[0]["prompt"], rows[0]["target_png"]
+    return Drawing(
+        prompt,
+        thumbnail(target, f"the scene meant: {prompt}", 96) if target else None,
+        [
+            (arm, thumbnail(by_arm[arm]["png"], f"drawn by the arm {arm}", 96))
+            for arm in inputs.arms
+            if arm in by_arm
+        ],
+    )
+
+
+def draw(facts: Road, page: Page) -> Section:
+    return page.section("road", "The road of a sample", facts=facts)

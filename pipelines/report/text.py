@@ -1,0 +1,134 @@
+"""Numbers and texts as a reader wants them.
+
+`visible` is the report's guard against texts that lie: control and bidirectional characters, which
+could hide or reorder what stands beside them, appear as marks.
+"""
+
+from __future__ import annotations
+
+import math
+
+# C0 controls have pictures of their own in Unicode (U+2400...); tab and line ends are harmless.
+_MARKS: dict[int, str] = {code: chr(0x2400 + code) for code in range(32) if code not in (9, 10, 13)}
+_MARKS[0x7F] = "\u2421"
+_HIDDEN = [
+    *range(0x80, 0xA0),  # C1 controls
+    0x061C,  # Arabic letter mark
+    0x200B,  # zero-width space
+    *(0x200E, 0x200F),  # left-to-right and right-to-left marks
+    *range(0x2028, 0x202F),  # line separators, embeddings and overrides
+    *range(0x2060, 0x2070),  # word joiner, isolates, deprecated format characters
+    0xFEFF,  # byte order mark
+    *range(0xFFF9, 0xFFFC),  # interlinear annotations
+    *range(0xE0000, 0xE0080),  # tags
+]
+_MARKS |= {code: f"\u27e8U+{code:04X}\u27e9" for code in _HIDDEN}
+# Lone surrogates cannot be encoded as UTF-8.
+_MARKS |= dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
+
+_ABBREVIATIONS = {"clip": "CLIP", "nsfw": "NSFW", "url": "URL", "html": "HTML", "ocr": "OCR"}
+
+MISSING = "\u2013"
+MINUS = "\u2212"
+
+
+def visible(text: str) -> str:
+    """`text` with control, bidirectional and zero-width characters replaced by visible marks."""
+    return text.translate(_MARKS)
+
+
+def _absent(value: float | None) -> bool:
+    return value is None or not math.isfinite(value)
+
+
+def integer(value: float | None) -> str:
+    """12345 -> "12,345"."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return f"{value:,.0f}".replace("-", MINUS)
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share in 0..1 as "41.5%"; never rounds a share below 1 up to 100% nor above 0 down to 0."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    edge = 0.5 * 10 ** -(digits + 2)
+    if 0 < value < edge:
+        return f"<{10**-digits:.{digits}f}%"
+    if 1 - edge < value < 1:
+        return f">{100 - 10**-digits:.{digits}f}%"
+    return f"{100 * value:.{digits}f}%".replace("-", MINUS)
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, with a true minus sign: 0.2834 -> "0.283", 1234.5 -> "1,234"."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    size = abs(value)
+    if size >= 100 or float(value).is_integer():
+        shown = f"{value:,.0f}"
+    elif size >= 10:
+        shown = f"{value:.1f}"
+    elif size >= 1:
+        shown = f"{value:.2f}"
+    elif size >= 0.001:
+        shown = f"{value:.3f}"
+    else:
+        shown = f"{value:.1e}"
+    return shown.replace("-", MINUS)
+
+
+def tick(value: float | None) -> str:
+    """A round value without trailing zeros: 0.2 rather than "0.200"."""
+    shown = number(value)
+    if "." in shown and "e" not in shown:
+        shown = shown.rstrip("0").rstrip(".")
+    return shown
+
+
+def points(value: float | None) -> str:
+    """A difference of shares as signed percentage points: 0.412 -> "+41.2"."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return f"{100 * value:+.1f}".replace("-", MINUS)
+
+
+def interval(low: float | None, high: float | None, signed: bool = False) -> str:
+    """The limits of an interval of shares, in percent: "[36.2, 46.0]"; empty where there is none."""
+    if _absent(low) or _absent(high):
+        return ""
+    form = "{:+.1f}" if signed else "{:.1f}"
+    limits = ", ".join(form.format(100 * limit) for limit in (low, high) if limit is not None)
+    return f"[{limits}]".replace("-", MINUS)
+
+
+def seconds(value: float | None) -> str:
+    """A duration as "48 s", "3 min 20 s" or "2 h 05 min"."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if value < 10:
+        return f"{value:.1f} s"
+    whole = round(value)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7200:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def size(value: float | None) -> str:
+    """Bytes as "734 MiB" or "1.40 GiB"."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if value < 1 << 10:
+        return f"{value:.0f} bytes"
+    if value < 1 << 20:
+        return f"{value / 1024:,.0f} KiB"
+    if value < 1 << 30:
+        return f"{value / (1 << 20):,.0f} MiB"
+    return f"{value / (1 << 30):,.2f} GiB"
+
+
+def words(name: str) -> str:
+    """An identifier as words: "clip_similarity" -> "CLIP similarity"."""
+    return " ".join(_ABBREVIATIONS.get(word, word) for word in name.split("_"))
