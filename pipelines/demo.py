@@ -160,7 +160,7 @@ def train_settings(settings: DemoSettings) -> TrainCommandSettings:
         model=settings.model,
         captions={"descriptive": 0.95, "alt": 0.05},
         steps=settings.train_steps,
-        workers_cpus=settings.workers,
+        cpus=settings.workers,
     )
 
 

@@ -1,0 +1,92 @@
+"""`caplab curate`: intake, download, scores, duplicates and a first selection, as Ray stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from curate.accounting import accounting, accounting_line
+from curate.dataset import Dataset
+from curate.download_settings import DownloadSettings
+from curate.duplicates import DuplicateSettings, find_duplicates
+from curate.fetch import DownloadStage
+from curate.input_list import inspect_input
+from curate.provenance import provenance
+from curate.read import plan_shards
+from curate.score import ScoreSettings, ScoreStage
+from curate.select import select
+from pipelines.ray_stages import ray_session, run_stage
+from pipelines.settings import CurateSettings
+from recaption.alt_captions import AltCaptionStage
+
+
+@dataclass(frozen=True)
+class CurateSummary:
+    """The accounting of the input list and the funnel of the first selection."""
+
+    directory: Path
+    accounting: str
+    duplicates: str
+    funnel: str
+
+    def text(self) -> str:
+        """What the command prints."""
+        return "\n".join([self.accounting, self.duplicates, self.funnel])
+
+
+def curate(source: str | Path, out: Path | str, settings: CurateSettings) -> CurateSummary:
+    """Turn a URL list into a scored dataset, or continue one that was interrupted.
+
+    Every setting, the input list and all weights are checked before anything is written or
+    fetched. Each stage works shard by shard and skips what is finished. Cost is per sample for
+    download and scores; see `find_duplicates` for duplicates.
+
+    Raises:
+        ConfigError: a setting, the input list or a weights file is wrong.
+        DatasetError: `out` belongs to other settings.
+        StageError: some shards failed; what is done is kept and the same call continues.
+    """
+    inputs = inspect_input(source, settings.url_column, settings.text_column)
+    score = ScoreStage(settings.part(ScoreSettings))
+    identity = {
+        "input": [str(Path(file).absolute()) for file in inputs.files],
+        "columns": [inputs.url_column, inputs.text_column],
+        "rows_per_shard": settings.rows_per_shard,
+        **settings.part(DownloadSettings).identity(),
+    }
+    record = provenance(settings, score.weights())
+    dataset = Dataset.create(out, identity, record)
+    plan_shards(inputs, dataset, rows_per_shard=settings.rows_per_shard)
+    with ray_session():
+        run_stage(DownloadStage(settings.part(DownloadSettings)), dataset, settings.workers)
+        run_stage(AltCaptionStage(), dataset, 1)
+        run_stage(score, dataset, settings.workers, gpus_per_worker=settings.gpus_per_worker)
+        duplicates = _find_duplicates(dataset, settings.part(DuplicateSettings))
+    selected = select(dataset, settings.selection())
+    return CurateSummary(
+        dataset.directory, accounting_line(accounting(dataset)), duplicates, selected.text()
+    )
+
+
+def plan(source: str | Path, settings: CurateSettings) -> str:
+    """What `curate` would do, without fetching or writing anything."""
+    inputs = inspect_input(source, settings.url_column, settings.text_column)
+    shards = -(-inputs.rows // settings.rows_per_shard)
+    ScoreStage(settings.part(ScoreSettings))
+    return (
+        f"{inputs.rows:,} rows in {len(inputs.files)} file(s), URLs from {inputs.url_column!r}, "
+        f"texts from {inputs.text_column!r}\n"
+        f"{shards:,} shards of {settings.rows_per_shard:,} rows, {settings.workers} workers, "
+        f"{settings.threads} downloads at a time in each\n"
+        f"selection {settings.name!r}: {settings.where}"
+    )
+
+
+def _find_duplicates(dataset: Dataset, settings: DuplicateSettings) -> str:
+    """Duplicates of the whole dataset, in a Ray task, so that the driver stays small."""
+    import ray
+
+    task = ray.remote(find_duplicates).options(num_cpus=1)
+    counts = ray.get(task.remote(dataset, settings))
+    found = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
+    return f"duplicates: {found}"

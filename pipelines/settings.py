@@ -1,0 +1,69 @@
+"""Settings of the commands: a component's settings plus what the hall adds (selection, workers)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from curate.download_settings import DownloadSettings
+from curate.duplicates import DuplicateSettings
+from curate.score import ScoreSettings
+from curate.select import SelectSettings
+from recaption.settings import RecaptionSettings
+from train.settings import TrainSettings
+
+OPERATIONAL: dict[str, Any] = {"identity": False}
+EVERYTHING_STORED = "not duplicate"
+
+
+class CurateSettings(DownloadSettings, ScoreSettings, DuplicateSettings):
+    """Intake, download, scores, duplicates and the first selection."""
+
+    url_column: str | None = Field(
+        None, description="Column with the URLs; by default url, URL, image_url and the like."
+    )
+    text_column: str | None = Field(
+        None, description="Column with the texts; by default text, TEXT, caption, alt and the like."
+    )
+    rows_per_shard: int = Field(10_000, gt=0, description="Rows of the input list a shard.")
+    name: str = Field("default", description="Name of the first selection.")
+    where: str = Field(EVERYTHING_STORED, description="SQL condition of the first selection.")
+    workers: int = Field(
+        2, gt=0, description="Ray workers side by side.", json_schema_extra=OPERATIONAL
+    )
+    gpus_per_worker: float = Field(
+        0.0, ge=0, description="GPUs a scoring worker.", json_schema_extra=OPERATIONAL
+    )
+
+    def selection(self) -> SelectSettings:
+        """Settings of the first selection."""
+        return SelectSettings(name=self.name, where=self.where)
+
+
+class RecaptionCommandSettings(RecaptionSettings):
+    """Recaptioning, and how many workers do it."""
+
+    workers: int = Field(
+        1, gt=0, description="Ray workers side by side.", json_schema_extra=OPERATIONAL
+    )
+    gpus_per_worker: float = Field(
+        0.0, ge=0, description="GPUs a worker.", json_schema_extra=OPERATIONAL
+    )
+    price_per_hour: float = Field(
+        0.0,
+        ge=0,
+        description="What one worker costs an hour, for the estimate of --dry-run.",
+        json_schema_extra=OPERATIONAL,
+    )
+
+
+class TrainCommandSettings(TrainSettings):
+    """One training run on a selection."""
+
+    selection: str = Field("default", description="Selection of the dataset to train on.")
+    caption_sources: dict[str, str] = Field(
+        {}, description="Kind -> who wrote it, where several captioners wrote that kind."
+    )
+    cpus: int = Field(2, gt=0, description="CPU threads of the run.", json_schema_extra=OPERATIONAL)
+    gpus: float = Field(0.0, ge=0, description="GPUs of the run.", json_schema_extra=OPERATIONAL)
