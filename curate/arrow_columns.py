@@ -1,0 +1,81 @@
+"""Batches of NumPy columns to Arrow and back, with NaN for null on the NumPy side."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+
+def to_arrow(
+    column: Any, known: NDArray[np.bool_] | None = None, kind: pa.DataType | None = None
+) -> pa.Array:
+    """A column of B rows as Arrow.
+
+    Args:
+        column: a list, a pyarrow array, or a NumPy array (B,) or (B, ...), where a NaN, or a row
+            that starts with one, is null.
+        known: (B,) rows to keep; the others become null. None keeps all.
+        kind: list or binary type of a (B, ...) array: one list, or the bytes, a row.
+    """
+    if isinstance(column, np.ndarray) and column.ndim > 1:
+        valid = np.ones(len(column), bool) if known is None else known.copy()
+        flat = np.ascontiguousarray(column.reshape(len(column), math.prod(column.shape[1:])))
+        if flat.dtype.kind == "f" and flat.shape[1]:
+            valid &= ~np.isnan(flat[:, 0])
+        return _rows_to_arrow(flat, valid, kind or pa.list_(pa.from_numpy_dtype(flat.dtype)))
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    elif isinstance(column, np.ndarray):
+        column = pa.array(column, from_pandas=True)
+    elif not isinstance(column, pa.Array):
+        column = pa.array(column)
+    if known is not None and not known.all():
+        column = pc.if_else(pa.array(known), column, pa.scalar(None, column.type))
+    return column
+
+
+def _rows_to_arrow(flat: NDArray[Any], valid: NDArray[np.bool_], kind: pa.DataType) -> pa.Array:
+    width = flat.shape[1]
+    if pa.types.is_binary(kind):
+        values = pa.py_buffer(np.ascontiguousarray(flat[valid]))
+        offsets = np.concatenate([[0], np.cumsum(np.where(valid, width, 0))]).astype(np.int32)
+        bitmap = pa.py_buffer(np.packbits(valid, bitorder="little"))
+        buffers = [bitmap, pa.py_buffer(offsets), values]
+        return pa.BinaryArray.from_buffers(kind, len(flat), buffers)
+    offsets = np.concatenate([[0], np.cumsum(np.where(valid, width, 0))]).astype(np.int32)
+    values = pa.array(flat[valid].ravel().astype(kind.value_type.to_pandas_dtype()))
+    return pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(~valid))
+
+
+def to_numpy(column: pa.ChunkedArray | pa.Array) -> NDArray[Any]:
+    """A column as NumPy; lists of one length as (B, D) float32, with rows of NaN for null."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if not pa.types.is_list(array.type):
+        return np.asarray(array.to_numpy(zero_copy_only=False))
+    width = int(np.max(array.value_lengths().fill_null(0).to_numpy(), initial=0))
+    out = np.full((len(array), width), np.nan, np.float32)
+    if width:
+        filled = array.is_valid().to_numpy(zero_copy_only=False)
+        out[filled] = array.flatten().to_numpy().reshape(-1, width).astype(np.float32)
+    return out
+
+
+def bytes_to_numpy(
+    column: pa.ChunkedArray, shape: tuple[int, ...], dtype: Any = np.uint8
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Binary rows of one size as (B, *shape), zeros where null, and which rows are not null."""
+    array = column.combine_chunks()
+    valid = array.is_valid().to_numpy(zero_copy_only=False)
+    out = np.zeros((len(array), *shape), dtype)
+    if valid.any():
+        present = array.drop_null()
+        offsets = np.frombuffer(present.buffers()[1], np.int32)[present.offset :]
+        start, stop = int(offsets[0]), int(offsets[len(present)])
+        flat = np.frombuffer(present.buffers()[2], dtype)[start:stop]
+        out[valid] = flat.reshape(-1, *shape)
+    return out, valid

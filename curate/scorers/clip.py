@@ -1,0 +1,347 @@
+"""CLIP embeddings and similarity through open_clip: any of its models, one forward a sample.
+
+Where the model comes from (`model`, `pretrained`):
+
+    ViT-L-14-quickgelu, openai          a built-in name and a pretrained tag
+    ViT-B-32, /path/weights.safetensors a built-in name and local weights
+    /path/config.json, /path/x.safetensors   a config of one's own: open_clip's model config, or an
+                                        open_clip_config.json with model_cfg and preprocess_cfg
+    local-dir:/path/folder              open_clip's own folder layout
+    hf-hub:org/name                     a repository on the hub
+
+QuickGELU: OpenAI's weights (and some others) were trained with x * sigmoid(1.702 x) in place of
+GELU. open_clip only warns when name and tag disagree, and the scores shift; here it is an error.
+
+Embeddings are L2-normalised and rounded to float16 before anything is computed from them, because
+float16 is what the table stores: every score that rests on an embedding can be computed again from
+the stored one, in SQL if need be, with the same result. The rounding moves a cosine by about 1e-5.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curate.decode import PictureView, model_view
+from curate.errors import ConfigError
+from curate.files import fingerprint, read_json
+from curate.scorers.scorer import Column, Columns, Scorer
+from curate.settings import nearest
+from curate.weights import SAFE_SUFFIX, weight_hashes
+
+if TYPE_CHECKING:
+    import torch
+
+Precision = Literal["fp32", "bf16", "fp16"]
+_LOCAL_DIR, _HUB = "local-dir:", "hf-hub:"
+
+
+class Clip(Scorer):
+    """Adds `image_embedding` (B, D), `text_embedding` (B, D) and `clip_similarity` (B,).
+
+    `clip_similarity` is the cosine of picture and alt text, -1 to 1: about 0.3 for a good pair of
+    the published models (LAION-400M kept >= 0.30 of ViT-B/32, LAION-5B >= 0.28 for English). An
+    empty or missing text has no embedding and no similarity: both are null.
+
+    Args:
+        model, pretrained, tokenizer: see the module; `tokenizer` overrides the model's own with a
+            folder for AutoTokenizer or a tokenizer.json.
+        precision: of the weights and activations; layer norms stay in float32.
+        device: "cpu", "cuda", "cuda:1", or "auto" for a GPU where there is one.
+        draft: allow reduced-scale JPEG decoding (see curate.decode).
+    """
+
+    name = "clip"
+    needs = ("picture", "alt_text")
+    adds = ("image_embedding", "text_embedding", "clip_similarity")
+
+    def __init__(
+        self,
+        model: str,
+        pretrained: str | None = None,
+        tokenizer: str | None = None,
+        precision: Precision = "fp32",
+        device: str = "auto",
+        draft: bool = True,
+    ) -> None:
+        self.model, self.pretrained, self.tokenizer = model, pretrained, tokenizer
+        self.precision, self.device, self.draft = precision, device, draft
+        self.weights = _check_source(model, pretrained)
+        self._signature = {
+            "version": 1,
+            "weights": self.weights or [model, pretrained],
+            "config": _config_mark(model),
+            "tokenizer": _tokenizer_mark(tokenizer),
+            "precision": precision,
+            "draft": draft,
+        }
+        self._loaded: ClipModel | None = None
+
+    def signature(self) -> dict[str, Any]:
+        """Hashes of local weights (name and tag of published ones), config, precision."""
+        return self._signature
+
+    def open(self) -> None:
+        if self._loaded is None:
+            self._loaded = ClipModel(self)
+
+    @property
+    def loaded(self) -> ClipModel:
+        """The model; loads it when needed."""
+        self.open()
+        assert self._loaded is not None
+        return self._loaded
+
+    @property
+    def view(self) -> PictureView:
+        """How the model wants its pictures."""
+        return self.loaded.view
+
+    @property
+    def width(self) -> int:
+        """D, the length of an embedding."""
+        return self.loaded.width
+
+    def score(self, columns: Mapping[str, Column]) -> Columns:
+        image = self.loaded.embed_pictures(columns["picture"])
+        text = self.loaded.embed_texts(columns["alt_text"])
+        similarity = np.einsum("bd,bd->b", image, text)
+        return {"image_embedding": image, "text_embedding": text, "clip_similarity": similarity}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_loaded": None}
+
+
+class ClipModel:
+    """An open_clip model on its device, with its tokenizer and normalisation."""
+
+    @classmethod
+    def load(cls, model: str, pretrained: str | None = None, **options: Any) -> ClipModel:
+        """Load a model by the same names as `Clip`; `options` are Clip's other arguments."""
+        return cls(Clip(model, pretrained, **options))
+
+    def __init__(self, scorer: Clip) -> None:
+        import open_clip
+        import torch
+
+        name, options = _registered(scorer.model)
+        auto = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(auto if scorer.device == "auto" else scorer.device)
+        try:
+            self.model = open_clip.create_model(
+                name,
+                pretrained=scorer.pretrained,
+                precision=scorer.precision,
+                device=self.device,
+                require_pretrained=True,
+                **options,
+            ).eval()
+        except (RuntimeError, OSError, ValueError) as error:
+            raise ConfigError(
+                f"The CLIP model {scorer.model!r} with weights {scorer.pretrained!r} does not "
+                f"load ({str(error).splitlines()[0]})."
+            ) from error
+        self.model.requires_grad_(False)
+        self.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[
+            scorer.precision
+        ]
+        preprocess = open_clip.get_model_preprocess_cfg(self.model)
+        self.view = _view(preprocess, scorer)
+        shape = (1, 3, 1, 1)
+        self._mean = torch.tensor(preprocess["mean"], device=self.device).reshape(shape) * 255
+        self._std = torch.tensor(preprocess["std"], device=self.device).reshape(shape) * 255
+        self._tokenize = _tokenizer(name, scorer)
+        with torch.inference_mode():
+            self.width = int(self._encode_texts(["a"]).shape[1])
+
+    def embed_pictures(
+        self, pictures: NDArray[np.uint8], batch_size: int = 256
+    ) -> NDArray[np.float32]:
+        """(N, H, W, 3) uint8 -> (N, D), unit length, on float16's grid.
+
+        Pictures of another size than the model's (S, S) are resized as the model wants it.
+        """
+        parts = [
+            self._embed_batch(pictures[start : start + batch_size])
+            for start in range(0, len(pictures), batch_size)
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, self.width), np.float32)
+
+    def _embed_batch(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        import torch
+
+        if pictures.shape[1:3] != (self.view.size, self.view.size):
+            pictures = np.stack([model_view(picture, self.view) for picture in pictures])
+        with torch.inference_mode():
+            # uint8 crosses to the device; normalising there costs a quarter of the traffic.
+            batch = torch.from_numpy(pictures).to(self.device).permute(0, 3, 1, 2)
+            batch = ((batch - self._mean) / self._std).to(self.dtype)
+            features = self.model.encode_image(batch, normalize=False)
+            return _unit(features)
+
+    def embed_texts(self, texts: list[str | None]) -> NDArray[np.float32]:
+        """B texts -> (B, D), unit length; a row of NaN where the text is empty or missing."""
+        import torch
+
+        filled = [row for row, text in enumerate(texts) if text is not None and text.strip()]
+        embedding = np.full((len(texts), self.width), np.nan, np.float32)
+        if filled:
+            with torch.inference_mode():
+                embedding[filled] = _unit(self._encode_texts([str(texts[row]) for row in filled]))
+        return embedding
+
+    def _encode_texts(self, texts: list[str]) -> torch.Tensor:
+        tokens = self._tokenize(texts).to(self.device)
+        features: torch.Tensor = self.model.encode_text(tokens, normalize=False)
+        return features
+
+
+def _unit(features: torch.Tensor) -> NDArray[np.float32]:
+    features = features.float()
+    features = features / features.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    return np.asarray(features.cpu().numpy().astype(np.float16).astype(np.float32))
+
+
+def _view(preprocess: Mapping[str, Any], scorer: Clip) -> PictureView:
+    size = preprocess["size"]
+    if not isinstance(size, int):
+        if size[0] != size[1]:
+            raise ConfigError(f"The CLIP model {scorer.model!r} wants {size} px, not a square.")
+        size = size[0]
+    mode, resample = preprocess["resize_mode"], preprocess["interpolation"]
+    if mode not in ("shortest", "squash") or resample not in ("bicubic", "bilinear"):
+        raise ConfigError(
+            f"The CLIP model {scorer.model!r} wants resize mode {mode!r} with {resample!r}; "
+            f"supported are shortest and squash with bicubic or bilinear."
+        )
+    return PictureView(int(size), mode == "squash", resample, scorer.draft)
+
+
+def _check_source(model: str, pretrained: str | None) -> dict[str, str]:
+    """Hashes of local weights (empty for published ones); ConfigError before anything loads."""
+    if model.startswith(_LOCAL_DIR):
+        _refuse_second_weights(model, pretrained)
+        folder = Path(model.removeprefix(_LOCAL_DIR))
+        if not (folder / "open_clip_config.json").is_file():
+            raise ConfigError(f"{folder} holds no open_clip_config.json, so it is no CLIP folder.")
+        return weight_hashes(folder)
+    if model.startswith(_HUB):
+        _refuse_second_weights(model, pretrained)
+        return {}
+    if pretrained is None:
+        raise ConfigError(
+            f"The CLIP model {model!r} needs weights: give --clip-pretrained a tag (such as "
+            f"openai) or a {SAFE_SUFFIX} file."
+        )
+    if model.endswith(".json") and not Path(model).is_file():
+        raise ConfigError(f"The CLIP model config {model} does not exist.")
+    if Path(pretrained).suffix in (SAFE_SUFFIX, ".pt", ".pth", ".bin", ".ckpt"):
+        if not pretrained.endswith(SAFE_SUFFIX):
+            raise ConfigError(
+                f"{pretrained} is a pickle, which can run code when it is loaded; convert the "
+                f"CLIP weights to {SAFE_SUFFIX}."
+            )
+        if not Path(pretrained).is_file():
+            raise ConfigError(f"The CLIP weights {pretrained} do not exist.")
+        return weight_hashes(pretrained)
+    if not model.endswith(".json"):
+        _check_tag(model, pretrained)
+        return {}
+    raise ConfigError(f"A CLIP config of one's own needs a {SAFE_SUFFIX} file, not {pretrained!r}.")
+
+
+def _refuse_second_weights(model: str, pretrained: str | None) -> None:
+    if pretrained is not None:
+        raise ConfigError(
+            f"The CLIP model {model!r} brings its own weights, so --clip-pretrained "
+            f"{pretrained!r} must be left out."
+        )
+
+
+def _check_tag(model: str, tag: str) -> None:
+    import open_clip
+
+    config = open_clip.get_model_config(model)
+    if config is None:
+        hint = nearest(model, open_clip.list_models())
+        raise ConfigError(f"open_clip has no model {model!r}; {hint}")
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if tag not in tags:
+        raise ConfigError(f"open_clip has no weights {tag!r} for {model!r}; {nearest(tag, tags)}")
+    wanted = bool(open_clip.get_pretrained_cfg(model, tag).get("quick_gelu", False))
+    if wanted != bool(config.get("quick_gelu", False)):
+        plain = model.removesuffix("-quickgelu")
+        right = f"{plain}-quickgelu" if wanted else plain
+        raise ConfigError(
+            f"The weights {tag!r} were trained {'with' if wanted else 'without'} QuickGELU and "
+            f"{model!r} would shift every score; use --clip-model {right}."
+        )
+
+
+def _registered(model: str) -> tuple[str, dict[str, Any]]:
+    """open_clip's name for `model`, and options for create_model. A config file is registered."""
+    if not model.endswith(".json"):
+        return model, {}
+    import open_clip
+
+    config = _own_config(model)
+    name = f"own-{fingerprint(config['model_cfg'])}"
+    if open_clip.get_model_config(name) is None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{name}.json"
+            path.write_text(json.dumps(config["model_cfg"]))
+            open_clip.add_model_config(path)
+    return name, {"force_preprocess_cfg": config["preprocess_cfg"]}
+
+
+def _own_config(model: str) -> dict[str, Any]:
+    path = Path(model)
+    config = read_json(path)
+    if "model_cfg" not in config:
+        config = {"model_cfg": config, "preprocess_cfg": {}}
+    model_config = config["model_cfg"]
+    missing = [name for name in ("embed_dim", "vision_cfg", "text_cfg") if name not in model_config]
+    if missing:
+        raise ConfigError(f"The CLIP model config {model} lacks {', '.join(missing)}.")
+    # A tokenizer beside the config file is named relative to it.
+    tokenizer = model_config["text_cfg"].get("hf_tokenizer_name")
+    if tokenizer and (path.parent / tokenizer).is_dir():
+        model_config["text_cfg"]["hf_tokenizer_name"] = str((path.parent / tokenizer).absolute())
+    return {"model_cfg": model_config, "preprocess_cfg": config.get("preprocess_cfg", {})}
+
+
+def _config_mark(model: str) -> Any:
+    if model.endswith(".json"):
+        return read_json(model)
+    if model.startswith(_LOCAL_DIR):
+        return read_json(Path(model.removeprefix(_LOCAL_DIR)) / "open_clip_config.json")
+    return model
+
+
+def _tokenizer_mark(tokenizer: str | None) -> Any:
+    if tokenizer is None:
+        return None
+    path = Path(tokenizer)
+    if path.is_dir():
+        path = path / "tokenizer.json"
+    if not path.is_file():
+        raise ConfigError(f"The CLIP tokenizer {tokenizer} is no folder with a tokenizer.json.")
+    return read_json(path)
+
+
+def _tokenizer(name: str, scorer: Clip) -> Any:
+    import open_clip
+
+    if scorer.tokenizer is None:
+        return open_clip.get_tokenizer(name)
+    folder = Path(scorer.tokenizer)
+    folder = folder if folder.is_dir() else folder.parent
+    config = open_clip.get_model_config(name)
+    length = (config or {}).get("text_cfg", {}).get("context_length", 77)
+    return open_clip.tokenizer.HFTokenizer(str(folder), context_length=length)
