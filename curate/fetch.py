@@ -15,6 +15,7 @@ import math
 import tempfile
 import threading
 import urllib.request
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -55,6 +56,8 @@ class DownloadStage(Stage):
 
     def open(self) -> None:
         """Import img2dataset, once a worker."""
+        # What Pillow warns of (odd tags, large sizes) the resizer decides on itself.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         load_downloader()
 
     def run(self, dataset: Dataset, shard: str) -> dict[str, int]:

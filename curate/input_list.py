@@ -225,6 +225,11 @@ class _Reading:
             # DuckDB shows our own SQL from "LINE 1:" on, which tells a person nothing.
             end = next((n for n, line in enumerate(lines) if line.startswith("LINE ")), 3)
             said = " ".join(lines[: min(end, 3)]).split(" Error: ", 1)[-1][:300]
+            if "sniffing" in said:
+                said = (
+                    "some line has more or fewer fields than the first one, or a quote inside a "
+                    "field that is not doubled."
+                )
             raise ConfigError(
                 f"{where} cannot be read as {_KINDS_SHOWN[_kind_of(self._files)]}: {said}"
             ) from error

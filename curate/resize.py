@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from curate.colours import PixelRangeError, to_resizable, to_srgb
 from curate.exif import orientation, upright
+from curate.png_chunks import damaged_pixel_data
 from curate.reasons import FailureError, Reason
 from curate.sniff import sniff
 
@@ -41,9 +41,6 @@ _REDUCING_GAP = 1.5
 # Each scan of a progressive JPEG goes over the whole picture; real ones have about ten.
 _MOST_SCANS = 100
 _START_OF_SCAN = b"\xff\xda"
-
-# Limits and truncation are our own business below; Pillow's warnings would only litter the log.
-warnings.filterwarnings("ignore", module="PIL")
 
 
 @dataclass(frozen=True)
@@ -122,6 +119,9 @@ class Resizer:
             raise FailureError(Reason.NOT_AN_IMAGE, _first_bytes(content))
         if original_format == "jpeg" and content.count(_START_OF_SCAN) > _MOST_SCANS:
             raise FailureError(Reason.BROKEN_IMAGE, f"more than {_MOST_SCANS} JPEG scans")
+        damage = damaged_pixel_data(content) if original_format == "png" else None
+        if damage:
+            raise FailureError(Reason.BROKEN_IMAGE, damage)
         # Decoders raise whatever they like on hostile bytes (OSError, SyntaxError, struct.error,
         # KeyError, TypeError, ...); each of them means that the file is broken.
         quiet = _silent_stderr() if original_format == "tiff" else nullcontext()
