@@ -1,20 +1,28 @@
-"""Tiny captioners of real architectures with random weights, made offline and saved as users' are."""
+"""Tiny captioners of real architectures: random weights, made offline, saved as users save."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image
 
-WORDS = (
-    "a an the red green blue yellow circle square triangle small large left right above below on "
-    "background plain with and is shows scene stands near top bottom . , describe this image name "
-    "main subject in one sentence short paragraph you are helpful user assistant begin text ? : "
-).split()
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+SENTENCES = """
+a an the red green blue yellow circle square triangle small large left right above below on
+background plain with and is shows scene stands near top bottom . , describe this image name main
+subject in one sentence short paragraph you are helpful user assistant begin text ? :
+"""
+WORDS = list(dict.fromkeys(SENTENCES.split()))
+SMALL = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+}  # fmt: skip
 LLAVA_CHAT = (
     "{% for m in messages %}{{ m['role'] }} : {% for c in m['content'] %}"
     "{% if c['type'] == 'image' %}<image> {% else %}{{ c['text'] }} {% endif %}{% endfor %}"
@@ -84,18 +92,19 @@ def build_qwen25vl(directory: Path) -> Path:
     tokenizer = word_tokenizer([*special, "<|image_pad|>", "<|video_pad|>"], kind="qwen2")
     ids = tokenizer.vocab
     config = Qwen2_5_VLConfig(
-        text_config=dict(
-            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-            num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=512,
-            rope_parameters={
+        text_config={
+            "vocab_size": len(tokenizer), **SMALL,
+            "num_key_value_heads": 2, "max_position_embeddings": 512,
+            "rope_parameters": {
                 "rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3],
             },
-            bos_token_id=1, eos_token_id=2, pad_token_id=0,
-        ),
-        vision_config=dict(
-            depth=2, hidden_size=32, intermediate_size=64, num_heads=2, out_hidden_size=32,
-            patch_size=4, spatial_merge_size=2, window_size=32, fullatt_block_indexes=[1],
-        ),
+            "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+        },
+        vision_config={
+            "depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2,
+            "out_hidden_size": 32, "patch_size": 4, "spatial_merge_size": 2, "window_size": 32,
+            "fullatt_block_indexes": [1],
+        },
         image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"], vision_end_token_id=ids["<|vision_end|>"],
     )  # fmt: skip
@@ -126,29 +135,28 @@ def build_blip(directory: Path) -> Path:
     tokenizer = BertTokenizer(vocab=str(vocabulary))
     tokenizer.add_special_tokens({"bos_token": "[DEC]"})
     config = BlipConfig(
-        text_config=dict(
-            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-            num_attention_heads=2, encoder_hidden_size=32, projection_dim=32,
-            max_position_embeddings=64, bos_token_id=tokenizer.vocab["[DEC]"],
-            eos_token_id=tokenizer.vocab["[SEP]"], sep_token_id=tokenizer.vocab["[SEP]"],
-            pad_token_id=tokenizer.vocab["[PAD]"],
-        ),
-        vision_config=dict(
-            hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-            image_size=32, patch_size=8, projection_dim=32,
-        ),
+        text_config={
+            "vocab_size": len(tokenizer), **SMALL,
+            "encoder_hidden_size": 32, "projection_dim": 32,
+            "max_position_embeddings": 64, "bos_token_id": tokenizer.vocab["[DEC]"],
+            "eos_token_id": tokenizer.vocab["[SEP]"], "sep_token_id": tokenizer.vocab["[SEP]"],
+            "pad_token_id": tokenizer.vocab["[PAD]"],
+        },
+        vision_config={
+            **SMALL, "image_size": 32, "patch_size": 8, "projection_dim": 32,
+        },
     )  # fmt: skip
     image_processor = BlipImageProcessor(size={"height": 32, "width": 32})
     processor = BlipProcessor(image_processor, tokenizer)
     return _save(directory, BlipForConditionalGeneration, config, processor)
 
 
-def word_tokenizer(special: list[str], kind: str = "plain"):  # noqa: ANN201
+def word_tokenizer(special: list[str], kind: str = "plain") -> PreTrainedTokenizerFast:
     """A word-level fast tokenizer with <pad>, <s>, </s>, <unk> and `special`, padding left."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    names = ["<pad>", "<s>", "</s>", "<unk>", *special, *dict.fromkeys(WORDS)]
+    names = ["<pad>", "<s>", "</s>", "<unk>", *special, *WORDS]
     backend = Tokenizer(
         models.WordLevel({name: index for index, name in enumerate(names)}, unk_token="<unk>")
     )

@@ -1,0 +1,180 @@
+"""A real local OpenAI-compatible server in all its moods, for tests of the HTTP engine."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+Answer = Callable[[web.Request, dict[str, Any], int], Awaitable[web.StreamResponse]]
+
+
+@dataclass
+class MoodyServer:
+    """Answers each prompt by the mood that it names; counts what it saw.
+
+    A prompt such as "please 429" meets that mood on its first try and a caption afterwards;
+    "always html" meets it on every try.
+    """
+
+    url: str = ""
+    key: str = ""
+    models: tuple[str, ...] = ("tiny-vlm",)
+    tries: Counter[str] = field(default_factory=Counter)
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    in_flight: int = 0
+    most_in_flight: int = 0
+
+    async def complete(self, request: web.Request) -> web.StreamResponse:
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            return await self._complete(request)
+        finally:
+            self.in_flight -= 1
+
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
+            return web.json_response({"error": "wrong key"}, status=401)
+        body = await request.json()
+        if body["model"] not in self.models:
+            return web.json_response({"error": f"no model {body['model']}"}, status=404)
+        prompt = body["messages"][-1]["content"][1]["text"]
+        name = f"{prompt}/{body.get('seed')}/{picture_of(body)[:8].hex()}"
+        self.tries[name] += 1
+        self.bodies.append(body)
+        how, _, mood = prompt.partition(" ")
+        if mood in MOODS and (how == "always" or self.tries[name] == 1):
+            return await MOODS[mood](request)
+        await asyncio.sleep(0.002)
+        return caption(body)
+
+    async def list_models(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({"data": [{"id": name} for name in self.models]})
+
+
+def picture_of(body: dict[str, Any]) -> bytes:
+    """sha256 of the picture in a request, after checking that it is a picture."""
+    url = body["messages"][-1]["content"][0]["image_url"]["url"]
+    head, encoded = url.split(",", 1)
+    raw = base64.b64decode(encoded)
+    assert head in ("data:image/jpeg;base64", "data:image/png;base64")
+    assert raw[:2] == b"\xff\xd8" or raw[:4] == b"\x89PNG"
+    return hashlib.sha256(raw).digest()
+
+
+def caption(body: dict[str, Any]) -> web.Response:
+    """A caption that depends on picture, prompt and seed alone."""
+    mark = hashlib.sha256(picture_of(body) + str(body.get("seed")).encode()).hexdigest()[:6]
+    text = f"A picture numbered {mark} hangs on a plain wall beside a door."
+    if body["max_tokens"] < 8:
+        text, finish = "A picture", "length"
+    else:
+        finish = "stop"
+    message = {"role": "assistant", "content": text}
+    return web.json_response(
+        {
+            "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+            "usage": {"completion_tokens": len(text.split())},
+        }
+    )
+
+
+async def _dropped(request: web.Request) -> web.StreamResponse:
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+async def _half(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Length": "1000"})
+    await response.prepare(request)
+    await response.write(b'{"choices": [{"message": {"content": "A half cap')
+    assert request.transport is not None
+    request.transport.abort()
+    return response
+
+
+async def _slow(request: web.Request) -> web.StreamResponse:
+    await asyncio.sleep(5)
+    return web.Response()
+
+
+def _fixed(
+    status: int = 200, text: str = "", headers: dict[str, str] | None = None
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=status, text=text, headers=headers)
+
+    return answer
+
+
+_HTML = "<html><body><h1>502 Bad Gateway</h1></body></html>"
+MOODS: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
+    "429": _fixed(429, "slow down", {"Retry-After": "0.05"}),
+    "429 dated": _fixed(429, "slow down", {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}),
+    "429 silent": _fixed(429, "slow down"),
+    "500": _fixed(500, json.dumps({"error": "CUDA out of memory"})),
+    "503": _fixed(503, "starting", {"Retry-After": "0.01"}),
+    "400": _fixed(400, json.dumps({"error": "the picture is too large"})),
+    "redirect": _fixed(302, "", {"Location": "http://elsewhere.test/"}),
+    "html": _fixed(200, _HTML, {"Content-Type": "text/html"}),
+    "html error": _fixed(502, _HTML, {"Content-Type": "text/html"}),
+    "error in 200": _fixed(200, json.dumps({"error": {"message": "model overloaded"}})),
+    "null": _fixed(200, json.dumps({"choices": [{"message": {"content": None}}]})),
+    "list": _fixed(200, "[1, 2, 3]"),
+    "filtered": _fixed(
+        200,
+        json.dumps({"choices": [{"message": {"content": ""}, "finish_reason": "content_filter"}]}),
+    ),
+    "endless": _fixed(200, "x" * (5 << 20)),
+    "dropped": _dropped,
+    "half": _half,
+    "slow": _slow,
+}
+
+
+@contextmanager
+def moody_server(key: str = "", models: tuple[str, ...] = ("tiny-vlm",)) -> Iterator[MoodyServer]:
+    """Serve on loopback in a thread until the block ends."""
+    server = MoodyServer(key=key, models=models)
+    loop = asyncio.new_event_loop()
+    started = threading.Event()
+
+    async def start() -> web.AppRunner:
+        app = web.Application(client_max_size=64 << 20)
+        app.router.add_post("/v1/chat/completions", server.complete)
+        app.router.add_get("/v1/models", server.list_models)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=0.1)
+        await site.start()
+        port = runner.addresses[0][1]
+        server.url = f"http://127.0.0.1:{port}/v1"
+        started.set()
+        return runner
+
+    def serve() -> None:
+        asyncio.set_event_loop(loop)
+        runner = loop.run_until_complete(start())
+        loop.run_forever()
+        loop.run_until_complete(runner.cleanup())
+        loop.close()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    assert started.wait(10)
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
