@@ -9,12 +9,13 @@ from curate.accounting import accounting, accounting_line
 from curate.dataset import Dataset
 from curate.download_settings import DownloadSettings
 from curate.duplicates import DuplicateSettings, find_duplicates
+from curate.errors import ConfigError
 from curate.fetch import DownloadStage
 from curate.input_list import inspect_input
 from curate.provenance import provenance
 from curate.read import plan_shards
 from curate.score import ScoreSettings, ScoreStage
-from curate.select import select
+from curate.select import SelectSettings, check_name, select
 from pipelines.ray_stages import ray_session, run_stage
 from pipelines.settings import CurateSettings
 from recaption.alt_captions import AltCaptionStage
@@ -48,6 +49,7 @@ def curate(source: str | Path, out: Path | str, settings: CurateSettings) -> Cur
     """
     inputs = inspect_input(source, settings.url_column, settings.text_column)
     score = ScoreStage(settings.part(ScoreSettings))
+    _refuse_other_selection(Dataset(out), settings.selection())
     identity = {
         "input": [str(Path(file).absolute()) for file in inputs.files],
         "columns": [inputs.url_column, inputs.text_column],
@@ -62,7 +64,9 @@ def curate(source: str | Path, out: Path | str, settings: CurateSettings) -> Cur
         run_stage(AltCaptionStage(), dataset, 1)
         run_stage(score, dataset, settings.workers, gpus_per_worker=settings.gpus_per_worker)
         duplicates = _find_duplicates(dataset, settings.part(DuplicateSettings))
-    selected = select(dataset, settings.selection())
+    # Scores may have been added since; the rules were checked to be the same.
+    selection = settings.selection().model_copy(update={"overwrite": True})
+    selected = select(dataset, selection)
     return CurateSummary(
         dataset.directory, accounting_line(accounting(dataset)), duplicates, selected.text()
     )
@@ -80,6 +84,18 @@ def plan(source: str | Path, settings: CurateSettings) -> str:
         f"{settings.threads} downloads at a time in each\n"
         f"selection {settings.name!r}: {settings.where}"
     )
+
+
+def _refuse_other_selection(dataset: Dataset, settings: SelectSettings) -> None:
+    """Before hours of work: the first selection's name must not stand for other rules."""
+    check_name(settings.name)
+    if dataset.selection_path(settings.name).exists():
+        where = dataset.selection_record(settings.name)["where"]
+        if where != settings.where:
+            raise ConfigError(
+                f"The selection {settings.name!r} exists and stands for {where!r}; "
+                f"choose another --name."
+            )
 
 
 def _find_duplicates(dataset: Dataset, settings: DuplicateSettings) -> str:

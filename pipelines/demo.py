@@ -32,7 +32,7 @@ from pipelines.ground_truth import (
 )
 from pipelines.ray_stages import ray_session
 from pipelines.recaption import recaption
-from pipelines.report import write_report
+from pipelines.report.build import write_report
 from pipelines.resources import StageCost, measured
 from pipelines.settings import CurateSettings, RecaptionCommandSettings, TrainCommandSettings
 from pipelines.train import train
@@ -43,12 +43,11 @@ from pipelines.world.web import build_web
 
 SELECTION = "clean"
 KINDS = ("short", "descriptive")
-# Each rule of the demo's selection, in the order of the funnel.
+# The rules of the demo's selection, in the order of the funnel; then duplicates are dropped.
 RULES = (
     "clip_similarity >= 0.3",
     "aesthetic >= 5",
     "nsfw < 0.5",
-    "not duplicate",
 )
 
 STAGES = pa.schema(
@@ -135,6 +134,7 @@ def curate_settings(settings: DemoSettings) -> CurateSettings:
         min_side=64,
         allow_private_addresses=True,  # the synthetic web is on loopback
         clip_model=f"local-dir:{weights.clip_dir()}",
+        clip_pretrained=None,
         aesthetic_head=str(weights.aesthetic_head_path()),
         nsfw_head=str(weights.nsfw_head_path()),
         name=SELECTION,

@@ -8,13 +8,12 @@ from pydantic import Field
 
 from curate.download_settings import DownloadSettings
 from curate.duplicates import DuplicateSettings
-from curate.score import ScoreSettings
+from curate.score_settings import ScoreSettings
 from curate.select import SelectSettings
 from recaption.settings import RecaptionSettings
 from train.settings import TrainSettings
 
 OPERATIONAL: dict[str, Any] = {"identity": False}
-EVERYTHING_STORED = "not duplicate"
 
 
 class CurateSettings(DownloadSettings, ScoreSettings, DuplicateSettings):
@@ -28,7 +27,9 @@ class CurateSettings(DownloadSettings, ScoreSettings, DuplicateSettings):
     )
     rows_per_shard: int = Field(10_000, gt=0, description="Rows of the input list a shard.")
     name: str = Field("default", description="Name of the first selection.")
-    where: str = Field(EVERYTHING_STORED, description="SQL condition of the first selection.")
+    where: str = Field(
+        "true", description="SQL condition of the first selection; duplicates are dropped as well."
+    )
     workers: int = Field(
         2, gt=0, description="Ray workers side by side.", json_schema_extra=OPERATIONAL
     )

@@ -114,7 +114,7 @@ def ablate(dataset_dir: Path | str, out: Path | str, settings: AblateSettings) -
         if not part_path(out, arm, seed).exists()
     ]
     run_jobs(jobs, settings.workers, settings.cpus_per_run, settings.gpus_per_run)
-    return summarise(out, settings, len(keys), prompts.num_rows)
+    return summarise(out, settings, dataset.directory, len(keys), prompts.num_rows)
 
 
 def plan(dataset_dir: Path | str, settings: AblateSettings) -> str:
@@ -209,7 +209,9 @@ class DrawAndJudge:
             pq.write_table(pa.concat_tables(tables), temporary, compression="zstd")
 
 
-def summarise(out: Path, settings: AblateSettings, images: int, prompts: int) -> AblationSummary:
+def summarise(
+    out: Path, settings: AblateSettings, dataset: Path, images: int, prompts: int
+) -> AblationSummary:
     """Write the tables of a finished ablation from its parts."""
     parts = [
         pq.read_table(part_path(out, arm, seed)) for arm in settings.arms for seed in settings.seeds
@@ -239,6 +241,7 @@ def summarise(out: Path, settings: AblateSettings, images: int, prompts: int) ->
         {
             **read_json(out / "ablation.json"),
             "kind": "ablation",
+            "dataset_directory": str(dataset),
             "headline": answer,
             "limits": limits,
             "arms": [{"name": name, "captions": blend} for name, blend in settings.arms.items()],

@@ -1,0 +1,42 @@
+"""`caplab report`: find out what a directory is, and write its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from curate.errors import DatasetError
+from curate.files import read_json
+from pipelines.report.build import write_report
+
+
+def report(target: Path | str) -> str:
+    """Write TARGET/report.html for a dataset, an ablation, a training run or a demo directory.
+
+    Returns:
+        One line that names the file.
+
+    Raises:
+        DatasetError: the directory is none of these.
+    """
+    target = Path(target)
+    directory = target.absolute()
+    out = directory / "report.html"
+    if (directory / "demo.json").exists():
+        write_report(
+            out,
+            dataset_dir=directory / "dataset",
+            run_dir=directory / "ablation",
+            demo_dir=directory,
+        )
+    elif (directory / "dataset.json").exists():
+        write_report(out, dataset_dir=directory)
+    elif (directory / "run.json").exists():
+        dataset = read_json(directory / "run.json").get("dataset_directory")
+        known = dataset is not None and Path(dataset).is_dir()
+        write_report(out, dataset_dir=dataset if known else None, run_dir=directory)
+    else:
+        raise DatasetError(
+            f"{target} is neither a dataset nor a finished run; give a directory that "
+            f"`caplab curate`, `ablate`, `train` or `demo` wrote."
+        )
+    return f"report: {target / 'report.html'}"
