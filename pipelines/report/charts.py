@@ -273,7 +273,9 @@ def stacked_bar(shares: Sequence[tuple[str, float]], palette: Palette, label: st
             Markup(
                 '<rect class="{}" x="{}%" width="{}%" height="16"><title>{}</title></rect>'
             ).format(
-                palette.css(name), f"{100 * start:.2f}", f"{100 * share:.2f}",
+                palette.css(name),
+                f"{100 * start:.2f}",
+                f"{100 * share:.2f}",
                 f"{name}: {100 * share:.1f}%",
             )
         )

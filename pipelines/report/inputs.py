@@ -174,9 +174,9 @@ class Inputs:
         quoted = ", ".join(map(literal, self.picture_shards))
         return f"({quoted})" if quoted else "('')"
 
-    def pictures(self, shard_of: dict[str, str], alt: dict[str, str], side: int) -> dict[
-        str, Picture
-    ]:
+    def pictures(
+        self, shard_of: dict[str, str], alt: dict[str, str], side: int
+    ) -> dict[str, Picture]:
         """Thumbnails of stored samples.
 
         Args:

@@ -39,7 +39,7 @@ METRICS: Mapping[str, Metric] = {
     "background": Metric("background", "share", "right background colour and style"),
     "malformed": Metric("malformed", "share", "objects that are no known shape", apart=True),
     "hallucinated": Metric(
-        "hallucinated", "count", "objects that nobody asked for, a picture", apart=True
+        "hallucinated", "count", "objects a picture that nobody asked for", apart=True
     ),
 }
 

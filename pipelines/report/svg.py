@@ -80,9 +80,7 @@ class Drawing:
         self, x: float, y: float, width: float, height: float, css: str, title: str = ""
     ) -> None:
         """A filled rectangle; negative sizes are drawn as nothing."""
-        self.shape(
-            "rect", css, title, x=x, y=y, width=max(width, 0.0), height=max(height, 0.0)
-        )
+        self.shape("rect", css, title, x=x, y=y, width=max(width, 0.0), height=max(height, 0.0))
 
     def path(self, corners: list[tuple[float, float]], css: str, title: str = "") -> None:
         """An open line through `corners`."""
@@ -110,7 +108,14 @@ class Drawing:
             "down": [(0, 1.15), (1.1, -0.8), (-1.1, -0.8)],
             "plus": [
                 *((-0.4, -1.15), (0.4, -1.15), (0.4, -0.4), (1.15, -0.4), (1.15, 0.4), (0.4, 0.4)),
-                *((0.4, 1.15), (-0.4, 1.15), (-0.4, 0.4), (-1.15, 0.4), (-1.15, -0.4), (-0.4, -0.4)),
+                *(
+                    (0.4, 1.15),
+                    (-0.4, 1.15),
+                    (-0.4, 0.4),
+                    (-1.15, 0.4),
+                    (-1.15, -0.4),
+                    (-0.4, -0.4),
+                ),
             ],
         }[kind]
         corners = " ".join(f"{_short(x + r * dx)},{_short(y + r * dy)}" for dx, dy in outline)

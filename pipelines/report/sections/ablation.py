@@ -119,7 +119,9 @@ def draw(facts: Ablation, page: Page) -> Section:
         facts=facts,
         metrics=metrics,
         panels=[
-            (form, chart) for form in facts.forms if (chart := _share_chart(facts, form, shares, page))
+            (form, chart)
+            for form in facts.forms
+            if (chart := _share_chart(facts, form, shares, page))
         ],
         score_panels=[(name, _metric_chart(facts, name, page)) for name in scores],
         apart_panels=[(name, _metric_chart(facts, name, page)) for name in apart],
@@ -154,7 +156,9 @@ def _share_chart(facts: Ablation, form: str, names: list[str], page: Page) -> Ma
             groups.append(Group(metrics.label(name), rows))
     if not groups:
         return None
-    said = "; ".join(f"{group.heading}: {', '.join(r.title for r in group.rows)}" for group in groups)
+    said = "; ".join(
+        f"{group.heading}: {', '.join(r.title for r in group.rows)}" for group in groups
+    )
     return dot_chart(
         groups,
         page.palette,
@@ -176,7 +180,9 @@ def _metric_chart(facts: Ablation, name: str, page: Page) -> Markup:
             groups.append(Group(text.words(form), rows))
     known = metrics.metric(name)
     unit = "percent" if known.unit == "share" else "a picture" if known.unit == "count" else ""
-    said = "; ".join(f"{group.heading}: {', '.join(r.title for r in group.rows)}" for group in groups)
+    said = "; ".join(
+        f"{group.heading}: {', '.join(r.title for r in group.rows)}" for group in groups
+    )
     highest = max(value for value in ends if math.isfinite(value)) * 1.05 or 1.0
     return dot_chart(
         groups,
@@ -225,7 +231,9 @@ def _contrast_chart(facts: Ablation, page: Page) -> Markup | None:
     if share:
         # Two seeds give t intervals beyond what shares can differ by; an arrow says so.
         low, high = max(low, -1.0), min(high, 1.0)
-    said = "; ".join(f"{group.heading}: {', '.join(r.title for r in group.rows)}" for group in groups)
+    said = "; ".join(
+        f"{group.heading}: {', '.join(r.title for r in group.rows)}" for group in groups
+    )
     return dot_chart(
         groups,
         page.palette,

@@ -84,11 +84,15 @@ def _arm_tiles(inputs: Inputs) -> tuple[list[Tile], str]:
             low, high = metrics.limits(row)
             limits = metrics.interval(str(metric), low, high)
             tiles.append(Tile(metrics.value(str(metric), row["mean"]), arm, limits, arm))
-    return tiles, f"{metrics.label(str(metric))}, {text.words(form)} prompts, 95% interval"
+    known = metrics.metric(str(metric))
+    meaning = f" ({known.meaning})" if known.meaning else ""
+    return tiles, f"{known.label}{meaning}; {text.words(form)} prompts; 95% interval"
 
 
 def _dataset_counts(inputs: Inputs) -> tuple[list[Tile], str]:
-    counted = inputs.rows("SELECT count(*) AS n, count(*) FILTER (status = 'stored') AS s FROM samples")
+    counted = inputs.rows(
+        "SELECT count(*) AS n, count(*) FILTER (status = 'stored') AS s FROM samples"
+    )
     total, stored = counted[0]["n"], counted[0]["s"]
     if not total:
         return [Tile("0", "rows in")], "The dataset is empty so far."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -106,34 +107,45 @@ def _score(inputs: Inputs, name: str, cuts: list[Threshold], pictures: bool) -> 
     places = [cut.value for cut in cuts]
     low = max(float(whole["low"]), min([float(whole["inner"][0]), *places]) - 1e-9)
     high = min(float(whole["high"]), max([float(whole["inner"][1]), *places]) + 1e-9)
-    bins = _bins(inputs, name, low, high)
+    whole_numbers = not inputs.columns("scores")[name].startswith(("FLOAT", "DOUBLE", "DECIMAL"))
+    edges = bin_edges(low, high, whole_numbers)
+    bins = _bins(inputs, name, edges)
     beyond = inputs.rows(
-        f"SELECT count(*) AS n FROM scores WHERE {column} < ? OR {column} > ?", [low, high]
+        f"SELECT count(*) AS n FROM scores WHERE {column} < ? OR {column} > ?",
+        [edges[0], edges[-1]],
     )[0]["n"]
-    edges = _edges(inputs, name, cuts) if pictures else []
-    return Score(name, whole["valued"], missing, whole["median"], bins, beyond, cuts, edges)
+    shown = _edges(inputs, name, cuts) if pictures else []
+    return Score(name, whole["valued"], missing, whole["median"], bins, beyond, cuts, shown)
 
 
-def _bins(inputs: Inputs, name: str, low: float, high: float) -> Bins:
+def bin_edges(low: float, high: float, whole_numbers: bool) -> list[float]:
+    """Edges of at most BINS equal bins; whole numbers get bins around them, so none stays empty."""
+    start, width, count = low, (high - low or 1.0) / BINS, BINS
+    if whole_numbers:
+        span = math.ceil(high) - math.floor(low) + 1
+        start, width = math.floor(low) - 0.5, float(math.ceil(span / BINS))
+        count = math.ceil(span / width)
+    return [start + index * width for index in range(count + 1)]
+
+
+def _bins(inputs: Inputs, name: str, edges: list[float]) -> Bins:
     column = identifier(name)
-    span = high - low or 1.0
-    width = span / BINS
+    count, width = len(edges) - 1, edges[1] - edges[0]
     split = truth.split(inputs, name)
     label = split.sql if split is not None else "'samples'"
     source = f"scores c{split.join if split is not None else ''}"
     rows = inputs.rows(
         f"SELECT {label} AS name, "
-        f"least(greatest(floor((c.{column} - ?) / ?)::INTEGER, 0), {BINS - 1}) AS bin, "
+        f"least(greatest(floor((c.{column} - ?) / ?)::INTEGER, 0), {count - 1}) AS bin, "
         f"count(*) AS n FROM {source} WHERE c.{column} IS NOT NULL "
         f"AND isfinite(c.{column}::DOUBLE) GROUP BY 1, 2",
-        [low, width],
+        [edges[0], width],
     )
     names = split.names if split is not None else ("samples",)
-    counts = {row_name: [0] * BINS for row_name in names}
+    counts = {row_name: [0] * count for row_name in names}
     for row in rows:
         counts[row["name"]][row["bin"]] += row["n"]
-    edges = tuple(low + index * width for index in range(BINS + 1))
-    return Bins(edges, {row_name: tuple(column) for row_name, column in counts.items()})
+    return Bins(tuple(edges), {row_name: tuple(column) for row_name, column in counts.items()})
 
 
 def _edges(inputs: Inputs, name: str, cuts: list[Threshold]) -> list[Edge]:
@@ -153,9 +165,7 @@ def _edges(inputs: Inputs, name: str, cuts: list[Threshold]) -> list[Edge]:
     # Next to a threshold: the highest below it. Without one: the lowest of all.
     downwards = "DESC" if cuts else "ASC"
     upwards = "ASC" if cuts else "DESC"
-    below = inputs.rows(
-        f"{base} AND {below_where} ORDER BY score {downwards}, s.key LIMIT {SHOWN}"
-    )
+    below = inputs.rows(f"{base} AND {below_where} ORDER BY score {downwards}, s.key LIMIT {SHOWN}")
     above = inputs.rows(f"{base} AND {above_where} ORDER BY score {upwards}, s.key LIMIT {SHOWN}")
     sides = [(row, not cuts[0].keeps_above if cuts else None) for row in below]
     sides += [(row, cuts[0].keeps_above if cuts else None) for row in above]

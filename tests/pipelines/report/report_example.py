@@ -36,11 +36,17 @@ RULES = ("clip_similarity >= 0.2", "aesthetic >= 5", "nsfw < 0.5", "not is_dupli
 VERSIONS = {"python": "3.11.9", "torch": "2.11.0", "duckdb": "1.4.0", "faiss-cpu": None}
 
 
-def make_demo(directory: Path, rows: int = 240, seed: int = 0, seeds: tuple[int, ...] = (0, 1)):
+def make_demo(
+    directory: Path,
+    rows: int = 240,
+    seed: int = 0,
+    seeds: tuple[int, ...] = (0, 1),
+    prompts: int = 48,
+) -> Path:
     """dataset/, ablation/, world/truth.parquet, checks.parquet and stages.parquet in `directory`."""
     build_web(directory / "world", WORLD, rows, seed)
     make_dataset(directory / "dataset", directory / "world", seed)
-    make_ablation(directory / "ablation", seeds, seed)
+    make_ablation(directory / "ablation", seeds, seed, prompts)
     _write(directory / "checks.parquet", _checks())
     _write(directory / "stages.parquet", _stages())
     return directory
