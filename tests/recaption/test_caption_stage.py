@@ -19,7 +19,6 @@ from recaption.caption import CaptionStage
 from recaption.caption_rows import row_seed
 from recaption.checkpoint import ShardCaptions
 from recaption.describe import describe
-from recaption.rehearse import rehearse
 from recaption.settings import RecaptionSettings
 
 
@@ -161,10 +160,10 @@ def test_captions_depend_on_neither_batches_nor_checkpoints(tmp_path: Path, llav
 
 
 def test_a_killed_shard_keeps_its_parts_and_ends_as_an_unbroken_one(
-    tmp_path: Path, llava: Path
+    tmp_path: Path, moody: MoodyServer
 ) -> None:
     whole = make_dataset(tmp_path / "whole", shards=1)
-    stage = stage_of(llava, checkpoint_rows=3)
+    stage = stage_of(moody, checkpoint_rows=3)
     run_all(stage, whole)
 
     broken = make_dataset(tmp_path / "broken", shards=1)
@@ -278,16 +277,6 @@ def test_captions_are_described_by_source_and_kind(tmp_path: Path, moody: MoodyS
     assert descriptive.distinct_texts == 1.0
     assert descriptive.openings == {"a picture numbered": 1.0}
     assert 0 < descriptive.distinct_2 < 1
-
-
-def test_a_rehearsal_measures_and_writes_nothing(tmp_path: Path, moody: MoodyServer) -> None:
-    dataset = make_dataset(tmp_path / "set", broken=(1,))
-    rehearsal = rehearse(dataset, stage_of(moody), count=4)
-    assert (rehearsal.pictures, rehearsal.captions, rehearsal.selected) == (4, 8, 12)
-    assert rehearsal.accepted == 6
-    assert rehearsal.reasons == {"broken_picture": 2}
-    assert "captions/s" in rehearsal.text()
-    assert not dataset.has_table("captions")
 
 
 @pytest.mark.parametrize(
