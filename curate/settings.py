@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from curate.errors import ConfigError
 
-
 S = TypeVar("S", bound="Settings")
 
 
