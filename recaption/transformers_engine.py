@@ -26,6 +26,7 @@ from recaption.engine import (
     Sampling,
 )
 from recaption.pictures import BrokenPictureError, decode, encode
+from recaption.prompts import NATIVE, SHORT
 from recaption.seeded_sampling import SeededSampler
 
 logger = logging.getLogger(__name__)
@@ -289,7 +290,9 @@ class TransformersEngine:
 
     def _probe(self) -> None:
         grey = encode(Image.new("RGB", (64, 64), (128, 128, 128)), "png")
-        prompt = "Describe this image." if self._chat else ""
+        family = self._model.config.model_type
+        template = SHORT if self._chat else NATIVE.get(family, {}).get("short", SHORT)
+        prompt = template.render([None])[0]
         request = CaptionRequest([grey], [prompt], [0], Sampling(max_new_tokens=2))
         outcome = self.caption(request)[0]
         if outcome.error is not None:
