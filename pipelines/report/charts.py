@@ -87,12 +87,11 @@ def histogram(
 
 @dataclass(frozen=True)
 class Line:
-    """One curve. `name` decides the colour, `thin` marks one seed among several."""
+    """One curve. `name` decides the colour."""
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
-    dashed: bool = False
 
 
 def line_chart(
@@ -140,8 +139,7 @@ def line_chart(
         if len(placed) == 1:
             drawing.marker(palette.marker(line.name), *placed[0], 4, style, line.name)
         elif placed:
-            dash = " dashed" if line.dashed else ""
-            drawing.path(placed, f"curve {style}{dash}", line.name)
+            drawing.path(placed, f"curve {style}", line.name)
             drawing.marker(palette.marker(line.name), *placed[-1], 3.5, style)
     _x_axis(drawing, x, height - bottom, x_label, height - 6)
     return drawing.markup()
@@ -263,26 +261,6 @@ def bar(share: float, css: str = "c1", label: str = "") -> Markup:
         '<rect class="track" width="100%" height="100%" rx="2"/>'
         '<rect class="{}" width="{}" height="100%" rx="2"/></svg>'
     ).format(label, css, width)
-
-
-def stacked_bar(shares: Sequence[tuple[str, float]], palette: Palette, label: str) -> Markup:
-    """Shares (0..1, in order) as one bar as wide as its box, coloured by name."""
-    parts, start = [Markup("")], 0.0
-    for name, share in shares:
-        parts.append(
-            Markup(
-                '<rect class="{}" x="{}%" width="{}%" height="16"><title>{}</title></rect>'
-            ).format(
-                palette.css(name),
-                f"{100 * start:.2f}",
-                f"{100 * share:.2f}",
-                f"{name}: {100 * share:.1f}%",
-            )
-        )
-        start += share
-    return Markup(
-        '<svg class="bar" width="100%" height="16" role="img" aria-label="{}">{}</svg>'
-    ).format(label, Markup("").join(parts))
 
 
 def _y_axis(

@@ -154,6 +154,11 @@ class Inputs:
         """How many samples `selection` keeps."""
         return int(self.rows("SELECT count(*) AS n FROM selected")[0]["n"])
 
+    @property
+    def rules(self) -> list[str]:
+        """The rules of `selection` as SQL, in order."""
+        return [str(rule) for rule in self.selection_record.get("rules", [])]
+
     # ---- pictures -----------------------------------------------------------------------------
 
     @cached_property

@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 from pipelines.report import text
-from pipelines.report.charts import bar, stacked_bar
+from pipelines.report.charts import bar
 from pipelines.report.palette import Palette
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -50,9 +50,7 @@ class Page:
             text.words,
         ):
             self._environment.filters[form.__name__] = form
-        self._environment.globals.update(
-            palette=palette, bar=bar, stacked_bar=stacked_bar, interval=text.interval
-        )
+        self._environment.globals.update(palette=palette, bar=bar)
 
     def section(self, name: str, title: str, **values: Any) -> Section:
         """Render `templates/NAME.html.jinja`."""

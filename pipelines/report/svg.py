@@ -34,7 +34,7 @@ class Scale:
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round values inside [low, high], about `about` of them (steps of 1, 2, 2.5 or 5 times 10^n)."""
+    """About `about` round values inside [low, high], in steps of 1, 2, 2.5 or 5 times 10^n."""
     if not high > low:
         return [low]
     raw = (high - low) / max(about, 1)
@@ -127,7 +127,7 @@ class Drawing:
 
 
 def swatch(kind: str, css: str) -> Markup:
-    """A marker on its own, for legends; it says nothing to a screen reader, the text beside does."""
+    """A marker on its own, for legends; a screen reader gets the text beside it instead."""
     drawing = Drawing(14, 14, "", fixed=True)
     drawing.marker(kind, 7, 7, 5, css)
     return Markup(

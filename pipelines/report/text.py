@@ -94,7 +94,7 @@ def points(value: float | None) -> str:
 
 
 def interval(low: float | None, high: float | None, signed: bool = False) -> str:
-    """The limits of an interval of shares, in percent: "[36.2, 46.0]"; empty where there is none."""
+    """Limits of an interval of shares in percent, "[36.2, 46.0]"; empty where there is none."""
     if _absent(low) or _absent(high):
         return ""
     form = "{:+.1f}" if signed else "{:.1f}"

@@ -12,7 +12,7 @@ from pipelines.report import metrics, text
 from pipelines.report.charts import Estimate, Group, dot_chart
 from pipelines.report.inputs import Inputs
 from pipelines.report.page import Page, Section
-from pipelines.report.sections.grids import _forms
+from pipelines.report.sections.grids import in_order
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def compute(inputs: Inputs) -> Ablation | None:
     named = metrics.ordered(row["metric"] for row in table)
     return Ablation(
         arms=[arm for arm in inputs.arms if any(row["arm"] == arm for row in table)],
-        forms=_forms([row["prompt_form"] for row in table]),
+        forms=in_order([row["prompt_form"] for row in table]),
         metrics=[str(primary), *(name for name in named if name != primary)],
         rows=rows,
         contrasts=[_contrast(row) for row in inputs.results("contrasts")],

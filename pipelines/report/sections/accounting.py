@@ -93,10 +93,10 @@ def compute(inputs: Inputs) -> Accounting | None:
 
 
 def _explained(reason: str) -> tuple[str, str]:
-    if reason not in set(KnownReason):
-        return "", ""
-    known = KnownReason(reason)
-    return known.meaning, known.reason_class.value
+    for known in KnownReason:
+        if known.value == reason:
+            return known.meaning, known.reason_class.value
+    return "", ""
 
 
 def draw(facts: Accounting, page: Page) -> Section:

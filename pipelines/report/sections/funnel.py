@@ -13,8 +13,9 @@ class Rule:
     """One rule of the selection."""
 
     rule: str
-    removed_alone: int | None
+    removed_alone: int
     removed_in_order: int
+    unscored: int  # of those removed in order: the rule could not be computed
     left: int
 
 
@@ -24,7 +25,7 @@ class Funnel:
 
     name: str
     where: str
-    rows: int
+    stored: int
     selected: int
     rules: list[Rule]
     others: list[tuple[str, int]]  # further selections of the dataset, with their sizes
@@ -35,18 +36,24 @@ def compute(inputs: Inputs) -> Funnel | None:
         return None
     record = inputs.selection_record
     others = [
-        (name, inputs.dataset.selection_record(name).get("selected", 0))
+        (name, inputs.dataset.selection_record(name)["selected"])
         for name in inputs.dataset.selections()
         if name != inputs.selection
     ]
     rules = [
-        Rule(row["rule"], row.get("removed_alone"), row["removed_in_order"], row["left"])
-        for row in record.get("rules", [])
+        Rule(
+            row["rule"],
+            row["removed_alone"] + row["unscored_alone"],
+            row["removed_in_order"] + row["unscored_in_order"],
+            row["unscored_in_order"],
+            row["left"],
+        )
+        for row in record["funnel"]
     ]
     return Funnel(
         inputs.selection,
-        str(record.get("where") or ""),
-        record.get("rows", 0),
+        str(record["where"]),
+        record["stored"],
         inputs.selection_size,
         rules,
         others,

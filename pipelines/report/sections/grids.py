@@ -54,7 +54,8 @@ def compute(inputs: Inputs) -> Grids | None:
     score = identifier(metric) if metric in columns else "NULL"
     target = "target_png" if "target_png" in columns else "NULL"
     drawn = inputs.rows(
-        f"SELECT DISTINCT prompt_form, prompt_index FROM {source} WHERE png IS NOT NULL ORDER BY ALL"
+        f"SELECT DISTINCT prompt_form, prompt_index FROM {source} "
+        "WHERE png IS NOT NULL ORDER BY ALL"
     )
     seeds = [
         row["seed"]
@@ -62,7 +63,7 @@ def compute(inputs: Inputs) -> Grids | None:
             f"SELECT DISTINCT seed FROM {source} WHERE png IS NOT NULL ORDER BY 1 LIMIT {SEEDS}"
         )
     ]
-    forms = _forms([row["prompt_form"] for row in drawn])
+    forms = in_order([row["prompt_form"] for row in drawn])
     if not forms or not seeds:
         return None
     each = len(inputs.arms) * len(seeds) + 1
@@ -86,7 +87,8 @@ def compute(inputs: Inputs) -> Grids | None:
     return Grids(metric, seeds, shown)
 
 
-def _forms(names: list[str]) -> list[str]:
+def in_order(names: list[str]) -> list[str]:
+    """The known prompt forms in the page's order, then the others as they come."""
     order = ["descriptive", "short", "upsampled"]
     given = list(dict.fromkeys(names))
     return [name for name in order if name in given] + [n for n in given if n not in order]

@@ -75,8 +75,8 @@ def _arm_tiles(inputs: Inputs) -> tuple[list[Tile], str]:
     forms = list(dict.fromkeys(row["prompt_form"] for row in rows))
     if not forms:
         return [], ""
-    declared = settings.get("primary_prompt_form")
-    form = next((name for name in (declared, "descriptive") if name in forms), forms[0])
+    declared = inputs.run_record.get("primary_prompt_form") or settings.get("primary_prompt_form")
+    form = str(next((name for name in (declared, "descriptive") if name in forms), forms[0]))
     found = {row["arm"]: row for row in rows if row["prompt_form"] == form}
     tiles = []
     for arm in inputs.arms:

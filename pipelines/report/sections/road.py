@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from curate.select import sample_view
 from pipelines.report import text
 from pipelines.report.inputs import Inputs
 from pipelines.report.page import Page, Section
 from pipelines.report.pictures import Picture, thumbnail
 from pipelines.report.sections.captions import described
 from pipelines.report.sections.scores import thresholds
-from pipelines.report.sql import identifier, literal
+from pipelines.report.sql import literal
 
 SHOWN_SCORES = 5
 SIDE = 160
@@ -130,34 +131,32 @@ def _facts(width: int | None, height: int | None, kind: str | None, size: int | 
 
 def _scores(inputs: Inputs, key: str) -> tuple[list[ScoreLine], list[str]]:
     """The sample's scores, ruled ones first, and the rules that it breaks."""
-    rules = [str(row["rule"]) for row in inputs.selection_record.get("rules", [])]
     found = inputs.rows("SELECT * FROM scores WHERE key = ?", [key])
     values: dict[str, Any] = found[0] if found else {}
-    cuts = thresholds(rules)
-    names = [name for name in cuts if name in values]
-    names += [
-        name
-        for name in ("clip_similarity", "aesthetic", "nsfw")
-        if name in values and name not in names
-    ]
+    passed = _passed(inputs, key)
+    cuts = thresholds(inputs.rules)
+    names = [name for name in (*cuts, "clip_similarity", "aesthetic", "nsfw") if name in values]
     lines = []
-    for name in names[:SHOWN_SCORES]:
-        value = values[name]
-        if value is None:
+    for name in list(dict.fromkeys(names))[:SHOWN_SCORES]:
+        if values[name] is None:
             continue
-        passes = None
-        for cut in cuts.get(name, []):
-            here = inputs.rows(
-                f"SELECT ({_sql(name, cut.text)}) AS passes FROM scores WHERE key = ?", [key]
-            )[0]["passes"]
-            passes = here if passes is None else passes and here
+        ruled = [passed[rule] for rule in inputs.rules if name in thresholds([rule])]
         shown = " and ".join(cut.text for cut in cuts.get(name, []))
-        lines.append(ScoreLine(name, float(value), shown, passes))
-    return lines, [f"{line.name} {line.threshold}" for line in lines if line.passes is False]
+        lines.append(ScoreLine(name, float(values[name]), shown, all(ruled) if ruled else None))
+    return lines, [rule for rule, passes in passed.items() if not passes]
 
 
-def _sql(name: str, threshold: str) -> str:
-    return f"{identifier(name)} {threshold.replace('≥', '>=').replace('≤', '<=')}"
+def _passed(inputs: Inputs, key: str) -> dict[str, bool]:
+    """Rule -> whether the sample passes it, through the view that selections are made on."""
+    if inputs.dataset is None or not inputs.rules:
+        return {}
+    columns = ", ".join(f"({rule}) AS r{index}" for index, rule in enumerate(inputs.rules))
+    with sample_view(inputs.dataset) as connection:
+        # The rules first, the key after: a rule may rank the sample among all others.
+        row = connection.execute(
+            f"SELECT * EXCLUDE (key) FROM (SELECT key, {columns} FROM sample) WHERE key = ?", [key]
+        ).fetchone()
+    return dict(zip(inputs.rules, map(bool, row or ()), strict=True)) if row else {}
 
 
 def _drawing(inputs: Inputs) -> Drawing | None:

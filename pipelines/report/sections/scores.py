@@ -1,4 +1,4 @@
-"""Histograms of the scores with the selection's thresholds, and pictures at the thresholds' edge."""
+"""Histograms of the scores with the selection's thresholds, and pictures at their edge."""
 
 from __future__ import annotations
 
@@ -64,8 +64,7 @@ def compute(inputs: Inputs) -> Scores | None:
         return None
     types = inputs.columns("scores")
     numeric = [name for name, kind in types.items() if kind.startswith(_NUMERIC)]
-    rules = [str(row["rule"]) for row in inputs.selection_record.get("rules", [])]
-    cuts = thresholds(rules or [str(inputs.selection_record.get("where") or "")])
+    cuts = thresholds(inputs.rules)
     first = [name for name in numeric if name in cuts]
     first += [name for name in FIRST if name in numeric and name not in first]
     main = (first or numeric)[:MAIN]
@@ -83,12 +82,11 @@ def thresholds(rules: list[str]) -> dict[str, list[Threshold]]:
     """Column -> thresholds, of the rules that compare one column with one number."""
     found: dict[str, list[Threshold]] = {}
     for rule in rules:
-        for part in re.split(r"\s+and\s+", rule, flags=re.IGNORECASE):
-            if match := _RULE.match(part.strip()):
-                column, sign, value = match.groups()
-                shown = f"{'≥' if sign == '>=' else '≤' if sign == '<=' else sign} {value}"
-                cut = Threshold(float(value), sign.startswith(">"), shown)
-                found.setdefault(column, []).append(cut)
+        if match := _RULE.match(rule.strip()):
+            column, sign, value = match.groups()
+            shown = f"{'≥' if sign == '>=' else '≤' if sign == '<=' else sign} {value}"
+            cut = Threshold(float(value), sign.startswith(">"), shown)
+            found.setdefault(column, []).append(cut)
     return found
 
 

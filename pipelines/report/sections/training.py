@@ -51,7 +51,6 @@ class Training:
     arms: list[str]
     seeds: list[int]
     blends: dict[str, list[Blend]]
-    finals: list[tuple[str, list[str]]]
 
 
 def compute(inputs: Inputs) -> Training | None:
@@ -73,7 +72,6 @@ def compute(inputs: Inputs) -> Training | None:
         arms=order or list(blends),
         seeds=sorted({run.seed for run in inputs.train_runs}),
         blends=blends,
-        finals=[],
     )
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 
 from curate.dataset import CAPTIONS, DUPLICATES, SAMPLES, Dataset, sample_key
 from curate.files import sha256_file, write_json
+from curate.select import SelectSettings, select
 from pipelines.ablation.tables import arms_table, contrasts_table, headline, value_matrices
 from pipelines.world.render import render
 from pipelines.world.scene import Scene, WorldConfig, sample_scenes
@@ -32,7 +33,7 @@ ARMS = {
     "short": {"short": 0.95, "alt": 0.05},
     "descriptive": {"descriptive": 0.95, "alt": 0.05},
 }
-RULES = ("clip_similarity >= 0.2", "aesthetic >= 5", "nsfw < 0.5", "not is_duplicate")
+WHERE = "clip_similarity >= 0.2 and aesthetic >= 5 and nsfw < 0.5"
 VERSIONS = {"python": "3.11.9", "torch": "2.11.0", "duckdb": "1.4.0", "faiss-cpu": None}
 
 
@@ -43,7 +44,7 @@ def make_demo(
     seeds: tuple[int, ...] = (0, 1),
     prompts: int = 48,
 ) -> Path:
-    """dataset/, ablation/, world/truth.parquet, checks.parquet and stages.parquet in `directory`."""
+    """A demo's directory: dataset, ablation, the world's truth, checks and stages."""
     build_web(directory / "world", WORLD, rows, seed)
     make_dataset(directory / "dataset", directory / "world", seed)
     make_ablation(directory / "ablation", seeds, seed, prompts)
@@ -79,7 +80,7 @@ def make_dataset(
         shard = f"{number:05d}"
         _write_shard(dataset, shard, part, truth, urls, web, rng, planted or {})
     _write_duplicates(dataset, truth, urls, planted or {})
-    _select(dataset)
+    select(dataset, SelectSettings(where=WHERE))
     return dataset
 
 
@@ -115,13 +116,15 @@ def _write_shard(dataset, shard, part, truth, urls, web, rng, planted):
 
 
 def _failure(truth) -> tuple[str | None, str]:
+    if truth["defect"] == "too_small":
+        return "too_small", "20 x 20"
     return {
         "not_found": ("http_404", "HTTP 404 Not Found"),
         "refused": ("connection_refused", "[Errno 111] Connection refused"),
         "truncated": ("broken_image", "image file is truncated (12 bytes not processed)"),
         "html": ("not_an_image", "the bytes begin with '<!doctype html>'"),
         "empty": ("empty_body", ""),
-    }.get(truth["detail"], ("too_small", "20 x 20") if truth["defect"] == "too_small" else (None, ""))
+    }.get(truth["detail"], (None, ""))
 
 
 def _stored(archive, key, path):
@@ -158,7 +161,6 @@ def _scores(key, truth, rng):
         "brightness": float(rng.uniform(40, 220)),
         "text_words": len((truth["alt_text"] or "").split()),
         "text_is_filename": truth["text_kind"] == "filename",
-        "is_duplicate": truth["edit"] not in ("", "original"),
     }
 
 
@@ -204,25 +206,6 @@ def _write_duplicates(dataset, truth, urls, planted):
             rows.append({**pair, "key": group, "kept": True, "distance": 0.0})
     unique = list({(r["method"], r["key"]): r for r in rows}.values())
     dataset.write_table("duplicates", pa.Table.from_pylist(unique, DUPLICATES))
-
-
-def _select(dataset: Dataset) -> None:
-    connection = dataset.connect()
-    total = connection.execute("SELECT count(*) FROM scores").fetchone()[0]
-    record, left, passed = [], total, "true"
-    for rule in RULES:
-        alone = connection.execute(f"SELECT count(*) FROM scores WHERE NOT ({rule})").fetchone()[0]
-        passed = f"{passed} AND {rule}"
-        now = connection.execute(f"SELECT count(*) FROM scores WHERE {passed}").fetchone()[0]
-        counts = {"removed_alone": alone, "removed_in_order": left - now, "left": now}
-        record.append({"rule": rule, **counts})
-        left = now
-    keys = connection.execute(f"SELECT key FROM scores WHERE {passed} ORDER BY 1").fetchall()
-    dataset.write_selection(
-        "default",
-        pa.array([key for (key,) in keys], pa.string()),
-        {"where": " and ".join(RULES), "rules": record, "rows": total, "selected": left},
-    )
 
 
 # ---- the ablation -----------------------------------------------------------------------------

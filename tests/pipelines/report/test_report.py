@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from report_browser import Browser, chromium
 from report_example import make_ablation, make_dataset, make_demo
@@ -130,7 +131,11 @@ def test_planted_markup_appears_as_text_only(tmp_path: Path, demo: Path, browser
         for row in range(160)
     }
     make_dataset(tmp_path / "dataset", demo / "world", planted=planted)
-    run = make_ablation(tmp_path / "ablation", prompts=4)
+    run = make_ablation(tmp_path / "ablation", prompts=12)
+    images = pq.read_table(run / "results" / "images.parquet")
+    prompts = pa.array([SCRIPT + IMAGE] * images.num_rows)
+    column = images.column_names.index("prompt")
+    pq.write_table(images.set_column(column, "prompt", prompts), run / "results" / "images.parquet")
     record = read_json(run / "run.json")
     record |= {"headline": [SCRIPT + TEMPLATE], "limits": [IMAGE], "settings": {SCRIPT: STYLE}}
     write_json(run / "run.json", record)
@@ -197,7 +202,7 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path: Path, demo: Path, report:
 
 def test_the_size_does_not_grow_with_the_dataset(tmp_path: Path, demo: Path) -> None:
     small = write_report(tmp_path / "small.html", demo / "dataset").stat().st_size
-    larger = make_demo(tmp_path / "larger", rows=640, seeds=(0,), prompts=4)
+    larger = make_demo(tmp_path / "larger", rows=640, seeds=(0,), prompts=12)
     large = write_report(tmp_path / "large.html", larger / "dataset").stat().st_size
     assert large < 1.25 * small
 

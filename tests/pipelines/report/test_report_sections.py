@@ -1,0 +1,171 @@
+"""The report's figures against the tables that they come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from report_example import make_demo
+
+from pipelines.report.inputs import Inputs, find_inputs
+from pipelines.report.sections import (
+    ablation,
+    accounting,
+    captions,
+    duplicates,
+    funnel,
+    grids,
+    headline,
+    road,
+    scores,
+    training,
+)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    return find_inputs(demo_dir=make_demo(tmp_path_factory.mktemp("facts"), 160, prompts=16))
+
+
+def test_every_row_is_stored_or_failed_with_a_reason(inputs: Inputs) -> None:
+    facts = accounting.compute(inputs)
+    assert facts is not None
+    assert facts.rows == facts.stored + facts.failed == 160
+    assert facts.unaccounted == 0
+    assert sum(reason.rows for reason in facts.reasons) == facts.failed
+    assert all(reason.meaning for reason in facts.reasons)
+    assert [(host.host, host.rows) for host in facts.hosts] == [("127.0.0.1", 160)]
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://Example.ORG:8443/a.jpg", "example.org"),
+        ("http://user:secret@example.org/a", "example.org"),
+        ("http://[::1]:80/a", "[::1]"),
+        ("example.org/no-scheme", "(no host)"),
+        (None, "(no host)"),
+    ],
+)
+def test_hosts_are_told_without_port_user_or_password(url: str | None, host: str) -> None:
+    connection = Inputs().connection
+    sql = f"SELECT {accounting.HOST_SQL} FROM (SELECT ?::VARCHAR AS url)"
+    assert connection.execute(sql, [url]).fetchone() == (host,)
+
+
+def test_the_funnel_ends_at_the_selection(inputs: Inputs) -> None:
+    facts = funnel.compute(inputs)
+    assert facts is not None
+    assert facts.rules[-1].left == facts.selected == inputs.selection_size
+    left = facts.stored
+    for rule in facts.rules:
+        left -= rule.removed_in_order
+        assert rule.left == left
+
+
+def test_a_histogram_counts_every_sample_once_split_by_truth(inputs: Inputs) -> None:
+    facts = scores.compute(inputs)
+    assert facts is not None
+    assert [score.name for score in facts.main] == ["clip_similarity", "aesthetic", "nsfw"]
+    for score in facts.main:
+        assert score.bins is not None
+        assert len(score.bins.counts) == 2
+        assert sum(map(sum, score.bins.counts.values())) == score.count
+    assert {score.name for score in facts.others} == {"blur", "brightness", "text_words"}
+    assert [name for name, _, _ in facts.flags] == ["text_is_filename"]
+
+
+def test_pictures_at_a_threshold_are_the_nearest_on_either_side(inputs: Inputs) -> None:
+    facts = scores.compute(inputs)
+    assert facts is not None
+    clip = facts.main[0]
+    cut = clip.thresholds[0].value
+    below = inputs.rows("SELECT max(clip_similarity) AS x FROM scores WHERE clip_similarity < 0.2")
+    assert [edge.kept for edge in clip.edges] == [edge.score >= cut for edge in clip.edges]
+    assert max(edge.score for edge in clip.edges if not edge.kept) == below[0]["x"]
+
+
+def test_groups_of_duplicates_show_the_kept_sample_first(inputs: Inputs) -> None:
+    facts = duplicates.compute(inputs)
+    assert facts is not None
+    assert [method.name for method in facts] == ["exact", "near", "embedding"]
+    for method in facts:
+        for group in method.shown:
+            assert [member.kept for member in group.members] == [True] + [False] * (
+                len(group.members) - 1
+            )
+
+
+def test_captions_add_up_by_kind(inputs: Inputs) -> None:
+    facts = captions.compute(inputs)
+    assert facts is not None
+    assert [kind.kind for kind in facts.kinds] == ["short", "descriptive"]
+    for kind in facts.kinds:
+        assert kind.total == kind.accepted + kind.rejected + kind.failed
+    assert sum(reason.total for reason in facts.reasons) == sum(k.rejected for k in facts.kinds)
+    assert all(
+        [kind for kind, _ in one.captions] == ["short", "descriptive"] for one in facts.shown
+    )
+
+
+def test_the_road_shows_a_kept_sample_and_why_another_was_dropped(inputs: Inputs) -> None:
+    facts = road.compute(inputs)
+    assert facts is not None
+    assert facts.kept is not None
+    assert facts.dropped is not None
+    assert facts.kept.broken_rules == []
+    assert facts.dropped.broken_rules
+    assert facts.drawing is not None
+    assert [arm for arm, _ in facts.drawing.arms] == ["alt", "short", "descriptive"]
+
+
+def test_the_head_repeats_the_runs_own_verdicts(inputs: Inputs) -> None:
+    facts = headline.compute(inputs)
+    assert facts.sentences == inputs.run_record["headline"]
+    assert [tile.arm for tile in facts.tiles[:3]] == ["alt", "short", "descriptive"]
+    assert not facts.exploratory
+
+
+def test_there_is_one_curve_an_arm_and_seed(inputs: Inputs) -> None:
+    facts = training.compute(inputs)
+    assert facts is not None
+    runs = [(curve.run.arm, curve.run.seed) for curve in facts.curves["loss"]]
+    assert sorted(runs) == [(arm, s) for arm in ("alt", "descriptive", "short") for s in (0, 1)]
+    assert [blend.declared for blend in facts.blends["descriptive"]] == [0.95, 0.05]
+
+
+def test_grids_show_the_first_prompts_for_every_arm_and_seed(inputs: Inputs) -> None:
+    facts = grids.compute(inputs)
+    assert facts is not None
+    assert [form for form, _ in facts.forms] == ["descriptive", "short", "upsampled"]
+    for _, prompts in facts.forms:
+        for prompt in prompts:
+            assert prompt.target is not None
+            assert [(arm, len(drawn)) for arm, drawn in prompt.arms] == [
+                *(("alt", 2), ("short", 2), ("descriptive", 2))
+            ]
+
+
+def test_malformed_objects_are_reported_apart_from_alignment(inputs: Inputs) -> None:
+    facts = ablation.compute(inputs)
+    assert facts is not None
+    assert facts.metrics[0] == facts.primary_metric == "object_hit"
+    assert facts.metrics[-2:] == ["malformed", "hallucinated"]
+    assert [row.metric for row in facts.contrasts if row.declared] == ["object_hit"] * 3
+
+
+def test_many_arms_mean_fewer_prompts_not_a_larger_file(
+    inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grids, "PICTURES", 60)
+    facts = grids.compute(inputs)
+    assert facts is not None
+    assert {len(prompts) for _, prompts in facts.forms} == {2}
+
+
+def test_a_dataset_alone_has_no_sections_of_a_run(inputs: Inputs, tmp_path: Path) -> None:
+    assert inputs.dataset is not None
+    alone = find_inputs(dataset_dir=inputs.dataset.directory)
+    for section in (training, grids, ablation):
+        assert section.compute(alone) is None
+    assert headline.compute(alone).sentences[0].startswith("Of 160 input rows")
