@@ -220,11 +220,7 @@ def judge(
     """
     before = run_gates(columns, gates)
     repaired = repair(columns.texts, columns.finish_reasons, columns.min_words)
-    finished = [
-        "stop" if is_cut(text, reason) else reason
-        for text, reason in zip(repaired, columns.finish_reasons, strict=True)
-    ]
-    after = run_gates(replace(columns, texts=repaired, finish_reasons=finished), gates)
+    after = _after_repair(columns, repaired, before, gates)
     rows = range(len(repaired))
     rejecting = [name for name in gates if name in rejects]
     reasons = [next((name for name in rejecting if after[name][row]), None) for row in rows]
@@ -236,6 +232,32 @@ def judge(
             [reason is not None and gates[reason].retry_helps for reason in reasons], dtype=bool
         ),
     )
+
+
+def _after_repair(
+    columns: GateColumns,
+    repaired: Sequence[str],
+    before: Mapping[str, Flags],
+    gates: Mapping[str, Gate],
+) -> dict[str, Flags]:
+    """The flags after repair; only captions that it changed or closed are checked again."""
+    pairs = zip(repaired, columns.finish_reasons, strict=True)
+    finished = ["stop" if is_cut(text, reason) else reason for text, reason in pairs]
+    changed = [
+        row
+        for row, text in enumerate(repaired)
+        if text != columns.texts[row] or finished[row] != columns.finish_reasons[row]
+    ]
+    again = replace(
+        columns,
+        texts=[repaired[row] for row in changed],
+        finish_reasons=[finished[row] for row in changed],
+        alt_texts=[columns.alt_texts[row] for row in changed],
+    )
+    after = {name: flags.copy() for name, flags in before.items()}
+    for name, flags in run_gates(again, gates).items():
+        after[name][changed] = flags
+    return after
 
 
 def _matches(texts: Sequence[str] | pa.Array, pattern: str) -> Flags:

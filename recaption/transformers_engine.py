@@ -41,7 +41,7 @@ class _Batch:
     rows: list[int]
     inputs: Any = None
     sizes: list[tuple[int, int]] = field(default_factory=list)
-    failure: Exception | None = None
+    failure: str | None = None
 
 
 class TransformersEngine:
@@ -146,7 +146,7 @@ class TransformersEngine:
             try:
                 batch.inputs = self._inputs(images, prompts, request.system)
             except Exception as error:
-                batch.failure = error
+                batch.failure = _words(error)
         return batch
 
     def _finish(
@@ -154,7 +154,7 @@ class TransformersEngine:
     ) -> None:
         """Caption a prepared batch; where it fails, halve it until the bad rows stand alone.
 
-        Halving also finds a batch that fits where memory ran out.
+        Halving also finds a batch that fits where memory ran out; later requests begin with it.
 
         Raises:
             torch.AcceleratorError: the device itself failed; the process has to be replaced.
@@ -169,7 +169,10 @@ class TransformersEngine:
             except torch.AcceleratorError:
                 raise
             except Exception as error:
-                failure = error
+                # Words only: the error itself would hold on to the memory that ran out.
+                failure = _words(error)
+                if isinstance(error, torch.OutOfMemoryError):
+                    self._batch_size = max(1, len(batch.rows) // 2)
             else:
                 for row, size, (text, finish, tokens) in zip(
                     batch.rows, batch.sizes, written, strict=True
@@ -184,9 +187,8 @@ class TransformersEngine:
                 return
         batch.inputs = None
         if len(batch.rows) == 1:
-            logger.warning("a row could not be captioned: %s", _first_line(failure))
-            detail = f"{type(failure).__name__}: {failure}"
-            outcomes[batch.rows[0]] = CaptionOutcome(error=ENGINE_ERROR, detail=detail)
+            logger.warning("a row could not be captioned: %s", failure)
+            outcomes[batch.rows[0]] = CaptionOutcome(error=ENGINE_ERROR, detail=failure)
             return
         middle = len(batch.rows) // 2
         for half in (batch.rows[:middle], batch.rows[middle:]):
@@ -314,6 +316,10 @@ def _dtype(precision: Precision, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     dtype: torch.dtype = getattr(torch, precision)
     return dtype
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {_first_line(error)}"
 
 
 def _first_line(error: Exception) -> str:
