@@ -1,0 +1,286 @@
+"""The training loop: set-up, state, loop, from top to bottom.
+
+Noise, timesteps, data order, blend draws, dropout and initial weights are functions of (seed,
+step) and never of the captions, so two arms of one seed see the same of everything but the text.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from curate.errors import CaplabError, DatasetError
+from curate.files import atomic_path
+from curate.progress import progress
+from train.captions import CaptionBank
+from train.device import resolve_device, resolve_precision
+from train.model import build_model, use_fast_attention
+from train.objective import logit_normal_timesteps, loss_per_picture, noised
+from train.optimizer import Optimizer, learning_rate_scale
+from train.sample import Trained, from_uint8
+from train.settings import ModelConfig, TrainSettings
+from train.shards import DataOrder, TrainingSamples, held_out
+from train.validation import Validation, write_grid
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+_NOISE_STREAM = 6
+# Two are enough: if the newest was cut short by a crash of the disk, the one before still stands.
+KEPT_CHECKPOINTS = 2
+
+METRICS = pa.schema(
+    [
+        ("step", pa.int64()),  # optimiser steps done
+        ("loss", pa.float64()),  # mean over the steps since the row before
+        ("gradient_norm", pa.float64()),  # of this step, before clipping
+        ("learning_rate_scale", pa.float64()),
+        ("skipped_steps", pa.int64()),  # non-finite ones, so far
+        ("images_per_second", pa.float64()),  # wall clock, of training alone
+        ("cpu_seconds", pa.float64()),  # of this process, training alone, so far
+        ("seconds", pa.float64()),  # wall clock, training alone, so far
+    ]
+)
+
+
+@dataclass
+class Progress:
+    """All that must survive a restart beside the optimiser's tensors."""
+
+    step: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    validation: list[dict[str, Any]] = field(default_factory=list)
+    window_loss: float = 0.0
+    """Sum of the losses since the last row of the metrics, and how many they are."""
+    window_steps: int = 0
+
+
+@dataclass(frozen=True)
+class LoopResult:
+    """What a finished loop hands over: the averaged weights in a model, and the record."""
+
+    trained: Trained
+    progress: Progress
+    bank: CaptionBank
+    order: DataOrder
+
+
+def train_loop(
+    samples: TrainingSamples,
+    settings: TrainSettings,
+    config: ModelConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    out: Path,
+    stop_after: int | None = None,
+) -> LoopResult:
+    """Train for `settings.steps` steps, or from the newest checkpoint in `out` to there.
+
+    Args:
+        stop_after: leave after this step with a checkpoint, as if interrupted.
+
+    Raises:
+        CaplabError: more than `settings.max_skipped_steps` steps were not finite.
+    """
+    # ---- set-up -------------------------------------------------------------------------------
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    device = resolve_device(settings.device)
+    dtype = resolve_precision(settings.precision, device)
+
+    apart = held_out(samples.keys, settings.validation_samples)
+    training = samples.take(np.flatnonzero(~apart))
+    images = torch.from_numpy(training.images).to(device)
+    bank = CaptionBank(
+        training.keys,
+        training.captions,
+        settings.captions,
+        tokenizer,
+        config.text_tokens,
+        settings.caption_dropout,
+        settings.seed,
+    )
+    order = DataOrder(len(training), settings.batch_size, settings.seed)
+    validation = Validation(samples.take(np.flatnonzero(apart)), tokenizer, config, settings)
+
+    # ---- state --------------------------------------------------------------------------------
+    model = build_model(config, len(tokenizer), settings.seed).to(device)
+    optimizer = Optimizer(model, settings)  # before the cast: its master weights are float32
+    model.to(dtype)
+    use_fast_attention(model, device)
+    averaged = Trained(copy.deepcopy(model).requires_grad_(False), tokenizer, settings)
+    state = load_checkpoint(out, optimizer) or Progress()
+
+    # ---- loop ---------------------------------------------------------------------------------
+    clock, cpu_clock = time.perf_counter(), time.process_time()
+    window_clock = clock
+    with progress(settings.steps, "training", "step", initial=state.step) as bar:
+        while state.step < settings.steps:
+            step = state.step
+            rows, epoch = order.batch(step)
+            caption = bank.draw(rows, epoch)
+            tokens = torch.from_numpy(caption.tokens).to(device)
+            mask = torch.from_numpy(caption.mask).to(device, dtype)
+            x0 = from_uint8(images[torch.from_numpy(rows).to(device)])
+            noise, t = (
+                tensor.to(device) for tensor in step_noise(settings, step, config.resolution)
+            )
+
+            x_t = noised(x0, noise, t)
+            output = model(x_t.to(dtype), t, tokens, mask)
+            loss = loss_per_picture(
+                output, x0, noise, t, settings.prediction, settings.loss_weighting
+            ).mean()
+            model.zero_grad(set_to_none=True)
+            loss.backward()
+            scale = learning_rate_scale(step, settings)
+            norm = optimizer.step(step, scale)
+
+            state.step += 1
+            if math.isfinite(norm):
+                state.window_loss += float(loss.detach())
+                state.window_steps += 1
+            else:
+                state.skipped += 1
+                if state.skipped > settings.max_skipped_steps:
+                    raise CaplabError(
+                        f"{state.skipped} training steps were not finite, the last at step {step}; "
+                        f"lower the learning rates or use precision fp32."
+                    )
+
+            done = state.step
+            last = done == settings.steps
+            bar.update()
+            if done % settings.log_every == 0 or last:
+                now, cpu_now = time.perf_counter(), time.process_time()
+                state.seconds += now - clock
+                state.cpu_seconds += cpu_now - cpu_clock
+                clock, cpu_clock = now, cpu_now
+                since = done - (state.metrics[-1]["step"] if state.metrics else 0)
+                mean_loss = (
+                    state.window_loss / state.window_steps if state.window_steps else math.nan
+                )
+                rate = since * settings.batch_size / (now - window_clock)
+                state.metrics.append(
+                    {
+                        "step": done,
+                        "loss": mean_loss,
+                        "gradient_norm": norm,
+                        "learning_rate_scale": scale,
+                        "skipped_steps": state.skipped,
+                        "images_per_second": rate,
+                        "cpu_seconds": state.cpu_seconds,
+                        "seconds": state.seconds,
+                    }
+                )
+                bar.set_postfix_str(f"loss {mean_loss:.4f}, {rate:.0f} images/s")
+                state.window_loss, state.window_steps, window_clock = 0.0, 0, now
+
+            validate = _due(done, settings.validate_every, last) and settings.validation_samples
+            grid = _due(done, settings.grid_every, last) and settings.grid_size
+            checkpoint = _due(done, settings.checkpoint_every, last) or done == stop_after
+            if validate or grid or checkpoint:
+                paused, cpu_paused = time.perf_counter(), time.process_time()
+                if validate or grid:
+                    load_average(averaged, optimizer)
+                if validate:
+                    state.validation += validation.rows(averaged, done)
+                if grid:
+                    pictures = validation.grid(averaged)
+                    write_grid(out / "grids" / f"step-{done:06d}.png", pictures)
+                if checkpoint:
+                    save_checkpoint(out, optimizer, state)
+                # Looking at the model is not training it: the clocks stand still meanwhile.
+                away = time.perf_counter() - paused
+                clock, window_clock = clock + away, window_clock + away
+                cpu_clock += time.process_time() - cpu_paused
+            if done == stop_after:
+                break
+
+    load_average(averaged, optimizer)
+    return LoopResult(averaged, state, bank, order)
+
+
+def step_noise(settings: TrainSettings, step: int, resolution: int) -> tuple[Tensor, Tensor]:
+    """Noise (B, 3, R, R) and timesteps (B,) of a step, on the CPU, from (seed, step) alone."""
+    batch = settings.batch_size
+    seed = np.random.SeedSequence([settings.seed, _NOISE_STREAM, step]).generate_state(1, np.uint64)
+    generator = torch.Generator().manual_seed(int(seed[0]) >> 1)
+    noise = torch.randn((batch, 3, resolution, resolution), generator=generator)
+    t = logit_normal_timesteps(
+        torch.randn(batch, generator=generator),
+        torch.rand((2, batch), generator=generator),
+        settings.timestep_mean,
+        settings.timestep_std,
+        settings.timestep_uniform_share,
+    )
+    return noise, t
+
+
+@torch.no_grad()
+def load_average(averaged: Trained, optimizer: Optimizer) -> None:
+    """Copy the averaged weights into the model that is looked at and sampled."""
+    for name, parameter in averaged.model.named_parameters():
+        parameter.copy_(optimizer.ema[name])
+
+
+def save_checkpoint(out: Path, optimizer: Optimizer, state: Progress) -> None:
+    """Write the state as one safetensors file, atomically, and the tables beside it."""
+    from safetensors.torch import save_file
+
+    write_tables(out, state)
+    tensors = {name: tensor.contiguous() for name, tensor in optimizer.state_dict().items()}
+    with atomic_path(out / "checkpoints" / f"{state.step:08d}.safetensors") as temporary:
+        save_file(tensors, temporary, metadata={"progress": json.dumps(asdict(state))})
+    for old in checkpoints(out)[:-KEPT_CHECKPOINTS]:
+        old.unlink()
+
+
+def load_checkpoint(out: Path, optimizer: Optimizer) -> Progress | None:
+    """Restore the newest checkpoint of `out` into `optimizer`, or None where there is none."""
+    from safetensors import safe_open
+
+    found = checkpoints(out)
+    if not found:
+        return None
+    device = str(next(iter(optimizer.master.values())).device)
+    with safe_open(str(found[-1]), framework="pt", device=device) as opened:
+        state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        scalars = json.loads(opened.metadata()["progress"])
+    try:
+        optimizer.load_state_dict(state)
+    except (KeyError, RuntimeError) as error:
+        raise DatasetError(f"{found[-1]} is of another model ({error}); delete it.") from error
+    return Progress(**scalars)
+
+
+def checkpoints(out: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    return sorted((out / "checkpoints").glob("[0-9]*.safetensors"))
+
+
+def write_tables(out: Path, state: Progress) -> None:
+    """metrics.parquet and, where there is any, validation.parquet."""
+    from train.validation import VALIDATION
+
+    tables = [("metrics", METRICS, state.metrics), ("validation", VALIDATION, state.validation)]
+    for name, schema, rows in tables:
+        with atomic_path(out / f"{name}.parquet") as temporary:
+            pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
+
+
+def _due(done: int, every: int, last: bool) -> bool:
+    return last or (every > 0 and done % every == 0)

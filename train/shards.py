@@ -1,0 +1,205 @@
+"""Training samples: pictures and captions of a selection, and the order in which they are seen."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from curate.captions import accepted_captions
+from curate.dataset import Dataset
+from curate.errors import ConfigError, DatasetError
+from curate.shards import iter_shard
+from train.captions import hash_uniform, key_numbers
+
+_ORDER_STREAM, _HOLD_OUT_STREAM = 4, 5
+
+
+@dataclass(frozen=True)
+class TrainingSamples:
+    """N samples in memory, N * R * R * 3 bytes: 12 MB for 4,000 at 32 px, 1.2 GB for 100,000 at 64.
+
+    keys: of the samples; images: (N, R, R, 3) uint8, sRGB; captions: kind -> the texts of each
+    sample, none or more (there may be more kinds than a run uses; all enter the vocabulary, so
+    that every arm has the same one).
+    """
+
+    keys: list[str]
+    images: NDArray[np.uint8]
+    captions: Mapping[str, Sequence[Sequence[str]]]
+
+    def __post_init__(self) -> None:
+        n = len(self.keys)
+        if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[3] != 3:
+            raise ConfigError(
+                f"Training images must be uint8 (N, R, R, 3), not {self.images.dtype} "
+                f"{self.images.shape}."
+            )
+        if self.images.shape[1] != self.images.shape[2]:
+            raise ConfigError(f"Training images must be square, not {self.images.shape[1:3]}.")
+        if len(set(self.keys)) != n:
+            raise ConfigError("Training samples must have distinct keys.")
+        for kind, texts in self.captions.items():
+            if len(texts) != n or len(self.images) != n:
+                raise ConfigError(f"{n} keys, {len(self.images)} images, {len(texts)} {kind} rows.")
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def take(self, rows: NDArray[np.int64]) -> TrainingSamples:
+        """The samples at `rows`."""
+        captions = {
+            kind: [texts[row] for row in rows.tolist()] for kind, texts in self.captions.items()
+        }
+        return TrainingSamples([self.keys[row] for row in rows], self.images[rows], captions)
+
+    def hashes(self) -> dict[str, str]:
+        """sha256 (16 hex digits) of keys, of images and of each kind of captions, in order."""
+        parts = {
+            "keys": "\0".join(self.keys).encode(),
+            "images": np.ascontiguousarray(self.images).tobytes(),
+        }
+        for kind, texts in sorted(self.captions.items()):
+            parts[f"captions/{kind}"] = repr([list(own) for own in texts]).encode()
+        return {name: hashlib.sha256(part).hexdigest()[:16] for name, part in parts.items()}
+
+
+def load_training_samples(
+    dataset: Dataset,
+    selection: str,
+    kinds: Sequence[str],
+    resolution: int,
+    caption_sources: Mapping[str, str] | None = None,
+) -> TrainingSamples:
+    """Read a selection, sorted by key, with its pictures cropped and scaled to `resolution`.
+
+    Shards are read one after the other and pictures decoded once; what stays in memory is the
+    arrays of `TrainingSamples`.
+
+    Args:
+        kinds: kinds of captions to read; those beyond a run's blend only feed the vocabulary.
+        caption_sources: kind -> who wrote it, where several captioners wrote that kind.
+
+    Raises:
+        ConfigError: no such captions, or it is not clear whose to take.
+        DatasetError: no such selection, it is empty, or a shard or picture is missing.
+    """
+    keys = dataset.selection_keys(selection)
+    if not keys:
+        raise DatasetError(f"The selection {selection!r} is empty; there is nothing to train on.")
+    row_of = {key: row for row, key in enumerate(keys)}
+    captions: dict[str, list[list[str]]] = {kind: [[] for _ in keys] for kind in kinds}
+    table = accepted_captions(dataset, kinds, caption_sources)
+    columns = (table.column(name).to_pylist() for name in ("key", "kind", "text"))
+    for key, kind, text in zip(*columns, strict=True):
+        row = row_of.get(key)
+        if row is not None:
+            captions[kind][row].append(text)
+    images = np.empty((len(keys), resolution, resolution, 3), np.uint8)
+    missing = set(keys)
+    for shard in dataset.shards():
+        if missing and dataset.shard_path(shard).exists():
+            for key, content, _ in iter_shard(dataset, shard):
+                if key in missing:
+                    images[row_of[key]] = _square(content, resolution, key)
+                    missing.discard(key)
+    if missing:
+        raise DatasetError(
+            f"{len(missing)} selected samples are in no shard (such as {min(missing)}); "
+            f"curate the dataset again."
+        )
+    return TrainingSamples(keys, images, captions)
+
+
+def available_kinds(
+    dataset: Dataset, caption_sources: Mapping[str, str] | None = None
+) -> list[str]:
+    """Caption kinds of which it is clear whose to take: one writer, or one is named."""
+    writers: Counter[str] = Counter()
+    connection = dataset.connect()
+    for source in dataset.caption_sources():
+        files = str(dataset.table_directory("captions", source) / "*.parquet")
+        kinds = connection.execute(
+            "SELECT DISTINCT kind FROM read_parquet($files) WHERE status = 'ok'", {"files": files}
+        ).fetchall()
+        writers.update(kind for (kind,) in kinds)
+    return sorted(k for k, n in writers.items() if n == 1 or k in (caption_sources or {}))
+
+
+def with_captions(samples: TrainingSamples, kinds: Sequence[str]) -> TrainingSamples:
+    """The samples that have at least one caption of every kind in `kinds`."""
+    rows = [
+        row
+        for row in range(len(samples))
+        if all(samples.captions.get(kind) and samples.captions[kind][row] for kind in kinds)
+    ]
+    return samples.take(np.array(rows, np.int64))
+
+
+def held_out(keys: Sequence[str], count: int) -> NDArray[np.bool_]:
+    """Which samples (N,) are kept from training for validation: `count` of them, by key alone.
+
+    The same samples in every run, arm and seed, whatever else the selection holds.
+
+    Raises:
+        ConfigError: fewer than half of the samples would be left.
+    """
+    if 2 * count > len(keys):
+        raise ConfigError(
+            f"validation_samples is {count}, of only {len(keys)} samples; hold out at most half."
+        )
+    u = hash_uniform(key_numbers(keys), 0, 0, _HOLD_OUT_STREAM)
+    chosen = np.zeros(len(keys), bool)
+    chosen[np.argsort(u, kind="stable")[:count]] = True
+    return chosen
+
+
+class DataOrder:
+    """Which sample stands at which place of the stream; a fresh permutation every epoch.
+
+    A function of (seed, place) alone: resuming in the middle of an epoch needs no state.
+    """
+
+    def __init__(self, samples: int, batch_size: int, seed: int) -> None:
+        self.samples, self.batch_size, self.seed = samples, batch_size, seed
+        self._permutations: dict[int, NDArray[np.int64]] = {}
+
+    def batch(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows (B,) and epochs (B,) of the batch at `step` (from 0)."""
+        place = step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)
+        epoch = place // self.samples
+        rows = np.empty(self.batch_size, np.int64)
+        for number in np.unique(epoch).tolist():
+            here = epoch == number
+            rows[here] = self._permutation(number)[place[here] % self.samples]
+        return rows, epoch
+
+    def _permutation(self, epoch: int) -> NDArray[np.int64]:
+        if epoch not in self._permutations:
+            # A batch can touch several epochs of a tiny set; older ones are never needed again.
+            for old in [number for number in self._permutations if number < epoch - 1]:
+                del self._permutations[old]
+            rng = np.random.default_rng([self.seed, _ORDER_STREAM, epoch])
+            self._permutations[epoch] = rng.permutation(self.samples)
+        return self._permutations[epoch]
+
+
+def _square(content: bytes, resolution: int, key: str) -> NDArray[np.uint8]:
+    """The picture's centre square at `resolution`, filtered with antialiasing."""
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            rgb = picture.convert("RGB")
+    except OSError as error:
+        raise DatasetError(f"The picture of sample {key} does not decode ({error}).") from error
+    side = min(rgb.size)
+    left, top = (rgb.width - side) / 2, (rgb.height - side) / 2
+    box = (left, top, left + side, top + side)
+    if (rgb.width, rgb.height) != (resolution, resolution):
+        rgb = rgb.resize((resolution, resolution), Image.Resampling.BICUBIC, box=box)
+    return np.asarray(rgb, np.uint8)
