@@ -115,7 +115,7 @@ def demo(out: Path | str, settings: DemoSettings) -> DemoSummary:
         with costs.stage("train"):
             train(dataset_dir, out / "train", train_settings(settings))
         with costs.stage("ablate"):
-            result = ablate(dataset_dir, out / "ablation", ablate_settings(settings))
+            result = ablate(dataset_dir, out / "ablation", ablate_settings(settings, truth))
     with costs.stage("report"):
         write_report(
             out / "report.html",
@@ -164,13 +164,14 @@ def train_settings(settings: DemoSettings) -> TrainCommandSettings:
     )
 
 
-def ablate_settings(settings: DemoSettings) -> AblateSettings:
+def ablate_settings(settings: DemoSettings, truth: Path) -> AblateSettings:
     """The three arms of DALL-E 3's ablation, on the world."""
     return AblateSettings(
         selection=SELECTION,
         seeds=tuple(range(settings.seeds)),
         train={"model": settings.model, "steps": settings.steps},
         scenes=settings.scenes,
+        exclude_scenes=str(truth),
         workers=settings.workers,
     )
 

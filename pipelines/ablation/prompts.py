@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from curate.errors import ConfigError
 from pipelines.ablation.settings import AblateSettings
+
+if TYPE_CHECKING:
+    from pipelines.world.scene import Scene
 
 PROMPTS = pa.schema(
     [
@@ -21,31 +26,38 @@ PROMPTS = pa.schema(
 )
 
 
-def evaluation_prompts(settings: AblateSettings, seen_scenes: set[str] | None = None) -> pa.Table:
+def evaluation_prompts(settings: AblateSettings) -> pa.Table:
     """The prompts of an ablation, in the schema PROMPTS.
 
-    Args:
-        seen_scenes: JSON of scenes that must not be asked for, because they were trained on.
-
     Raises:
-        ConfigError: the prompt file is missing, unreadable, or has no column `prompt`.
+        ConfigError: a file is missing, unreadable, or lacks its column; or too few unseen scenes
+            are left.
     """
     if settings.prompts is not None:
         return _from_file(Path(settings.prompts))
-    return _from_world(settings, seen_scenes or set())
+    return _from_world(settings)
 
 
-def _from_world(settings: AblateSettings, seen: set[str]) -> pa.Table:
-    from pipelines.world.scene import WorldConfig, sample_scenes
+def _from_world(settings: AblateSettings) -> pa.Table:
+    from pipelines.world.scene import Scene, WorldConfig, sample_scenes
     from pipelines.world.writers import upsample, write_descriptive, write_short
 
     config = WorldConfig.small() if settings.world == "small" else WorldConfig.rich()
-    scenes = []
-    # Twice as many as asked, so that dropping the scenes that were seen leaves enough.
-    for scene in sample_scenes(config, 2 * settings.scenes, settings.prompt_seed):
-        if scene.to_json() not in seen:
-            scenes.append(scene)
-    scenes = scenes[: settings.scenes]
+    seen = set()
+    if settings.exclude_scenes is not None:
+        rows = _read_rows(Path(settings.exclude_scenes))
+        if not rows or "scene" not in rows[0]:
+            raise ConfigError(f"{settings.exclude_scenes} needs a column named 'scene'.")
+        seen = {_without_offsets(Scene.from_json(str(row["scene"]))) for row in rows}
+    # More than asked for, so that enough are left when those that were seen are dropped.
+    drawn = sample_scenes(config, 4 * settings.scenes, settings.prompt_seed)
+    unseen = [scene for scene in drawn if _without_offsets(scene) not in seen]
+    scenes = unseen[: settings.scenes]
+    if len(scenes) < settings.scenes:
+        raise ConfigError(
+            f"Only {len(scenes)} of {settings.scenes} scenes were never trained on; "
+            f"ask for fewer scenes."
+        )
     short = write_short(scenes, settings.prompt_seed)
     forms = {
         "descriptive": write_descriptive(scenes, settings.prompt_seed),
@@ -60,9 +72,12 @@ def _from_world(settings: AblateSettings, seen: set[str]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=PROMPTS)
 
 
+def _without_offsets(scene: Scene) -> Scene:
+    """A scene shifted by a pixel is the same scene to a caption, so it counts as seen."""
+    return replace(scene, objects=tuple(replace(o, dx=0, dy=0) for o in scene.objects))
+
+
 def _from_file(path: Path) -> pa.Table:
-    if not path.exists():
-        raise ConfigError(f"The prompt file {path} does not exist.")
     rows = _read_rows(path)
     if not rows or "prompt" not in rows[0]:
         raise ConfigError(f"The prompt file {path} needs a column named 'prompt' and one row.")
@@ -78,6 +93,8 @@ def _from_file(path: Path) -> pa.Table:
 
 
 def _read_rows(path: Path) -> list[dict[str, object]]:
+    if not path.exists():
+        raise ConfigError(f"The prompt file {path} does not exist.")
     try:
         if path.suffix == ".parquet":
             import pyarrow.parquet as pq

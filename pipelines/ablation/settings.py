@@ -50,6 +50,9 @@ class AblateSettings(Settings):
     scenes: int = Field(
         192, gt=0, description="Held-out scenes that the world judge asks for, in each prompt form"
     )
+    exclude_scenes: str | None = Field(
+        None, description="Parquet with a column scene: scenes that were trained on, not to ask for"
+    )
     prompt_seed: int = Field(20_000, ge=0, description="Of the held-out scenes and their prompts")
     generation_seed: int = Field(0, ge=0, description="Of the noise; shared by all arms and seeds")
     primary_metric: str = Field(
