@@ -10,6 +10,7 @@ import copy
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,11 +87,13 @@ def train_loop(
     tokenizer: PreTrainedTokenizerFast,
     out: Path,
     stop_after: int | None = None,
+    on_step: Callable[[int, int], None] | None = None,
 ) -> LoopResult:
     """Train for `settings.steps` steps, or from the newest checkpoint in `out` to there.
 
     Args:
         stop_after: leave after this step with a checkpoint, as if interrupted.
+        on_step: called with (steps done, steps in all) after every step, in place of a bar.
 
     Raises:
         CaplabError: more than `settings.max_skipped_steps` steps were not finite.
@@ -127,7 +130,8 @@ def train_loop(
     # ---- loop ---------------------------------------------------------------------------------
     clock, cpu_clock = time.perf_counter(), time.process_time()
     window_clock = clock
-    with progress(settings.steps, "training", "step", initial=state.step) as bar:
+    quiet = on_step is not None
+    with progress(settings.steps, "training", "step", state.step, disable=quiet) as bar:
         while state.step < settings.steps:
             step = state.step
             rows, epoch = order.batch(step)
@@ -164,6 +168,8 @@ def train_loop(
             done = state.step
             last = done == settings.steps
             bar.update()
+            if on_step is not None:
+                on_step(done, settings.steps)
             if done % settings.log_every == 0 or last:
                 now, cpu_now = time.perf_counter(), time.process_time()
                 state.seconds += now - clock

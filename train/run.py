@@ -14,7 +14,7 @@ OUT/
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,8 @@ def train(
     out: Path | str,
     selection: str | None = None,
     caption_sources: Mapping[str, str] | None = None,
+    keys: Sequence[str] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
 ) -> RunSummary:
     """Train one model, or continue, or return the summary of the finished run.
 
@@ -80,6 +82,8 @@ def train(
         data: samples in memory, or a dataset of which `selection` is read.
         out: the run's directory; it belongs to these settings and this data.
         caption_sources: kind -> who wrote it, where several captioners wrote that kind.
+        keys: train on these samples of the selection alone; None takes all of them.
+        on_step: called with (steps done, steps in all) after every step, in place of a bar.
 
     Raises:
         ConfigError: settings that do not fit the data.
@@ -91,6 +95,9 @@ def train(
     out = Path(out)
     config = model_config(settings)
     samples = _samples(data, settings, config.resolution, selection, caption_sources)
+    if keys is not None:
+        wanted = set(keys)
+        samples = samples.take(np.flatnonzero([key in wanted for key in samples.keys]))
     if samples.images.shape[1] != config.resolution:
         raise ConfigError(
             f"The pictures have {samples.images.shape[1]} pixels a side and the model "
@@ -118,7 +125,7 @@ def train(
     texts = (text for _, own in sorted(samples.captions.items()) for row in own for text in row)
     tokenizer = build_tokenizer(config, texts)
     tokenizer.save_pretrained(out / "tokenizer")
-    result = train_loop(samples, settings, config, tokenizer, out)
+    result = train_loop(samples, settings, config, tokenizer, out, on_step=on_step)
     return _finish(result, out, whole - len(samples))
 
 
