@@ -13,12 +13,14 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import click
 import yaml
+from click.core import ParameterSource
 from pydantic.fields import FieldInfo
 
 from curate.errors import ConfigError
 from curate.settings import S, Settings, load_settings
 
 Command = Callable[..., Any]
+NONE = "none"
 
 
 def settings_options(
@@ -32,12 +34,13 @@ def settings_options(
 
     def decorate(command: Command) -> Command:
         def gather(**arguments: Any) -> Any:
-            given = {
-                name: arguments.pop(name)
-                for name in cls.model_fields
-                if name not in hidden and name in arguments
-            }
-            given = {name: value for name, value in given.items() if value is not None}
+            context = click.get_current_context()
+            given = {}
+            for name, info in cls.model_fields.items():
+                if name in arguments:
+                    value = arguments.pop(name)
+                    if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                        given[name] = None if _is_none(value, info) else value
             return command(given=given, **arguments)
 
         gather.__doc__ = command.__doc__
@@ -75,14 +78,19 @@ def _option(name: str, info: FieldInfo) -> Callable[[Command], Command]:
     return click.option(flag, name, default=None, type=_parameter_type(base), help=help_text)
 
 
+def _is_none(value: Any, info: FieldInfo) -> bool:
+    """`--option none` clears a setting that may be empty."""
+    return value == NONE and type(None) in get_args(info.annotation)
+
+
 def _parameter_type(base: Any) -> click.ParamType:
     origin, parts = get_origin(base), get_args(base)
     if origin is Literal:
         return click.Choice([str(choice) for choice in parts])
     if base is int:
-        return click.INT
+        return _Number(click.INT)
     if base is float:
-        return click.FLOAT
+        return _Number(click.FLOAT)
     nested = any(get_origin(part) is not None for part in parts)
     if origin is not None and nested:
         return _Yaml()
@@ -95,6 +103,17 @@ def _parameter_type(base: Any) -> click.ParamType:
 
 class _Text(click.ParamType):
     name = "text"
+
+
+class _Number(click.ParamType):
+    """A number, or `none` for a setting that may be empty."""
+
+    def __init__(self, kind: click.ParamType) -> None:
+        self._kind = kind
+        self.name = kind.name
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        return value if value == NONE else self._kind.convert(value, param, ctx)
 
 
 class _CommaList(click.ParamType):

@@ -70,6 +70,13 @@ def test_options_win_over_the_yaml_file(run, tmp_path):
     assert (settings.size, settings.keep) == (64, False)
 
 
+def test_none_clears_a_setting_that_may_be_empty(run, tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("rate: 3.0\n")
+    assert run("--config", str(path)).rate == 3.0
+    assert run("--config", str(path), "--rate", "none").rate is None
+
+
 def test_help_shows_what_a_setting_means_and_its_default(run):
     text = CliRunner().invoke(run.command, ["--help"]).output
     assert "--size" in text
