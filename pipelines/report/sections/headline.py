@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from curate.files import read_json
 from pipelines.report import metrics, text
 from pipelines.report.inputs import Inputs
 from pipelines.report.page import Page, Section
@@ -54,11 +55,16 @@ def compute(inputs: Inputs) -> Headline:
         tiles = [*arm_tiles, *counts]
         if not sentences:
             sentences = [sentence]
+    elif inputs.train_runs and not sentences:
+        sentences, tiles = _single_run(inputs)
     records = []
     if inputs.dataset is not None:
         records.append(_record("Dataset", inputs.dataset.record()))
     if record:
         records.append(_record("Ablation", record))
+    elif inputs.train_runs:
+        run = read_json(inputs.train_runs[0].directory / "run.json")
+        records.append(_record("Training run", run))
     exploratory = inputs.ablation is not None and len(record.get("seeds", [])) == 1
     return Headline(sentences, exploratory, tiles, about, records)
 
@@ -87,6 +93,21 @@ def _arm_tiles(inputs: Inputs) -> tuple[list[Tile], str]:
     known = metrics.metric(str(metric))
     meaning = f" ({known.meaning})" if known.meaning else ""
     return tiles, f"{known.label}{meaning}; {text.words(form)} prompts; 95% interval"
+
+
+def _single_run(inputs: Inputs) -> tuple[list[str], list[Tile]]:
+    path = inputs.train_runs[0].directory / "summary.json"
+    if not path.exists():
+        return ["The run is not finished."], []
+    summary = read_json(path)
+    steps, samples = text.integer(summary["steps"]), text.integer(summary["samples"])
+    tiles = [
+        Tile(steps, "steps"),
+        Tile(samples, "pictures"),
+        Tile(text.number(summary["loss"]), "last training loss"),
+        Tile(text.number(summary["images_per_second"]), "images a second", summary["device"]),
+    ]
+    return [f"Trained {steps} steps on {samples} pictures."], tiles
 
 
 def _dataset_counts(inputs: Inputs) -> tuple[list[Tile], str]:

@@ -338,15 +338,30 @@ def _train_run(directory: Path, arm: str, number: int, rng) -> None:
         {
             "step": int(step),
             "loss": float(value),
-            "lr": float(0.02 * min(step / 20, 1) * min((700 - step) / 280, 1)),
+            "gradient_norm": 0.3,
+            "learning_rate_scale": float(min(step / 20, 1) * min((700 - step) / 280, 1)),
             "images_per_second": float(rng.normal(430, 12)),
-            "validation_loss": float(value * 1.1) if step % 100 == 0 else None,
         }
         for step, value in zip(steps, loss, strict=True)
     ]
     directory.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows), directory / "metrics.parquet")
-    write_json(directory / "run.json", {"kind": "train", "settings": {"seed": number}})
+    kinds = {"alt": 1.9, "short": 1.5, "descriptive": 1.0, "empty": 2.0}
+    validation = [
+        {"step": 700, "caption_kind": kind, "timestep": t, "loss": float(floor * factor * (1 + t))}
+        for kind, factor in kinds.items()
+        for t in (0.25, 0.75)
+    ]
+    pq.write_table(pa.Table.from_pylist(validation), directory / "validation.parquet")
+    grid = render(sample_scenes(WORLD, 16, number), WORLD, 64)
+    (directory / "grids").mkdir()
+    sheet = grid.reshape(4, 4, 64, 64, 3).swapaxes(1, 2).reshape(256, 256, 3)
+    (directory / "grids" / "step-000700.png").write_bytes(_png(sheet))
+    write_json(directory / "run.json", {"kind": "training run", "settings": {"seed": number}})
+    summary = {"steps": 700, "samples": 1234, "loss": float(loss[-1]), "seconds": 104.0}
+    summary |= {"images_per_second": 430.0, "truncated": {"alt": 0, "descriptive": 12}}
+    summary |= {"device": "cpu", "precision": "bfloat16"}
+    write_json(directory / "summary.json", summary)
 
 
 # ---- the demo's own tables --------------------------------------------------------------------

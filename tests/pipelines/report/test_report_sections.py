@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from report_example import make_demo
 
+from pipelines.report import write_report
 from pipelines.report.inputs import Inputs, find_inputs
 from pipelines.report.sections import (
     ablation,
@@ -131,7 +132,22 @@ def test_there_is_one_curve_an_arm_and_seed(inputs: Inputs) -> None:
     assert facts is not None
     runs = [(curve.run.arm, curve.run.seed) for curve in facts.curves["loss"]]
     assert sorted(runs) == [(arm, s) for arm in ("alt", "descriptive", "short") for s in (0, 1)]
+    assert sorted(facts.validation) == ["alt", "descriptive", "empty", "short"]
+    assert [len(losses) for losses in facts.validation["empty"].values()] == [2, 2, 2]
+    assert len(facts.finished) == 6
+    assert facts.grid is None
     assert [blend.declared for blend in facts.blends["descriptive"]] == [0.95, 0.05]
+
+
+def test_a_single_training_run_has_a_report_of_its_own(inputs: Inputs, tmp_path: Path) -> None:
+    run = inputs.train_runs[0].directory
+    alone = find_inputs(run_dir=run)
+    facts = training.compute(alone)
+    assert facts is not None
+    assert facts.grid is not None
+    assert headline.compute(alone).sentences == ["Trained 700 steps on 1,234 pictures."]
+    html = write_report(tmp_path / "run.html", run_dir=run).read_text(encoding="utf-8")
+    assert "sample grid after 700 steps" in html
 
 
 def test_grids_show_the_first_prompts_for_every_arm_and_seed(inputs: Inputs) -> None:
