@@ -37,6 +37,7 @@ class Record:
 class Headline:
     """The facts of this section."""
 
+    title: str
     sentences: list[str]
     exploratory: bool  # one training seed claims nothing
     tiles: list[Tile]
@@ -66,11 +67,12 @@ def compute(inputs: Inputs) -> Headline:
         run = read_json(inputs.train_runs[0].directory / "run.json")
         records.append(_record("Training run", run))
     exploratory = inputs.ablation is not None and len(record.get("seeds", [])) == 1
-    return Headline(sentences, exploratory, tiles, about, records)
+    title = "The answer" if inputs.ablation is not None else "At a glance"
+    return Headline(title, sentences, exploratory, tiles, about, records)
 
 
 def draw(facts: Headline, page: Page) -> Section:
-    return page.section("headline", "The answer", facts=facts)
+    return page.section("headline", facts.title, facts=facts)
 
 
 def _arm_tiles(inputs: Inputs) -> tuple[list[Tile], str]:
