@@ -1,0 +1,217 @@
+"""Trains the world's contrastive model and its two heads.
+
+Beside the usual contrast within a batch (Radford et al. 2021), three things make so small a model a
+usable filter: for every picture a caption with one thing wrong as a negative (after NegCLIP,
+Yuksekgonul et al. 2023), texts that tell of no picture as negatives for all, and two auxiliary
+heads on the image embedding, because contrast alone has no reason to keep blur, noise or a sticker.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pipelines.world.examples import INPUT_SIDE, Pictures, corrupted
+from pipelines.world.facts import contradicts, facts
+from pipelines.world.optimize import Trainer, epochs, hidden_matrices
+from pipelines.world.scene import Scene, WorldConfig
+from pipelines.world.tokens import CLIP_CONTEXT, clip_tokenizer
+from pipelines.world.writers import AltText, write_alt, write_descriptive, write_short
+
+EMBED_DIM = 128
+
+_QUALITY = {"blur": "blurry", "noise": "noisy", "low_contrast": "faded", "": "sharp clean"}
+
+
+@dataclass(frozen=True)
+class ClipTraining:
+    """Length and weights of the contrastive training."""
+
+    steps: int = 600
+    batch: int = 128
+    muon_rate: float = 0.008
+    adam_rate: float = 1.5e-3
+    quality_weight: float = 0.5
+    weak_texts: int = 32
+
+
+def clip_config() -> dict[str, Any]:
+    """The open_clip model configuration, in the hub's layout; see `weights`."""
+    model = {
+        "embed_dim": EMBED_DIM,
+        "vision_cfg": {
+            "image_size": INPUT_SIDE,
+            "layers": 4,
+            "width": 160,
+            "head_width": 32,
+            "mlp_ratio": 3.0,
+            "patch_size": 16,
+        },
+        "text_cfg": {
+            "context_length": CLIP_CONTEXT,
+            "vocab_size": len(clip_tokenizer()),
+            "hf_tokenizer_name": "the folder of this file",
+            "tokenizer_kwargs": {"clean": "whitespace"},
+            "width": 128,
+            "heads": 4,
+            "layers": 2,
+            "mlp_ratio": 3.0,
+        },
+    }
+    preprocess = {
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+        "interpolation": "bicubic",
+        "resize_mode": "squash",
+    }
+    return {"model_cfg": model, "preprocess_cfg": preprocess}
+
+
+def train_clip(
+    scenes: Sequence[Scene],
+    pictures: Pictures,
+    config: WorldConfig,
+    seed: int,
+    training: ClipTraining | None = None,
+) -> nn.Module:
+    """An `open_clip.CLIP` in float32, trained on pictures (N, 64, 64, 3) of N scenes."""
+    import open_clip
+
+    plan = training or ClipTraining()
+    torch.manual_seed(seed)
+    settings = clip_config()["model_cfg"]
+    settings["text_cfg"].pop("tokenizer_kwargs")
+    model = open_clip.model.CLIP(**settings)
+    heads = nn.Linear(EMBED_DIM, 2)
+    both = nn.ModuleDict({"clip": model, "heads": heads})
+    trainer = Trainer(
+        both,
+        hidden_matrices(both, ("embedding", "heads", "projection", "visual.proj")),
+        plan.steps,
+        plan.muon_rate,
+        plan.adam_rate,
+    )
+    texts = _Texts(scenes, pictures, config, seed)
+    target = torch.stack(
+        [
+            torch.from_numpy((pictures.aesthetic - 4.75) / 2.25),
+            torch.from_numpy(pictures.unsafe.astype(np.float32)),
+        ],
+        1,
+    )
+    generator = torch.Generator().manual_seed(seed)
+    rng = np.random.default_rng([seed, 30])
+    model.train()
+    for step, rows in zip(
+        range(plan.steps), epochs(len(scenes), plan.batch, generator), strict=False
+    ):
+        tokens = texts.draw(rows.numpy(), rng, plan.weak_texts)
+        image = model.encode_image(pixels_to_input(pictures.pixels[rows]).to(trainer.dtype))
+        text = F.normalize(model.encode_text(tokens).float(), dim=-1)
+        image = F.normalize(image.float(), dim=-1)
+        scale = model.logit_scale.float().exp().clamp(max=100)
+        logits = scale * image @ text.T
+        label = torch.arange(len(rows))
+        contrast = F.cross_entropy(logits, label)
+        contrast = (contrast + F.cross_entropy(logits[:, : len(rows)].T, label)) / 2
+        score, mark = heads((image * EMBED_DIM**0.5).to(trainer.dtype)).float().T
+        quality = F.mse_loss(score, target[rows, 0])
+        quality = quality + F.binary_cross_entropy_with_logits(mark, target[rows, 1])
+        trainer.step(contrast + plan.quality_weight * quality)
+        if step % 100 == 0 or step == plan.steps - 1:
+            print(f"clip step {step}: contrast {contrast:.3f} quality {quality:.3f}", flush=True)
+    trainer.finish()
+    return model.eval()
+
+
+def pixels_to_input(pixels: NDArray[np.uint8]) -> Tensor:
+    """uint8 (N, 64, 64, 3) to float32 (N, 3, 64, 64) in -1..1, as the stored preprocess does."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def save_clip(model: nn.Module, directory: Path) -> None:
+    """Write configuration, fp16 weights and tokenizer in the layout that open_clip reads."""
+    directory.mkdir(parents=True, exist_ok=True)
+    state = {k: v.half().contiguous() for k, v in model.state_dict().items()}
+    save_file(state, directory / "open_clip_model.safetensors", {"format": "pt"})
+    config = json.dumps(clip_config(), indent=2)
+    (directory / "open_clip_config.json").write_text(config + "\n")
+    clip_tokenizer().save_pretrained(directory)
+
+
+class _Texts:
+    """All texts of the training scenes as tokens: right ones of three kinds, and wrong ones."""
+
+    def __init__(
+        self, scenes: Sequence[Scene], pictures: Pictures, config: WorldConfig, seed: int
+    ) -> None:
+        wrong = corrupted(scenes, config, seed)
+        quality = [
+            _quality_words(str(s), bool(u))
+            for s, u in zip(pictures.spoiler, pictures.unsafe, strict=True)
+        ]
+        said = np.random.default_rng([seed, 31]).random(len(scenes)) < 0.25
+        right_tokens, wrong_tokens, usable = [], [], []
+        for write in (_descriptive, _other_descriptive, _short, _alt):
+            right, false = write(scenes, seed), write(wrong, seed)
+            usable.append([contradicts(facts(t), s) for t, s in zip(false, scenes, strict=True)])
+            right = [
+                f"{words} {text}" if tell else text
+                for text, words, tell in zip(right, quality, said, strict=True)
+            ]
+            right_tokens.append(_tokens(right))
+            wrong_tokens.append(_tokens(false))
+        self.right, self.wrong = torch.stack(right_tokens), torch.stack(wrong_tokens)
+        self.usable = np.array(usable)
+        weak = write_alt(scenes[:2000], seed, {"boilerplate": 0.45, "filename": 0.45, "empty": 0.1})
+        self.weak = _tokens([alt.text for alt in weak])
+
+    def draw(self, rows: NDArray[np.int64], rng: np.random.Generator, weak: int) -> Tensor:
+        """Tokens of B right texts in order, then of wrong and weak ones: (2B + weak, context)."""
+        kind = rng.choice(4, len(rows), p=(0.3, 0.2, 0.15, 0.35))
+        wrong = self.wrong[kind, rows]
+        spare = self.weak[rng.integers(0, len(self.weak), len(rows) + weak)]
+        unusable = torch.from_numpy(~self.usable[kind, rows])
+        wrong[unusable] = spare[: len(rows)][unusable]
+        return torch.cat([self.right[kind, rows], wrong, spare[len(rows) :]])
+
+
+def _descriptive(scenes: Sequence[Scene], seed: int) -> list[str]:
+    return write_descriptive(scenes, seed)
+
+
+def _other_descriptive(scenes: Sequence[Scene], seed: int) -> list[str]:
+    return write_descriptive(scenes, seed + 1000)
+
+
+def _short(scenes: Sequence[Scene], seed: int) -> list[str]:
+    return write_short(scenes, seed)
+
+
+def _alt(scenes: Sequence[Scene], seed: int) -> list[str]:
+    alt: list[AltText] = write_alt(scenes, seed, {"good": 0.75, "partial": 0.25})
+    return [text.text for text in alt]
+
+
+def _quality_words(spoiler: str, unsafe: bool) -> str:
+    return _QUALITY[spoiler] + (" unsafe sticker" if unsafe else "")
+
+
+def _tokens(texts: list[str]) -> Tensor:
+    tokenizer = clip_tokenizer()
+    encoded = tokenizer(
+        texts,
+        padding="max_length",
+        truncation=True,
+        max_length=CLIP_CONTEXT,
+        return_tensors="pt",
+    )
+    return torch.as_tensor(encoded.input_ids)
