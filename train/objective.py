@@ -51,8 +51,8 @@ def loss_per_picture(
         return error
     if weighting == "velocity":
         # Below t = 0.05 the weight would exceed 400 and a single picture rule the step.
-        return error / t.clamp(min=0.05).square()
-    return error * t.square()
+        return error / t.float().clamp(min=0.05).square()
+    return error * t.float().square()
 
 
 def logit_normal_timesteps(

@@ -1,0 +1,129 @@
+"""A run's directory: finished work is kept, other settings are refused, the export reloads."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from curate.errors import ConfigError, DatasetError
+from curate.files import read_json
+from tests.train.tiny_run import squares, tiny
+from train.run import RunSummary, train
+from train.sample import generate, initial_noise, load_trained, to_uint8
+from train.shards import TrainingSamples
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunSummary]:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return out, train(squares(), tiny(steps=30, validate_every=15), out)
+
+
+def test_a_run_leaves_its_whole_record(finished) -> None:
+    out, summary = finished
+    record = read_json(out / "run.json")
+    assert record["identity"]["settings"]["steps"] == 30
+    assert set(record["identity"]["data"]) >= {"keys", "images", "captions/descriptive"}
+    assert "torch" in record["versions"]
+    assert summary.steps == 30
+    assert summary.samples == 36
+    assert sum(summary.blend.values()) == pytest.approx(1)
+    assert set(summary.validation) == {"alt", "descriptive", "short", "empty"}
+    validation = pq.read_table(out / "validation.parquet").to_pydict()
+    assert sorted(set(validation["step"])) == [15, 30]
+    assert sorted(set(validation["timestep"])) == [(i + 0.5) / 8 for i in range(8)]
+    with Image.open(out / "grids" / "step-000030.png") as grid:
+        assert grid.size == (204, 204)
+    assert not list(out.rglob("*.pt")) + list(out.rglob("*.pkl")) + list(out.rglob("*.bin"))
+
+
+def test_running_again_returns_the_finished_run(finished) -> None:
+    out, summary = finished
+    before = (out / "ema.safetensors").stat().st_mtime_ns
+    assert train(squares(), tiny(steps=30, validate_every=15), out) == summary
+    assert (out / "ema.safetensors").stat().st_mtime_ns == before
+
+
+def test_other_settings_or_data_are_refused_and_nothing_is_overwritten(finished) -> None:
+    out, _ = finished
+    before = (out / "run.json").read_bytes()
+    with pytest.raises(DatasetError, match="steps"):
+        train(squares(), tiny(steps=31, validate_every=15), out)
+    with pytest.raises(DatasetError, match="data"):
+        train(squares(39), tiny(steps=30, validate_every=15), out)
+    assert (out / "run.json").read_bytes() == before
+
+
+def test_a_directory_of_someone_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(DatasetError, match="not a training run"):
+        train(squares(), tiny(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_bad_input_is_refused_before_any_work(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(ConfigError, match="no haiku captions"):
+        train(squares(), tiny(captions={"haiku": 1.0}), out)
+    with pytest.raises(ConfigError, match="32 pixels a side and the model 16"):
+        train(squares(resolution=32), tiny(), out)
+    assert not out.exists()
+
+
+def test_samples_without_a_caption_are_refused_or_left_out(tmp_path: Path) -> None:
+    whole = squares()
+    captions = {**whole.captions, "descriptive": [[]] * 3 + whole.captions["descriptive"][3:]}
+    gaps = TrainingSamples(whole.keys, whole.images, captions)
+    with pytest.raises(ConfigError, match="have no descriptive caption"):
+        train(gaps, tiny(grid_size=0), tmp_path / "refused")
+    summary = train(gaps, tiny(grid_size=0, missing_captions="drop"), tmp_path / "dropped")
+    assert (summary.dropped_samples, summary.samples) == (3, 33)
+
+
+def test_a_picture_hangs_on_its_seed_and_place_not_on_the_batch(finished) -> None:
+    out, _ = finished
+    prompts = ["a plain red square", "everything is blue", "", "green"]
+    one = generate(out, prompts, seed=5, batch_size=1)
+    all_at_once = generate(out, prompts, seed=5, batch_size=4)
+    assert one.shape == (4, 16, 16, 3)
+    assert np.abs(one.astype(int) - all_at_once).max() <= 1
+    shifted = generate(out, prompts[1:], seed=6)
+    assert np.abs(shifted.astype(int) - all_at_once[1:]).max() <= 1
+
+
+@pytest.mark.parametrize("prediction", ["x0", "velocity"])
+def test_diffusers_loads_the_export_and_draws_the_same_picture(
+    tmp_path: Path, prediction: str
+) -> None:
+    from diffusers import DiffusionPipeline
+
+    settings = tiny(steps=10, prediction=prediction, loss_weighting=prediction)
+    train(squares(), settings, tmp_path / "run")
+    trained = load_trained(tmp_path / "run")
+    prompt = "A plain red square"
+    ours = generate(trained, [prompt], seed=3)
+    pipeline = DiffusionPipeline.from_pretrained(tmp_path / "run" / "pipeline", vae=None)
+    pipeline.set_progress_bar_config(disable=True)
+    drawn = pipeline(
+        prompt,
+        latents=initial_noise(3, 16)[None],
+        num_inference_steps=trained.settings.sampling_steps,
+        guidance_scale=trained.settings.guidance_scale,
+        output_type="latent",
+        height=8 * 16,
+        width=8 * 16,
+        use_resolution_binning=False,
+        clean_caption=False,
+        max_sequence_length=12,
+    ).images
+    assert torch.isfinite(drawn).all()
+    # The scheduler rounds timesteps to whole thousandths; nothing else differs.
+    assert np.abs(to_uint8(drawn).astype(int) - ours).max() <= 3
+
+
+def test_an_unfinished_run_cannot_be_sampled(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="no finished training run"):
+        load_trained(tmp_path)

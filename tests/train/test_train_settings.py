@@ -1,0 +1,96 @@
+"""Settings: presets below, overrides above, and one clear sentence for what is wrong."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from curate.errors import ConfigError
+from train.device import resolve_device, resolve_precision
+from train.model import build_model
+from train.settings import (
+    TrainSettings,
+    load_preset,
+    load_train_settings,
+    model_config,
+    preset_names,
+)
+
+
+def test_every_preset_makes_settings_and_a_model_config() -> None:
+    assert {"world-small", "photo-64", "tiny-test"} <= set(preset_names())
+    for name in preset_names():
+        config = model_config(TrainSettings(model=name))
+        assert config.resolution % config.patch_size == 0
+
+
+def test_given_values_go_over_the_presets(tmp_path: Path) -> None:
+    preset = load_preset("tiny-test")["train"]
+    assert load_train_settings(None, {"model": "tiny-test"}).steps == preset["steps"]
+    file = tmp_path / "run.yaml"
+    file.write_text("model: tiny-test\nsteps: 5\nseed: 7\n")
+    settings = load_train_settings(file, {"seed": 9})
+    assert (settings.steps, settings.seed, settings.batch_size) == (5, 9, preset["batch_size"])
+
+
+def test_a_yaml_file_of_ones_own_is_a_preset(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("model: {resolution: 16, width: 64, heads: 2}\ntrain: {steps: 3}\n")
+    settings = TrainSettings(model=str(file))
+    assert settings.steps == 3
+    assert model_config(settings).width == 64
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"stepz": 5}, "did you mean 'steps'"),
+        ({"model": "world-smal"}, "did you mean 'world-small'"),
+        ({"captions": {"alt": 0.5}}, "sum to 0.5 and must sum to 1"),
+        ({"steps": 0}, "steps = 0"),
+        ({"warmup_share": 0.8, "cooldown_share": 0.8}, "together exceed 1"),
+    ],
+)
+def test_a_bad_setting_gives_one_sentence(given: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        load_train_settings(None, given)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bad_model_config_gives_one_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("model: {resolution: 30}\n")
+    with pytest.raises(ConfigError, match="patch_size must divide resolution"):
+        model_config(TrainSettings(model=str(file)))
+    file.write_text("modle: {}\n")
+    with pytest.raises(ConfigError, match="must hold `model:` and `train:`"):
+        TrainSettings(model=str(file))
+
+
+def test_how_a_run_works_is_no_part_of_its_identity() -> None:
+    one, two = TrainSettings(model="tiny-test"), TrainSettings(model="tiny-test", threads=2)
+    assert one.identity() == two.identity()
+    assert one.identity() != TrainSettings(model="tiny-test", seed=1).identity()
+
+
+def test_precision_and_device_are_resolved() -> None:
+    cpu = resolve_device("cpu")
+    assert resolve_precision("bf16", cpu) == torch.bfloat16
+    assert resolve_precision("auto", cpu) in (torch.float32, torch.bfloat16)
+    with pytest.raises(ConfigError, match="no device 'gpu7'"):
+        resolve_device("gpu7")
+
+
+def test_the_network_starts_silent_and_ignores_padding() -> None:
+    config = model_config(TrainSettings(model="tiny-test"))
+    model = build_model(config, 10, seed=0).eval()
+    x, t = torch.randn(2, 3, 16, 16), torch.tensor([0.3, 0.9])
+    tokens = torch.tensor([[3, 4, 1, 0], [5, 1, 0, 0]])
+    mask = (tokens != 0).float()
+    assert model(x, t, tokens, mask).abs().max() == 0
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    longer = torch.nn.functional.pad(tokens, (0, 5))
+    short, long = model(x, t, tokens, mask), model(x, t, longer, (longer != 0).float())
+    torch.testing.assert_close(short, long, rtol=1e-4, atol=1e-5)
