@@ -74,7 +74,7 @@ def write_report(
             sections.append(module.draw(facts, page))
     title, subtitle = _titles(inputs)
     target = Path(target)
-    write_text(target, page.document(title, subtitle, sections))
+    write_text(target, page.document(title, subtitle, sections, sorted(inputs.unreadable)))
     return target
 
 

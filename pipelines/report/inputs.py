@@ -40,6 +40,8 @@ class Inputs:
     train_runs: list[TrainRun] = field(default_factory=list)
     demo: Path | None = None
     seed: int = 0
+    unreadable: set[str] = field(default_factory=set)
+    """Keys of sampled pictures that are stored and cannot be decoded; the page names them."""
 
     # ---- tables -------------------------------------------------------------------------------
 
@@ -182,7 +184,7 @@ class Inputs:
     def pictures(
         self, shard_of: dict[str, str], alt: dict[str, str], side: int
     ) -> dict[str, Picture]:
-        """Thumbnails of stored samples.
+        """Thumbnails of stored samples; one that cannot be read is noted in `unreadable`.
 
         Args:
             shard_of: key -> shard.
@@ -192,7 +194,14 @@ class Inputs:
             return {}
         paths = {key: self.dataset.shard_path(shard) for key, shard in shard_of.items()}
         encoded = read_pictures(paths)
-        return {key: thumbnail(encoded[key], alt[key], side) for key in shard_of if key in encoded}
+        found = {}
+        for key in shard_of:
+            try:
+                if key in encoded:
+                    found[key] = thumbnail(encoded[key], alt[key], side)
+            except DatasetError:
+                self.unreadable.add(key)
+        return found
 
 
 def find_inputs(

@@ -57,11 +57,20 @@ class Page:
         template = self._environment.get_template(f"{name}.html.jinja")
         return Section(name, title, Markup(template.render(**values)))
 
-    def document(self, title: str, subtitle: str, sections: Sequence[Section]) -> str:
+    def document(
+        self,
+        title: str,
+        subtitle: str,
+        sections: Sequence[Section],
+        unreadable: Sequence[str] = (),
+    ) -> str:
         """The whole HTML file.
 
         The Content-Security-Policy forbids everything but inlined pictures and this one style
         sheet, named by its hash: no script, no request, no inline style attribute.
+
+        Args:
+            unreadable: keys of sampled pictures that could not be decoded.
         """
         style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
         digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
@@ -73,6 +82,7 @@ class Page:
             title=title,
             subtitle=subtitle,
             sections=sections,
+            unreadable=unreadable,
             policy=policy,
             style=Markup(style),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -193,6 +194,16 @@ def test_a_dataset_whose_rows_all_failed_gives_a_report(tmp_path: Path) -> None:
     html = write_report(tmp_path / "report.html", dataset.directory).read_text()
     assert "gone.example" in html
     assert "the host name could not be resolved" in html
+
+
+def test_a_stored_picture_that_cannot_be_read_is_named(tmp_path: Path, demo: Path) -> None:
+    dataset = Dataset(shutil.copytree(demo / "dataset", tmp_path / "dataset"))
+    for shard in dataset.shards():
+        content = dataset.shard_path(shard).read_bytes()
+        dataset.shard_path(shard).write_bytes(content.replace(b"\xff\xd8\xff", b"\0\0\0"))
+    html = write_report(tmp_path / "report.html", dataset.directory).read_text(encoding="utf-8")
+    assert "cannot be decoded" in html
+    assert "<img" not in html
 
 
 def test_the_same_inputs_give_the_same_bytes(tmp_path: Path, demo: Path, report: Path) -> None:
