@@ -1,0 +1,248 @@
+"""Duplicates of a whole dataset, at three levels, with every pair on record.
+
+exact      equal bytes as downloaded, or equal decoded pixels.
+near       edited copies: re-encoded, resized, lightly cropped, mirrored, relit, labelled.
+           Candidates come from perceptual hashes of several views and the nearest thumbnails.
+embedding  heavier crops and edits: candidates come from the nearest CLIP embeddings.
+
+Hashes, thumbnails and embeddings only propose; curate.registration decides every near and embedding
+pair on the pixels, so that two pictures of one layout (or one subject) are not called copies.
+
+Levels are cumulative. "near" groups by exact and near pairs, "embedding" by all: each level is a
+complete answer to "what to drop if I deduplicate this far", in which every dropped sample is near
+one that is KEPT at that level (see curate.keep). Exact copies share one fate.
+
+Cost grows linearly with the samples up to about a million (curate.neighbours has the terms), plus
+1.9 CPU ms a candidate pair that passes a coarse check. Memory: 3.3 KB a sample for thumbnails and
+hashes, and the embeddings in float32. Flat pictures (one colour, nearly) have no structure to
+compare and are only matched exactly.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import Field
+
+from curate.arrow_columns import bytes_to_numpy, to_numpy
+from curate.copies import (
+    FLAT,
+    Found,
+    Samples,
+    Verifier,
+    embedding_pairs,
+    exact_pairs,
+    near_pairs,
+    with_exact,
+)
+from curate.dataset import DUPLICATE_PAIRS, DUPLICATES, Dataset
+from curate.errors import ConfigError, DatasetError
+from curate.fingerprints import THUMBNAIL, VIEWS
+from curate.keep import keep_best
+from curate.neighbours import MAX_RADIUS
+from curate.settings import Settings
+
+
+class DuplicateSettings(Settings):
+    """What counts as a copy, and which copy to keep."""
+
+    near_bits: int = Field(
+        8,
+        ge=0,
+        le=MAX_RADIUS,
+        description="Bits of 64 by which perceptual hashes of a candidate may differ.",
+    )
+    copy_difference: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="Largest share of a picture's variance that a copy may leave unexplained.",
+    )
+    copy_worst: float = Field(
+        0.2, gt=0, description="The same at the place in the picture where it is largest."
+    )
+    copy_detail: float = Field(
+        0.85, ge=-1, le=1, description="Least correlation of a copy's fine structure."
+    )
+    embedding_similarity: float | None = Field(
+        0.9,
+        description="Least cosine of CLIP image embeddings of a candidate; none skips this level.",
+    )
+    neighbours: int = Field(
+        4, ge=1, description="Nearest thumbnails and embeddings to look at for each sample."
+    )
+    quality: list[str] = Field(
+        ["width * height", "clip_similarity"],
+        description="SQL expressions over a sample's columns, each larger for the better copy; "
+        "later ones break ties, and the key does last.",
+    )
+    duplicate_threads: int = Field(
+        1, ge=1, description="Threads of the searches.", json_schema_extra={"identity": False}
+    )
+
+
+def find_duplicates(dataset: Dataset, settings: DuplicateSettings) -> dict[str, int]:
+    """Find all duplicates and write the tables duplicate_pairs and duplicates.
+
+    Deterministic: the same tables give the same bytes. Small differences of the processor's
+    arithmetic can move a pair only at the very edge of a threshold.
+
+    Returns:
+        samples, and for each level its pairs and how many samples it drops, such as
+        {"samples": 1000, "exact_pairs": 30, "exact_dropped": 30, "near_pairs": 50, ...}.
+
+    Raises:
+        ConfigError: a quality expression that does not work.
+        DatasetError: fingerprints are missing; score first.
+    """
+    samples = _load(dataset, settings)
+    exact, representative = exact_pairs(samples)
+    chosen = np.flatnonzero((representative == np.arange(len(samples))) & samples.structured)
+    verifier = Verifier(samples, settings)
+    found = {"exact": exact}
+    near = near_pairs(samples, chosen, verifier, settings)
+    found["near"] = with_exact(near, exact, samples)
+    levels = {"exact": [exact], "near": [exact, near]}
+    if settings.embedding_similarity is not None:
+        embedding = embedding_pairs(
+            *_embeddings(dataset, samples), samples, chosen, near, verifier, settings
+        )
+        found["embedding"] = with_exact(embedding, exact, samples)
+        levels["embedding"] = [exact, near, embedding]
+    counts = {"samples": len(samples)}
+    pair_tables, group_tables = [], []
+    for method, evidence in levels.items():
+        pair_tables.append(_pair_rows(method, found[method], samples))
+        groups, dropped = _group_rows(method, evidence, representative, samples)
+        group_tables.append(groups)
+        counts[f"{method}_pairs"] = len(found[method].pairs)
+        counts[f"{method}_dropped"] = dropped
+    dataset.write_table("duplicate_pairs", pa.concat_tables(pair_tables))
+    dataset.write_table("duplicates", pa.concat_tables(group_tables))
+    return counts
+
+
+# ---- tables -----------------------------------------------------------------------------------
+
+
+def _pair_rows(method: str, found: Found, samples: Samples) -> pa.Table:
+    a, b = samples.keys[found.pairs[:, 0]], samples.keys[found.pairs[:, 1]]
+    swap = a > b
+    first, second = np.where(swap, b, a), np.where(swap, a, b)
+    order = np.lexsort((second.astype(str), first.astype(str)))
+    columns = [
+        pa.array([method] * len(first), pa.string()),
+        pa.array(first[order], pa.string()),
+        pa.array(second[order], pa.string()),
+        pa.array(found.distance[order]),
+    ]
+    return pa.table(columns, schema=DUPLICATE_PAIRS)
+
+
+def _group_rows(
+    method: str, evidence: list[Found], representative: NDArray[np.int64], samples: Samples
+) -> tuple[pa.Table, int]:
+    """Rows of one level for every sample in a group, and how many samples it drops."""
+    total = len(samples)
+    pairs = np.concatenate([found.pairs for found in evidence])
+    distance = np.concatenate([found.distance for found in evidence])
+    # Exact copies share the fate of their best, so only bests are weighed against each other.
+    bests = representative[pairs]
+    keeper = keep_best(bests[bests[:, 0] != bests[:, 1]], np.arange(total))
+    keeper = keeper[representative]
+    dropped = np.flatnonzero(keeper != np.arange(total))
+    kept = np.unique(keeper[dropped])
+    rows = np.concatenate([kept, dropped])
+    # The first mention of a pair is by the strictest method.
+    known: dict[tuple[int, int], float] = {}
+    for (a, b), value in zip(bests.tolist(), distance.tolist(), strict=True):
+        known.setdefault((min(a, b), max(a, b)), value)
+    to_keeper = [
+        0.0 if representative[row] == keep else known[(keep, int(representative[row]))]
+        for row, keep in zip(dropped.tolist(), keeper[dropped].tolist(), strict=True)
+    ]
+    order = np.lexsort((rows, keeper[rows]))
+    table = pa.table(
+        [
+            pa.array([method] * len(rows), pa.string()),
+            pa.array(samples.keys[rows][order], pa.string()),
+            pa.array(samples.keys[keeper[rows]][order], pa.string()),
+            pa.array((keeper[rows] == rows)[order]),
+            pa.array(np.array([0.0] * len(kept) + to_keeper, np.float32)[order]),
+        ],
+        schema=DUPLICATES,
+    )
+    return table, len(dropped)
+
+
+# ---- reading ----------------------------------------------------------------------------------
+
+
+def _load(dataset: Dataset, settings: DuplicateSettings) -> Samples:
+    """Fingerprints of all stored samples, the best sample first."""
+    import duckdb
+
+    from curate.select import sample_view
+
+    if not dataset.has_table("fingerprints"):
+        raise DatasetError(
+            f"{dataset.directory} has no fingerprints yet; finish `caplab curate` on it first."
+        )
+    order = ", ".join(f"({part}) DESC NULLS LAST" for part in [*settings.quality])
+    with sample_view(dataset) as connection:
+        try:
+            ranked = connection.sql(
+                f"SELECT key, sha256, row_number() OVER (ORDER BY {order + ', ' if order else ''}"
+                "key) AS rank FROM sample"
+            ).to_arrow_table()
+        except duckdb.Error as error:
+            raise ConfigError(
+                f"The quality {', '.join(settings.quality)} does not work: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+        connection.register("_ranked", ranked)
+        table = connection.sql(
+            "SELECT key, r.sha256, pixel_sha256, phash, thumbnail FROM _ranked r "
+            "LEFT JOIN fingerprints USING (key) ORDER BY rank"
+        ).to_arrow_table()
+    thumbnail, decoded = bytes_to_numpy(table.column("thumbnail"), (THUMBNAIL, THUMBNAIL, 3))
+    spread = thumbnail.reshape(len(thumbnail), -1, 3).std(axis=1).max(axis=1, initial=0)
+    return Samples(
+        keys=table.column("key").to_numpy(zero_copy_only=False),
+        sha256=table.column("sha256").to_numpy(zero_copy_only=False),
+        pixel_sha256=table.column("pixel_sha256").to_numpy(zero_copy_only=False),
+        phash=_hashes(table.column("phash")),
+        thumbnail=thumbnail,
+        structured=decoded & (spread > FLAT),
+    )
+
+
+def _hashes(column: pa.ChunkedArray) -> NDArray[np.uint64]:
+    array = column.combine_chunks()
+    out = np.zeros((len(array), len(VIEWS)), np.uint64)
+    valid = array.is_valid().to_numpy(zero_copy_only=False)
+    out[valid] = array.flatten().to_numpy().reshape(-1, len(VIEWS))
+    return out
+
+
+def _embeddings(
+    dataset: Dataset, samples: Samples
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """(N, D) unit image embeddings in the order of the samples, and which exist."""
+    keys, parts = [], []
+    for shard in dataset.shards():
+        if dataset.has_shard("embeddings", shard):
+            table = dataset.read_table("embeddings", shard, columns=["key", "image"])
+            keys.append(table.column("key").to_numpy(zero_copy_only=False))
+            parts.append(to_numpy(table.column("image")))
+    width = max((part.shape[1] for part in parts), default=0)
+    vectors = np.full((len(samples), width), np.nan, np.float32)
+    place = {key: row for row, key in enumerate(samples.keys.tolist())}
+    for some, part in zip(keys, parts, strict=True):
+        if part.shape[1] == width:
+            rows = [place.get(key, -1) for key in some.tolist()]
+            known = np.array(rows) >= 0
+            vectors[np.array(rows)[known]] = part[known]
+    present = ~np.isnan(vectors[:, 0]) if width else np.zeros(len(samples), bool)
+    return np.nan_to_num(vectors), present
