@@ -32,10 +32,10 @@ def accepted_captions(
     for kind, source in chosen.items():
         files = str(dataset.table_directory("captions", source) / "*.parquet")
         tables.append(
-            connection.execute(
+            connection.sql(
                 "SELECT key, kind, $source AS source, sample_index, text "
                 "FROM read_parquet($files) WHERE kind = $kind AND status = 'ok'",
-                {"source": source, "files": files, "kind": kind},
+                params={"source": source, "files": files, "kind": kind},
             ).to_arrow_table()
         )
     order = [(name, "ascending") for name in ("key", "kind", "sample_index")]

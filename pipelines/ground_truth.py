@@ -24,7 +24,7 @@ DOWNLOAD_DEFECTS = {
 REASONS_OF = {
     "too_small": ("too_small",),
     "broken": ("broken_image", "not_an_image", "empty_body"),
-    "dead_link": ("http_404", "http_client_error", "connection_refused"),
+    "dead_link": ("http_404", "connection_refused"),
 }
 # What each score is meant to find.
 SCORE_TARGETS = {

@@ -24,6 +24,10 @@ from numpy.typing import NDArray
 CONFIDENCE = 0.95
 BOOTSTRAP_DRAWS = 10_000
 
+COUNTS = frozenset({"hallucinated"})
+"""Metrics that count objects; all others are shares in 0..1 or similarities."""
+LESS_IS_BETTER = frozenset({"hallucinated", "malformed"})
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -152,13 +156,26 @@ def holm(p_values: list[float]) -> list[float]:
 def verdict(
     arm_a: str, arm_b: str, metric: str, prompt_form: str, contrast: Contrast, seeds: int
 ) -> str:
-    """The contrast in words, in percentage points, claiming no more than the intervals do."""
-    points = 100 * contrast.difference
+    """The contrast in words, claiming no more than the intervals do.
+
+    Shares are told in percentage points, counts (`COUNTS`) in objects a picture; "beats" is said
+    only where more is better.
+    """
+    factor, unit = (1, " a picture") if metric in COUNTS else (100, " points")
+    digits = 2 if metric in COUNTS else 0
+    size = factor * contrast.difference
     where = f"on {prompt_form} prompts ({metric.replace('_', ' ')})"
     if seeds < 2:
-        return f"Exploratory, one seed: {arm_a} minus {arm_b} {where} is {points:+.0f} points."
-    limits = f"[{100 * contrast.t.low:.0f}, {100 * contrast.t.high:.0f}]"
-    if contrast.claimed:
-        relation = "beats" if points > 0 else "falls behind"
-        return f"{arm_a} {relation} {arm_b} {where} by {abs(points):.0f} points {limits}."
-    return f"No difference of {arm_a} and {arm_b} {where} is shown: {points:+.0f} points {limits}."
+        return f"Exploratory, one seed: {arm_a} minus {arm_b} {where} is {size:+.{digits}f}{unit}."
+    low, high = factor * contrast.t.low, factor * contrast.t.high
+    limits = f"[{low:.{digits}f}, {high:.{digits}f}]"
+    if not contrast.claimed:
+        return (
+            f"No difference of {arm_a} and {arm_b} {where} is shown: "
+            f"{size:+.{digits}f}{unit} {limits}."
+        )
+    if metric in LESS_IS_BETTER:
+        relation = "is above" if size > 0 else "is below"
+    else:
+        relation = "beats" if size > 0 else "falls behind"
+    return f"{arm_a} {relation} {arm_b} {where} by {abs(size):.{digits}f}{unit} {limits}."

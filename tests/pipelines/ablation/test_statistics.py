@@ -83,3 +83,10 @@ def test_holm_adjusts_step_down_and_keeps_order():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert math.isnan(holm([math.nan, 0.2])[0])
     assert holm([math.nan, 0.2])[1] == pytest.approx(0.2)
+
+
+def test_more_malformed_objects_are_not_called_a_win():
+    a, b = arms(3, 100, 0.5, 0.03, np.random.default_rng(3))
+    contrast = paired_contrast(a, b)
+    text = verdict("alt", "short", "malformed", "short", contrast, 3)
+    assert "alt is above short" in text

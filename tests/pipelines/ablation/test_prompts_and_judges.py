@@ -1,0 +1,78 @@
+"""The prompts of an ablation and the judges of its pictures."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from curate.errors import ConfigError
+from curate.settings import load_settings
+from pipelines.ablation.judges import WorldJudge
+from pipelines.ablation.prompts import evaluation_prompts
+from pipelines.ablation.settings import AblateSettings
+from pipelines.world.render import render
+from pipelines.world.scene import Scene, WorldConfig
+
+
+def test_the_same_scene_is_asked_for_in_every_form():
+    prompts = evaluation_prompts(AblateSettings(scenes=20)).to_pylist()
+    assert len(prompts) == 60
+    by_form = {
+        form: [row["scene"] for row in prompts if row["prompt_form"] == form]
+        for form in ("descriptive", "short", "upsampled")
+    }
+    assert by_form["descriptive"] == by_form["short"] == by_form["upsampled"]
+
+
+def test_scenes_that_were_trained_on_are_not_asked_for(tmp_path):
+    path = tmp_path / "truth.parquet"
+    first = evaluation_prompts(AblateSettings(scenes=20)).slice(0, 5).select(["scene"])
+    pq.write_table(first, path)
+    again = evaluation_prompts(AblateSettings(scenes=20, exclude_scenes=str(path)))
+    assert not set(first["scene"].to_pylist()) & set(again["scene"].to_pylist())
+
+
+def test_the_world_judge_gives_full_marks_to_true_pictures_and_few_to_shuffled_ones():
+    prompts = evaluation_prompts(AblateSettings(scenes=60)).to_pylist()[:60]
+    scenes = [row["scene"] for row in prompts]
+    texts = [row["prompt"] for row in prompts]
+    pictures = render([Scene.from_json(scene) for scene in scenes], WorldConfig.small(), 32)
+    judge = WorldJudge("small")
+    assert judge.score(pictures, texts, scenes, "descriptive")["object_hit"].mean() == 1.0
+    shuffled = judge.score(np.roll(pictures, 1, axis=0), texts, scenes, "descriptive")
+    assert shuffled["object_hit"].mean() < 0.15
+
+
+def test_prompts_of_one_s_own_are_read_with_their_forms(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    rows = [
+        {"prompt": "a cat", "prompt_form": "short"},
+        {"prompt": "a dog", "prompt_form": "short"},
+    ]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    prompts = evaluation_prompts(AblateSettings(judge="clip", prompts=str(path))).to_pylist()
+    assert [row["prompt_index"] for row in prompts] == [0, 1]
+
+
+def test_a_prompt_file_without_prompts_is_refused(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"text": "a cat"}\n')
+    with pytest.raises(ConfigError, match="needs a column named 'prompt'"):
+        evaluation_prompts(AblateSettings(judge="clip", prompts=str(path)))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"arms": {"alt": {"alt": 0.5}}}, "shares of arm 'alt'"),
+        ({"contrasts": [["descriptive", "altt"]]}, "'altt'"),
+        ({"seeds": [1, 1]}, "only once"),
+        ({"train": {"seed": 3}}, "train.seed is set by the ablation"),
+        ({"judge": "clip"}, "needs `prompts`"),
+        ({"scene": 3}, "did you mean 'scenes'"),
+    ],
+)
+def test_an_inconsistent_experiment_is_refused_before_any_work(given, message):
+    with pytest.raises(ConfigError, match=message):
+        load_settings(AblateSettings, None, given)
