@@ -27,7 +27,7 @@ from pipelines.world.tokens import (
     captioner_tokenizer,
 )
 from pipelines.world.train_clip import pixels_to_input
-from pipelines.world.writers import write_descriptive, write_short
+from pipelines.world.writers import habitual_descriptive, habitual_short
 
 PATCH = 16
 IMAGE_TOKENS = (INPUT_SIDE // PATCH) ** 2
@@ -40,7 +40,7 @@ class CaptionerTraining:
 
     steps: int = 1000
     batch: int = 64
-    muon_rate: float = 0.02
+    muon_rate: float = 0.015
     adam_rate: float = 2e-3
     short_every: int = 6
     """Every so many steps a batch of short captions, the others are descriptive."""
@@ -108,17 +108,15 @@ def train_captioner(
     matrices = hidden_matrices(model, ("embed", "lm_head", "patch"))
     trainer = Trainer(model, matrices, plan.steps, plan.muon_rate, plan.adam_rate)
     kinds = {
-        SHORT: [_sequences(write_short(scenes, seed), SHORT)],
-        DESCRIPTIVE: [
-            _sequences(write_descriptive(scenes, seed + k), DESCRIPTIVE) for k in range(2)
-        ],
+        SHORT: _sequences(habitual_short(scenes), SHORT),
+        DESCRIPTIVE: _sequences(habitual_descriptive(scenes), DESCRIPTIVE),
     }
     batches = epochs(len(scenes), plan.batch, torch.Generator().manual_seed(seed))
     prompt = IMAGE_TOKENS + 2  # begin, image tokens, mode token
     model.train()
     for step, rows in zip(range(plan.steps), batches, strict=False):
         kind = SHORT if step % plan.short_every == 0 else DESCRIPTIVE
-        sequences = kinds[kind][step // len(scenes) % len(kinds[kind])][rows]
+        sequences = kinds[kind][rows]
         sequences = sequences[:, : int((sequences >= 0).sum(1).max())]
         ids = sequences.clamp(min=0)
         pixels = pixels_to_input(pictures.pixels[rows]).to(trainer.dtype)

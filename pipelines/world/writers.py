@@ -11,14 +11,18 @@ from typing import Literal
 import numpy as np
 
 from pipelines.world.facts import contradicts, facts
-from pipelines.world.palette import BACKGROUND_STYLES
+from pipelines.world.palette import BACKGROUND_STYLES, SIZES
 from pipelines.world.scene import Scene, SceneObject
+from pipelines.world.shapes import SHAPES
 from pipelines.world.words import COUNTS, PLACES, RELATIONS, VOCABULARY, article
 
 __all__ = [
     "ALT_SHARES",
+    "SHORT_OPENINGS",
     "VOCABULARY",
     "AltText",
+    "habitual_descriptive",
+    "habitual_short",
     "upsample",
     "write_alt",
     "write_descriptive",
@@ -38,6 +42,9 @@ ALT_SHARES: dict[AltKind, float] = {
 """How often a page's alt text is of each kind; the shares sum to 1."""
 
 
+SHORT_OPENINGS = ("{a}", "one {b}", "a picture of {a}", "an image of {a}", "there is {a}")
+
+
 @dataclass(frozen=True)
 class AltText:
     """A web text. `matches`: it says something about its picture and nothing false."""
@@ -52,12 +59,11 @@ class AltText:
 
 def write_short(scenes: Sequence[Scene], seed: int) -> list[str]:
     """Main subject only, 3 to 6 words: "a picture of a red ring"."""
-    openings = ("{a}", "one {b}", "a picture of {a}", "an image of {a}", "there is {a}")
     draws = np.random.default_rng([seed, 1]).random(len(scenes)).tolist()
     captions = []
     for scene, draw in zip(scenes, draws, strict=True):
         name = f"{scene.main.colour} {scene.main.shape}"
-        opening = openings[int(draw * len(openings))]
+        opening = SHORT_OPENINGS[int(draw * len(SHORT_OPENINGS))]
         captions.append(opening.format(a=article(name), b=name))
     return captions
 
@@ -72,6 +78,35 @@ def write_descriptive(
     """
     draws = np.random.default_rng([seed, 2]).random((len(scenes), 4 + 9)).tolist()
     return [_describe(s, d, relation_share) for s, d in zip(scenes, draws, strict=True)]
+
+
+def habitual_short(scenes: Sequence[Scene]) -> list[str]:
+    """Short captions whose wording follows from the picture; see `habitual_descriptive`."""
+    captions = []
+    for scene in scenes:
+        name = f"{scene.main.colour} {scene.main.shape}"
+        opening = SHORT_OPENINGS[_taste(scene.main.size, scene.main.cell) % len(SHORT_OPENINGS)]
+        captions.append(opening.format(a=article(name), b=name))
+    return captions
+
+
+def habitual_descriptive(scenes: Sequence[Scene]) -> list[str]:
+    """Descriptive captions as one captioner's habits would word them, for training it.
+
+    All templates and phrases of `write_descriptive` occur, but which one follows from sizes, places
+    and shapes that the picture shows. A captioner that decodes greedily then still writes varied
+    captions, and while it learns it need not guess at chance.
+    """
+    captions = []
+    for scene in scenes:
+        first, last = scene.objects[0], scene.objects[-1]
+        placed_by_neighbour = len(scene.objects) > 1 and first.size == last.size
+        style = BACKGROUND_STYLES.index(scene.style)
+        template = (_taste(first.size, first.cell) + style) % 5
+        phrases = [_taste(o.size, tuple(SHAPES).index(o.shape)) % 5 for o in scene.objects]
+        draw = [0.0, 0.999, (template + 0.5) / 5, 0.0, *((p + 0.5) / 5 for p in phrases)]
+        captions.append(_describe(scene, draw, 1.0 if placed_by_neighbour else 0.0))
+    return captions
 
 
 def write_alt(
@@ -153,6 +188,11 @@ def _describe(scene: Scene, draw: list[float], relation_share: float) -> str:
     if template == 3:
         return f"{things}. the background is {ground}"
     return f"a {ground} background with {things}"
+
+
+def _taste(size: str, look: int) -> int:
+    """A number that a glance at an object tells."""
+    return tuple(SIZES).index(size) + look
 
 
 def _relations(scene: Scene) -> list[tuple[int, str, int]]:

@@ -15,6 +15,8 @@ from pipelines.world.scene import Scene, SceneObject, WorldConfig, sample_scenes
 from pipelines.world.words import STOP_WORDS, VOCABULARY, words
 from pipelines.world.writers import (
     ALT_SHARES,
+    habitual_descriptive,
+    habitual_short,
     upsample,
     write_alt,
     write_descriptive,
@@ -41,6 +43,17 @@ def test_relations_place_objects_as_cell_names_do(config: WorldConfig) -> None:
     for relation in ("left of", "right of", "above", "below", " it"):
         assert any(relation in caption for caption in captions)
     assert pooled(score_captions(captions, scenes))["exact"] == 1
+
+
+@pytest.mark.parametrize("config", WORLDS, ids=["small", "rich"])
+def test_a_captioners_habits_are_true_and_varied(config: WorldConfig) -> None:
+    scenes = sample_scenes(config, 1000, seed=3)
+    captions = habitual_descriptive(scenes)
+    assert pooled(score_captions(captions, scenes))["exact"] == 1
+    assert habitual_descriptive(scenes) == captions
+    openings = Counter(caption.split()[0] for caption in captions)
+    assert all(openings[word] > 25 for word in ("on", "in", "a", "two", "three")), openings
+    assert len({caption.split()[0] for caption in habitual_short(scenes)}) == 4
 
 
 def test_a_short_caption_names_the_main_object_alone() -> None:
