@@ -26,7 +26,7 @@ def accepted_captions(
         ConfigError: a kind that nobody wrote, or one that several wrote while `sources` does not
             say whose to take; the sentence names them.
     """
-    chosen = {kind: _source_of(dataset, kind, (sources or {}).get(kind)) for kind in kinds}
+    chosen = caption_writers(dataset, kinds, sources)
     tables = []
     connection = dataset.connect()
     for kind, source in chosen.items():
@@ -40,6 +40,17 @@ def accepted_captions(
         )
     order = [(name, "ascending") for name in ("key", "kind", "sample_index")]
     return pa.concat_tables(tables).sort_by(order)
+
+
+def caption_writers(
+    dataset: Dataset, kinds: Sequence[str], sources: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Kind -> whose captions to take; reads no captions, so it is cheap to ask before work starts.
+
+    Raises:
+        ConfigError: as `accepted_captions`.
+    """
+    return {kind: _source_of(dataset, kind, (sources or {}).get(kind)) for kind in kinds}
 
 
 def captioned_keys(dataset: Dataset, kind: str, source: str | None = None) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from curate.captions import captioned_keys
+from curate.captions import caption_writers, captioned_keys
 from curate.dataset import Dataset
 from curate.files import read_json
 from pipelines.settings import TrainCommandSettings
@@ -39,6 +39,7 @@ def train(directory: Path | str, out: Path | str, settings: TrainCommandSettings
     """
     dataset = Dataset.open(directory)
     dataset.selection_keys(settings.selection)
+    caption_writers(dataset, list(settings.captions), settings.caption_sources)
     out = Path(out).absolute()
     job = TrainingJob(
         name=out.name,

@@ -56,9 +56,8 @@ def run_jobs(
     failures: dict[str, str] = {}
     with ray_session(), progress(sum(j.settings.steps for j in jobs), "train", "step") as bar:
         board = ray.remote(_Board).options(num_cpus=0).remote()
-        # max_calls=1: a run gets a process of its own and gives its memory back.
-        options = {"num_cpus": cpus_per_job, "num_gpus": gpus_per_job, "max_calls": 1}
-        task = ray.remote(max_retries=1, **options)(_run)
+        # A worker serves one run after another: importing torch and diffusers costs seconds.
+        task = ray.remote(num_cpus=cpus_per_job, num_gpus=gpus_per_job, max_retries=1)(_run)
         waiting = list(reversed(jobs))
         running: dict[Any, TrainingJob] = {}
         done_steps = 0

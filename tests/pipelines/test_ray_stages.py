@@ -77,7 +77,7 @@ def test_a_shard_that_fails_once_is_tried_again(dataset, die):
 
 
 def test_a_shard_that_keeps_failing_stops_the_run_at_its_end_and_a_rerun_continues(dataset):
-    with pytest.raises(StageError, match="1 of 3 shards, first 00001.*the disk sighed"):
+    with pytest.raises(StageError, match=r"1 of 3 shards, first 00001.*the disk sighed"):
         run_stage(Count("00001", failures=2), dataset, workers=2)
     assert dataset.has_shard("scores", "00002")
     assert run_stage(Count("00001", failures=2), dataset, workers=2).shards_done == 1

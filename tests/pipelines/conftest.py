@@ -1,0 +1,66 @@
+"""A small synthetic web and a dataset curated from it with the shipped weights, made once."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from curate.dataset import Dataset
+from pipelines.demo import curate_settings, recaption_settings
+from pipelines.demo_settings import DemoSettings
+from pipelines.world.scene import WorldConfig
+from pipelines.world.serve import serve
+from pipelines.world.web import build_web
+
+ROWS = 240
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class SmallWeb:
+    """A built web, its port and the settings that curate it."""
+
+    directory: Path
+    port: int
+    settings: DemoSettings
+
+    @property
+    def urls(self) -> Path:
+        return self.directory / "urls.parquet"
+
+    @property
+    def truth(self) -> Path:
+        return self.directory / "truth.parquet"
+
+
+@pytest.fixture(scope="session")
+def small_web(tmp_path_factory) -> SmallWeb:
+    directory = tmp_path_factory.mktemp("web")
+    port = free_port()
+    build_web(directory, WorldConfig.small(), ROWS, 3, f"http://127.0.0.1:{port}")
+    settings = DemoSettings(rows=ROWS, rows_per_shard=80, port=port, workers=2)
+    return SmallWeb(directory, port, settings)
+
+
+@pytest.fixture(scope="session")
+def curated(small_web, tmp_path_factory) -> Dataset:
+    """The web, curated and recaptioned by the shipped models through real HTTP and real Ray."""
+    from pipelines.curate import curate
+    from pipelines.ray_stages import ray_session
+    from pipelines.recaption import recaption
+
+    out = tmp_path_factory.mktemp("dataset") / "data"
+    with ray_session(cpus=2):
+        with serve(small_web.directory, small_web.port):
+            curate(small_web.urls, out, curate_settings(small_web.settings))
+        recaption(out, recaption_settings(small_web.settings))
+    return Dataset.open(out)

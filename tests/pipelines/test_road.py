@@ -1,0 +1,131 @@
+"""The whole road on a small synthetic web: real HTTP, real Ray, the shipped models."""
+
+import pyarrow.parquet as pq
+import pytest
+
+from curate.accounting import accounting
+from pipelines.ablation.run import ablate, plan
+from pipelines.ablation.settings import AblateSettings
+from pipelines.curate import curate
+from pipelines.demo import KINDS, RULES, SELECTION, curate_settings, recaption_settings
+from pipelines.ground_truth import caption_checks, checks_text, curation_checks
+from pipelines.ray_stages import ray_session
+from pipelines.recaption import dry_run, recaption
+from pipelines.report import write_report
+from pipelines.settings import TrainCommandSettings
+from pipelines.train import train
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray():
+    with ray_session(cpus=2):
+        yield
+
+
+def test_every_row_of_the_list_is_accounted_for(curated, small_web):
+    counts = accounting(curated)
+    assert counts["balanced"]
+    assert counts["rows"] == small_web.settings.rows
+    assert set(counts["reasons"]) >= {"too_small", "http_404", "connection_refused"}
+
+
+def test_curation_finds_what_is_wrong_with_the_web(curated, small_web):
+    checks = {check.check: check for check in curation_checks(curated, small_web.truth, RULES)}
+    for name, check in checks.items():
+        if name.startswith("download"):
+            assert (check.precision, check.recall) == (1.0, 1.0), name
+    assert checks["duplicate pairs: exact"].recall == 1.0
+    assert checks["filter: clip similarity"].recall > 0.8
+    assert "against ground truth" in checks_text(list(checks.values()))
+
+
+def test_captions_tell_what_the_pictures_show(curated, small_web):
+    (source,) = [name for name in curated.caption_sources() if name != "alt"]
+    for check in caption_checks(curated, small_web.truth, KINDS, source):
+        assert check.precision > 0.9, check
+
+
+def test_every_selected_sample_has_one_outcome_for_each_kind(curated):
+    keys = curated.selection_keys(SELECTION)
+    found = (
+        curated.connect()
+        .execute("SELECT key, kind, count(*) FROM captions WHERE kind <> 'alt' GROUP BY ALL")
+        .fetchall()
+    )
+    assert sorted(found) == sorted((key, kind, 1) for key in keys for kind in KINDS)
+
+
+def test_running_again_repeats_nothing(curated, small_web):
+    tables = sorted(curated.directory.glob("tables/**/*.parquet"))
+    before = [path.stat().st_mtime_ns for path in tables if "duplicate" not in str(path)]
+    # The server is gone: anything that would be fetched again would fail.
+    curate(small_web.urls, curated.directory, curate_settings(small_web.settings))
+    recaption(curated.directory, recaption_settings(small_web.settings))
+    after = [path.stat().st_mtime_ns for path in tables if "duplicate" not in str(path)]
+    assert before == after
+
+
+def test_a_rehearsal_of_recaptioning_tells_rate_and_stores_nothing(curated, small_web):
+    before = sorted(curated.directory.glob("tables/captions/**/*"))
+    text = dry_run(curated.directory, recaption_settings(small_web.settings), 4)
+    assert "8 captions of 4 pictures" in text
+    assert sorted(curated.directory.glob("tables/captions/**/*")) == before
+
+
+@pytest.fixture(scope="module")
+def ablation(curated, small_web, tmp_path_factory):
+    settings = AblateSettings(
+        selection=SELECTION,
+        seeds=(0, 1),
+        train={"model": "tiny-test", "steps": 4, "resolution": 32},
+        scenes=12,
+        exclude_scenes=str(small_web.truth),
+    )
+    out = tmp_path_factory.mktemp("run") / "ablation"
+    assert "3 arms x 2 seeds = 6 runs of 4 steps" in plan(curated.directory, settings)
+    return settings, out, ablate(curated.directory, out, settings)
+
+
+def test_an_ablation_judges_every_prompt_with_every_arm_and_seed(ablation):
+    settings, out, summary = ablation
+    images = pq.read_table(out / "results" / "images.parquet")
+    assert images.num_rows == 3 * 2 * 3 * settings.scenes
+    contrasts = pq.read_table(out / "results" / "contrasts.parquet").to_pylist()
+    assert sum(row["declared"] for row in contrasts) == 3
+    assert all(len(row["per_seed"]) == 2 for row in contrasts)
+    assert len(summary.headline) == 3
+
+
+def test_arms_of_one_seed_train_on_the_same_pictures_and_realise_their_blend(ablation):
+    _, out, _ = ablation
+    blend = pq.read_table(out / "results" / "blend.parquet").to_pylist()
+    alt = [row for row in blend if row["arm"] == "alt"]
+    assert [row["share_realised"] for row in alt] == [1.0, 1.0]
+    data = {
+        (path.parent / "run.json").read_text().split('"images": "')[1][:16]
+        for path in out.glob("arms/*/seed-*/summary.json")
+    }
+    assert len(data) == 1
+
+
+def test_an_ablation_run_again_gives_the_same_tables_without_training(curated, ablation):
+    settings, out, first = ablation
+    runs = {path: path.stat().st_mtime_ns for path in out.glob("arms/**/*") if path.is_file()}
+    second = ablate(curated.directory, out, settings)
+    assert second.table == first.table
+    assert runs == {p: p.stat().st_mtime_ns for p in out.glob("arms/**/*") if p.is_file()}
+
+
+def test_training_leaves_a_pipeline_for_diffusers(curated, tmp_path):
+    settings = TrainCommandSettings(
+        selection=SELECTION, model="tiny-test", steps=3, captions={"descriptive": 1.0}, cpus=1
+    )
+    summary = train(curated.directory, tmp_path / "run", settings)
+    assert (summary.directory / "pipeline" / "model_index.json").exists()
+    assert train(curated.directory, tmp_path / "run", settings).steps == 3
+
+
+def test_the_report_of_the_whole_road_is_one_file(curated, ablation, tmp_path):
+    _, out, _ = ablation
+    path = write_report(tmp_path / "report.html", dataset_dir=curated.directory, run_dir=out)
+    assert path.stat().st_size > 100_000
