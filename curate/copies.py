@@ -96,7 +96,9 @@ def near_pairs(
         other = first != second
         rough = verifier.worthwhile(chosen[first[other]], chosen[second[other]], crop, mirrored)
         candidates[mirrored].append(rough)
-    candidates[False].append(_nearest_thumbnails(samples, chosen, verifier, settings))
+    for mirrored in (False, True):
+        found = _nearest_thumbnails(samples, chosen, mirrored, verifier, settings)
+        candidates[mirrored].append(found)
     confirmed = [
         verifier.copies(unique_pairs(*np.concatenate(parts).T), mirrored)
         for mirrored, parts in candidates.items()
@@ -106,17 +108,25 @@ def near_pairs(
 
 
 def _nearest_thumbnails(
-    samples: Samples, chosen: NDArray[np.int64], verifier: Verifier, settings: DuplicateSettings
+    samples: Samples,
+    chosen: NDArray[np.int64],
+    mirrored: bool,
+    verifier: Verifier,
+    settings: DuplicateSettings,
 ) -> Pairs:
     """Pairs whose colours lie alike inside the picture: labels and logos change many hash bits."""
     if len(chosen) < 2:
         return np.empty((0, 2), np.int64)
-    coarse = _coarse_vectors(samples.thumbnail[chosen])
-    rows, squared = nearest_vectors(coarse, settings.neighbours, threads=settings.duplicate_threads)
+    thumbnails = samples.thumbnail[chosen]
+    coarse = _coarse_vectors(thumbnails)
+    queries = _coarse_vectors(thumbnails[:, :, ::-1]) if mirrored else None
+    rows, squared = nearest_vectors(
+        coarse, settings.neighbours, queries, threads=settings.duplicate_threads
+    )
     power = (coarse**2).sum(axis=1, keepdims=True)
     first, slot = np.nonzero((rows >= 0) & (squared < COARSE_LIMIT * power))
     pairs = unique_pairs(chosen[first], chosen[rows[first, slot]])
-    return verifier.worthwhile(pairs[:, 0], pairs[:, 1], 0.0, False)
+    return verifier.worthwhile(pairs[:, 0], pairs[:, 1], 0.0, mirrored)
 
 
 def _coarse_vectors(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -67,9 +67,17 @@ def hamming_join(
 
 
 def nearest_vectors(
-    vectors: NDArray[np.float32], count: int, seed: int = 0, threads: int = 1
+    vectors: NDArray[np.float32],
+    count: int,
+    queries: NDArray[np.float32] | None = None,
+    seed: int = 0,
+    threads: int = 1,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The `count` nearest other vectors of each vector by Euclidean distance.
+
+    Args:
+        vectors: (N, D). queries: (N, D), row by row another form of the same things (such as the
+            mirror images) to search with; the row itself is no answer then either.
 
     Returns:
         (N, count) row numbers, -1 where there are fewer, and (N, count) squared distances.
@@ -89,8 +97,9 @@ def nearest_vectors(
         index.train(vectors)
         index.nprobe = 2
     index.add(vectors)
-    # A vector may not be its own first answer when others are equal to it, so ask for one more.
-    distances, rows = index.search(vectors, count + 1)
+    # One more than asked for, because a row finds itself, and not always in the first place.
+    asked = vectors if queries is None else np.ascontiguousarray(queries, np.float32)
+    distances, rows = index.search(asked, count + 1)
     own = rows == np.arange(total)[:, None]
     own[~own.any(axis=1), -1] = True
     return rows[~own].reshape(total, count), distances[~own].reshape(total, count)

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-STEPS = 8
-"""Gauss-Newton steps; the last ones move less than a hundredth of a pixel."""
+STEPS, FINE_STEPS = 7, 3
+"""Gauss-Newton steps at half and at full resolution; the last move by hundredths of a pixel."""
 MAX_SCALE = 1.28
 """Largest relative scale: crops of up to 22% of a side."""
 GAIN = (0.6, 1.6)
@@ -111,24 +111,32 @@ def _compare(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Agreement:
     # Once smoothed keeps some detail for `detail`; twice more is what is registered.
     light_a, light_b = _smooth(sharp_a), _smooth(sharp_b)
     soft_a, soft_b = _smooth(light_a), _smooth(light_b)
-    pose = _register(soft_a, soft_b)
+    # First at half the resolution, where a step costs a quarter and the basin is wider.
+    still = np.tile(np.array([1, 0, 1, 0], np.float32), (len(first), 1))
+    pose = _register(_halved(soft_a), _halved(soft_b), still, STEPS)
+    pose = _register(soft_a, soft_b, pose, FINE_STEPS)
     difference, worst = _difference(*_warp(soft_a, pose), soft_b)
+    # A label can pull the pose of a plain picture away from a better one: no crop at all.
+    difference_still, worst_still = _difference(soft_a, np.ones(soft_a.shape[:3], bool), soft_b)
+    better = difference_still <= difference
+    pose = np.where(better[:, None], still, pose)
+    difference = np.where(better, difference_still, difference)
+    worst = np.where(better, worst_still, worst)
     warped, inside = _warp(light_a, pose)
     detail = _correlation(_fine(warped), _fine(light_b), _interior(inside))
     busy = np.minimum(_busy(sharp_a), _busy(sharp_b))
     return Agreement(difference, detail, worst, busy, pose[:, 0::2], pose[:, 1::2])
 
 
-def _register(a: Floats, b: Floats) -> Floats:
+def _register(a: Floats, b: Floats, pose: Floats, steps: int) -> Floats:
     """Pose (P, 4) = scale x, shift x, scale y, shift y, so that a, sampled at it, looks like b.
 
     Coordinates run from -1 to 1 over the picture. Solves the normal equations of
     b - gain * a(pose) - offset, linearised in the pose; gain and offset are refitted every step.
     """
     pairs, side = a.shape[:2]
-    pose = np.tile(np.array([1, 0, 1, 0], np.float32), (pairs, 1))
     at = _axis(side)
-    for _ in range(STEPS):
+    for _ in range(steps):
         warped, inside = _warp(a, pose)
         gain, offset = _light(warped, b, inside)
         weight = inside[..., None].astype(np.float32)
@@ -194,7 +202,10 @@ def _light(warped: Floats, b: Floats, inside: NDArray[np.bool_]) -> tuple[Floats
     return gain, (mean_b - gain * mean_w).mean(axis=3, keepdims=True)
 
 
-def _difference(warped: Floats, inside: NDArray[np.bool_], b: Floats, edge: int = EDGE) -> Floats:
+def _difference(
+    warped: Floats, inside: NDArray[np.bool_], b: Floats, edge: int = EDGE
+) -> tuple[Floats, Floats]:
+    """Mean squared difference over variance, and the same where it is largest: (P,) each."""
     inside = _interior(inside, edge)
     gain, offset = _light(warped, b, inside)
     weight = inside[..., None].astype(np.float32)
@@ -207,8 +218,9 @@ def _difference(warped: Floats, inside: NDArray[np.bool_], b: Floats, edge: int 
     variance = np.maximum(power.sum(axis=every) / pixels, NOISE)
     error = (residual**2).mean(axis=3)
     worst = _smooth(_smooth(error[..., None]))[..., 0].max(axis=(1, 2))
-    difference = (residual**2).sum(axis=every) / pixels / variance
-    return np.asarray(difference), np.asarray(worst / variance)
+    difference: Floats = (residual**2).sum(axis=every) / pixels / variance
+    highest: Floats = worst / variance
+    return difference, highest
 
 
 def _correlation(a: Floats, b: Floats, inside: NDArray[np.bool_]) -> Floats:
@@ -224,6 +236,12 @@ def _interior(inside: NDArray[np.bool_], edge: int = EDGE) -> NDArray[np.bool_]:
     kept = np.zeros_like(inside)
     kept[:, edge:-edge, edge:-edge] = inside[:, edge:-edge, edge:-edge]
     return kept
+
+
+def _halved(pictures: Floats) -> Floats:
+    pairs, side = pictures.shape[:2]
+    blocks = pictures.reshape(pairs, side // 2, 2, side // 2, 2, 3)
+    return np.asarray((blocks[:, :, 0] + blocks[:, :, 1]).sum(axis=3) / 4)
 
 
 def _busy(pictures: Floats) -> Floats:

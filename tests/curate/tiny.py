@@ -71,7 +71,7 @@ def encoded(picture: NDArray[np.uint8], form: str = "PNG", **options: object) ->
 def make_dataset(
     directory: Path, shards: list[list[tuple[bytes, str | None]]], failed: int = 1
 ) -> Dataset:
-    """A dataset as the download leaves it: (image file, alt text) of each shard, and failed rows."""
+    """A dataset as the download leaves it: (image file, alt text) a shard, and failed rows."""
     dataset = Dataset.create(directory, {"made": "by a test"}, {})
     row = 0
     for number, samples in enumerate(shards):
@@ -91,7 +91,7 @@ def make_dataset(
             if image is not None:
                 try:
                     width, height = Image.open(io.BytesIO(image)).size
-                except OSError:
+                except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
                     width, height = 50, 50
                 record |= {
                     "width": width,
