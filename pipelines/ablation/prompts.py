@@ -40,7 +40,7 @@ def evaluation_prompts(settings: AblateSettings) -> pa.Table:
 
 def _from_world(settings: AblateSettings) -> pa.Table:
     from pipelines.world.scene import Scene, WorldConfig, sample_scenes
-    from pipelines.world.writers import upsample, write_descriptive, write_short
+    from pipelines.world.writers import habitual_descriptive, habitual_short, upsample
 
     config = WorldConfig.small() if settings.world == "small" else WorldConfig.rich()
     seen = set()
@@ -58,9 +58,9 @@ def _from_world(settings: AblateSettings) -> pa.Table:
             f"Only {len(scenes)} of {settings.scenes} scenes were never trained on; "
             f"ask for fewer scenes."
         )
-    short = write_short(scenes, settings.prompt_seed)
+    short = habitual_short(scenes)
     forms = {
-        "descriptive": write_descriptive(scenes, settings.prompt_seed),
+        "descriptive": habitual_descriptive(scenes),
         "short": short,
         "upsampled": upsample(short, settings.prompt_seed, config.grid),
     }

@@ -81,32 +81,26 @@ def write_descriptive(
 
 
 def habitual_short(scenes: Sequence[Scene]) -> list[str]:
-    """Short captions whose wording follows from the picture; see `habitual_descriptive`."""
-    captions = []
-    for scene in scenes:
-        name = f"{scene.main.colour} {scene.main.shape}"
-        opening = SHORT_OPENINGS[_taste(scene.main.size, scene.main.cell) % len(SHORT_OPENINGS)]
-        captions.append(opening.format(a=article(name), b=name))
-    return captions
+    """Short captions in one captioner's fixed wording: "a red ring"."""
+    return [article(f"{scene.main.colour} {scene.main.shape}") for scene in scenes]
 
 
 def habitual_descriptive(scenes: Sequence[Scene]) -> list[str]:
-    """Descriptive captions as one captioner's habits would word them, for training it.
+    """Descriptive captions in one captioner's fixed wording, for training it.
 
-    All templates and phrases of `write_descriptive` occur, but which one follows from sizes, places
-    and shapes that the picture shows. A captioner that decodes greedily then still writes varied
-    captions, and while it learns it need not guess at chance.
+    Captioners have habits: a fine-tuned one words everything alike (a classifier tells captioners
+    apart at 99.7%, arXiv 2602.22734), and DALL-E 3 names such modes as what a diffusion model
+    overfits. So has this one: objects in raster order, each with its place, then the background.
     """
-    captions = []
-    for scene in scenes:
-        first, last = scene.objects[0], scene.objects[-1]
-        placed_by_neighbour = len(scene.objects) > 1 and first.size == last.size
-        style = BACKGROUND_STYLES.index(scene.style)
-        template = (_taste(first.size, first.cell) + style) % 5
-        phrases = [_taste(o.size, tuple(SHAPES).index(o.shape)) % 5 for o in scene.objects]
-        draw = [0.0, 0.999, (template + 0.5) / 5, 0.0, *((p + 0.5) / 5 for p in phrases)]
-        captions.append(_describe(scene, draw, 1.0 if placed_by_neighbour else 0.0))
-    return captions
+    return [_in_habit(scene) for scene in scenes]
+
+
+def _in_habit(scene: Scene) -> str:
+    things = ", ".join(
+        f"{article(f'{o.size} {o.colour} {o.shape}')} in the {PLACES[scene.grid][o.cell]}"
+        for o in scene.objects
+    )
+    return f"{things}, on a {scene.style} {scene.background} background"
 
 
 def write_alt(
@@ -139,7 +133,7 @@ def upsample(prompts: Sequence[str], seed: int, grid: int = 2) -> list[str]:
     Size, place and background are unsaid, so a seeded rule makes them up, as a language model that
     rewrites prompts would. Raises ValueError for a prompt without a colour and a shape.
     """
-    draws = np.random.default_rng([seed, 4]).random((len(prompts), 5 + 13)).tolist()
+    draws = np.random.default_rng([seed, 4]).random((len(prompts), 4)).tolist()
     backgrounds = ("white", "gray", "black", "tan")
     captions = []
     for prompt, draw in zip(prompts, draws, strict=True):
@@ -151,7 +145,7 @@ def upsample(prompts: Sequence[str], seed: int, grid: int = 2) -> list[str]:
         thing = SceneObject(said[0].shape, said[0].colour, size, cell)
         background = backgrounds[int(draw[2] * len(backgrounds))]
         style = BACKGROUND_STYLES[int(draw[3] * 3)]
-        captions.append(_describe(Scene((thing,), background, style, grid), draw[5:], 0.0))
+        captions.append(_in_habit(Scene((thing,), background, style, grid)))
     return captions
 
 
@@ -188,11 +182,6 @@ def _describe(scene: Scene, draw: list[float], relation_share: float) -> str:
     if template == 3:
         return f"{things}. the background is {ground}"
     return f"a {ground} background with {things}"
-
-
-def _taste(size: str, look: int) -> int:
-    """A number that a glance at an object tells."""
-    return tuple(SIZES).index(size) + look
 
 
 def _relations(scene: Scene) -> list[tuple[int, str, int]]:
