@@ -11,9 +11,8 @@ from typing import Literal
 import numpy as np
 
 from pipelines.world.facts import contradicts, facts
-from pipelines.world.palette import BACKGROUND_STYLES, SIZES
+from pipelines.world.palette import BACKGROUND_STYLES
 from pipelines.world.scene import Scene, SceneObject
-from pipelines.world.shapes import SHAPES
 from pipelines.world.words import COUNTS, PLACES, RELATIONS, VOCABULARY, article
 
 __all__ = [
