@@ -57,8 +57,8 @@ def test_tables_are_readable_as_they_lie_by_duckdb_pandas_and_datasets(dataset, 
 def test_a_missing_or_undeclared_column_is_refused(dataset):
     with pytest.raises(DatasetError, match="needs the columns"):
         dataset.write_table("samples", pa.table({"key": ["a"]}), "00000")
+    rows = samples("a").append_column("extra", pa.array([1]))
     with pytest.raises(DatasetError, match="declares no columns extra"):
-        rows = samples("a").append_column("extra", pa.array([1]))
         dataset.write_table("samples", rows, "00000")
 
 
