@@ -35,7 +35,7 @@ class WorldJudge:
         from pipelines.world.judge import COLUMNS
         from pipelines.world.scene import WorldConfig
 
-        self.metrics = COLUMNS
+        self.metrics: tuple[str, ...] = COLUMNS
         self.config = WorldConfig.small() if world == "small" else WorldConfig.rich()
 
     def score(
@@ -52,7 +52,7 @@ class WorldJudge:
 class ClipJudge:
     """CLIP similarity of picture and prompt. Blind to counts and relations; see its literature."""
 
-    metrics = ("clip_similarity",)
+    metrics: tuple[str, ...] = ("clip_similarity",)
 
     def __init__(self, model: str, pretrained: str | None) -> None:
         from curate.scorers.clip import ClipModel
