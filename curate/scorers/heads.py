@@ -84,7 +84,7 @@ class Head:
                 f"The head takes embeddings of {self.width} numbers, but this CLIP model gives "
                 f"{embedding.shape[1]}; choose the head that was trained on this model."
             )
-        value = np.asarray(embedding, np.float32)
+        value: NDArray[np.floating[Any]] = np.asarray(embedding, np.float32)
         for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             value = value @ weight.T + bias
             if self.activation == "relu" and index < len(self.weights) - 1:
