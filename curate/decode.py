@@ -12,9 +12,9 @@ The order is that of the tar. A picture that does not decode keeps its row: its 
 `decoded` is False and `error` holds the decoder's words; nobody may read its zeros as scores.
 
 JPEGs are decoded at a reduced DCT scale (libjpeg's "draft": 1/2, 1/4, 1/8) as long as the shorter
-side stays at or above both S and 256 px: every later step only shrinks. On 512 px photographs this
-saves about half of the decoding time and moves a ViT-B/32 embedding by less than 0.01 in cosine
-distance; `draft=False` decodes in full.
+side stays at or above both S and 256 px: every later step only shrinks. On 62 web photographs of
+about 500 to 1,000 px this took 6.9 in place of 8.2 CPU ms and moved the model's input by 0.4 of 255
+levels on average; larger pictures gain more. `draft=False` decodes in full.
 """
 
 from __future__ import annotations

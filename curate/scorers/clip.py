@@ -19,10 +19,7 @@ the stored one, in SQL if need be, with the same result. The rounding moves a co
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -30,16 +27,20 @@ from numpy.typing import NDArray
 
 from curate.decode import PictureView, model_view
 from curate.errors import ConfigError
-from curate.files import fingerprint, read_json
+from curate.scorers.clip_source import (
+    check_source,
+    config_mark,
+    load_tokenizer,
+    registered,
+    tokenizer_mark,
+)
+from curate.scorers.clip_text import encode_text
 from curate.scorers.scorer import Column, Columns, Scorer
-from curate.settings import nearest
-from curate.weights import SAFE_SUFFIX, weight_hashes
 
 if TYPE_CHECKING:
     import torch
 
 Precision = Literal["fp32", "bf16", "fp16"]
-_LOCAL_DIR, _HUB = "local-dir:", "hf-hub:"
 
 
 class Clip(Scorer):
@@ -72,12 +73,12 @@ class Clip(Scorer):
     ) -> None:
         self.model, self.pretrained, self.tokenizer = model, pretrained, tokenizer
         self.precision, self.device, self.draft = precision, device, draft
-        self.weights = _check_source(model, pretrained)
+        self.weights = check_source(model, pretrained)
         self._signature = {
             "version": 1,
             "weights": self.weights or [model, pretrained],
-            "config": _config_mark(model),
-            "tokenizer": _tokenizer_mark(tokenizer),
+            "config": config_mark(model),
+            "tokenizer": tokenizer_mark(tokenizer),
             "precision": precision,
             "draft": draft,
         }
@@ -130,7 +131,7 @@ class ClipModel:
         import open_clip
         import torch
 
-        name, options = _registered(scorer.model)
+        name, options = registered(scorer.model)
         auto = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(auto if scorer.device == "auto" else scorer.device)
         try:
@@ -156,7 +157,7 @@ class ClipModel:
         shape = (1, 3, 1, 1)
         self._mean = torch.tensor(preprocess["mean"], device=self.device).reshape(shape) * 255
         self._std = torch.tensor(preprocess["std"], device=self.device).reshape(shape) * 255
-        self._tokenize = _tokenizer(name, scorer)
+        self._tokenize = load_tokenizer(name, scorer.tokenizer)
         with torch.inference_mode():
             self.width = int(self._encode_texts(["a"]).shape[1])
 
@@ -185,21 +186,23 @@ class ClipModel:
             features = self.model.encode_image(batch, normalize=False)
             return _unit(features)
 
-    def embed_texts(self, texts: list[str | None]) -> NDArray[np.float32]:
+    def embed_texts(
+        self, texts: Sequence[str | None], batch_size: int = 256
+    ) -> NDArray[np.float32]:
         """B texts -> (B, D), unit length; a row of NaN where the text is empty or missing."""
         import torch
 
         filled = [row for row, text in enumerate(texts) if text is not None and text.strip()]
         embedding = np.full((len(texts), self.width), np.nan, np.float32)
-        if filled:
-            with torch.inference_mode():
-                embedding[filled] = _unit(self._encode_texts([str(texts[row]) for row in filled]))
+        with torch.inference_mode():
+            for start in range(0, len(filled), batch_size):
+                rows = filled[start : start + batch_size]
+                embedding[rows] = _unit(self._encode_texts([str(texts[row]) for row in rows]))
         return embedding
 
     def _encode_texts(self, texts: list[str]) -> torch.Tensor:
         tokens = self._tokenize(texts).to(self.device)
-        features: torch.Tensor = self.model.encode_text(tokens, normalize=False)
-        return features
+        return encode_text(self.model, tokens)
 
 
 def _unit(features: torch.Tensor) -> NDArray[np.float32]:
@@ -221,127 +224,3 @@ def _view(preprocess: Mapping[str, Any], scorer: Clip) -> PictureView:
             f"supported are shortest and squash with bicubic or bilinear."
         )
     return PictureView(int(size), mode == "squash", resample, scorer.draft)
-
-
-def _check_source(model: str, pretrained: str | None) -> dict[str, str]:
-    """Hashes of local weights (empty for published ones); ConfigError before anything loads."""
-    if model.startswith(_LOCAL_DIR):
-        _refuse_second_weights(model, pretrained)
-        folder = Path(model.removeprefix(_LOCAL_DIR))
-        if not (folder / "open_clip_config.json").is_file():
-            raise ConfigError(f"{folder} holds no open_clip_config.json, so it is no CLIP folder.")
-        return weight_hashes(folder)
-    if model.startswith(_HUB):
-        _refuse_second_weights(model, pretrained)
-        return {}
-    if pretrained is None:
-        raise ConfigError(
-            f"The CLIP model {model!r} needs weights: give --clip-pretrained a tag (such as "
-            f"openai) or a {SAFE_SUFFIX} file."
-        )
-    if model.endswith(".json") and not Path(model).is_file():
-        raise ConfigError(f"The CLIP model config {model} does not exist.")
-    if Path(pretrained).suffix in (SAFE_SUFFIX, ".pt", ".pth", ".bin", ".ckpt"):
-        if not pretrained.endswith(SAFE_SUFFIX):
-            raise ConfigError(
-                f"{pretrained} is a pickle, which can run code when it is loaded; convert the "
-                f"CLIP weights to {SAFE_SUFFIX}."
-            )
-        if not Path(pretrained).is_file():
-            raise ConfigError(f"The CLIP weights {pretrained} do not exist.")
-        return weight_hashes(pretrained)
-    if not model.endswith(".json"):
-        _check_tag(model, pretrained)
-        return {}
-    raise ConfigError(f"A CLIP config of one's own needs a {SAFE_SUFFIX} file, not {pretrained!r}.")
-
-
-def _refuse_second_weights(model: str, pretrained: str | None) -> None:
-    if pretrained is not None:
-        raise ConfigError(
-            f"The CLIP model {model!r} brings its own weights, so --clip-pretrained "
-            f"{pretrained!r} must be left out."
-        )
-
-
-def _check_tag(model: str, tag: str) -> None:
-    import open_clip
-
-    config = open_clip.get_model_config(model)
-    if config is None:
-        hint = nearest(model, open_clip.list_models())
-        raise ConfigError(f"open_clip has no model {model!r}; {hint}")
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    if tag not in tags:
-        raise ConfigError(f"open_clip has no weights {tag!r} for {model!r}; {nearest(tag, tags)}")
-    wanted = bool(open_clip.get_pretrained_cfg(model, tag).get("quick_gelu", False))
-    if wanted != bool(config.get("quick_gelu", False)):
-        plain = model.removesuffix("-quickgelu")
-        right = f"{plain}-quickgelu" if wanted else plain
-        raise ConfigError(
-            f"The weights {tag!r} were trained {'with' if wanted else 'without'} QuickGELU and "
-            f"{model!r} would shift every score; use --clip-model {right}."
-        )
-
-
-def _registered(model: str) -> tuple[str, dict[str, Any]]:
-    """open_clip's name for `model`, and options for create_model. A config file is registered."""
-    if not model.endswith(".json"):
-        return model, {}
-    import open_clip
-
-    config = _own_config(model)
-    name = f"own-{fingerprint(config['model_cfg'])}"
-    if open_clip.get_model_config(name) is None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"{name}.json"
-            path.write_text(json.dumps(config["model_cfg"]))
-            open_clip.add_model_config(path)
-    return name, {"force_preprocess_cfg": config["preprocess_cfg"]}
-
-
-def _own_config(model: str) -> dict[str, Any]:
-    path = Path(model)
-    config = read_json(path)
-    if "model_cfg" not in config:
-        config = {"model_cfg": config, "preprocess_cfg": {}}
-    model_config = config["model_cfg"]
-    missing = [name for name in ("embed_dim", "vision_cfg", "text_cfg") if name not in model_config]
-    if missing:
-        raise ConfigError(f"The CLIP model config {model} lacks {', '.join(missing)}.")
-    # A tokenizer beside the config file is named relative to it.
-    tokenizer = model_config["text_cfg"].get("hf_tokenizer_name")
-    if tokenizer and (path.parent / tokenizer).is_dir():
-        model_config["text_cfg"]["hf_tokenizer_name"] = str((path.parent / tokenizer).absolute())
-    return {"model_cfg": model_config, "preprocess_cfg": config.get("preprocess_cfg", {})}
-
-
-def _config_mark(model: str) -> Any:
-    if model.endswith(".json"):
-        return read_json(model)
-    if model.startswith(_LOCAL_DIR):
-        return read_json(Path(model.removeprefix(_LOCAL_DIR)) / "open_clip_config.json")
-    return model
-
-
-def _tokenizer_mark(tokenizer: str | None) -> Any:
-    if tokenizer is None:
-        return None
-    path = Path(tokenizer)
-    if path.is_dir():
-        path = path / "tokenizer.json"
-    if not path.is_file():
-        raise ConfigError(f"The CLIP tokenizer {tokenizer} is no folder with a tokenizer.json.")
-    return read_json(path)
-
-
-def _tokenizer(name: str, scorer: Clip) -> Any:
-    import open_clip
-
-    if scorer.tokenizer is None:
-        return open_clip.get_tokenizer(name)
-    folder = Path(scorer.tokenizer)
-    folder = folder if folder.is_dir() else folder.parent
-    config = open_clip.get_model_config(name)
-    length = (config or {}).get("text_cfg", {}).get("context_length", 77)
-    return open_clip.tokenizer.HFTokenizer(str(folder), context_length=length)

@@ -45,11 +45,7 @@ class Head:
     ) -> None:
         self.activation, self.output = activation, output
         if activation == "none":
-            # In float64, so that folding five layers costs no more than one rounding.
-            folded = weights[0].astype(np.float64), biases[0].astype(np.float64)
-            for weight, bias in zip(weights[1:], biases[1:], strict=True):
-                folded = weight @ folded[0], weight @ folded[1] + bias
-            weights, biases = [folded[0].astype(np.float32)], [folded[1].astype(np.float32)]
+            weights, biases = _folded(weights, biases)
         self.weights, self.biases = weights, biases
 
     @classmethod
@@ -93,6 +89,17 @@ class Head:
         if self.output == "sigmoid":
             value = 1 / (1 + np.exp(-value))
         return np.asarray(value, np.float32)
+
+
+def _folded(
+    weights: list[NDArray[np.float32]], biases: list[NDArray[np.float32]]
+) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+    """A stack without activations as one layer; in float64, so that it costs one rounding."""
+    total: NDArray[np.float64] = weights[0].astype(np.float64)
+    offset: NDArray[np.float64] = biases[0].astype(np.float64)
+    for weight, bias in zip(weights[1:], biases[1:], strict=True):
+        total, offset = weight @ total, weight @ offset + bias
+    return [total.astype(np.float32)], [offset.astype(np.float32)]
 
 
 class _HeadScorer(Scorer):

@@ -44,6 +44,18 @@ def test_embeddings_are_those_of_open_clip(files: tuple[str, str]) -> None:
     assert scores["clip_similarity"] == pytest.approx((image * text).sum(axis=1), abs=5e-4)
 
 
+def test_leaving_out_the_padding_changes_no_text_embedding(files: tuple[str, str]) -> None:
+    import torch
+
+    clip = ClipModel.load(*files)
+    texts = ["a", "two cats on a mat", "many more words than the twelve tokens of this context"]
+    tokens = clip._tokenize(texts)
+    with torch.inference_mode():
+        whole = clip.model.encode_text(tokens, normalize=True).numpy()
+    assert clip.embed_texts(texts) == pytest.approx(whole, abs=5e-4)
+    assert clip.embed_texts(texts[:1]) == pytest.approx(whole[:1], abs=5e-4)
+
+
 def test_an_empty_text_has_no_similarity(files: tuple[str, str]) -> None:
     texts = ["a fox", "", None, "  "]
     scores = Clip(*files).score({"picture": pictures(4), "alt_text": texts})
