@@ -37,13 +37,15 @@ _WHOLE = (
     r"description|image description|image alt text|product image|featured image|main image|"
     r"hero image|header image|cover image|profile (image|photo|picture)|no image|"
     r"no image available|image not (found|available)|image coming soon|loading|blank|spacer|"
-    r"gallery image|post image|article image|stock (image|photo|photography|picture)|slide|home)"
-    r"( ?#?\d+)?"
+    r"gallery image|post image|article image|stock (image|photo|photography|picture)|slide|home|"
+    r"(home ?page|web ?site|site|page) (banner|image|photo|picture|logo|header)|sale|new arrivals?|"
+    r"advert(isement)?)( ?#?\d+( ?(of|/) ?\d+)?)?"
 )
-# ... or one of these occurs in it.
+# ... or what is left of it without these.
 _PHRASES = (
-    r"click (here|to|on|for|image)|tap to|(view|see) (larger|full|all|more|details)|"
-    r"enlarge (image|photo|picture)|zoom in|read more|learn more|show more|continue reading|"
+    r"(click|tap) (here|image|(to|on|for)( (enlarge|zoom|view|open|expand|image|more))?)|"
+    r"(view|see) (larger|full|all|more|details)|enlarge (image|photo|picture)|zoom in|"
+    r"(read|learn|show) more|continue reading|"
     r"buy now|shop now|add to (cart|bag|basket|wishlist|favou?rites)|free shipping|"
     r"(royalty|copyright)[ -]free|stock (photo|image|photography|vector|illustration|picture)s?\b|"
     r"shutterstock|istock|getty images|dreamstime|alamy|depositphotos|all rights reserved|"
@@ -51,6 +53,7 @@ _PHRASES = (
     r"follow us|subscribe|sign up|log ?in to|lorem ipsum|(pinterest|facebook|twitter|instagram|"
     r"whatsapp) (icon|logo|button)|image (not found|coming soon|unavailable)|"
     r"high[- ]resolution (image|photo|picture)|free download|download (free|now|image|wallpaper)|"
+    r"\d+ ?% off|(special|limited) offer|on sale|(best|lowest) price|for download|"
     r"[©®™]|\(c\) ?\d{4}|copyright"
 )
 URL = r"(https?://|www\.)\S+|\b[a-z0-9\-]+\.(com|org|net|io|co\.uk|de|ru|fr|info|biz)\b"
@@ -66,7 +69,8 @@ class TextBasics(Scorer):
     text_digit_share    characters that are decimal digits, 0 to 1
     text_repetition     1 - distinct words / words (lower case), 0 to 1
     text_is_filename    the whole text is a file name or a machine's number
-    text_is_boilerplate the text stands for any picture ("image", "click to enlarge")
+    text_is_boilerplate the text stands for any picture ("image 12", "click to enlarge")
+    text_has_boilerplate a phrase of that kind occurs in it ("red fox - stock photo")
     text_has_url, text_has_html
 
     Shares and repetition are null where there is no text to take a share of. Lists and patterns
@@ -84,6 +88,7 @@ class TextBasics(Scorer):
         "text_repetition",
         "text_is_filename",
         "text_is_boilerplate",
+        "text_has_boilerplate",
         "text_has_url",
         "text_has_html",
     )
@@ -100,9 +105,13 @@ class TextBasics(Scorer):
         # A full stop at the end does not make a file name or a boilerplate text a caption.
         bare = pc.replace_substring_regex(lower, r"[\s.!:;,*\[\](){}\"']+$", "")
         bare = pc.replace_substring_regex(bare, r"^[\s*\[\](){}\"']+", "")
+        # Without the phrases, and without what is no letter at either end, what is said of it?
+        said = pc.replace_substring_regex(bare, _PHRASES, " ")
+        said = pc.replace_substring_regex(said, r"^[^\pL]+|[^\pL\d]+$", "")
+        phrase = pc.match_substring_regex(lower, _PHRASES)
         boilerplate = pc.or_(
-            pc.match_substring_regex(bare, rf"^({_WHOLE})$"),
-            pc.match_substring_regex(lower, _PHRASES),
+            pc.match_substring_regex(pc.if_else(phrase, said, bare), rf"^({_WHOLE})$"),
+            pc.and_(phrase, pc.match_substring_regex(said, r"^[\d\W]*$")),
         )
         words, repetition = _words(lower)
         return {
@@ -113,6 +122,7 @@ class TextBasics(Scorer):
             "text_repetition": repetition,
             "text_is_filename": pc.match_substring_regex(bare, FILE_NAME),
             "text_is_boilerplate": boilerplate,
+            "text_has_boilerplate": phrase,
             "text_has_url": pc.match_substring_regex(lower, URL),
             "text_has_html": pc.match_substring_regex(lower, HTML),
         }

@@ -130,7 +130,8 @@ def test_captions_are_neither_file_names_nor_boilerplate(text: str) -> None:
         "image 12",
         "Photo.",
         "click to enlarge",
-        "Stock photo: red apple on a table",
+        "Home page banner",
+        "SALE 30% OFF!",
         "View larger image",
         "© 2017 All rights reserved",
         "placeholder",
@@ -140,6 +141,12 @@ def test_captions_are_neither_file_names_nor_boilerplate(text: str) -> None:
 )
 def test_boilerplate_is_recognised(text: str) -> None:
     assert text_columns(text)["text_is_boilerplate"] == [True]
+
+
+def test_a_caption_with_a_selling_phrase_still_says_something() -> None:
+    scores = text_columns("Stock photo: red apple on a table", "GREEN PEAR - buy now", "a pear")
+    assert scores["text_is_boilerplate"] == [False, False, False]
+    assert scores["text_has_boilerplate"] == [True, True, False]
 
 
 def test_urls_and_html_are_recognised() -> None:
