@@ -20,8 +20,8 @@ TIMESTEP_SCALE = 1000.0
 # Above this many patches PyTorch's fused attention wins on a CPU as well.
 MATMUL_ATTENTION_TOKENS = 512
 
-# Positions run from 0 to this, however many patches there are. diffusers counts patches, so that on
-# a grid of 4 most of the sin-cos channels (frequencies 1 to 1e-4) hardly differ from place to place.
+# Positions run from 0 to this, however many patches there are. diffusers counts patches, and on a
+# grid of 4 most sin-cos channels (frequencies 1 to 1e-4) then hardly differ from place to place.
 POSITION_SPAN = 128
 # Root mean square of the embedding of a patch of unit noise at the start (positions have 0.7).
 PATCH_SCALE = 0.1
