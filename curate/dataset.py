@@ -93,6 +93,7 @@ DUPLICATE_PAIRS = pa.schema(
     ]
 )
 
+# Levels are cumulative: "near" groups by exact and near pairs, "embedding" by all three kinds.
 DUPLICATES = pa.schema(
     [
         ("method", pa.string()),

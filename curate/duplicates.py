@@ -20,8 +20,11 @@ compare and are only matched exactly.
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -38,10 +41,16 @@ from curate.copies import (
 )
 from curate.dataset import DUPLICATE_PAIRS, DUPLICATES, Dataset
 from curate.errors import ConfigError, DatasetError
+from curate.files import fingerprint
 from curate.fingerprints import THUMBNAIL, VIEWS
 from curate.keep import keep_best
 from curate.neighbours import MAX_RADIUS
+from curate.select import sample_view, tables_version
 from curate.settings import Settings
+
+_NOTE = b"caplab_found"
+_READ = ("samples", "scores", "fingerprints", "embeddings")
+_VERSION = 1  # of the method; a change of it makes stored results stale
 
 
 class DuplicateSettings(Settings):
@@ -85,8 +94,9 @@ class DuplicateSettings(Settings):
 def find_duplicates(dataset: Dataset, settings: DuplicateSettings) -> dict[str, int]:
     """Find all duplicates and write the tables duplicate_pairs and duplicates.
 
-    Deterministic: the same tables give the same bytes. Small differences of the processor's
-    arithmetic can move a pair only at the very edge of a threshold.
+    With the same settings over unchanged tables it returns what was found before. Deterministic:
+    the same tables give the same bytes; another processor's rounding can move a pair only at the
+    very edge of a threshold.
 
     Returns:
         samples, and for each level its pairs and how many samples it drops, such as
@@ -96,6 +106,9 @@ def find_duplicates(dataset: Dataset, settings: DuplicateSettings) -> dict[str, 
         ConfigError: a quality expression that does not work.
         DatasetError: fingerprints are missing; score first.
     """
+    mark = fingerprint([_VERSION, settings.identity(), tables_version(dataset, _READ)])
+    if (before := _found_before(dataset, mark)) is not None:
+        return before
     samples = _load(dataset, settings)
     exact, representative = exact_pairs(samples)
     chosen = np.flatnonzero((representative == np.arange(len(samples))) & samples.structured)
@@ -119,7 +132,20 @@ def find_duplicates(dataset: Dataset, settings: DuplicateSettings) -> dict[str, 
         counts[f"{method}_pairs"] = len(found[method].pairs)
         counts[f"{method}_dropped"] = dropped
     dataset.write_table("duplicate_pairs", pa.concat_tables(pair_tables))
-    dataset.write_table("duplicates", pa.concat_tables(group_tables))
+    # The mark stands in the table that is written last, so a killed run leaves none.
+    note = {_NOTE: json.dumps({"mark": mark, "counts": counts}).encode()}
+    groups = pa.concat_tables(group_tables).replace_schema_metadata(note)
+    dataset.write_table("duplicates", groups)
+    return counts
+
+
+def _found_before(dataset: Dataset, mark: str) -> dict[str, int] | None:
+    """The counts of an earlier run with this mark."""
+    if not (dataset.has_shard("duplicates") and dataset.has_shard("duplicate_pairs")):
+        return None
+    notes = pq.read_schema(dataset.table_path("duplicates")).metadata or {}
+    note = json.loads(notes.get(_NOTE, b"{}"))
+    counts: dict[str, int] | None = note.get("counts") if note.get("mark") == mark else None
     return counts
 
 
@@ -182,8 +208,6 @@ def _group_rows(
 def _load(dataset: Dataset, settings: DuplicateSettings) -> Samples:
     """Fingerprints of all stored samples, the best sample first."""
     import duckdb
-
-    from curate.select import sample_view
 
     if not dataset.has_table("fingerprints"):
         raise DatasetError(

@@ -164,9 +164,25 @@ def test_the_tables_are_the_same_bytes_on_every_run(
     written = []
     for _ in range(2):
         find_duplicates(dataset, DuplicateSettings())
-        tables = ("duplicate_pairs", "duplicates")
-        written.append([dataset.table_path(table).read_bytes() for table in tables])
+        paths = [dataset.table_path(table) for table in ("duplicate_pairs", "duplicates")]
+        written.append([path.read_bytes() for path in paths])
+        for path in paths:
+            path.unlink()
     assert written[0] == written[1]
+
+
+def test_finished_work_is_not_repeated_and_other_settings_are_new_work(
+    score: Callable[[Dataset], None], tmp_path: Path
+) -> None:
+    dataset = small_world(tmp_path / "d")
+    score(dataset)
+    counts = find_duplicates(dataset, DuplicateSettings())
+    path = dataset.table_path("duplicates")
+    written = path.stat().st_mtime_ns
+    assert find_duplicates(dataset, DuplicateSettings(duplicate_threads=2)) == counts
+    assert path.stat().st_mtime_ns == written
+    find_duplicates(dataset, DuplicateSettings(near_bits=4))
+    assert path.stat().st_mtime_ns > written
 
 
 def test_a_selection_drops_what_duplicates_say(
