@@ -11,8 +11,9 @@ overtakes near ten million, where more bands would be due. About 30 us a query a
 Vector neighbours. Up to 4,096 vectors are compared with all others; more are clustered by k-means
 (about 1,000 to a cluster) and each is compared with those in its two nearest clusters, so two
 neighbours are found when either's own cluster is among the other's two nearest. Comparing costs
-N * 2,000 * D, linear; k-means costs (N / 1,000) * 64 * (N / 1,000) * D * 10, below it up to
-ten million. Only the `count` nearest are returned, so a crowd of look-alikes cannot explode.
+N * 2,000 * D, and k-means 10 * 64 * D * (N / 1,000)^2, which overtakes it near three million. Only
+the `count` nearest are returned, so a crowd of look-alikes cannot explode. Measured with random
+512-d vectors, the worst case for clusters: 6 CPU s for 25,000, 17 for 50,000.
 """
 
 from __future__ import annotations
