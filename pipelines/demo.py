@@ -45,7 +45,7 @@ SELECTION = "clean"
 KINDS = ("short", "descriptive")
 # The rules of the demo's selection, in the order of the funnel; then duplicates are dropped.
 RULES = (
-    "clip_similarity >= 0.3",
+    "clip_similarity >= 0.35",
     "aesthetic >= 5",
     "nsfw < 0.5",
 )
@@ -160,7 +160,7 @@ def train_settings(settings: DemoSettings) -> TrainCommandSettings:
         model=settings.model,
         captions={"descriptive": 0.95, "alt": 0.05},
         steps=settings.train_steps,
-        cpus=settings.workers,
+        cpus=1,
     )
 
 

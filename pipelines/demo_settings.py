@@ -15,8 +15,8 @@ class DemoSettings(Settings):
     seed: int = Field(0, ge=0, description="Of the synthetic web")
     rows_per_shard: int = Field(500, gt=0, description="Rows of the URL list a shard")
     train_steps: int = Field(100, gt=0, description="Steps of the single training run shown first")
-    steps: int = Field(700, gt=0, description="Steps of every run of the ablation")
-    seeds: int = Field(2, gt=0, description="Training seeds an arm")
+    steps: int = Field(500, gt=0, description="Steps of every run of the ablation")
+    seeds: int = Field(3, gt=0, description="Training seeds an arm")
     scenes: int = Field(192, gt=0, description="Held-out scenes that every model has to draw")
     model: str = Field("world-small", description="Model preset of all runs")
     workers: int = Field(

@@ -25,6 +25,9 @@ MATMUL_ATTENTION_TOKENS = 512
 POSITION_SPAN = 128
 # Root mean square of the embedding of a patch of unit noise at the start (positions have 0.7).
 PATCH_SCALE = 0.1
+# On the first queries and keys of cross-attention, so that every patch first sees the whole text
+# evenly. At 2.5 each attends to random words and the text is not used for hundreds of steps.
+CROSS_ATTENTION_SCALE = 0.5
 # Initial text attention: score lost a word away from the neighbour that a head looks at, at most.
 NEIGHBOUR_SLOPE = 3.0
 NEIGHBOUR_FLOOR = 6.0
@@ -110,6 +113,8 @@ def initialise(model: TextToImage, seed: int) -> None:
         else:
             fan_out, fan_in = parameter.shape[0], parameter[0].numel()
             bound = math.sqrt(6 / (fan_in + fan_out))
+            if "attn2.to_q" in name or "attn2.to_k" in name:
+                bound *= CROSS_ATTENTION_SCALE
             parameter.uniform_(-bound, bound, generator=generator)
     for block in model.text_encoder.encoder.block:
         attention = block.layer[0].SelfAttention
