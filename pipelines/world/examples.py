@@ -1,7 +1,7 @@
 """Training and held-out examples for the small models: pictures as a curator would store them.
 
 A picture is rendered at a web size, spoilt or marked with some chance, compressed, decoded, and
-scaled down to the models' 64 px, often through another stored size on the way.
+scaled down to 64 px, often through another stored size on the way.
 """
 
 import io

@@ -26,7 +26,7 @@ class Trainer:
 
     The learning rates warm up over 5% of the steps and cool down linearly over the last 70%.
 
-    matrices: names of two-dimensional parameters that Muon takes; the rest is AdamW's.
+    matrices: names of the matrices and convolutions that Muon takes; the rest is AdamW's.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class Trainer:
         by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
         chosen = set(matrices)
         for name in sorted(chosen):
-            if self.masters[name].ndim != 2:
-                raise ValueError(f"Muon takes matrices only, not {name}.")
+            if self.masters[name].ndim < 2:
+                raise ValueError(f"Muon takes matrices and convolutions only, not {name}.")
             by_shape[self.masters[name].shape].append(self.masters[name])
         self.groups = list(by_shape.values())
         self.momenta = [[torch.zeros_like(p) for p in group] for group in self.groups]
@@ -89,10 +89,11 @@ class Trainer:
         for group, momenta in zip(self.groups, self.momenta, strict=True):
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in group]
             torch._foreach_lerp_(momenta, gradients, 1 - MUON_MOMENTUM)
-            update = orthogonalised(
-                torch.stack(torch._foreach_lerp(gradients, momenta, MUON_MOMENTUM))
-            )
-            rows, columns = group[0].shape
+            update = torch.stack(torch._foreach_lerp(gradients, momenta, MUON_MOMENTUM))
+            # A convolution is the matrix from a patch to its channels.
+            flat = update.flatten(2)
+            rows, columns = flat.shape[1:]
+            update = orthogonalised(flat).reshape(update.shape)
             scale = rate * max(1.0, rows / columns) ** 0.5
             torch._foreach_add_(list(group), list(update.unbind()), alpha=-scale)
 

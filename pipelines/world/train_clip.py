@@ -35,9 +35,9 @@ _QUALITY = {"blur": "blurry", "noise": "noisy", "low_contrast": "faded", "": "sh
 class ClipTraining:
     """Length and weights of the contrastive training."""
 
-    steps: int = 600
+    steps: int = 650
     batch: int = 128
-    muon_rate: float = 0.008
+    muon_rate: float = 0.005
     adam_rate: float = 1.5e-3
     quality_weight: float = 0.5
     weak_texts: int = 32
@@ -133,7 +133,7 @@ def train_clip(
 
 
 def pixels_to_input(pixels: NDArray[np.uint8]) -> Tensor:
-    """uint8 (N, 64, 64, 3) to float32 (N, 3, 64, 64) in -1..1, as the stored preprocess does."""
+    """uint8 (N, H, W, 3) to float32 (N, 3, H, W) in -1..1, as the stored preprocess does."""
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
@@ -176,7 +176,7 @@ class _Texts:
 
     def draw(self, rows: NDArray[np.int64], rng: np.random.Generator, weak: int) -> Tensor:
         """Tokens of B right texts in order, then of wrong and weak ones: (2B + weak, context)."""
-        kind = rng.choice(4, len(rows), p=(0.3, 0.2, 0.15, 0.35))
+        kind = rng.choice(4, len(rows), p=(0.2, 0.2, 0.2, 0.4))
         wrong = self.wrong[kind, rows]
         spare = self.weak[rng.integers(0, len(self.weak), len(rows) + weak)]
         unusable = torch.from_numpy(~self.usable[kind, rows])

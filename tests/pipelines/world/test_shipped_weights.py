@@ -59,7 +59,7 @@ def test_clip_tells_matched_from_mismatched_texts() -> None:
     assert figures["clip_auc_alt"] >= 0.99
     assert figures["clip_auc_alt_weak"] >= 0.99
     assert figures["clip_auc_short"] >= 0.97
-    assert figures["clip_one_wrong"] >= 0.9
+    assert figures["clip_one_wrong"] >= 0.8
 
 
 def test_the_heads_tell_ugly_and_marked_pictures() -> None:
