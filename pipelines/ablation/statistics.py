@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,22 +86,32 @@ def bootstrap_interval(values: NDArray[np.float64], seed: int = 0) -> Interval:
         values: `(S, P)` metric of each seed and prompt, NaN where undefined.
         seed: of the resampling; the same input gives the same interval.
 
-    Cost grows as draws x (S + P): each draw is a row of multinomial weights.
+    Cost grows as draws x S x P.
     """
-    seeds, prompts = values.shape
-    rng = np.random.default_rng(seed)
-    seed_weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), BOOTSTRAP_DRAWS)
-    prompt_weights = rng.multinomial(prompts, np.full(prompts, 1 / prompts), BOOTSTRAP_DRAWS)
+    seed_weights, prompt_weights = _resampling_weights(*values.shape, seed)
     defined = (~np.isnan(values)).astype(float)
-    filled = np.nan_to_num(values)
-    totals = np.einsum("ds,sp,dp->d", seed_weights, filled, prompt_weights, optimize=True)
-    counts = np.einsum("ds,sp,dp->d", seed_weights, defined, prompt_weights, optimize=True)
+    totals = np.sum((seed_weights @ np.nan_to_num(values)) * prompt_weights, axis=1)
+    counts = np.sum((seed_weights @ defined) * prompt_weights, axis=1)
     draws = totals[counts > 0] / counts[counts > 0]
     mean = float(np.mean(per_seed_means(values)))
     if draws.size == 0:
         return Interval(math.nan, math.nan, math.nan)
     low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(mean, float(low), float(high))
+
+
+@lru_cache(maxsize=8)
+def _resampling_weights(
+    seeds: int, prompts: int, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How often each draw takes each seed `(draws, S)` and each prompt `(draws, P)`.
+
+    Every metric of an ablation is resampled alike, so the weights are drawn once and kept.
+    """
+    rng = np.random.default_rng(seed)
+    seed_weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), BOOTSTRAP_DRAWS)
+    prompt_weights = rng.multinomial(prompts, np.full(prompts, 1 / prompts), BOOTSTRAP_DRAWS)
+    return seed_weights.astype(float), prompt_weights.astype(float)
 
 
 def paired_contrast(a: NDArray[np.float64], b: NDArray[np.float64], seed: int = 0) -> Contrast:

@@ -73,7 +73,14 @@ def test_photographs_go_through_select_recaption_and_train(photographs):
         dataset.directory,
         work / "run",
         TrainCommandSettings(
-            selection="words", model="photo-64", captions={"alt": 1.0}, steps=2, batch_size=8
+            selection="words",
+            model="photo-64",
+            captions={"alt": 1.0},
+            steps=2,
+            batch_size=8,
+            validation_samples=8,
+            grid_size=4,
+            cpus=1,
         ),
     )
     assert (summary.directory / "pipeline" / "model_index.json").exists()

@@ -9,6 +9,7 @@ from pipelines.ablation.statistics import (
     bootstrap_interval,
     holm,
     paired_contrast,
+    per_seed_means,
     t_interval,
     verdict,
 )
@@ -34,8 +35,7 @@ def test_with_no_true_effect_the_t_interval_covers_zero_19_times_in_20():
     covered = 0
     for _ in range(400):
         a, b = arms(4, 50, 0.0, 0.1, rng)
-        contrast = paired_contrast(a, b)
-        covered += not contrast.t.excludes_zero()
+        covered += not t_interval(per_seed_means(a - b)).excludes_zero()
     # Binomial(400, .95): four standard errors are 0.044.
     assert covered / 400 == pytest.approx(0.95, abs=0.044)
 
@@ -43,13 +43,12 @@ def test_with_no_true_effect_the_t_interval_covers_zero_19_times_in_20():
 def test_a_prompt_only_interval_would_claim_what_the_seed_interval_does_not():
     rng = np.random.default_rng(1)
     false_by_prompts = false_by_seeds = 0
-    for _ in range(200):
-        a, b = arms(3, 400, 0.0, 0.1, rng)
-        contrast = paired_contrast(a, b)
+    for _ in range(60):
+        a, b = arms(3, 200, 0.0, 0.1, rng)
         single = a[:1] - b[:1]
         false_by_prompts += bootstrap_interval(single).excludes_zero()
-        false_by_seeds += contrast.claimed
-    assert false_by_seeds / 200 < 0.12 < false_by_prompts / 200
+        false_by_seeds += paired_contrast(a, b).claimed
+    assert false_by_seeds / 60 < 0.15 < 0.5 < false_by_prompts / 60
 
 
 def test_a_large_true_effect_is_claimed_with_three_seeds():
