@@ -43,13 +43,15 @@ KEPT_PICTURES = 16
 LIMITS = (
     "An ablation compares recipes at one model size, one budget and one data set; it does not "
     "say how the difference grows with scale.",
-    "Descriptive prompts share their wording style with descriptive training captions; part of a "
-    "difference on them is style and not information. Short and up-sampled prompts are shown for "
-    "that reason.",
+    "Descriptive prompts may share their wording with descriptive training captions; part of a "
+    "difference on them is style and not information. Short prompts are shown for that reason.",
     "Intervals over few seeds are wide and rest on the t distribution; with one seed nothing is "
     "claimed.",
 )
 WORLD_LIMITS = (
+    "Descriptive and up-sampled prompts are worded exactly as the world's captioner words its "
+    "captions, so both favour the arm that was trained on descriptive captions; how far its lead "
+    "holds under other wordings was not measured.",
     "The pictures are drawn by a program: eight colours, six shapes, four places. Nothing here "
     "shows how captions act on photographs.",
     "The parser counts what it cannot read as malformed; arms that draw many malformed objects "

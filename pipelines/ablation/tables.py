@@ -154,7 +154,7 @@ def text_table(arms: pa.Table, metrics: Sequence[str], seeds: int) -> str:
     forms = list(dict.fromkeys(row[0] for row in rows))
     names = list(dict.fromkeys(row[1] for row in rows))
     width = max(len(name) for name in names) + 2
-    lines = [f"percent of what the prompt asks for, mean of {seeds} seeds [95% interval]"]
+    lines = [f"percent of what the prompt asks for, mean of {seeds} seeds [95% bootstrap]"]
     for form in forms:
         lines.append("")
         lines.append(f"{form} prompts".ljust(width + 11) + "".join(m.rjust(16) for m in metrics))
