@@ -18,6 +18,7 @@ from curate import __version__
 from curate.errors import CaplabError, ConfigError
 from curate.select import SelectSettings
 from pipelines.ablation.settings import AblateSettings
+from pipelines.bench.commands import bench
 from pipelines.demo_settings import DemoSettings
 from pipelines.options import resolve, settings_options
 from pipelines.settings import CurateSettings, RecaptionCommandSettings, TrainCommandSettings
@@ -193,15 +194,7 @@ def report(target: Path) -> None:
     click.echo(run(target))
 
 
-@cli.command()
-@click.argument("name", type=click.Choice(["demo"]))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@click.option("--out", default=None, type=EXISTING, help="Where to work; default a new folder.")
-def bench(name: str, as_json: bool, out: Path | None) -> None:
-    """Measure: `demo` gives the seconds and the peak memory of each stage of the demo."""
-    from pipelines.bench.demo import bench_demo
-
-    click.echo(bench_demo(out, as_json))
+cli.add_command(bench)
 
 
 def main() -> None:

@@ -1,0 +1,35 @@
+"""`caplab bench NAME`: one subcommand a benchmark, each with its own options.
+
+Imports happen inside the subcommands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+PLACE = click.Path(path_type=Path)
+
+as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+out = click.option("--out", type=PLACE, help="Where to work; default a new folder.")
+
+
+@click.group()
+def bench() -> None:
+    """Measure Caption Lab against its peers, in one run on this machine.
+
+    Peers are installed into environments of their own (~/.cache/caption-lab/peers) from the pinned
+    files in pipelines/bench/requirements. Every figure is named, and speed is a ratio.
+    """
+
+
+@bench.command("demo")
+@as_json
+@out
+def bench_demo(as_json: bool, out: Path | None) -> None:
+    """Seconds and peak memory of each stage of `caplab demo`."""
+    from pipelines.bench.demo import demo_figures
+    from pipelines.bench.figures import render
+
+    click.echo(render(demo_figures(out), as_json))
