@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from curate.fingerprints import VIEWS
 from curate.neighbours import Pairs, hamming_join, nearest_vectors, unique_pairs
 from curate.registration import Agreement, coarse_difference, compare
+from curate.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
     from curate.duplicates import DuplicateSettings
@@ -30,13 +31,18 @@ FLAT = 3.0
 class Samples:
     """N samples in order of quality, the best first: a row's number is its rank."""
 
-    keys: NDArray[np.object_]
-    sha256: NDArray[np.object_]
-    pixel_sha256: NDArray[np.object_]
+    keys: NDArray[np.bytes_]
+    """(N,) S32."""
+    sha256: NDArray[np.uint64]
+    """(N, 2): the first 128 bits, zeros for none."""
+    pixel_sha256: NDArray[np.uint64]
     phash: NDArray[np.uint64]
-    thumbnail: NDArray[np.uint8]
+    """(N, views)."""
+    coarse: NDArray[np.float16]
+    """(N, 108), see coarse_vectors."""
     structured: NDArray[np.bool_]
     """Decoded and not flat: fit for everything but exact matching."""
+    thumbnails: Thumbnails
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -70,26 +76,38 @@ def exact_pairs(samples: Samples) -> tuple[Found, NDArray[np.int64]]:
     return Found(pairs, np.zeros(len(pairs), np.float32)), representative
 
 
-def _equal(values: NDArray[np.object_]) -> NDArray[np.int64]:
-    """(E, 2) edges from each row to the first row with the same value; None equals nothing."""
-    rows = np.flatnonzero([value is not None for value in values])
-    if not len(rows):
-        return np.empty((0, 2), np.int64)
-    _, first, inverse = np.unique(values[rows].astype(str), return_index=True, return_inverse=True)
-    return np.stack([rows[first[inverse]], rows], axis=1)
+def _equal(digests: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """(E, 2) edges from each row to the first row with the same digest; zeros equal nothing."""
+    rows = np.flatnonzero(digests.any(axis=1))
+    high, low = digests[rows, 0], digests[rows, 1]
+    order = np.lexsort((rows, low, high))
+    rows, high, low = rows[order], high[order], low[order]
+    same = (high[1:] == high[:-1]) & (low[1:] == low[:-1])
+    run = np.concatenate([[0], np.cumsum(~same)]).astype(np.int64)[: len(rows)]
+    first = rows[np.flatnonzero(np.concatenate([[True], ~same])[: len(rows)])]
+    return np.stack([first[run], rows], axis=1)
 
 
 def near_pairs(
-    samples: Samples, chosen: NDArray[np.int64], verifier: Verifier, settings: DuplicateSettings
+    samples: Samples,
+    chosen: NDArray[np.int64],
+    verifier: Verifier,
+    settings: DuplicateSettings,
+    fresh: NDArray[np.bool_] | None = None,
 ) -> Found:
-    """Verified pairs among the chosen rows; distance = Hamming bits of the best pair of views."""
+    """Verified pairs among the chosen rows; distance = Hamming bits of the best pair of views.
+
+    Args:
+        fresh: (N,) rows that are new: only pairs with at least one of them are looked for.
+    """
     plain = samples.phash[chosen, 0]
     threads = settings.duplicate_threads
+    new = None if fresh is None else fresh[chosen]
     candidates: dict[bool, list[Pairs]] = {False: [], True: []}
     for view, (crop, mirrored) in enumerate(VIEWS):
         # `second` as it is looks like `first` seen through the view.
-        first, second = hamming_join(
-            plain, samples.phash[chosen, view], settings.near_bits, threads
+        first, second = _fresh_join(
+            plain, samples.phash[chosen, view], new, settings.near_bits, threads
         )
         if crop == 0:  # these two views find every pair in both directions
             first, second = unique_pairs(first, second).T
@@ -97,7 +115,7 @@ def near_pairs(
         rough = verifier.worthwhile(chosen[first[other]], chosen[second[other]], crop, mirrored)
         candidates[mirrored].append(rough)
     for mirrored in (False, True):
-        found = _nearest_thumbnails(samples, chosen, mirrored, verifier, settings)
+        found = _nearest_thumbnails(samples, chosen, mirrored, verifier, settings, new)
         candidates[mirrored].append(found)
     confirmed = [
         verifier.copies(unique_pairs(*np.concatenate(parts).T), mirrored)
@@ -107,29 +125,55 @@ def near_pairs(
     return Found(pairs, _hamming(samples.phash, pairs))
 
 
+def _fresh_join(
+    plain: NDArray[np.uint64],
+    seen: NDArray[np.uint64],
+    fresh: NDArray[np.bool_] | None,
+    radius: int,
+    threads: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows (a, b) for which seen[a] and plain[b] are near, one of them fresh where that is asked.
+
+    New rows ask all, and old rows ask the new ones: never old against old.
+    """
+    if fresh is None:
+        return hamming_join(plain, seen, radius, threads)
+    new, old = np.flatnonzero(fresh), np.flatnonzero(~fresh)
+    first, second = hamming_join(plain, seen[new], radius, threads)
+    first_old, second_old = hamming_join(plain[new], seen[old], radius, threads)
+    return (
+        np.concatenate([new[first], old[first_old]]),
+        np.concatenate([second, new[second_old]]),
+    )
+
+
 def _nearest_thumbnails(
     samples: Samples,
     chosen: NDArray[np.int64],
     mirrored: bool,
     verifier: Verifier,
     settings: DuplicateSettings,
+    fresh: NDArray[np.bool_] | None,
 ) -> Pairs:
     """Pairs whose colours lie alike inside the picture: labels and logos change many hash bits."""
     if len(chosen) < 2:
         return np.empty((0, 2), np.int64)
-    thumbnails = samples.thumbnail[chosen]
-    coarse = _coarse_vectors(thumbnails)
-    queries = _coarse_vectors(thumbnails[:, :, ::-1]) if mirrored else None
+    coarse = samples.coarse[chosen].astype(np.float32)
+    queries = mirrored_coarse(coarse) if mirrored else None
     rows, squared = nearest_vectors(
         coarse, settings.neighbours, queries, threads=settings.duplicate_threads
     )
     power = (coarse**2).sum(axis=1, keepdims=True)
     first, slot = np.nonzero((rows >= 0) & (squared < COARSE_LIMIT * power))
-    pairs = unique_pairs(chosen[first], chosen[rows[first, slot]])
+    second = rows[first, slot]
+    if fresh is not None:
+        kept = fresh[first] | fresh[second]
+        first, second = first[kept], second[kept]
+    pairs = unique_pairs(chosen[first], chosen[second])
     return verifier.worthwhile(pairs[:, 0], pairs[:, 1], 0.0, mirrored)
 
 
-def _coarse_vectors(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
+def coarse_vectors(thumbnails: NDArray[np.uint8]) -> NDArray[np.float16]:
     """(N, 108): colours at 6 x 6 points of the thumbnail's inside, without their mean.
 
     The outer eighth is left out: a label there must not decide who is near.
@@ -137,7 +181,13 @@ def _coarse_vectors(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
     inside = (
         thumbnails[:, 4:-4, 4:-4].reshape(-1, 6, 4, 6, 4, 3).mean(axis=(2, 4), dtype=np.float32)
     )
-    return np.asarray(inside - inside.mean(axis=(1, 2), keepdims=True)).reshape(len(inside), -1)
+    centred = inside - inside.mean(axis=(1, 2), keepdims=True)
+    return centred.reshape(len(inside), -1).astype(np.float16)
+
+
+def mirrored_coarse(coarse: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, 108): what coarse_vectors gives for the mirror images."""
+    return coarse.reshape(-1, 6, 6, 3)[:, :, ::-1].reshape(coarse.shape)
 
 
 def embedding_pairs(
@@ -148,8 +198,9 @@ def embedding_pairs(
     near: Found,
     verifier: Verifier,
     settings: DuplicateSettings,
+    fresh: NDArray[np.bool_] | None = None,
 ) -> Found:
-    """Verified pairs among the nearest embeddings; distance = 1 - cosine."""
+    """Verified pairs among the nearest embeddings; distance = 1 - cosine. `fresh`: near_pairs."""
     chosen = chosen[present[chosen]]
     if len(chosen) < 2:
         return Found(np.empty((0, 2), np.int64), np.empty(0, np.float32))
@@ -160,6 +211,8 @@ def embedding_pairs(
     )
     first, slot = np.nonzero((rows >= 0) & (1 - squared / 2 >= least))
     candidates = unique_pairs(chosen[first], chosen[rows[first, slot]])
+    if fresh is not None:
+        candidates = candidates[fresh[candidates].any(axis=1)]
     known = _member(candidates, near.pairs, len(samples))
     unknown = candidates[~known]
     confirmed = [
@@ -186,7 +239,7 @@ class Verifier:
         kept = [np.empty((0, 2), np.int64)]
         for start in range(0, len(first), self.block):
             a, b = first[start : start + self.block], second[start : start + self.block]
-            rough = coarse_difference(self._seen(a, mirrored), self.samples.thumbnail[b], crop)
+            rough = coarse_difference(self._seen(a, mirrored), self._seen(b), crop)
             kept.append(np.stack([a, b], axis=1)[rough < COARSE_LIMIT])
         return np.concatenate(kept)
 
@@ -195,9 +248,7 @@ class Verifier:
         kept = [np.empty((0, 2), np.int64)]
         for start in range(0, len(pairs), self.block):
             some = pairs[start : start + self.block]
-            agreement = compare(
-                self._seen(some[:, 0], mirrored), self.samples.thumbnail[some[:, 1]]
-            )
+            agreement = compare(self._seen(some[:, 0], mirrored), self._seen(some[:, 1]))
             good = self._accept(agreement)
             kept.append(some[good])
         return np.concatenate(kept)
@@ -216,8 +267,8 @@ class Verifier:
             & (1 - agreement.detail <= leniency * (1 - limits.copy_detail))
         )
 
-    def _seen(self, rows: NDArray[np.int64], mirrored: bool) -> NDArray[np.uint8]:
-        thumbnails = self.samples.thumbnail[rows]
+    def _seen(self, rows: NDArray[np.int64], mirrored: bool = False) -> NDArray[np.uint8]:
+        thumbnails = self.samples.thumbnails.take(rows)
         return thumbnails[:, :, ::-1] if mirrored else thumbnails
 
 

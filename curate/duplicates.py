@@ -21,6 +21,7 @@ compare and are only matched exactly.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +35,7 @@ from curate.copies import (
     Found,
     Samples,
     Verifier,
+    coarse_vectors,
     embedding_pairs,
     exact_pairs,
     near_pairs,
@@ -47,6 +49,7 @@ from curate.keep import keep_best
 from curate.neighbours import MAX_RADIUS
 from curate.select import sample_view, tables_version
 from curate.settings import Settings
+from curate.thumbnails import Thumbnails, scratch_folder
 
 _NOTE = b"caplab_found"
 _READ = ("samples", "scores", "fingerprints", "embeddings")
@@ -109,7 +112,14 @@ def find_duplicates(dataset: Dataset, settings: DuplicateSettings) -> dict[str, 
     mark = fingerprint([_VERSION, settings.identity(), tables_version(dataset, _READ)])
     if (before := _found_before(dataset, mark)) is not None:
         return before
-    samples = _load(dataset, settings)
+    with scratch_folder(dataset.directory) as scratch:
+        return _find(dataset, settings, mark, scratch)
+
+
+def _find(
+    dataset: Dataset, settings: DuplicateSettings, mark: str, scratch: Path
+) -> dict[str, int]:
+    samples = _load(dataset, settings, scratch)
     exact, representative = exact_pairs(samples)
     chosen = np.flatnonzero((representative == np.arange(len(samples))) & samples.structured)
     verifier = Verifier(samples, settings)
@@ -156,11 +166,11 @@ def _pair_rows(method: str, found: Found, samples: Samples) -> pa.Table:
     a, b = samples.keys[found.pairs[:, 0]], samples.keys[found.pairs[:, 1]]
     swap = a > b
     first, second = np.where(swap, b, a), np.where(swap, a, b)
-    order = np.lexsort((second.astype(str), first.astype(str)))
+    order = np.lexsort((second, first))
     columns = [
         pa.array([method] * len(first), pa.string()),
-        pa.array(first[order], pa.string()),
-        pa.array(second[order], pa.string()),
+        pa.array(first[order].astype(str), pa.string()),
+        pa.array(second[order].astype(str), pa.string()),
         pa.array(found.distance[order]),
     ]
     return pa.table(columns, schema=DUPLICATE_PAIRS)
@@ -192,8 +202,8 @@ def _group_rows(
     table = pa.table(
         [
             pa.array([method] * len(rows), pa.string()),
-            pa.array(samples.keys[rows][order], pa.string()),
-            pa.array(samples.keys[keeper[rows]][order], pa.string()),
+            pa.array(samples.keys[rows][order].astype(str), pa.string()),
+            pa.array(samples.keys[keeper[rows]][order].astype(str), pa.string()),
             pa.array((keeper[rows] == rows)[order]),
             pa.array(np.array([0.0] * len(kept) + to_keeper, np.float32)[order]),
         ],
@@ -205,41 +215,94 @@ def _group_rows(
 # ---- reading ----------------------------------------------------------------------------------
 
 
-def _load(dataset: Dataset, settings: DuplicateSettings) -> Samples:
-    """Fingerprints of all stored samples, the best sample first."""
+def _load(dataset: Dataset, settings: DuplicateSettings, scratch: Path) -> Samples:
+    """Fingerprints of all stored samples, the best sample first, read shard by shard."""
+    keys = _ranked(dataset, settings)
+    total = len(keys)
+    in_order = np.argsort(keys)
+    sorted_keys = keys[in_order]
+    shards = dataset.shards()
+    samples = Samples(
+        keys=keys,
+        sha256=np.zeros((total, 2), np.uint64),
+        pixel_sha256=np.zeros((total, 2), np.uint64),
+        phash=np.zeros((total, len(VIEWS)), np.uint64),
+        coarse=np.zeros((total, 108), np.float16),
+        structured=np.zeros(total, bool),
+        thumbnails=Thumbnails(
+            shard := np.zeros(total, np.int32),
+            place := np.zeros(total, np.int32),
+            lambda number: _thumbnails(dataset, shards[number])[0],
+            scratch,
+        ),
+    )
+
+    def ranks(table: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows of the table that are samples, and their ranks."""
+        some = key_array(table.column("key"))
+        at = np.searchsorted(sorted_keys, some).clip(max=total - 1)
+        mine = np.flatnonzero(sorted_keys[at] == some)
+        return mine, in_order[at[mine]]
+
+    for number, name in enumerate(shards):
+        if not total or not dataset.has_shard("fingerprints", name):
+            continue
+        table = dataset.read_table("samples", name, columns=["key", "sha256"])
+        mine, rank = ranks(table)
+        samples.sha256[rank] = digests(table.column("sha256"))[mine]
+        table = dataset.read_table("fingerprints", name)
+        mine, rank = ranks(table)
+        thumbnail, decoded = _unpack(table)
+        spread = thumbnail.reshape(len(thumbnail), -1, 3).std(axis=1).max(axis=1, initial=0)
+        samples.pixel_sha256[rank] = digests(table.column("pixel_sha256"))[mine]
+        samples.phash[rank] = _hashes(table.column("phash"))[mine]
+        samples.coarse[rank] = coarse_vectors(thumbnail)[mine]
+        samples.structured[rank] = (decoded & (spread > FLAT))[mine]
+        shard[rank], place[rank] = number, mine
+    return samples
+
+
+def _ranked(dataset: Dataset, settings: DuplicateSettings) -> NDArray[np.bytes_]:
+    """(N,) keys of all stored samples, the best first."""
     import duckdb
 
     if not dataset.has_table("fingerprints"):
         raise DatasetError(
             f"{dataset.directory} has no fingerprints yet; finish `caplab curate` on it first."
         )
-    order = ", ".join(f"({part}) DESC NULLS LAST" for part in [*settings.quality])
+    order = ", ".join([*(f"({part}) DESC NULLS LAST" for part in settings.quality), "key"])
     with sample_view(dataset) as connection:
         try:
-            ranked = connection.sql(
-                f"SELECT key, sha256, row_number() OVER (ORDER BY {order + ', ' if order else ''}"
-                "key) AS rank FROM sample"
-            ).to_arrow_table()
+            table = connection.sql(f"SELECT key FROM sample ORDER BY {order}").to_arrow_table()
         except duckdb.Error as error:
             raise ConfigError(
                 f"The quality {', '.join(settings.quality)} does not work: "
                 f"{str(error).splitlines()[0]}"
             ) from error
-        connection.register("_ranked", ranked)
-        table = connection.sql(
-            "SELECT key, r.sha256, pixel_sha256, phash, thumbnail FROM _ranked r "
-            "LEFT JOIN fingerprints USING (key) ORDER BY rank"
-        ).to_arrow_table()
-    thumbnail, decoded = bytes_to_numpy(table.column("thumbnail"), (THUMBNAIL, THUMBNAIL, 3))
-    spread = thumbnail.reshape(len(thumbnail), -1, 3).std(axis=1).max(axis=1, initial=0)
-    return Samples(
-        keys=table.column("key").to_numpy(zero_copy_only=False),
-        sha256=table.column("sha256").to_numpy(zero_copy_only=False),
-        pixel_sha256=table.column("pixel_sha256").to_numpy(zero_copy_only=False),
-        phash=_hashes(table.column("phash")),
-        thumbnail=thumbnail,
-        structured=decoded & (spread > FLAT),
-    )
+    return key_array(table.column("key"))
+
+
+def _thumbnails(dataset: Dataset, shard: str) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    return _unpack(dataset.read_table("fingerprints", shard, columns=["key", "thumbnail"]))
+
+
+def _unpack(table: pa.Table) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    return bytes_to_numpy(table.column("thumbnail"), (THUMBNAIL, THUMBNAIL, 3))
+
+
+def key_array(column: pa.ChunkedArray) -> NDArray[np.bytes_]:
+    """Keys as (N,) S32: 32 bytes each in place of a Python string's 80."""
+    return np.asarray(column.to_numpy(zero_copy_only=False), dtype="S32")
+
+
+def digests(column: pa.ChunkedArray) -> NDArray[np.uint64]:
+    """(N, 2): the first 128 bits of hex sha256s, zeros for null; two never collide by chance."""
+    array = column.combine_chunks()
+    valid = array.is_valid().to_numpy(zero_copy_only=False)
+    out = np.zeros((len(array), 2), np.uint64)
+    text = "".join(value[:32] for value in array.drop_null().to_pylist())
+    out[valid] = np.frombuffer(bytes.fromhex(text), np.uint64).reshape(-1, 2)
+    return out
 
 
 def _hashes(column: pa.ChunkedArray) -> NDArray[np.uint64]:
@@ -265,7 +328,7 @@ def _embeddings(
     place = {key: row for row, key in enumerate(samples.keys.tolist())}
     for some, part in zip(keys, parts, strict=True):
         if part.shape[1] == width:
-            rows = [place.get(key, -1) for key in some.tolist()]
+            rows = [place.get(key.encode(), -1) for key in some.tolist()]
             known = np.array(rows) >= 0
             vectors[np.array(rows)[known]] = part[known]
     present = ~np.isnan(vectors[:, 0]) if width else np.zeros(len(samples), bool)
