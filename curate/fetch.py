@@ -9,29 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
-import math
 import tempfile
 import threading
 import urllib.request
 import warnings
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.dataset import FAILED, STORED, Dataset
+from curate.dataset import Dataset
 from curate.download_settings import DownloadSettings
 from curate.img2dataset_engine import load_downloader
+from curate.outcomes import Outcome, Spool, intake_failures, write_outcomes
 from curate.reasons import Failure, FailureError, Reason
 from curate.resize import StoredImage
 from curate.safe_http import SafeOpener
-from curate.shards import write_shard
 from curate.stage import Stage
 from curate.urls import parse_url
 
@@ -66,19 +62,20 @@ class DownloadStage(Stage):
         shards_directory = dataset.shard_path(shard).parent
         shards_directory.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(dataset, shard)
-        with tempfile.TemporaryFile(dir=shards_directory) as spool:
-            outcomes = self._fetch(rows.column("url").to_pylist(), spool)
-            write_shard(dataset.shard_path(shard), _members(rows, outcomes, spool))
-        dataset.write_table("samples", _samples(rows, outcomes, shard), shard)
-        return dict(Counter(_label(outcome) for outcome in outcomes))
+        with tempfile.TemporaryFile(dir=shards_directory) as file:
+            spool = Spool(file)
+            outcomes = self._fetch(rows, spool)
+            return write_outcomes(dataset, shard, rows, outcomes, spool)
 
-    def _fetch(self, urls: list[str | None], spool: IO[bytes]) -> list[_Outcome]:
-        """What became of each URL, in order; the pictures' bytes go to `spool`."""
+    def _fetch(self, rows: pa.Table, spool: Spool) -> list[Outcome]:
+        """What became of each row, in order; the pictures' bytes go to `spool`."""
         collector = _Collector(spool)
+        collector.outcomes.update(intake_failures(rows))
+        urls = rows.column("url").to_pylist()
         for position, url in enumerate(urls):
             failure = _malformed(url)
             if failure is not None:
-                collector.outcomes[position] = failure
+                collector.outcomes.setdefault(position, failure)
         wanted = [position for position in range(len(urls)) if position not in collector.outcomes]
         if wanted:
             self._run_img2dataset(urls, wanted, collector)
@@ -128,25 +125,12 @@ class DownloadStage(Stage):
             raise collector.error
 
 
-@dataclass(frozen=True)
-class _Spooled:
-    """A stored picture whose bytes wait in the spool."""
-
-    image: StoredImage  # without its bytes
-    offset: int
-    size: int
-
-
-_Outcome = _Spooled | Failure
-
-
 class _Collector:
     """Stands where img2dataset expects a sample writer; called from one thread."""
 
-    def __init__(self, spool: IO[bytes]) -> None:
+    def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._end = 0
-        self.outcomes: dict[int, _Outcome] = {}
+        self.outcomes: dict[int, Outcome] = {}
         self.error: Exception | None = None
 
     def write(
@@ -157,13 +141,9 @@ class _Collector:
             self.outcomes[meta["position"]] = Failure.unpack(meta["error_message"])
             return
         try:
-            self._spool.write(img_str.content)
+            self.outcomes[meta["position"]] = self._spool.add(img_str)
         except OSError as error:
             self.error = error
-            return
-        size = len(img_str.content)
-        self.outcomes[meta["position"]] = _Spooled(replace(img_str, content=b""), self._end, size)
-        self._end += size
 
     def close(self) -> None:
         """Nothing to close: the stage reads the spool next."""
@@ -199,73 +179,3 @@ def _remove_leftovers(dataset: Dataset, shard: str) -> None:
     """Delete half-written files of this shard that a killed run left behind."""
     for leftover in dataset.shard_path(shard).parent.glob(f".{shard}.tar.*.tmp"):
         leftover.unlink(missing_ok=True)
-
-
-def _label(outcome: _Outcome) -> str:
-    return outcome.reason.value if isinstance(outcome, Failure) else STORED
-
-
-def _members(
-    rows: pa.Table, outcomes: list[_Outcome], spool: IO[bytes]
-) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """The tar's samples in input order: picture, text, and the row's fields as JSON."""
-    own = [name for name in rows.column_names if name in ("key", "row", "url", "alt_text")]
-    for row, outcome in zip(_row_dicts(rows), outcomes, strict=True):
-        if isinstance(outcome, Failure):
-            continue
-        image = outcome.image
-        spool.seek(outcome.offset)
-        fields = {name: row[name] for name in own}
-        fields |= {
-            "width": image.width,
-            "height": image.height,
-            "original_width": image.original_width,
-            "original_height": image.original_height,
-            "original_format": image.original_format,
-            "original_bytes": image.original_bytes,
-            "format": image.format,
-            "sha256": image.sha256,
-        }
-        for name, value in row.items():
-            if name not in own:
-                fields[f"input_{name}" if name in fields else name] = _finite(value)
-        yield (
-            row["key"],
-            {
-                image.format: spool.read(outcome.size),
-                "txt": (row["alt_text"] or "").encode("utf-8"),
-                "json": json.dumps(fields, ensure_ascii=False, default=str).encode("utf-8"),
-            },
-        )
-
-
-def _row_dicts(rows: pa.Table) -> Iterator[dict[str, Any]]:
-    for batch in rows.to_batches(max_chunksize=1000):
-        yield from batch.to_pylist()
-
-
-def _finite(value: Any) -> Any:
-    """NaN and infinities have no JSON; they become null."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _samples(rows: pa.Table, outcomes: list[_Outcome], shard: str) -> pa.Table:
-    """The samples table of a shard: one row an input row, in input order."""
-    images = [None if isinstance(outcome, Failure) else outcome.image for outcome in outcomes]
-    failures = [outcome if isinstance(outcome, Failure) else None for outcome in outcomes]
-    sources = [image or failure for image, failure in zip(images, failures, strict=True)]
-    columns = {
-        "status": [FAILED if failure else STORED for failure in failures],
-        "reason": [failure and failure.reason.value for failure in failures],
-        "detail": [failure and (failure.detail or None) for failure in failures],
-        "original_width": [source and source.original_width for source in sources],
-        "original_height": [source and source.original_height for source in sources],
-        "original_format": [image and image.original_format for image in images],
-        "original_bytes": [image and image.original_bytes for image in images],
-        "width": [image and image.width for image in images],
-        "height": [image and image.height for image in images],
-        "format": [image and image.format for image in images],
-        "sha256": [image and image.sha256 for image in images],
-    }
-    given = {name: rows.column(name) for name in ("key", "row", "url", "alt_text")}
-    return pa.table({**given, "shard": [shard] * rows.num_rows, **columns})

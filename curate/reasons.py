@@ -56,6 +56,29 @@ class Reason(StrEnum):
         "the URL, or a redirect, is neither http nor https",
     )
 
+    # What was taken in: a line, a tar or a folder that is broken itself.
+    UNREADABLE_ROW = (
+        "unreadable_row",
+        ReasonClass.PERMANENT,
+        "the line or record of the input could not be read",
+    )
+    DAMAGED_SOURCE = (
+        "damaged_source",
+        ReasonClass.PERMANENT,
+        "an input file is damaged or cut short here; this row stands for what is lost behind it",
+    )
+    NO_PICTURE = "no_picture", ReasonClass.PERMANENT, "the sample came without a picture"
+    NOT_DOWNLOADED = (
+        "not_downloaded",
+        ReasonClass.PERMANENT,
+        "the run that made this input had not got the picture; its words are in detail",
+    )
+    UNREADABLE_FILE = (
+        "unreadable_file",
+        ReasonClass.MAY_PASS,
+        "a local or stored file could not be opened or read",
+    )
+
     # The way to the server.
     PRIVATE_ADDRESS = (
         "private_address",
