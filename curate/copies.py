@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.fingerprints import VIEWS
-from curate.neighbours import Pairs, hamming_join, nearest_vectors, unique_pairs
+from curate.hash_pairs import near_hashes
+from curate.neighbours import Pairs, nearest_vectors, unique_pairs
 from curate.registration import Agreement, coarse_difference, compare
 from curate.thumbnails import Thumbnails
 
@@ -100,20 +101,19 @@ def near_pairs(
     Args:
         fresh: (N,) rows that are new: only pairs with at least one of them are looked for.
     """
-    plain = samples.phash[chosen, 0]
-    threads = settings.duplicate_threads
+    plain = np.ascontiguousarray(samples.phash[chosen, 0])
     new = None if fresh is None else fresh[chosen]
     candidates: dict[bool, list[Pairs]] = {False: [], True: []}
     for view, (crop, mirrored) in enumerate(VIEWS):
+        seen = np.ascontiguousarray(samples.phash[chosen, view])
         # `second` as it is looks like `first` seen through the view.
-        first, second = _fresh_join(
-            plain, samples.phash[chosen, view], new, settings.near_bits, threads
-        )
-        if crop == 0:  # these two views find every pair in both directions
-            first, second = unique_pairs(first, second).T
-        other = first != second
-        rough = verifier.worthwhile(chosen[first[other]], chosen[second[other]], crop, mirrored)
-        candidates[mirrored].append(rough)
+        for first, second in near_hashes(
+            plain, seen, settings.near_bits, new, settings.duplicate_threads
+        ):
+            if crop == 0:  # these two views find every pair in both directions
+                first, second = unique_pairs(first, second).T
+            rough = verifier.worthwhile(chosen[first], chosen[second], crop, mirrored)
+            candidates[mirrored].append(rough)
     for mirrored in (False, True):
         found = _nearest_thumbnails(samples, chosen, mirrored, verifier, settings, new)
         candidates[mirrored].append(found)
@@ -123,28 +123,6 @@ def near_pairs(
     ]
     pairs = unique_pairs(*np.concatenate(confirmed).T)
     return Found(pairs, _hamming(samples.phash, pairs))
-
-
-def _fresh_join(
-    plain: NDArray[np.uint64],
-    seen: NDArray[np.uint64],
-    fresh: NDArray[np.bool_] | None,
-    radius: int,
-    threads: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows (a, b) for which seen[a] and plain[b] are near, one of them fresh where that is asked.
-
-    New rows ask all, and old rows ask the new ones: never old against old.
-    """
-    if fresh is None:
-        return hamming_join(plain, seen, radius, threads)
-    new, old = np.flatnonzero(fresh), np.flatnonzero(~fresh)
-    first, second = hamming_join(plain, seen[new], radius, threads)
-    first_old, second_old = hamming_join(plain[new], seen[old], radius, threads)
-    return (
-        np.concatenate([new[first], old[first_old]]),
-        np.concatenate([second, new[second_old]]),
-    )
 
 
 def _nearest_thumbnails(

@@ -1,84 +1,130 @@
 """Who may be a copy of whom: candidate pairs from hashes and from vectors, never all pairs.
 
-Hamming join. 64-bit hashes are cut into three bands of 21 or 22 bits. Two hashes within r bits
-differ by at most r // 3 bits in one of the bands at least (pigeonhole), so looking up every
-variation of each band finds every such pair exactly (multi-index hashing: Norouzi, Punjani and
-Fleet, "Fast Search in Hamming Space with Multi-Index Hashing", CVPR 2012; faiss does the work).
-Each query costs 700 look-ups for r <= 8, whatever N is, plus the chance collisions, of which there
-are N / 3,000 a query for random hashes: linear up to about a million, and the quadratic term
-overtakes near ten million, where more bands would be due. About 30 us a query at 100,000.
+Hashes: curate.hamming, exact within the radius. Vectors: within clusters of a constant size
+(curate.clusters), each vector in its two nearest, so two neighbours meet unless both of their two
+clusters differ. Up to 4,096 vectors are one cluster, and the answer is exact.
 
-Vector neighbours. Up to 4,096 vectors are compared with all others; more are clustered by k-means
-(about 1,000 to a cluster) and each is compared with those in its two nearest clusters, so two
-neighbours are found when either's own cluster is among the other's two nearest. Comparing costs
-N * 2,000 * D, and k-means 10 * 64 * D * (N / 1,000)^2, which overtakes it near three million. Only
-the `count` nearest are returned, so a crowd of look-alikes cannot explode. Measured with random
-512-d vectors, the worst case for clusters: 6 CPU s for 25,000, 17 for 50,000.
+Costs for N: hashes N * 165 look-ups a view, vectors N * 2,400 * D multiplications, and assigning
+to clusters, N * 6 sqrt(N / 400) * D, which overtakes near sixty million. `caplab bench duplicates
+--scale` measures both; docs/duplicates.md has the figures.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from curate.clusters import Tree, train
+from curate.hamming import MAX_RADIUS, join_blocks
+from curate.vectors import ArrayVectors, Floats, Vectors
+
+__all__ = [
+    "MAX_RADIUS",
+    "Pairs",
+    "Similar",
+    "hamming_join",
+    "nearest_vectors",
+    "similar_pairs",
+    "unique_pairs",
+]
+
 Pairs = NDArray[np.int64]
 """(P, 2) row numbers, first < second, unique and sorted."""
 
-BANDS = 3
-MAX_RADIUS = 11
-_ALL_UP_TO = 4096
-_CLUSTER = 1000
-_QUERY_BLOCK = 65_536
+ALL_UP_TO = 4096
+LEADERS = 4096
+"""Members of a cluster, the best first, that the others of a larger one are compared with."""
+CROWD = 64
+"""Pairs with better rows that a row has in one cluster at most."""
 
 
 def hamming_join(
-    index: NDArray[np.uint64], queries: NDArray[np.uint64], radius: int, threads: int = 1
+    index: NDArray[np.uint64],
+    queries: NDArray[np.uint64],
+    radius: int,
+    threads: int = 1,
+    memory: int | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """All (query row, index row) whose hashes differ in at most `radius` bits, themselves included.
 
     Args:
-        index: (N,) hashes; queries: (Q,) hashes; radius: 0 to 11 bits.
+        index: (N,) hashes; queries: (Q,) hashes; radius: 0 to 11 bits; memory: see join_blocks.
 
     Returns:
         Two arrays of equal length, ordered by query and then by index row.
     """
-    import faiss
-
-    if not 0 <= radius <= MAX_RADIUS:
-        raise ValueError(f"radius is {radius}; it must lie in 0..{MAX_RADIUS}.")
-    if not len(index) or not len(queries):
+    blocks = list(join_blocks(index, queries, radius, threads, memory))
+    if not blocks:
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    faiss.omp_set_num_threads(threads)
-    table = faiss.IndexBinaryMultiHash(64, BANDS, 64 // BANDS)
-    table.nflip = radius // BANDS
-    table.add(_bytes(index))
-    found_queries, found_rows = [], []
-    for start in range(0, len(queries), _QUERY_BLOCK):
-        block = queries[start : start + _QUERY_BLOCK]
-        limits, _, rows = table.range_search(_bytes(block), radius + 1)  # faiss: strictly below
-        counts = limits[1:].astype(np.int64) - limits[:-1].astype(np.int64)
-        found_queries.append(np.repeat(np.arange(len(block)) + start, counts))
-        found_rows.append(rows.astype(np.int64))
-    query, row = np.concatenate(found_queries), np.concatenate(found_rows)
+    query = np.concatenate([block[0] for block in blocks])
+    row = np.concatenate([block[1] for block in blocks])
     order = np.lexsort((row, query))
     return query[order], row[order]
 
 
+@dataclass(frozen=True)
+class Similar:
+    """Pairs of rows (first < second) and their inner product."""
+
+    pairs: Pairs
+    product: NDArray[np.float32]
+
+
+def similar_pairs(
+    vectors: Vectors,
+    least: float,
+    tree: Tree | None = None,
+    fresh: NDArray[np.bool_] | None = None,
+    memory: int = 1 << 28,
+) -> Iterator[Similar]:
+    """Pairs with an inner product (cosine, of unit vectors) of at least `least`, in blocks.
+
+    Each pair comes once. Rows stand in order of quality, the best first; of a crowd of look-alikes
+    a row is paired with the `CROWD` best in each of its two clusters, and in a cluster of more than
+    `LEADERS` compared with those alone, so that cost and pairs stay linear whatever the data.
+
+    Args:
+        vectors: (N, D). tree: centroids; None compares all with all.
+        fresh: (N,) rows that are new: only pairs with at least one of them.
+        memory: bytes for a group of clusters and its products, 4 D + 4 s a row of it.
+    """
+    near = _clusters(vectors, tree)
+    for group, rows in _groups(near, vectors.width, memory):
+        if fresh is not None and not fresh[rows].any():
+            continue
+        data = vectors.take(rows)
+        for cluster, mine in group:
+            new = None if fresh is None else fresh[mine]
+            if new is not None and not new.any():
+                continue
+            first, second, product = _within(data[np.searchsorted(rows, mine)], least, new)
+            pairs = np.stack([mine[first], mine[second]], axis=1)
+            # A pair that shares both its clusters is the affair of the lower one.
+            a, b = np.sort(near[pairs[:, 0]], axis=1), np.sort(near[pairs[:, 1]], axis=1)
+            elsewhere = (a == b).all(axis=1) & (a[:, 0] >= 0) & (a[:, 0] != cluster)
+            if not elsewhere.all():
+                yield Similar(pairs[~elsewhere], product[~elsewhere])
+
+
 def nearest_vectors(
-    vectors: NDArray[np.float32],
+    vectors: NDArray[np.floating],
     count: int,
-    queries: NDArray[np.float32] | None = None,
+    queries: NDArray[np.floating] | None = None,
     seed: int = 0,
     threads: int = 1,
+    memory: int = 1 << 28,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The `count` nearest other vectors of each vector by Euclidean distance.
+
+    Beyond `ALL_UP_TO` vectors, among those whose nearest centroid is one of its two nearest.
 
     Args:
         vectors: (N, D). queries: (N, D), row by row another form of the same things (such as the
             mirror images) to search with; the row itself is no answer then either.
+        threads: of the training; products use as many as NumPy's BLAS is set to.
 
     Returns:
         (N, count) row numbers, -1 where there are fewer, and (N, count) squared distances.
@@ -86,32 +132,135 @@ def nearest_vectors(
     import faiss
 
     faiss.omp_set_num_threads(threads)
-    total, width = vectors.shape
-    vectors = np.ascontiguousarray(vectors, np.float32)
-    index: Any
-    if total <= _ALL_UP_TO:
-        index = faiss.IndexFlatL2(width)
-    else:
-        index = faiss.IndexIVFFlat(faiss.IndexFlatL2(width), width, math.ceil(total / _CLUSTER))
-        index.cp.seed, index.cp.niter = seed, 10
-        index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, 64
-        index.train(vectors)
-        index.nprobe = 2
-    index.add(vectors)
-    # One more than asked for, because a row finds itself, and not always in the first place.
-    asked = vectors if queries is None else np.ascontiguousarray(queries, np.float32)
-    distances, rows = index.search(asked, count + 1)
-    own = rows == np.arange(total)[:, None]
-    own[~own.any(axis=1), -1] = True
-    return rows[~own].reshape(total, count), distances[~own].reshape(total, count)
+    held = ArrayVectors(vectors)
+    asked = held if queries is None else ArrayVectors(queries)
+    tree = train(held, seed) if len(held) > ALL_UP_TO else None
+    own = _clusters(held, tree)[:, 0]
+    probes = own[:, None] if tree is None else tree.assign(asked)
+    distances = np.full((len(held), count), np.inf, np.float32)
+    rows = np.full((len(held), count), -1, np.int64)
+    listed = np.argsort(own, kind="stable")
+    ends = np.searchsorted(own[listed], np.arange(1 if tree is None else len(tree)), side="right")
+    for group, wanted in _groups(probes, held.width, memory):
+        data = asked.take(wanted)
+        for cluster, mine in group:
+            members = listed[ends[cluster - 1] if cluster else 0 : ends[cluster]]
+            against = held.take(members)
+            for start in range(0, len(mine), _ROWS):
+                some = mine[start : start + _ROWS]
+                found = _squared(data[np.searchsorted(wanted, some)], against)
+                found[members[None] == some[:, None]] = np.inf  # a row finds itself
+                _merge(distances, rows, some, found, members)
+    return rows, distances
 
 
 def unique_pairs(first: NDArray[np.int64], second: NDArray[np.int64]) -> Pairs:
     """Unordered pairs of different rows, each once, sorted."""
     low, high = np.minimum(first, second), np.maximum(first, second)
     pairs = np.stack([low, high], axis=1)[low != high]
-    return np.unique(pairs, axis=0) if len(pairs) else pairs.reshape(0, 2)
+    if not len(pairs):
+        return pairs.reshape(0, 2)
+    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    return pairs[np.concatenate([[True], (pairs[1:] != pairs[:-1]).any(axis=1)])]
 
 
-def _bytes(hashes: NDArray[np.uint64]) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(hashes).view(np.uint8).reshape(-1, 8)
+_ROWS = 512
+
+
+def _clusters(vectors: Vectors, tree: Tree | None) -> NDArray[np.int32]:
+    if tree is not None:
+        return tree.assign(vectors)
+    near = np.zeros((len(vectors), 2), np.int32)
+    near[:, 1] = -1
+    return near
+
+
+def _groups(
+    near: NDArray[np.int32], width: int, memory: int
+) -> Iterator[tuple[list[tuple[int, NDArray[np.int64]]], NDArray[np.int64]]]:
+    """Clusters with their rows, as many at a time as fit in memory, and all rows of those."""
+    flat = near.ravel()
+    order = np.argsort(flat, kind="stable")
+    order = order[np.searchsorted(flat[order], 0) :]  # -1: no second cluster
+    clusters = flat[order]
+    rows = order // near.shape[1]
+    edges = np.flatnonzero(np.diff(clusters)) + 1
+    most = max(1, memory // (10 * width))
+    group: list[tuple[int, NDArray[np.int64]]] = []
+    held = 0
+    for start, stop in zip([0, *edges], [*edges, len(clusters)], strict=True):
+        if start == stop:
+            continue
+        if group and held + stop - start > most:
+            yield group, np.unique(np.concatenate([mine for _, mine in group]))
+            group, held = [], 0
+        group.append((int(clusters[start]), rows[start:stop]))
+        held += stop - start
+    if group:
+        yield group, np.unique(np.concatenate([mine for _, mine in group]))
+
+
+def _within(
+    data: Floats, least: float, fresh: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Places i < j of one cluster with a product of at least `least`; see similar_pairs."""
+    leaders = data[:LEADERS]
+    asking = np.arange(len(data)) if fresh is None else np.flatnonzero(fresh)
+    firsts, seconds, products = [], [], []
+    for start in range(0, len(asking), _ROWS):
+        some = asking[start : start + _ROWS]
+        # Without fresh ones only better rows are asked, so half of the square is left out.
+        against = leaders if fresh is not None else leaders[: some[-1] + 1]
+        product = data[some] @ against.T
+        place, other = np.nonzero(product >= least)
+        mine = some[place]
+        kept = other < mine
+        if fresh is not None:
+            kept |= (other > mine) & ~fresh[other]
+        firsts.append(np.minimum(other, mine)[kept])
+        seconds.append(np.maximum(other, mine)[kept])
+        products.append(product[place[kept], other[kept]])
+        if fresh is not None and len(data) > LEADERS:
+            # A fresh leader is asked by the old ones that are no leaders.
+            lead = some[some < LEADERS]
+            rest = np.flatnonzero(~fresh[LEADERS:]) + LEADERS
+            product = data[rest] @ data[lead].T
+            place, other = np.nonzero(product >= least)
+            firsts.append(lead[other])
+            seconds.append(rest[place])
+            products.append(product[place, other])
+    first, second = np.concatenate(firsts), np.concatenate(seconds)
+    values = np.concatenate(products)
+    order = np.lexsort((first, second))
+    first, second, values = first[order], second[order], values[order]
+    begins = np.searchsorted(second, second)  # of each row's own pairs
+    kept = np.arange(len(second)) - begins < CROWD
+    return first[kept], second[kept], values[kept].astype(np.float32)
+
+
+def _squared(queries: Floats, against: Floats) -> Floats:
+    """(Q, M) squared distances."""
+    squared = (queries**2).sum(axis=1)[:, None] + (against**2).sum(axis=1)[None]
+    return np.asarray(np.maximum(squared - 2 * (queries @ against.T), 0), np.float32)
+
+
+def _merge(
+    distances: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    some: NDArray[np.int64],
+    found: Floats,
+    members: NDArray[np.int64],
+) -> None:
+    """Put the nearest of `found` (Q, M) into the lists of the rows `some`."""
+    count = distances.shape[1]
+    if found.shape[1] > count:
+        columns = np.argpartition(found, count - 1, axis=1)[:, :count]
+    else:
+        columns = np.tile(np.arange(found.shape[1]), (len(found), 1))
+    near = np.take_along_axis(found, columns, axis=1)
+    named = np.where(np.isfinite(near), members[columns] if len(members) else columns, -1)
+    both = np.concatenate([distances[some], near], axis=1)
+    names = np.concatenate([rows[some], named], axis=1)
+    order = np.lexsort((names, both), axis=1)[:, :count]
+    distances[some] = np.take_along_axis(both, order, axis=1)
+    rows[some] = np.take_along_axis(names, order, axis=1)

@@ -1,0 +1,101 @@
+"""Pairs of samples whose perceptual hashes are near, through several views, crowds bounded.
+
+A crowd is a hash that many samples share: blank scans, one layout of a form. Its members say
+little about each other, and all their pairs would be quadratic. So equal hashes are one entry of
+the join, and when two entries meet, every member is paired with the `LEADERS` best of the other
+entry only: two members that are both no leaders do not meet. Rows stand in order of quality, so
+leaders are the ones that the others would be dropped for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curate.hamming import distinct, join_blocks
+
+LEADERS = 16
+_EXPAND = 1 << 20
+
+Rows = NDArray[np.int64]
+
+
+def near_hashes(
+    plain: NDArray[np.uint64],
+    seen: NDArray[np.uint64],
+    radius: int,
+    fresh: NDArray[np.bool_] | None = None,
+    threads: int = 1,
+    memory: int | None = None,
+) -> Iterator[tuple[Rows, Rows]]:
+    """Rows (a, b), a != b, for which seen[a] and plain[b] differ in at most `radius` bits.
+
+    In blocks, each pair once. Linear in N (see curate.hamming), whatever the hashes.
+
+    Args:
+        plain: (N,) hashes of the samples as they are; seen: (N,) of one view of them.
+        fresh: (N,) rows that are new: only pairs with at least one of them. New rows ask all, and
+            old rows ask the new ones, so the cost is one pass over the old and a join of the new.
+        memory: see join_blocks; the hashes themselves come on top.
+    """
+    every = np.arange(len(plain))
+    if fresh is None:
+        yield from _near(plain, every, seen, every, radius, threads, memory)
+        return
+    new, old = np.flatnonzero(fresh), np.flatnonzero(~fresh)
+    yield from _near(plain, every, seen, new, radius, threads, memory)
+    yield from _near(plain, new, seen, old, radius, threads, memory)
+
+
+def _near(
+    plain: NDArray[np.uint64],
+    index: Rows,
+    seen: NDArray[np.uint64],
+    asking: Rows,
+    radius: int,
+    threads: int,
+    memory: int | None,
+) -> Iterator[tuple[Rows, Rows]]:
+    hashes, rows, start = distinct(plain[index])
+    queries, query_rows, query_start = distinct(seen[asking])
+    rows, query_rows = index[rows], asking[query_rows]
+    for query, row, _ in join_blocks(hashes, queries, radius, threads, memory):
+        many, of = np.diff(query_start)[query], np.diff(start)[row]
+        # All members ask the leaders of the other entry ...
+        yield from _members(query_rows, query_start[query], many, rows, start[row], of, LEADERS, 0)
+        # ... and leaders ask the rest of it.
+        large = of > LEADERS
+        if large.any():
+            yield from _members(
+                query_rows, query_start[query[large]], np.minimum(many[large], LEADERS),
+                rows, start[row[large]], of[large], None, LEADERS,
+            )  # fmt: skip
+
+
+def _members(
+    first_rows: Rows,
+    first_start: Rows,
+    first_count: Rows,
+    second_rows: Rows,
+    second_start: Rows,
+    second_count: Rows,
+    most: int | None,
+    skip: int,
+) -> Iterator[tuple[Rows, Rows]]:
+    """Every member of the first entry with members skip to `most` of the second, entry by entry."""
+    width = (second_count if most is None else np.minimum(second_count, most)) - skip
+    sizes = first_count * width
+    ends = np.cumsum(sizes)
+    at = 0
+    while at < len(sizes):
+        done = int(ends[at - 1]) if at else 0
+        stop = max(at + 1, int(np.searchsorted(ends, done + _EXPAND, side="right")))
+        entry = np.repeat(np.arange(at, stop), sizes[at:stop])
+        number = np.arange(len(entry)) - (ends[entry] - sizes[entry] - done)
+        first = first_rows[first_start[entry] + number // width[entry]]
+        second = second_rows[second_start[entry] + skip + number % width[entry]]
+        other = first != second
+        yield first[other], second[other]
+        at = stop
