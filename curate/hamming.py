@@ -38,8 +38,8 @@ MAX_RADIUS = 11
 _BITS = 64
 _MANY = 4_000_000
 """Index size from which tables are keyed by one band more."""
-_FEW = 64
-"""Size of one side up to which comparing all costs less than the tables."""
+_FEW = 1 << 25
+"""Comparisons up to which doing them all costs less than making the tables."""
 _READ = 1 << 20
 _BLOCK = 1 << 18
 _QUERIES, _LEAST = 1 << 23, 1 << 16
@@ -91,7 +91,7 @@ def join_blocks(
         raise ValueError(f"radius is {radius}; it must lie in 0..{MAX_RADIUS}.")
     if not len(index) or not len(queries):
         return
-    if min(len(index), len(queries)) <= _FEW:
+    if len(index) * len(queries) <= _FEW:
         yield from _all(index, queries, radius)
         return
     bands = Bands.of(len(index), radius)
@@ -175,7 +175,7 @@ def _table(
 
 
 def _all(index: Hashes, queries: Hashes, radius: int) -> Iterator[Block]:
-    """Every query with every hash, where one side is small."""
+    """Every query with every hash, where they are few."""
     swapped = len(queries) < len(index)
     small, large = (queries, index) if swapped else (index, queries)
     small = np.ascontiguousarray(small)

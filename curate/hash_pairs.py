@@ -10,6 +10,7 @@ leaders are the ones that the others would be dropped for.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from curate.hamming import distinct, join_blocks
 
 LEADERS = 16
 _EXPAND = 1 << 20
+_BLOCK = 1 << 17
 
 Rows = NDArray[np.int64]
 
@@ -42,11 +44,27 @@ def near_hashes(
     """
     every = np.arange(len(plain))
     if fresh is None:
-        yield from _near(plain, every, seen, every, radius, threads, memory)
-        return
-    new, old = np.flatnonzero(fresh), np.flatnonzero(~fresh)
-    yield from _near(plain, every, seen, new, radius, threads, memory)
-    yield from _near(plain, new, seen, old, radius, threads, memory)
+        blocks = _near(plain, every, seen, every, radius, threads, memory)
+    else:
+        new, old = np.flatnonzero(fresh), np.flatnonzero(~fresh)
+        blocks = chain(
+            _near(plain, every, seen, new, radius, threads, memory),
+            _near(plain, new, seen, old, radius, threads, memory),
+        )
+    # A table often gives a handful of pairs; whoever takes them works on many at a time.
+    held: list[tuple[Rows, Rows]] = []
+    for block in blocks:
+        held.append(block)
+        if sum(len(first) for first, _ in held) >= _BLOCK:
+            yield _joined(held)
+            held = []
+    if held:
+        yield _joined(held)
+
+
+def _joined(blocks: list[tuple[Rows, Rows]]) -> tuple[Rows, Rows]:
+    first, second = zip(*blocks, strict=True)
+    return np.concatenate(first), np.concatenate(second)
 
 
 def _near(

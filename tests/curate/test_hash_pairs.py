@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from curate import hamming
 from curate.hamming import join_blocks
 from curate.hash_pairs import LEADERS, near_hashes
 
@@ -29,6 +30,12 @@ def brute(
 
 def found(blocks) -> list[tuple[int, int]]:
     return [pair for a, b, *_ in blocks for pair in zip(a.tolist(), b.tolist(), strict=True)]
+
+
+@pytest.fixture(autouse=True, params=[1 << 25, 0], ids=["all compared", "tables"])
+def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few hashes are compared all; here the tables have to prove themselves on few as well."""
+    monkeypatch.setattr(hamming, "_FEW", request.param)
 
 
 @pytest.mark.parametrize("radius", [0, 1, 2, 4, 8, 11])
