@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,3 +80,45 @@ def bytes_to_numpy(
         flat = np.frombuffer(present.buffers()[2], dtype)[start:stop]
         out[valid] = flat.reshape(-1, *shape)
     return out, valid
+
+
+def merged(pieces: Sequence[pa.Table], keys: Sequence[str]) -> pa.Table:
+    """Tables with a `key` column as one, with the rows of `keys` in that order.
+
+    Columns are those of all pieces, in the order in which they first occur. Where several pieces
+    hold a row's column, the last one counts; where none does, the value is null.
+    """
+    names = list(dict.fromkeys(name for piece in pieces for name in piece.column_names))
+    places = [
+        {key: row for row, key in enumerate(piece.column("key").to_pylist())} for piece in pieces
+    ]
+    columns: dict[str, Any] = {"key": pa.array(keys, pa.string())}
+    known: dict[tuple[int, ...], pa.Array] = {}
+    for name in names:
+        if name == "key":
+            continue
+        holders = [number for number, piece in enumerate(pieces) if name in piece.column_names]
+        if tuple(holders) not in known:
+            known[tuple(holders)] = _rows(
+                [pieces[n].num_rows for n in holders], [places[n] for n in holders], keys
+            )
+        kind = pieces[holders[-1]].schema.field(name).type
+        chunks = [
+            chunk for number in holders for chunk in pieces[number].column(name).cast(kind).chunks
+        ]
+        columns[name] = pa.chunked_array(chunks, kind).take(known[tuple(holders)])
+    return pa.table(columns)
+
+
+def _rows(
+    sizes: Sequence[int], places: Sequence[Mapping[str, int]], keys: Sequence[str]
+) -> pa.Array:
+    """Row of each key among pieces that stand one behind the other; the last piece counts."""
+    rows: list[int | None] = [None] * len(keys)
+    start = 0
+    for size, place in zip(sizes, places, strict=True):
+        for index, key in enumerate(keys):
+            if key in place:
+                rows[index] = start + place[key]
+        start += size
+    return pa.array(rows, pa.int64())

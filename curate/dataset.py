@@ -7,6 +7,7 @@
       tables/samples/00000.parquet    one row for EVERY input row, stored or failed, with its reason
       tables/scores/00000.parquet     one row a stored sample, one column a score
       tables/embeddings/00000.parquet image and text embedding of each stored sample, float16
+      tables/caption_scores/SOURCE/00000.parquet   how well each stored caption fits its picture
       tables/fingerprints/00000.parquet   pixel hash and perceptual hashes of each stored sample
       tables/duplicate_pairs/all.parquet  every pair found, with method and distance
       tables/duplicates/all.parquet   every sample that is in a group, with the sample kept for it
@@ -67,11 +68,24 @@ SAMPLES = pa.schema(
 # Scorers add their own columns behind the key; see curate.scorers.
 SCORES = pa.schema([("key", pa.string())])
 
+# One row a scored caption; scorers add their columns behind, see curate.caption_score.
+CAPTION_SCORES = pa.schema(
+    [
+        ("key", pa.string()),
+        ("kind", pa.string()),
+        ("source", pa.string()),  # who wrote it
+        ("sample_index", pa.int32()),
+        ("text_sha256", pa.string()),  # of the text that was scored, first 16 hex digits
+    ]
+)
+
+
 EMBEDDINGS = pa.schema(
     [
         ("key", pa.string()),
         ("image", pa.list_(pa.float16())),  # L2-normalised
         ("text", pa.list_(pa.float16())),  # of the alt text, L2-normalised; null without a text
+        # image_NAME and text_NAME behind them, of further CLIP models
     ]
 )
 
@@ -143,11 +157,12 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     "duplicate_pairs": DUPLICATE_PAIRS,
     "duplicates": DUPLICATES,
     "captions": CAPTIONS,
+    "caption_scores": CAPTION_SCORES,
 }
 SCHEMA_VERSIONS: Mapping[str, int] = dict.fromkeys(SCHEMAS, 1)
 
 # Tables that let a writer add columns behind the declared ones.
-_OPEN_TABLES = frozenset({"scores"})
+_OPEN_TABLES = frozenset({"scores", "embeddings", "caption_scores"})
 # Tables about the dataset as a whole: one file named all.parquet.
 WHOLE = "all"
 

@@ -4,6 +4,7 @@ Each picture is opened once and yields all that any scorer needs, at fixed shape
 possible, so that everything after this file is an array operation over a batch:
 
     picture   (B, S, S, 3) uint8      the CLIP model's input, before normalisation
+    views     (B, S, S, 3) uint8      the inputs of further models, each of its own size S
     canvas    (B, 128, 128, 3) uint8  the whole picture squashed to a square: hashes and basics
     grey      list of (h, w) uint8    luma with its shorter side at most 256 px: sharpness
     size      (B, 2) int32            width and height in pixels, upright
@@ -22,7 +23,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -67,6 +68,7 @@ class PictureBatch:
     grey: list[NDArray[np.uint8]]
     size: NDArray[np.int32]
     pixel_sha256: list[str | None]
+    views: tuple[NDArray[np.uint8], ...] = ()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -79,12 +81,20 @@ class _Decoded:
     grey: NDArray[np.uint8]
     size: tuple[int, int]
     pixel_sha256: str
+    views: tuple[NDArray[np.uint8], ...]
 
 
 def decode_batches(
-    samples: Iterable[tuple[str, bytes]], view: PictureView, batch_size: int, threads: int = 1
+    samples: Iterable[tuple[str, bytes]],
+    view: PictureView,
+    batch_size: int,
+    threads: int = 1,
+    more: Sequence[PictureView] = (),
 ) -> Iterator[PictureBatch]:
     """Decode (key, image bytes) pairs into batches, in their order.
+
+    Args:
+        view: of `picture`; more: of `views`, for further models.
 
     With `threads` > 1 pictures are decoded by that many threads (Pillow releases the GIL) and one
     batch ahead of the caller, so that decoding and the model overlap. Memory: two batches.
@@ -92,46 +102,47 @@ def decode_batches(
     pairs = iter(samples)
     if threads <= 1:
         while batch := list(islice(pairs, batch_size)):
-            yield _collate(batch, [_attempt(raw, view) for _, raw in batch], view)
+            results = [_attempt(raw, view, more) for _, raw in batch]
+            yield _collate(batch, results, view, more)
         return
     Ahead = tuple[list[tuple[str, bytes]], list[Future[_Decoded | str]]]
     ahead: deque[Ahead] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         while True:
             while len(ahead) < 2 and (batch := list(islice(pairs, batch_size))):
-                ahead.append((batch, [pool.submit(_attempt, raw, view) for _, raw in batch]))
+                ahead.append((batch, [pool.submit(_attempt, raw, view, more) for _, raw in batch]))
             if not ahead:
                 return
             batch, futures = ahead.popleft()
-            yield _collate(batch, [future.result() for future in futures], view)
+            yield _collate(batch, [future.result() for future in futures], view, more)
 
 
-def empty_batch(view: PictureView) -> PictureBatch:
+def empty_batch(view: PictureView, more: Sequence[PictureView] = ()) -> PictureBatch:
     """A batch of no pictures, with the shapes and types of any other."""
-    return _collate([], [], view)
+    return _collate([], [], view, more)
 
 
-def _attempt(raw: bytes, view: PictureView) -> _Decoded | str:
+def _attempt(raw: bytes, view: PictureView, more: Sequence[PictureView] = ()) -> _Decoded | str:
     """The decoded picture, or the decoder's words.
 
     Decoders raise almost any type on hostile bytes (OSError, SyntaxError, struct.error, ...), and
     each means the same here: this picture cannot be scored, and the words say why.
     """
     try:
-        return _decode(raw, view)
+        return _decode(raw, view, more)
     except UnidentifiedImageError:
         return "no image format that Pillow knows"  # its own words hold a memory address
     except Exception as error:
         return f"{type(error).__name__}: {error}"[:300]
 
 
-def _decode(raw: bytes, view: PictureView) -> _Decoded:
+def _decode(raw: bytes, view: PictureView, more: Sequence[PictureView]) -> _Decoded:
     with Image.open(io.BytesIO(raw)) as opened:
         width, height = opened.size
         if width * height > MAX_PIXELS:
             raise ValueError(f"{width}x{height} has more than {MAX_PIXELS} pixels")
         if view.draft and opened.format == "JPEG":
-            floor = max(view.size, GREY_SIDE)
+            floor = max(view.size, GREY_SIDE, *(other.size for other in more))
             opened.draft("RGB", (floor, floor))
         opened.load()
         turned = opened.getexif().get(0x0112, 1) > 4  # orientations 5 to 8 swap the axes
@@ -147,6 +158,7 @@ def _decode(raw: bytes, view: PictureView) -> _Decoded:
         grey=np.asarray(grey),
         size=(height, width) if turned else (width, height),
         pixel_sha256=digest,
+        views=tuple(_view_of(upright, other) for other in more),
     )
 
 
@@ -213,10 +225,14 @@ def _shorter_side(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 def _collate(
-    batch: list[tuple[str, bytes]], results: list[_Decoded | str], view: PictureView
+    batch: list[tuple[str, bytes]],
+    results: list[_Decoded | str],
+    view: PictureView,
+    more: Sequence[PictureView],
 ) -> PictureBatch:
     count, side = len(batch), view.size
     picture = np.zeros((count, side, side, 3), np.uint8)
+    views = tuple(np.zeros((count, other.size, other.size, 3), np.uint8) for other in more)
     canvas = np.zeros((count, CANVAS, CANVAS, 3), np.uint8)
     size = np.zeros((count, 2), np.int32)
     grey = [np.zeros((1, 1), np.uint8)] * count
@@ -228,6 +244,8 @@ def _collate(
             continue
         picture[row], canvas[row], size[row] = result.picture, result.canvas, result.size
         grey[row], digest[row] = result.grey, result.pixel_sha256
+        for array, pixels in zip(views, result.views, strict=True):
+            array[row] = pixels
     return PictureBatch(
         keys=[key for key, _ in batch],
         decoded=np.array([words is None for words in error], bool),
@@ -237,4 +255,5 @@ def _collate(
         grey=grey,
         size=size,
         pixel_sha256=digest,
+        views=views,
     )

@@ -8,15 +8,17 @@ Per shard it writes three tables, one row a stored sample, in the order of the t
 
 Each file's metadata holds, under `caplab_columns`, the signature of every column: a hash of its
 scorer's version and settings, of its weights, and of what it rests on. A shard is done when the
-signatures are those of the settings. Otherwise only the columns that are missing or differ are
-computed: a new head reads the stored embeddings and never opens a picture.
+signatures are those of the settings and every stored sample has its row. Otherwise only what is
+missing is computed: a new head reads the stored embeddings and never opens a picture; a sample that
+a retry stored later is decoded alone.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,17 +26,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate.arrow_columns import to_arrow, to_numpy
+from curate.arrow_columns import merged, to_arrow, to_numpy
 from curate.dataset import Dataset
 from curate.decode import PictureBatch, PictureView, decode_batches, empty_batch
 from curate.errors import ConfigError, DatasetError
 from curate.score_settings import ScoreSettings
 from curate.scorers.clip import Clip
-from curate.scorers.fingerprint import Fingerprint
-from curate.scorers.heads import AestheticHead, NsfwHead
-from curate.scorers.image_basics import ImageBasics
+from curate.scorers.heads import HeadScorer
+from curate.scorers.make import make_scorers
 from curate.scorers.scorer import Column, Columns, Plan, Scorer, ScorerGraph
-from curate.scorers.text_basics import TextBasics
 from curate.shards import iter_shard
 from curate.stage import Stage
 
@@ -44,46 +44,29 @@ _NOTE = b"caplab_columns"
 _DECODE_ERROR = "decode_error"
 # Where a column lies if not under its own name in `scores`.
 _PLACE: Mapping[str, tuple[str, str]] = {
-    "image_embedding": ("embeddings", "image"),
-    "text_embedding": ("embeddings", "text"),
     "pixel_hash": ("fingerprints", "pixel_sha256"),
     "phash": ("fingerprints", "phash"),
     "thumbnail": ("fingerprints", "thumbnail"),
 }
 _TABLES = ("scores", "embeddings", "fingerprints")
 # Types of columns with more than one number a row.
-_TYPES: Mapping[str, pa.DataType] = {
-    "image_embedding": pa.list_(pa.float16()),
-    "text_embedding": pa.list_(pa.float16()),
-    "phash": pa.list_(pa.uint64()),
-    "thumbnail": pa.binary(),
-}
+_TYPES: Mapping[str, pa.DataType] = {"phash": pa.list_(pa.uint64()), "thumbnail": pa.binary()}
+_EMBEDDING = re.compile(r"(image|text)_embedding(\w*)")
 
 
-def make_scorers(settings: ScoreSettings) -> list[Scorer]:
-    """The scorers that the settings ask for.
+def _place(name: str) -> tuple[str, str]:
+    """Table and column of a graph's column: `image_embedding_b32` is `image_b32` of embeddings."""
+    if match := _EMBEDDING.fullmatch(name):
+        return "embeddings", match[1] + match[2]
+    return _PLACE.get(name, ("scores", name))
 
-    Raises:
-        ConfigError: a model, tag or file that does not exist; before anything is read.
-    """
-    scorers: list[Scorer] = [
-        Clip(
-            settings.clip_model,
-            settings.clip_pretrained,
-            settings.clip_tokenizer,
-            settings.precision,
-            settings.device,
-            settings.jpeg_draft,
-        ),
-        Fingerprint(),
-        ImageBasics(),
-        TextBasics(),
-    ]
-    if settings.aesthetic_head is not None:
-        scorers.append(AestheticHead(settings.aesthetic_head))
-    if settings.nsfw_head is not None:
-        scorers.append(NsfwHead(settings.nsfw_head))
-    return scorers
+
+def _type(name: str) -> pa.DataType | None:
+    return pa.list_(pa.float16()) if _EMBEDDING.fullmatch(name) else _TYPES.get(name)
+
+
+_Computed = tuple[list[str], dict[str, pa.ChunkedArray]]
+"""Keys, and columns of as many rows."""
 
 
 class ScoreStage(Stage):
@@ -112,17 +95,17 @@ class ScoreStage(Stage):
 
     def weights(self) -> dict[str, str]:
         """sha256 of every local weights file by name, for the provenance record."""
-        hashes: dict[str, str] = {}
-        for scorer in self.graph.scorers:
-            if isinstance(scorer, Clip):
-                hashes |= {f"clip/{name}": digest for name, digest in scorer.weights.items()}
-            elif isinstance(scorer, AestheticHead | NsfwHead):
-                hashes[f"{scorer.name}/{scorer.path.name}"] = scorer.sha256
-        return hashes
+        return {
+            f"{scorer.name}/{name}": digest
+            for scorer in self.graph.scorers
+            for name, digest in scorer.hashes().items()
+        }
 
     def is_done(self, dataset: Dataset, shard: str) -> bool:
-        """Whether the tables hold every column, made by these settings and weights."""
-        return not self.graph.plan(self._stored(dataset, shard)).run
+        """Whether the tables hold every column of every sample, made by these settings."""
+        if self.graph.plan(self._stored(dataset, shard)).run:
+            return False
+        return _scored_keys(dataset, shard).keys() == _alt_texts(dataset, shard).keys()
 
     def open(self) -> None:
         """Load all weights, so that a mistake in them shows before the first shard.
@@ -131,13 +114,15 @@ class ScoreStage(Stage):
             ConfigError: weights that do not load, or a head for embeddings of another width.
         """
         self._open(self.graph.scorers)
-        width = self._clip().width
         for scorer in self.graph.scorers:
-            if isinstance(scorer, AestheticHead | NsfwHead) and scorer.width != width:
-                raise ConfigError(
-                    f"The {scorer.name} head takes embeddings of {scorer.width} numbers, but this "
-                    f"CLIP model gives {width}; choose the head trained on this model."
-                )
+            if isinstance(scorer, HeadScorer):
+                clip = self.graph.producer[scorer.needs[0]]
+                width = clip.width if isinstance(clip, Clip) else scorer.width
+                if scorer.width != width:
+                    raise ConfigError(
+                        f"The {scorer.name} head takes embeddings of {scorer.width} numbers, but "
+                        f"this CLIP model gives {width}; choose the head trained on this model."
+                    )
 
     def run(self, dataset: Dataset, shard: str) -> dict[str, int]:
         """Compute what is missing of one shard.
@@ -150,19 +135,39 @@ class ScoreStage(Stage):
         """
         self._limit_threads()
         stored = self._stored(dataset, shard)
-        plan = self.graph.plan(stored)
-        self._open(plan.run)
         texts = _alt_texts(dataset, shard)
+        scored = _scored_keys(dataset, shard) if stored else {}
+        old = {key: text for key, text in texts.items() if key in scored}
+        new = {key: text for key, text in texts.items() if key not in scored}
+        done = []
+        missing = self.graph.plan(stored)
+        if missing.run and (old or not new):
+            done.append(self._compute(dataset, shard, missing, old, scored))
+        if new:
+            done.append(self._compute(dataset, shard, self.graph.plan({}), new, scored))
+        self._write(dataset, shard, list(texts), done, stored)
+        return self._counts(dataset, shard, texts)
+
+    def _compute(
+        self,
+        dataset: Dataset,
+        shard: str,
+        plan: Plan,
+        texts: Mapping[str, str | None],
+        scored: Mapping[str, str | None],
+    ) -> _Computed:
+        """The plan's columns for the samples of `texts`."""
+        self._open(plan.run)
         parts: dict[str, list[pa.Array]] = defaultdict(list)
         keys: list[str] = []
-        for batch_keys, decoded, columns in self._batches(dataset, shard, plan, texts):
+        for batch_keys, decoded, columns in self._batches(dataset, shard, plan, texts, scored):
             keys += batch_keys
             for scorer in plan.run:
                 columns |= scorer.score(columns)
             for scorer in plan.run:
                 for name in scorer.adds:
                     known = decoded if self.graph.rests_on_picture(name) else None
-                    parts[name].append(to_arrow(columns[name], known, _TYPES.get(name)))
+                    parts[name].append(to_arrow(columns[name], known, _type(name)))
             if plan.decodes:
                 parts[_DECODE_ERROR].append(pa.array(columns[_DECODE_ERROR], pa.string()))
         if set(keys) != texts.keys() or len(keys) != len(texts):
@@ -170,39 +175,44 @@ class ScoreStage(Stage):
                 f"Shard {shard} of {dataset.directory} holds other samples than its samples "
                 f"table; delete that table's shard and the tar, and curate again."
             )
-        produced = {name: pa.chunked_array(chunks) for name, chunks in parts.items() if chunks}
-        self._write(dataset, shard, keys, produced, stored)
-        return self._counts(dataset, shard, texts)
+        return keys, {name: pa.chunked_array(chunks) for name, chunks in parts.items() if chunks}
 
     # ---- reading ------------------------------------------------------------------------------
 
     def _batches(
-        self, dataset: Dataset, shard: str, plan: Plan, texts: Mapping[str, str | None]
+        self,
+        dataset: Dataset,
+        shard: str,
+        plan: Plan,
+        texts: Mapping[str, str | None],
+        scored: Mapping[str, str | None],
     ) -> Iterator[tuple[list[str], np.ndarray[Any, Any] | None, Columns]]:
         """Keys, which rows decoded, and the input columns of each batch, in tar order."""
         size = self.settings.score_batch_size
+        loaded = _Loaded(dataset, shard, plan.load)
         if plan.decodes:
-            loaded = _Loaded(dataset, shard, plan.load)
+            views = plan.views()
+            wanted = list(dict.fromkeys(views.values())) or [PictureView(1)]
             # A shard in which everything failed has no picture and still gets its empty tables.
             samples = iter_shard(dataset, shard) if texts else iter(())
-            pictures = ((key, raw) for key, raw, _ in samples)
-            view = self._clip().view if "picture" in plan.inputs else PictureView(1)
-            batches = decode_batches(pictures, view, size, self.settings.decode_threads)
-            for batch in batches if texts else [empty_batch(view)]:
+            pictures = ((k, raw) for k, raw, _ in samples if k in texts or k not in scored)
+            threads = self.settings.decode_threads
+            batches = decode_batches(pictures, wanted[0], size, threads, wanted[1:])
+            for batch in batches if texts else [empty_batch(wanted[0], wanted[1:])]:
+                seen = dict(zip(wanted, (batch.picture, *batch.views), strict=True))
                 yield (
                     batch.keys,
                     batch.decoded,
                     {
                         **_inputs(batch),
+                        **{name: seen[view] for name, view in views.items()},
                         **loaded.take(batch.keys),
                         "alt_text": _texts_of(batch.keys, texts, shard),
                     },
                 )
             return
-        loaded = _Loaded(dataset, shard, plan.load)
-        errors = dataset.read_table("scores", shard, columns=["key", _DECODE_ERROR])
-        keys = errors.column("key").to_pylist()
-        decoded = errors.column(_DECODE_ERROR).is_null().to_numpy()
+        keys = [key for key in scored if key in texts]
+        decoded = np.array([scored[key] is None for key in keys], bool)
         for start in range(0, max(len(keys), 1), size):
             some = keys[start : start + size]
             yield (
@@ -231,34 +241,35 @@ class ScoreStage(Stage):
         dataset: Dataset,
         shard: str,
         keys: list[str],
-        produced: Mapping[str, pa.ChunkedArray],
+        done: Sequence[_Computed],
         stored: Mapping[str, str],
     ) -> None:
+        """Write the tables that change: what was stored, with `done` over and behind it."""
+        added = any(not (set(some) <= _scored_keys(dataset, shard).keys()) for some, _ in done)
         for table in _TABLES:
-            mine = {
-                column: array
-                for name, array in produced.items()
-                for place, column in [_PLACE.get(name, ("scores", name))]
-                if place == table
-            }
-            if not mine and dataset.has_shard(table, shard):
+            pieces = [_keyed(some, columns, table) for some, columns in done]
+            gone = not added and _row_count(dataset, table, shard) != len(keys)
+            changed = added or gone or any(piece.num_columns > 1 for piece in pieces)
+            if not changed and dataset.has_shard(table, shard):
                 continue
-            old = dataset.read_table(table, shard) if stored else None
-            columns: dict[str, Any] = {"key": pa.array(keys, pa.string())}
-            if table == "scores":
-                columns[_DECODE_ERROR] = pa.nulls(len(keys), pa.string())
-            if old is not None:
-                order = {key: row for row, key in enumerate(old.column("key").to_pylist())}
-                columns |= _columns_of(old.take(pa.array([order[key] for key in keys], pa.int64())))
-                columns["key"] = pa.array(keys, pa.string())
-            columns |= mine
-            marks = {
-                name: self.graph.signatures.get(name, stored.get(name))
-                for name in {*stored, *produced} - {_DECODE_ERROR}
-                if _PLACE.get(name, ("scores", name))[0] == table
-            }
+            if stored:
+                pieces.insert(0, dataset.read_table(table, shard).replace_schema_metadata(None))
+            rows = merged(pieces, keys)
+            if table == "scores" and _DECODE_ERROR not in rows.column_names:
+                rows = rows.append_column(_DECODE_ERROR, pa.nulls(len(keys), pa.string()))
+            graph = self.graph.signatures
+            rows = rows.select(self._order(table, rows.column_names))
+            # A column that is nobody's now lacks the added samples, so it is complete no more.
+            left = {} if added else {n: mark for n, mark in stored.items() if n not in graph}
+            marks = {name: mark for name, mark in {**left, **graph}.items() if _in(table, name)}
             note = {_NOTE: json.dumps(marks, sort_keys=True).encode()}
-            dataset.write_table(table, pa.table(columns).replace_schema_metadata(note), shard)
+            dataset.write_table(table, rows.replace_schema_metadata(note), shard)
+
+    def _order(self, table: str, names: list[str]) -> list[str]:
+        """The table's columns in the graph's order, however they came to be."""
+        graph = [_place(name)[1] for name in self.graph.signatures if _in(table, name)]
+        first = [name for name in ("key", _DECODE_ERROR, *graph) if name in names]
+        return [*first, *sorted(set(names) - set(first))]
 
     def _counts(
         self, dataset: Dataset, shard: str, texts: Mapping[str, str | None]
@@ -269,9 +280,6 @@ class ScoreStage(Stage):
         return dict(counts)
 
     # ---- models -------------------------------------------------------------------------------
-
-    def _clip(self) -> Clip:
-        return next(scorer for scorer in self.graph.scorers if isinstance(scorer, Clip))
 
     def _open(self, scorers: Any) -> None:
         for scorer in scorers:
@@ -295,7 +303,7 @@ class _Loaded:
         self._columns: dict[str, Column] = {}
         self._rows: dict[str, int] = {}
         for name in sorted(names):
-            table, column = _PLACE.get(name, ("scores", name))
+            table, column = _place(name)
             stored = dataset.read_table(table, shard, columns=["key", column])
             self._rows = {key: row for row, key in enumerate(stored.column("key").to_pylist())}
             self._columns[name] = to_numpy(stored.column(column))
@@ -307,7 +315,6 @@ class _Loaded:
 
 def _inputs(batch: PictureBatch) -> Columns:
     return {
-        "picture": batch.picture,
         "canvas": batch.canvas,
         "grey": batch.grey,
         "size": batch.size,
@@ -337,5 +344,24 @@ def _texts_of(keys: list[str], texts: Mapping[str, str | None], shard: str) -> l
         ) from error
 
 
-def _columns_of(table: pa.Table) -> dict[str, pa.ChunkedArray]:
-    return {name: table.column(name) for name in table.column_names}
+def _scored_keys(dataset: Dataset, shard: str) -> dict[str, str | None]:
+    """Key of every row of the scores -> why its picture did not decode."""
+    if not dataset.has_shard("scores", shard):
+        return {}
+    table = dataset.read_table("scores", shard, columns=["key", _DECODE_ERROR])
+    return dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
+def _row_count(dataset: Dataset, table: str, shard: str) -> int:
+    path = dataset.table_path(table, shard)
+    return int(pq.read_metadata(path).num_rows) if path.exists() else -1
+
+
+def _in(table: str, name: str) -> bool:
+    return _place(name)[0] == table
+
+
+def _keyed(keys: list[str], columns: Mapping[str, pa.ChunkedArray], table: str) -> pa.Table:
+    """The columns of one table behind their keys."""
+    mine = {_place(name)[1]: array for name, array in columns.items() if _in(table, name)}
+    return pa.table({"key": pa.array(keys, pa.string()), **mine})

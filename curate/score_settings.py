@@ -34,6 +34,16 @@ class ScoreSettings(Settings):
     nsfw_head: str | None = Field(
         None, description="NSFW head (.safetensors) on this CLIP's image embedding."
     )
+    more_clips: dict[str, str] = Field(
+        {},
+        description="Further CLIP models side by side: LABEL -> MODEL@WEIGHTS, such as "
+        "b32=ViT-B-32-quickgelu@openai; columns such as clip_similarity_b32.",
+    )
+    more_heads: dict[str, str] = Field(
+        {},
+        description="Further heads: COLUMN -> HEAD, or HEAD@LABEL on the embedding of one of the "
+        "further CLIP models.",
+    )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="Precision of CLIP's weights and activations."
     )

@@ -1,10 +1,13 @@
 """What all tests share: where the test data of the project's own machines lies, if it does."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
+REAL_DATA = Path(
+    os.environ.get("CAPLAB_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data"
+)
 
 
 @pytest.fixture(scope="session")

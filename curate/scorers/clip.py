@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.decode import PictureView, model_view
@@ -34,7 +35,7 @@ from curate.scorers.clip_source import (
     registered,
     tokenizer_mark,
 )
-from curate.scorers.clip_text import encode_text
+from curate.scorers.clip_text import encode_text, truncated_tokens
 from curate.scorers.scorer import Column, Columns, Scorer
 
 if TYPE_CHECKING:
@@ -44,11 +45,14 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class Clip(Scorer):
-    """Adds `image_embedding` (B, D), `text_embedding` (B, D) and `clip_similarity` (B,).
+    """Adds `image_embedding` (B, D), `text_embedding` (B, D), `clip_similarity` (B,) and
+    `clip_truncated_tokens` (B,) int32.
 
     `clip_similarity` is the cosine of picture and alt text, -1 to 1: about 0.3 for a good pair of
     the published models (LAION-400M kept >= 0.30 of ViT-B/32, LAION-5B >= 0.28 for English). An
     empty or missing text has no embedding and no similarity: both are null.
+    `clip_truncated_tokens` says how many tokens of the text the model never saw because its context
+    ended (at 77 for most): 0 where it saw all, null without a text.
 
     Args:
         model, pretrained, tokenizer: see the module; `tokenizer` overrides the model's own with a
@@ -56,11 +60,9 @@ class Clip(Scorer):
         precision: of the weights and activations; layer norms stay in float32.
         device: "cpu", "cuda", "cuda:1", or "auto" for a GPU where there is one.
         draft: allow reduced-scale JPEG decoding (see curate.decode).
+        label: tells a second model from the first: its columns are `clip_similarity_LABEL` and so
+            on, and it has a view of the picture of its own.
     """
-
-    name = "clip"
-    needs = ("picture", "alt_text")
-    adds = ("image_embedding", "text_embedding", "clip_similarity")
 
     def __init__(
         self,
@@ -70,7 +72,20 @@ class Clip(Scorer):
         precision: Precision = "fp32",
         device: str = "auto",
         draft: bool = True,
+        label: str = "",
     ) -> None:
+        self.suffix = f"_{label}" if label else ""
+        self.name = f"clip{self.suffix}"
+        self.needs = (f"picture{self.suffix}", "alt_text")
+        self.adds = tuple(
+            f"{column}{self.suffix}"
+            for column in (
+                "image_embedding",
+                "text_embedding",
+                "clip_similarity",
+                "clip_truncated_tokens",
+            )
+        )
         self.model, self.pretrained, self.tokenizer = model, pretrained, tokenizer
         self.precision, self.device, self.draft = precision, device, draft
         self.weights = check_source(model, pretrained)
@@ -109,11 +124,18 @@ class Clip(Scorer):
         """D, the length of an embedding."""
         return self.loaded.width
 
+    def views(self) -> Mapping[str, PictureView]:
+        return {self.needs[0]: self.view}
+
+    def hashes(self) -> Mapping[str, str]:
+        return self.weights
+
     def score(self, columns: Mapping[str, Column]) -> Columns:
-        image = self.loaded.embed_pictures(columns["picture"])
+        image = self.loaded.embed_pictures(columns[self.needs[0]])
         text = self.loaded.embed_texts(columns["alt_text"])
         similarity = np.einsum("bd,bd->b", image, text)
-        return {"image_embedding": image, "text_embedding": text, "clip_similarity": similarity}
+        truncated = pa.array(self.loaded.truncated_tokens(columns["alt_text"]), pa.int32())
+        return dict(zip(self.adds, (image, text, similarity, truncated), strict=True))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_loaded": None}
@@ -199,6 +221,13 @@ class ClipModel:
                 rows = filled[start : start + batch_size]
                 embedding[rows] = _unit(self._encode_texts([str(texts[row]) for row in rows]))
         return embedding
+
+    def truncated_tokens(self, texts: Sequence[str | None]) -> list[int | None]:
+        """How many tokens of each text lie behind the end of the context; None without a text."""
+        return [
+            None if text is None or not text.strip() else truncated_tokens(self._tokenize, text)
+            for text in texts
+        ]
 
     def _encode_texts(self, texts: list[str]) -> torch.Tensor:
         tokens = self._tokenize(texts).to(self.device)

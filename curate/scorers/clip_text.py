@@ -17,6 +17,19 @@ _ROUND_TO = 8
 """Lengths are rounded up to this, so that few different shapes occur."""
 
 
+def truncated_tokens(tokenize: Any, text: str) -> int:
+    """How many tokens of `text` one of open_clip's tokenizers leaves out to fit the context."""
+    room = int(tokenize.context_length)
+    # A token stands for at least one byte, so most texts need no second look.
+    if len(text.encode("utf-8", "replace")) + 2 <= room // 2:
+        return 0
+    clean = getattr(tokenize, "clean_fn", None)
+    if hasattr(tokenize, "tokenizer"):  # a tokenizer of transformers, with its own special tokens
+        ids = tokenize.tokenizer(clean(text) if clean else text).input_ids
+        return max(0, len(ids) - room)
+    return max(0, len(tokenize.encode(text)) + 2 - room)  # start and end of text
+
+
 def encode_text(model: Any, tokens: torch.Tensor) -> torch.Tensor:
     """Text features (B, D), not normalised, of an open_clip model for tokens (B, L) int64.
 

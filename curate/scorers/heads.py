@@ -2,24 +2,31 @@
 
 A head is a stack of linear layers in a safetensors file: keys `layers.0.weight` (out, in) and
 `layers.0.bias` (out,), `layers.1.weight`, ...; metadata `activation`, "relu" or "none", says what
-stands between layers, `output`, "score" or "sigmoid", what is done to the last layer's single
-number. Dropout does nothing at inference and is not stored. A stack without activations folds to
-one dot product, and is folded when it is loaded: LAION's improved aesthetic predictor costs one
-multiplication of 768 numbers, whatever its five layers look like.
+stands between layers (or each one's own, "relu,relu,none"), `output`, "score" or "sigmoid", what is
+done to the last layer's single number. Dropout does nothing at inference and is not stored. Layers
+without an activation between them fold to one, and are folded when they are loaded: LAION's
+improved aesthetic predictor costs one multiplication of 768 numbers, whatever its five layers look
+like.
 
-Published heads are pickles; `convert_head` turns one into this format once, when the caller allows:
+Some heads were trained behind a preparation of their input, which the file may hold as well:
 
-    LAION-AI/aesthetic-predictor, sa_0_4_vit_*_linear.pth          activation "none"
-    christophschuhmann/improved-aesthetic-predictor, *linearMSE    activation "none"
-    christophschuhmann/improved-aesthetic-predictor, *reluMSE      activation "relu"
+    input.mean, input.scale (D,)     the first layer sees (x - mean) / scale
+    categories.N.values (V,)         column N is no number but a category: it is replaced by 1 + its
+                                     place among these values, where a value is told by its six
+                                     decimals, and by 0 where it is none of them
+
+The second is a peculiarity of the NSFW heads that AutoKeras made; see curate.scorers.keras_head.
+Published heads are pickles or Keras archives; curate.scorers.published knows those of LAION by name
+and `convert_head` turns any other stack of linear layers into this format once.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +36,6 @@ from curate.files import atomic_path, sha256_file
 from curate.scorers.scorer import Column, Columns, Scorer
 from curate.weights import load_state_dict, metadata
 
-Activation = Literal["relu", "none"]
 Output = Literal["score", "sigmoid"]
 
 
@@ -40,13 +46,14 @@ class Head:
         self,
         weights: list[NDArray[np.float32]],
         biases: list[NDArray[np.float32]],
-        activation: Activation,
+        activations: Sequence[str],
         output: Output,
+        preparation: Preparation | None = None,
     ) -> None:
-        self.activation, self.output = activation, output
-        if activation == "none":
-            weights, biases = _folded(weights, biases)
-        self.weights, self.biases = weights, biases
+        """Fold what can be folded; `activations` has one name less than there are layers."""
+        self.output = output
+        self.preparation = preparation or Preparation()
+        self.weights, self.biases = _folded(weights, biases, activations)
 
     @classmethod
     def load(cls, path: Path | str) -> Head:
@@ -55,16 +62,22 @@ class Head:
         Raises:
             ConfigError: missing or unreadable file, or not a head in the format above.
         """
-        layers = _stack(load_state_dict(path), path)
+        tensors = load_state_dict(path)
+        layers = _stack({n: t for n, t in tensors.items() if not _is_preparation(n)}, path)
         notes = metadata(path)
         activation, output = notes.get("activation"), notes.get("output")
-        if activation not in ("relu", "none") or output not in ("score", "sigmoid"):
+        between = (activation or "").split(",")
+        if len(between) == 1:
+            between *= max(len(layers) - 1, 1)
+        fits = len(between) == max(len(layers) - 1, 1) and set(between) <= {"relu", "none"}
+        if not fits or output not in ("score", "sigmoid"):
             raise ConfigError(
                 f"{path} must say activation (relu or none) and output (score or sigmoid) in its "
                 f"metadata, not {activation!r} and {output!r}; write it with convert_head."
             )
         weights, biases = zip(*layers, strict=True)
-        return cls(list(weights), list(biases), activation, output)  # type: ignore[arg-type]
+        preparation = Preparation.of({n: t for n, t in tensors.items() if _is_preparation(n)})
+        return cls(list(weights), list(biases), between, output, preparation)  # type: ignore[arg-type]
 
     @property
     def width(self) -> int:
@@ -80,10 +93,10 @@ class Head:
                 f"The head takes embeddings of {self.width} numbers, but this CLIP model gives "
                 f"{embedding.shape[1]}; choose the head that was trained on this model."
             )
-        value: NDArray[np.floating[Any]] = np.asarray(embedding, np.float32)
+        value: NDArray[np.floating[Any]] = self.preparation(np.asarray(embedding, np.float32))
         for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             value = value @ weight.T + bias
-            if self.activation == "relu" and index < len(self.weights) - 1:
+            if index < len(self.weights) - 1:
                 value = np.maximum(value, 0)
         value = value[:, 0]
         if self.output == "sigmoid":
@@ -91,22 +104,79 @@ class Head:
         return np.asarray(value, np.float32)
 
 
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to an embedding before the first layer; see the module. Default: nothing."""
+
+    mean: NDArray[np.float32] | None = None
+    scale: NDArray[np.float32] | None = None
+    categories: Mapping[int, NDArray[np.float64]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Any]) -> Preparation:
+        """The preparation that a head's file holds."""
+        arrays = {name: np.asarray(tensor.numpy()) for name, tensor in tensors.items()}
+        categories = {
+            int(name.split(".")[1]): values.astype(np.float64)
+            for name, values in arrays.items()
+            if name.startswith("categories.")
+        }
+        return cls(arrays.get("input.mean"), arrays.get("input.scale"), categories)
+
+    def __call__(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(B, D) -> (B, D); rows of NaN stay rows of NaN."""
+        if not self.categories and self.mean is None:
+            return embedding
+        value = embedding.copy()
+        for column, known in self.categories.items():
+            value[:, column] = _category(embedding[:, column], known)
+        if self.mean is not None and self.scale is not None:
+            value = (value - self.mean) / self.scale
+        value[np.isnan(embedding[:, 0])] = np.nan
+        return value
+
+
+def _category(values: NDArray[np.float32], known: NDArray[np.float64]) -> NDArray[np.float32]:
+    """1 + the place of each value among `known`, 0 where it is none; told by six decimals."""
+    million = np.rint(known * 1e6).astype(np.int64)
+    order = np.argsort(million, kind="stable")
+    asked = np.rint(np.nan_to_num(values).astype(np.float64) * 1e6).astype(np.int64)
+    place = np.searchsorted(million[order], asked).clip(max=len(known) - 1)
+    found = million[order][place] == asked
+    return np.where(found, order[place] + 1, 0).astype(np.float32)
+
+
 def _folded(
-    weights: list[NDArray[np.float32]], biases: list[NDArray[np.float32]]
+    weights: Sequence[NDArray[np.float32]],
+    biases: Sequence[NDArray[np.float32]],
+    activations: Sequence[str],
 ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
-    """A stack without activations as one layer; in float64, so that it costs one rounding."""
-    total: NDArray[np.float64] = weights[0].astype(np.float64)
-    offset: NDArray[np.float64] = biases[0].astype(np.float64)
-    for weight, bias in zip(weights[1:], biases[1:], strict=True):
-        total, offset = weight @ total, weight @ offset + bias
-    return [total.astype(np.float32)], [offset.astype(np.float32)]
+    """Layers without an activation between them as one; in float64, so it costs one rounding."""
+    folded = [(weights[0].astype(np.float64), biases[0].astype(np.float64))]
+    for weight, bias, before in zip(weights[1:], biases[1:], activations, strict=False):
+        if before == "none":
+            total, offset = folded.pop()
+            folded.append((weight @ total, weight @ offset + bias))
+        else:
+            folded.append((weight.astype(np.float64), bias.astype(np.float64)))
+    return [w.astype(np.float32) for w, _ in folded], [b.astype(np.float32) for _, b in folded]
 
 
-class _HeadScorer(Scorer):
-    needs = ("image_embedding",)
-    column: ClassVar[str]
+def _is_preparation(name: str) -> bool:
+    return name.startswith(("input.", "categories."))
 
-    def __init__(self, path: Path | str) -> None:
+
+class HeadScorer(Scorer):
+    """Adds one column: what a head says of an image embedding.
+
+    Args:
+        column: its name, such as "aesthetic" or "nsfw".
+        path: the head, a safetensors file in this module's format.
+        embedding: the column of embeddings that it rests on.
+    """
+
+    def __init__(self, column: str, path: Path | str, embedding: str = "image_embedding") -> None:
+        self.name, self.adds, self.needs = column, (column,), (embedding,)
         self.path = Path(path)
         if not self.path.is_file():
             raise ConfigError(f"The {self.name} head {path} does not exist.")
@@ -116,6 +186,9 @@ class _HeadScorer(Scorer):
     def signature(self) -> dict[str, Any]:
         """The weights' hash."""
         return {"version": 1, "sha256": self.sha256}
+
+    def hashes(self) -> Mapping[str, str]:
+        return {self.path.name: self.sha256}
 
     def open(self) -> None:
         self._head = Head.load(self.path)
@@ -134,30 +207,14 @@ class _HeadScorer(Scorer):
         return self.head.width
 
     def score(self, columns: Mapping[str, Column]) -> Columns:
-        return {self.column: self.head(columns["image_embedding"])}
-
-
-class AestheticHead(_HeadScorer):
-    """Column `aesthetic`: LAION's heads give about 1 to 10, and 5 is the usual threshold."""
-
-    name = "aesthetic"
-    column = "aesthetic"
-    adds = ("aesthetic",)
-
-
-class NsfwHead(_HeadScorer):
-    """Column `nsfw`: probability in 0..1 that the picture is unsafe; 0.5 is the usual threshold."""
-
-    name = "nsfw"
-    column = "nsfw"
-    adds = ("nsfw",)
+        return {self.name: self.head(columns[self.needs[0]])}
 
 
 def convert_head(
     source: Path | str,
     target: Path | str,
     *,
-    activation: Activation = "none",
+    activation: str = "none",
     output: Output = "score",
     allow_pickle: bool = False,
 ) -> Path:
@@ -170,17 +227,28 @@ def convert_head(
     Raises:
         ConfigError: a pickle without `allow_pickle`, or not a stack of linear layers.
     """
+    layers = _stack(load_state_dict(source, allow_pickle=allow_pickle), source)
+    notes = {"activation": activation, "output": output, "source_sha256": sha256_file(source)}
+    return save_head(layers, target, notes)
+
+
+def save_head(
+    layers: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]],
+    target: Path | str,
+    notes: Mapping[str, str],
+    preparation: Mapping[str, NDArray[Any]] | None = None,
+) -> Path:
+    """Write (weight, bias) layers in this module's format, with its metadata, atomically."""
     import torch
     from safetensors.torch import save_file
 
-    layers = _stack(load_state_dict(source, allow_pickle=allow_pickle), source)
-    tensors = {}
+    arrays: dict[str, NDArray[Any]] = dict(preparation or {})
     for index, (weight, bias) in enumerate(layers):
-        tensors[f"layers.{index}.weight"] = torch.from_numpy(weight)
-        tensors[f"layers.{index}.bias"] = torch.from_numpy(bias)
-    notes = {"activation": activation, "output": output, "source_sha256": sha256_file(source)}
+        arrays |= {f"layers.{index}.weight": weight, f"layers.{index}.bias": bias}
+    # A copy: arrays read from a file of another kind may not be writable or contiguous.
+    tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
     with atomic_path(target) as temporary:
-        save_file(tensors, temporary, metadata=notes)
+        save_file(tensors, temporary, metadata=dict(notes))
     return Path(target)
 
 

@@ -3,7 +3,8 @@
 A batch is a dictionary of columns of equal length B. Inputs that the reader supplies:
 
     alt_text         list[str | None]              exactly as it came
-    picture          (B, S, S, 3) uint8            see curate.decode
+    picture          (B, S, S, 3) uint8            the main CLIP model's view, see curate.decode
+    picture_NAME     (B, S, S, 3) uint8            the view of the scorer that asks for it by name
     canvas           (B, 128, 128, 3) uint8        see curate.decode
     grey             list of (h, w) uint8          see curate.decode
     size             (B, 2) int32                  width, height
@@ -19,11 +20,14 @@ import graphlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from curate.errors import ConfigError
 from curate.files import fingerprint
 from curate.settings import nearest
+
+if TYPE_CHECKING:
+    from curate.decode import PictureView
 
 Column = Any
 """A NumPy array, a pyarrow array or a list, of length B."""
@@ -32,14 +36,30 @@ Columns = dict[str, Column]
 PICTURE_INPUTS = frozenset({"picture", "canvas", "grey", "size", "pixel_sha256"})
 """Inputs that cost a decode; their scores are null where the picture does not decode."""
 INPUTS = PICTURE_INPUTS | {"alt_text"}
+VIEW_PREFIX = "picture_"
+"""Inputs of this prefix are further views of the picture, each asked for by one scorer."""
+
+
+def is_picture_input(column: str) -> bool:
+    """Whether the reader supplies `column` by decoding a picture."""
+    return column in PICTURE_INPUTS or column.startswith(VIEW_PREFIX)
+
+
+def is_input(column: str) -> bool:
+    """Whether the reader supplies `column`."""
+    return column in INPUTS or column.startswith(VIEW_PREFIX)
 
 
 class Scorer(ABC):
-    """A pure function of columns, with its weights. Travels by pickle before `open`."""
+    """A pure function of columns, with its weights. Travels by pickle before `open`.
 
-    name: ClassVar[str]
-    needs: ClassVar[tuple[str, ...]]
-    adds: ClassVar[tuple[str, ...]]
+    Two scorers of one class (two CLIP models, say) differ in `name` and in the names of their
+    columns.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    adds: tuple[str, ...]
 
     @abstractmethod
     def signature(self) -> dict[str, Any]:
@@ -48,6 +68,14 @@ class Scorer(ABC):
     def open(self) -> None:
         """Load weights, once a worker. Default: nothing."""
         return
+
+    def views(self) -> Mapping[str, PictureView]:
+        """How its picture inputs are made, by name; asked after `open`. Default: it needs none."""
+        return {}
+
+    def hashes(self) -> Mapping[str, str]:
+        """Name -> sha256 of every weights file, for the record. Default: it has none."""
+        return {}
 
     @abstractmethod
     def score(self, columns: Mapping[str, Column]) -> Columns:
@@ -65,7 +93,11 @@ class Plan:
     @property
     def decodes(self) -> bool:
         """Whether any picture has to be decoded."""
-        return bool(self.inputs & PICTURE_INPUTS)
+        return any(is_picture_input(name) for name in self.inputs)
+
+    def views(self) -> dict[str, PictureView]:
+        """Picture input -> how it is made; the scorers of `run` must be open."""
+        return {name: view for scorer in self.run for name, view in scorer.views().items()}
 
 
 class ScorerGraph:
@@ -78,9 +110,12 @@ class ScorerGraph:
 
     def __init__(self, scorers: Sequence[Scorer]) -> None:
         self.producer: dict[str, Scorer] = {}
+        names = [scorer.name for scorer in scorers]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ConfigError(f"Two scorers are called {min(twice)!r}; give each its own name.")
         for scorer in scorers:
             for column in scorer.adds:
-                if column in INPUTS or column in self.producer:
+                if is_input(column) or column in self.producer:
                     owner = self.producer[column].name if column in self.producer else "the reader"
                     raise ConfigError(
                         f"Scorer {scorer.name!r} adds the column {column!r}, which {owner!r} "
@@ -101,8 +136,8 @@ class ScorerGraph:
 
     def rests_on_picture(self, column: str) -> bool:
         """Whether `column` is null where the picture does not decode."""
-        if column in INPUTS:
-            return column in PICTURE_INPUTS
+        if is_input(column):
+            return is_picture_input(column)
         return any(self.rests_on_picture(need) for need in self.producer[column].needs)
 
     def plan(self, stored: Mapping[str, str]) -> Plan:
@@ -121,7 +156,7 @@ class ScorerGraph:
                 continue
             run.append(scorer)
             for need in scorer.needs:
-                if need in INPUTS:
+                if is_input(need):
                     inputs.add(need)
                 elif need in fresh:
                     load.add(need)
@@ -137,7 +172,7 @@ def _in_order(scorers: Iterable[Scorer], producer: Mapping[str, Scorer]) -> list
     for scorer in by_name.values():
         edges[scorer.name] = set()
         for need in scorer.needs:
-            if need in INPUTS:
+            if is_input(need):
                 continue
             if need not in producer:
                 valid = sorted(INPUTS | producer.keys())

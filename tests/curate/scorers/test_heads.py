@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from curate.errors import ConfigError
-from curate.scorers.heads import AestheticHead, Head, convert_head
+from curate.scorers.heads import Head, HeadScorer, convert_head
+from tests.conftest import REAL_DATA
 from tests.curate.tiny import tiny_head
 
-HEADS = Path(__file__).parents[4] / "shared" / "data" / "heads"
+HEADS = REAL_DATA / "heads"
 LINEAR = HEADS / "laion_aesthetic_predictor"
 MLP = HEADS / "improved_aesthetic_predictor"
 
@@ -106,7 +107,7 @@ def test_wrong_files_and_widths_are_refused_in_one_sentence(tmp_path: Path) -> N
     from safetensors.torch import save_file
 
     with pytest.raises(ConfigError, match="does not exist"):
-        AestheticHead(tmp_path / "none.safetensors")
+        HeadScorer("aesthetic", tmp_path / "none.safetensors")
     save_file({"conv.weight": torch.ones(1, 4, 3)}, tmp_path / "a.safetensors")
     with pytest.raises(ConfigError, match="linear layers"):
         Head.load(tmp_path / "a.safetensors")

@@ -1,0 +1,69 @@
+"""From settings to scorers: which ones a run asks for, with their weights found and checked."""
+
+from __future__ import annotations
+
+import re
+
+from curate.errors import ConfigError
+from curate.score_settings import ScoreSettings
+from curate.scorers.clip import Clip
+from curate.scorers.fingerprint import Fingerprint
+from curate.scorers.heads import HeadScorer
+from curate.scorers.image_basics import ImageBasics
+from curate.scorers.scorer import Scorer
+from curate.scorers.text_basics import TextBasics
+
+_LABEL = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
+
+
+def make_scorers(settings: ScoreSettings) -> list[Scorer]:
+    """The scorers that the settings ask for.
+
+    Raises:
+        ConfigError: a model, tag or file that does not exist; before anything is read.
+    """
+    scorers: list[Scorer] = [*make_clips(settings), Fingerprint(), ImageBasics(), TextBasics()]
+    return scorers + _heads(settings)
+
+
+def make_clips(settings: ScoreSettings) -> list[Clip]:
+    """The main CLIP model and the further ones, by label."""
+    options = (settings.precision, settings.device, settings.jpeg_draft)
+    main = (settings.clip_model, settings.clip_pretrained, settings.clip_tokenizer)
+    clips = [Clip(*main, *options)]
+    for label, source in settings.more_clips.items():
+        check_label(label)
+        model, _, pretrained = source.partition("@")
+        clips.append(Clip(model, pretrained or None, None, *options, label=label))
+    return clips
+
+
+def _heads(settings: ScoreSettings) -> list[Scorer]:
+    wanted = {
+        column: source
+        for column, source in (
+            ("aesthetic", settings.aesthetic_head),
+            ("nsfw", settings.nsfw_head),
+        )
+        if source is not None
+    }
+    scorers: list[Scorer] = []
+    for column, source in {**wanted, **settings.more_heads}.items():
+        check_label(column)
+        path, _, label = source.partition("@")
+        if label and label not in settings.more_clips:
+            raise ConfigError(
+                f"The head {column!r} rests on the CLIP model {label!r}, which is not among "
+                f"--more-clips ({', '.join(settings.more_clips) or 'none'})."
+            )
+        embedding = f"image_embedding_{label}" if label else "image_embedding"
+        scorers.append(HeadScorer(column, path, embedding))
+    return scorers
+
+
+def check_label(label: str) -> None:
+    """Raise ConfigError for a name that cannot be part of a column's name."""
+    if not _LABEL.fullmatch(label):
+        raise ConfigError(
+            f"{label!r} cannot name a column; use lower-case letters, digits and underscores."
+        )
