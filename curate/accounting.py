@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from curate.dataset import STORED, Dataset
-from curate.reasons import Reason
+from curate.reasons import Reason, ReasonClass
 
 
 def accounting(dataset: Dataset) -> dict[str, Any]:
@@ -16,8 +16,9 @@ def accounting(dataset: Dataset) -> dict[str, Any]:
 
     Returns:
         rows (of the input list), stored, failed, pending (shards not downloaded yet), reasons
-        (reason -> rows, the most frequent first), classes (class of reason -> rows) and balanced
-        (whether rows = stored + failed + pending).
+        (reason -> rows, the most frequent first), classes (class of reason -> rows), errors and
+        policy (the rows of `failed`, apart: what went wrong, and what was not wanted), retryable
+        (rows that --retry-failed takes up) and balanced (whether rows = stored + failed + pending).
     """
     rows, pending = 0, 0
     for shard in dataset.shards():
@@ -42,17 +43,30 @@ def accounting(dataset: Dataset) -> dict[str, Any]:
         "pending": pending,
         "reasons": reasons,
         "classes": classes,
+        "errors": failed - classes.get(ReasonClass.POLICY.value, 0),
+        "policy": classes.get(ReasonClass.POLICY.value, 0),
+        "retryable": classes.get(ReasonClass.MAY_PASS.value, 0),
         "balanced": rows == stored + failed + pending,
     }
 
 
 def accounting_line(counts: Mapping[str, Any]) -> str:
-    """One line, such as "100 rows in = 90 stored + 10 failed (http_404 8, timeout 2)"."""
-    line = f"{counts['rows']:,} rows in = {counts['stored']:,} stored + {counts['failed']:,} failed"
-    if counts["reasons"]:
-        line += f" ({', '.join(f'{name} {n:,}' for name, n in counts['reasons'].items())})"
+    """One line: "100 rows in = 90 stored + 8 errors (http_404 6, dns 2) + 2 policy (aspect 2)"."""
+    line = f"{counts['rows']:,} rows in = {counts['stored']:,} stored"
+    for name, classes in (
+        ("errors", (ReasonClass.MAY_PASS, ReasonClass.PERMANENT)),
+        ("policy", (ReasonClass.POLICY,)),
+    ):
+        shown = [
+            f"{reason} {rows:,}"
+            for reason, rows in counts["reasons"].items()
+            if Reason.named(reason).reason_class in classes
+        ]
+        line += f" + {counts[name]:,} {name}" + (f" ({', '.join(shown)})" if shown else "")
     if counts["pending"]:
         line += f" + {counts['pending']:,} not downloaded yet"
     if not counts["balanced"]:
         line += "; THESE DO NOT ADD UP"
+    if counts["retryable"]:
+        line += f"; {counts['retryable']:,} may pass, --retry-failed tries them again"
     return line

@@ -87,6 +87,17 @@ class Resolver:
             raise FailureError(Reason.PRIVATE_ADDRESS, f"{host} is {', '.join(addresses)}")
         return allowed[:_MOST_ADDRESSES]
 
+    def refuse_private_literal(self, host: str) -> None:
+        """Refuse a host that is an address itself and may not be reached; names pass unseen.
+
+        Raises:
+            FailureError: private_address.
+        """
+        with contextlib.suppress(ValueError):
+            address = ipaddress.ip_address(host)
+            if not self._may_reach(str(address)):
+                raise FailureError(Reason.PRIVATE_ADDRESS, host)
+
     def _may_reach(self, text: str) -> bool:
         # A scope such as fe80::1%eth0 belongs to no public address; the check ignores it.
         address = ipaddress.ip_address(text.split("%")[0])

@@ -1,21 +1,12 @@
-"""The download stage: a shard of URLs becomes a shard of pictures and a row for every URL.
-
-img2dataset's Downloader is the engine (threads, bounded spooling). What it cannot be steered to do
-is put in from outside: our opener (curate.safe_http), our resizer (curate.resize) and our writer,
-which puts samples into input order and every row, stored or failed, into the samples table.
-"""
+"""The download stage: a shard of URLs becomes a shard of pictures and a row for every URL."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import tempfile
 import threading
-import urllib.request
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -23,38 +14,51 @@ import pyarrow.parquet as pq
 
 from curate.dataset import Dataset
 from curate.download_settings import DownloadSettings
-from curate.img2dataset_engine import load_downloader
+from curate.fetcher import Fetcher
+from curate.hashes import HASHES
+from curate.hosts import Hosts
 from curate.outcomes import Outcome, Spool, intake_failures, write_outcomes
 from curate.reasons import Failure, FailureError, Reason
 from curate.resize import StoredImage
-from curate.safe_http import SafeOpener
+from curate.robots_txt import RobotsTxt
+from curate.safe_http import SafeClient
+from curate.schedule import Job
 from curate.stage import Stage
 from curate.urls import parse_url
 
-_log = logging.getLogger(__name__)
+# Files that are decoded at once in a worker: decoding a large one takes much memory, and a worker
+# has about one processor to do it with.
+_DECODES_AT_A_TIME = 2
 
 
 class DownloadStage(Stage):
     """Fetches one shard: writes `shards/SHARD.tar`, then the samples table, which says it is done.
 
     Every input row gets exactly one samples row. The same files behind the URLs give the same
-    bytes. Cost grows with the number of URLs; memory with `threads` (at most 2 x threads x
-    max_bytes of undecoded files) and not with the shard, whose pictures wait in a temporary file
-    for their turn.
+    bytes. Cost grows with the number of URLs; memory with `threads` (each holds a file of at most
+    max_bytes) and not with the shard, whose pictures wait in a temporary file for their turn.
     """
 
     name: ClassVar[str] = "download"
     adds: ClassVar[tuple[str, ...]] = ("samples",)
 
     def __init__(self, settings: DownloadSettings) -> None:
-        """Nothing is fetched or imported yet."""
+        """Nothing is fetched yet.
+
+        Raises:
+            ConfigError: a proxy that is none.
+        """
         self.settings = settings
+        SafeClient(settings.http_limits())
+        self._web: _Web | None = None
 
     def open(self) -> None:
-        """Import img2dataset, once a worker."""
+        """Make what a worker keeps for all its shards: connections and the hosts' accounts."""
         # What Pillow warns of (odd tags, large sizes) the resizer decides on itself.
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        load_downloader()
+        client = SafeClient(self.settings.http_limits())
+        robots = RobotsTxt(client) if self.settings.respect_robots_txt else None
+        self._web = _Web(client, Hosts(self.settings.host_limits()), robots)
 
     def run(self, dataset: Dataset, shard: str) -> dict[str, int]:
         """Fetch a shard; returns stored and each reason with its number of rows."""
@@ -64,115 +68,87 @@ class DownloadStage(Stage):
         _remove_leftovers(dataset, shard)
         with tempfile.TemporaryFile(dir=shards_directory) as file:
             spool = Spool(file)
-            outcomes = self._fetch(rows, spool)
-            return write_outcomes(dataset, shard, rows, outcomes, spool)
-
-    def _fetch(self, rows: pa.Table, spool: Spool) -> list[Outcome]:
-        """What became of each row, in order; the pictures' bytes go to `spool`."""
-        collector = _Collector(spool)
-        collector.outcomes.update(intake_failures(rows))
-        urls = rows.column("url").to_pylist()
-        for position, url in enumerate(urls):
-            failure = _malformed(url)
-            if failure is not None:
-                collector.outcomes.setdefault(position, failure)
-        wanted = [position for position in range(len(urls)) if position not in collector.outcomes]
-        if wanted:
-            self._run_img2dataset(urls, wanted, collector)
-        lost = Failure(Reason.UNEXPECTED, "lost inside img2dataset")
-        return [collector.outcomes.get(position, lost) for position in range(len(urls))]
-
-    def _run_img2dataset(
-        self, urls: list[str | None], wanted: list[int], collector: _Collector
-    ) -> None:
-        printed = io.StringIO()
-        with tempfile.TemporaryDirectory(prefix="caplab-download-") as scratch:
-            listing = Path(scratch) / "urls.arrow"
-            table = pa.table({"url": [urls[position] for position in wanted], "position": wanted})
-            with pa.OSFile(str(listing), "wb") as sink, pa.ipc.new_file(sink, table.schema) as out:
-                out.write_table(table)
-            downloader = load_downloader()(
-                sample_writer_class=lambda *_: collector,
-                resizer=self.settings.resizer(),
-                thread_count=min(self.settings.threads, len(wanted)),
-                save_caption=False,
-                extract_exif=False,
-                output_folder=scratch,
-                column_list=["url", "position"],
-                timeout=self.settings.timeout,
-                number_sample_per_shard=max(2, len(wanted)),
-                oom_shard_count=5,
-                compute_hash=None,
-                verify_hash_type=None,
-                encode_format=self.settings.encode_format,
-                # Retries and X-Robots-Tag are the opener's business: it knows which errors can
-                # pass, and keeps them within the URL's total time.
-                retries=0,
-                user_agent_token=None,
-                disallowed_header_directives=None,
+            outcomes = self.fetch(rows, spool)
+            return write_outcomes(
+                dataset, shard, rows, [outcomes[n] for n in range(rows.num_rows)], spool
             )
-            opener = SafeOpener(self.settings.http_limits())
-            with (
-                _installed(opener),
-                contextlib.redirect_stdout(printed),
-                contextlib.redirect_stderr(printed),
-            ):
-                downloader.download_shard((0, str(listing)))
-        if printed.getvalue():
-            _log.debug("img2dataset printed: %s", printed.getvalue())
-        # img2dataset prints a writer's exception and goes on; a full disk must not pass as that.
-        if collector.error is not None:
-            raise collector.error
+
+    def fetch(
+        self, rows: pa.Table, spool: Spool, positions: Collection[int] | None = None
+    ) -> dict[int, Outcome]:
+        """What became of each row, by position; the pictures' bytes go to `spool`.
+
+        Args:
+            rows: of the input, with the columns key and url, and perhaps md5, sha256 or sha512.
+            positions: rows to fetch; by default all.
+        """
+        if self._web is None:
+            self.open()
+        assert self._web is not None
+        wanted = range(rows.num_rows) if positions is None else sorted(positions)
+        broken = intake_failures(rows)
+        outcomes: dict[int, Outcome] = {n: broken[n] for n in wanted if n in broken}
+        jobs: list[Job] = []
+        keys, urls = rows.column("key").to_pylist(), rows.column("url").to_pylist()
+        for position in wanted:
+            if position in outcomes:
+                continue
+            job = _job(position, keys[position], urls[position])
+            if isinstance(job, Failure):
+                outcomes[position] = job
+            else:
+                jobs.append(job)
+        fetcher = Fetcher(
+            self._web.client,
+            self._web.hosts,
+            self._web.robots,
+            self.settings.retries,
+            self.settings.threads,
+            _Finisher(self.settings, rows),
+        )
+        for position, outcome in fetcher.outcomes(jobs):
+            outcomes[position] = outcome if isinstance(outcome, Failure) else spool.add(outcome)
+        return outcomes
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"settings": self.settings, "_web": None}
 
 
-class _Collector:
-    """Stands where img2dataset expects a sample writer; called from one thread."""
+@dataclass(frozen=True)
+class _Web:
+    """What a worker knows of the web, for the length of its run."""
 
-    def __init__(self, spool: Spool) -> None:
-        self._spool = spool
-        self.outcomes: dict[int, Outcome] = {}
-        self.error: Exception | None = None
-
-    def write(
-        self, img_str: StoredImage | None, key: str, caption: str | None, meta: dict[str, Any]
-    ) -> None:
-        """Take one finished row; `key` and `caption` are img2dataset's and not ours."""
-        if img_str is None:
-            self.outcomes[meta["position"]] = Failure.unpack(meta["error_message"])
-            return
-        try:
-            self.outcomes[meta["position"]] = self._spool.add(img_str)
-        except OSError as error:
-            self.error = error
-
-    def close(self) -> None:
-        """Nothing to close: the stage reads the spool next."""
+    client: SafeClient
+    hosts: Hosts
+    robots: RobotsTxt | None
 
 
-_OPENER_LOCK = threading.Lock()
+class _Finisher:
+    """From a fetched file to a stored picture; called by many threads."""
+
+    def __init__(self, settings: DownloadSettings, rows: pa.Table) -> None:
+        self._resizer = settings.resizer()
+        self._decodes = threading.BoundedSemaphore(_DECODES_AT_A_TIME)
+        self._hashes = {
+            name: rows.column(name).to_pylist()
+            for name in HASHES
+            if settings.verify_hashes and name in rows.column_names
+        }
+
+    def __call__(self, job: Job, content: bytes) -> StoredImage | Failure:
+        expected = {name: values[job.position] for name, values in self._hashes.items()}
+        with self._decodes:
+            return self._resizer.outcome(content, expected)
 
 
-@contextlib.contextmanager
-def _installed(opener: urllib.request.OpenerDirector) -> Iterator[None]:
-    """Make `opener` the one that urllib.request.urlopen uses, and put the old one back after."""
-    with _OPENER_LOCK:
-        before = urllib.request._opener  # type: ignore[attr-defined]
-        urllib.request.install_opener(opener)
-        try:
-            yield
-        finally:
-            urllib.request.install_opener(before)
-
-
-def _malformed(url: str | None) -> Failure | None:
-    """Why a URL need not even be tried."""
+def _job(position: int, key: str, url: str | None) -> Job | Failure:
+    """The way to a row's picture, or why its URL need not even be tried."""
     if url is None or not url.strip():
         return Failure(Reason.NO_URL)
     try:
-        parse_url(url)
+        return Job(position, key, parse_url(url))
     except FailureError as error:
-        return error.failure
-    return None
+        return replace(error.failure)
 
 
 def _remove_leftovers(dataset: Dataset, shard: str) -> None:

@@ -150,12 +150,12 @@ def _samples(rows: pa.Table, outcomes: Sequence[Outcome], shard: str) -> pa.Tabl
         "detail": [failure and (failure.detail or None) for failure in failures],
         "original_width": [source and source.original_width for source in sources],
         "original_height": [source and source.original_height for source in sources],
-        "original_format": [image and image.original_format for image in images],
-        "original_bytes": [image and image.original_bytes for image in images],
+        "original_format": [source and source.original_format for source in sources],
+        "original_bytes": [source and source.original_bytes for source in sources],
         "width": [image and image.width for image in images],
         "height": [image and image.height for image in images],
         "format": [image and image.format for image in images],
-        "sha256": [image and image.sha256 for image in images],
+        "sha256": [source and source.sha256 for source in sources],
     }
     given = {name: rows.column(name) for name in _GIVEN}
     return pa.table({**given, "shard": [shard] * rows.num_rows, **columns})

@@ -13,7 +13,8 @@ from curate.settings import Settings
 # Packages whose version can change a result; absent ones are recorded as None.
 RECORDED_PACKAGES = (
     "caption-lab",
-    "img2dataset",
+    "simplejpeg",
+    "opencv-python-headless",
     "open_clip_torch",
     "transformers",
     "diffusers",

@@ -1,13 +1,12 @@
 """Why a row of the input list has no picture: the closed list, in three classes.
 
 Every row that is not stored carries exactly one of these in `samples.reason`. An *error that may
-pass* is worth another try later, a *permanent error* is not, and a *policy* reason means that the
-picture was there and that the settings (or its owner) did not want it stored.
+pass* is worth another try later (`caplab curate --retry-failed`), a *permanent error* is not, and a
+*policy* reason means that the settings, or the picture's owner, did not want it stored.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -93,6 +92,11 @@ class Reason(StrEnum):
         "the connection broke, or the host was unreachable",
     )
     TIMEOUT = "timeout", ReasonClass.MAY_PASS, "the host was too slow or silent"
+    HOST_BUDGET = (
+        "host_budget",
+        ReasonClass.MAY_PASS,
+        "not tried: the host had used up its time budget (host_budget) by failing or being slow",
+    )
     TLS = "tls", ReasonClass.PERMANENT, "the certificate or the TLS handshake is not valid"
     BAD_RESPONSE = "bad_response", ReasonClass.PERMANENT, "the answer was not valid HTTP"
 
@@ -110,13 +114,28 @@ class Reason(StrEnum):
         ReasonClass.POLICY,
         "the X-Robots-Tag header asks not to use the picture",
     )
-    TOO_LARGE = "too_large", ReasonClass.POLICY, "the file is larger than max_bytes"
+    DISALLOWED_BY_ROBOTS_TXT = (
+        "disallowed_by_robots_txt",
+        ReasonClass.POLICY,
+        "the site's robots.txt asks us not to fetch the URL",
+    )
+    ROBOTS_TXT_UNREACHABLE = (
+        "robots_txt_unreachable",
+        ReasonClass.MAY_PASS,
+        "the site's robots.txt could not be read, so nothing was fetched (RFC 9309, 2.3.1.4)",
+    )
+    TOO_LARGE = "too_large", ReasonClass.PERMANENT, "the file is larger than max_bytes"
     INCOMPLETE_BODY = (
         "incomplete_body",
         ReasonClass.MAY_PASS,
         "the answer ended before its announced length",
     )
     EMPTY_BODY = "empty_body", ReasonClass.PERMANENT, "the answer has no bytes"
+    HASH_MISMATCH = (
+        "hash_mismatch",
+        ReasonClass.PERMANENT,
+        "the file is not the one that the list's md5, sha256 or sha512 names",
+    )
 
     # The file.
     NOT_AN_IMAGE = "not_an_image", ReasonClass.PERMANENT, "the bytes are no picture format we read"
@@ -124,9 +143,9 @@ class Reason(StrEnum):
     UNSUPPORTED_IMAGE = (
         "unsupported_image",
         ReasonClass.PERMANENT,
-        "the picture's pixels have no defined colour range (float or 32-bit)",
+        "the picture's float pixels fit no known range of brightness",
     )
-    TOO_MANY_PIXELS = "too_many_pixels", ReasonClass.POLICY, "more pixels than max_pixels"
+    TOO_MANY_PIXELS = "too_many_pixels", ReasonClass.PERMANENT, "more pixels than max_pixels"
     TOO_SMALL = "too_small", ReasonClass.POLICY, "the shorter side is below min_side"
     ASPECT = "aspect", ReasonClass.POLICY, "longer side / shorter side is above max_aspect"
 
@@ -138,36 +157,25 @@ _LONGEST_DETAIL = 300  # characters; a hostile server must not fill the table
 
 @dataclass(frozen=True)
 class Failure:
-    """One row's failure: the reason, the error's own words, and the picture's size if known."""
+    """One row's failure: the reason, the error's own words, and what is known of the file."""
 
     reason: Reason
     detail: str = ""
-    original_width: int | None = None
+    original_width: int | None = None  # pixels, upright
     original_height: int | None = None
-
-    def pack(self) -> str:
-        """As one string: img2dataset hands errors on as nothing but strings."""
-        fields = (self.reason.value, self.detail, self.original_width, self.original_height)
-        return json.dumps(fields)
-
-    @classmethod
-    def unpack(cls, packed: str) -> Failure:
-        """The failure in `packed`; any other text is an `unexpected` failure with that detail."""
-        try:
-            reason, detail, width, height = json.loads(packed)
-            return cls(Reason.named(reason), detail, width, height)
-        except (ValueError, TypeError):
-            return cls(Reason.UNEXPECTED, str(packed)[:_LONGEST_DETAIL])
+    original_format: str | None = None  # sniffed
+    original_bytes: int | None = None
+    sha256: str | None = None  # of the whole file, where it was fetched whole
 
 
 class FailureError(Exception):
-    """Raised where a row fails; its text is the packed failure."""
+    """Raised where a row fails."""
 
     def __init__(self, reason: Reason, detail: object = "", size: tuple[int, int] | None = None):
         width, height = size or (None, None)
         shown = printable(str(detail))[:_LONGEST_DETAIL]
         self.failure = Failure(reason, shown, width, height)
-        super().__init__(self.failure.pack())
+        super().__init__(f"{reason.value}: {shown}")
 
 
 def printable(text: str) -> str:

@@ -12,9 +12,9 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from PIL import Image
@@ -22,13 +22,13 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from curate.colours import PixelRangeError, to_resizable, to_srgb
 from curate.exif import orientation, upright
+from curate.hashes import verify
 from curate.png_chunks import damaged_pixel_data
-from curate.reasons import FailureError, Reason
+from curate.reasons import Failure, FailureError, Reason
 from curate.sniff import sniff
 
 ResizeMode = Literal["keep_ratio_largest", "keep_ratio", "center_crop", "no"]
 EncodeFormat = Literal["jpg", "png", "webp"]
-Resized = tuple["StoredImage | None", int | None, int | None, int | None, int | None, str | None]
 
 _PILLOW_FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 # A JPEG is decoded at the smallest DCT scale that leaves at least this times the wanted size; the
@@ -59,7 +59,7 @@ class StoredImage:
 
 
 class Resizer:
-    """Callable with the signature of img2dataset's Resizer."""
+    """Stores pictures of one size, mode and format. Safe to use from many threads."""
 
     def __init__(
         self,
@@ -94,18 +94,27 @@ class Resizer:
         self.min_side = min_side
         self.max_aspect = max_aspect
 
-    def __call__(self, img_stream: io.BytesIO, blurring_bbox_list: object = None) -> Resized:
-        """(image, width, height, original width, original height, error), as img2dataset wants.
+    def outcome(
+        self, content: bytes, expected: Mapping[str, str | None] | None = None
+    ) -> StoredImage | Failure:
+        """The stored picture, or why there is none with what is known of the file.
 
-        The error is a packed `curate.reasons.Failure` and everything else is None, or it is None.
-        Nothing is raised, whatever the bytes are.
+        Every way in goes through here, downloads and local files alike. Nothing is raised, whatever
+        the bytes are.
+
+        Args:
+            expected: hex digits that the list gives, by "md5", "sha256" and "sha512".
         """
         try:
-            stored = self.store(img_stream.read())
+            verify(content, expected or {})
+            return self.store(content)
         except FailureError as error:
-            return None, None, None, None, None, str(error)
-        original = (stored.original_width, stored.original_height)
-        return stored, stored.width, stored.height, *original, None
+            return replace(
+                error.failure,
+                original_format=sniff(content),
+                original_bytes=len(content),
+                sha256=hashlib.sha256(content).hexdigest(),
+            )
 
     def store(self, content: bytes) -> StoredImage:
         """Decode, turn upright, resize, convert to sRGB and encode again.

@@ -1,29 +1,29 @@
 """HTTP for URLs that strangers wrote: one GET that is bounded in every direction.
 
-`SafeOpener` stands in for urllib's opener under img2dataset. It speaks http and https only, checks
-every hop of a redirect, resolves a name once and connects to the very address that it checked (a
-name that resolves anew cannot slip in an internal address), and limits bytes, redirects and the
-total time of a URL, however slowly its bytes trickle. It says who it is, ignores the environment's
-proxies, and obeys X-Robots-Tag. What goes wrong is raised as a `FailureError` with our reason.
+`SafeClient` speaks http and https only, checks every hop of a redirect, resolves a name once and
+connects to the very address that it checked (a name that resolves anew cannot slip in an internal
+address), and limits bytes, redirects and the total time of a URL, however slowly its bytes trickle.
+It says who it is, ignores the environment's proxies, keeps connections open for a host's next URL,
+and obeys X-Robots-Tag. What goes wrong is raised as a `FailureError` with our reason.
 """
 
 from __future__ import annotations
 
+import copy
 import http.client
-import socket
 import ssl
-import time
-import urllib.request
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from email.message import Message
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 from urllib.parse import urljoin
 
-from curate.addresses import Resolver, lookup
+from curate.addresses import lookup
+from curate.connections import Connections
+from curate.hosts import retry_after
 from curate.reasons import FailureError, Reason
 from curate.robots_header import disallowing_directive
 from curate.urls import Target, parse_url
-from curate.wire import Deadline, TimedSocket
+from curate.wire import Connection, Deadline
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _NAMED_STATUS = {
@@ -32,7 +32,7 @@ _NAMED_STATUS = {
     410: Reason.HTTP_410,
     429: Reason.HTTP_429,
 }
-_FIRST_PAUSE = 0.5  # seconds before the first retry, doubled before each further one
+_SHORT_ANSWER = 1 << 16  # bytes
 
 
 @dataclass(frozen=True)
@@ -45,36 +45,37 @@ class HttpLimits:
     """Seconds for the URL as a whole: redirects, retries and body."""
     max_bytes: int = 20_000_000
     max_redirects: int = 5
-    retries: int = 1
-    """Further tries after an error that may pass."""
     user_agent: str = "CaptionLab"
     disallowed_directives: frozenset[str] = field(default_factory=frozenset)
     allow_private: bool = False
     allowed_networks: tuple[str, ...] = ()
     """Networks such as "10.1.0.0/16" that are allowed although they are private."""
+    proxy: str | None = None
+    """http://HOST:PORT of a proxy that all requests go through."""
+
+    @property
+    def agent_token(self) -> str:
+        """The name that robots.txt and X-Robots-Tag know us by, lower case."""
+        return self.user_agent.split("/")[0].split(" ")[0].lower()
 
 
+class HttpFailureError(FailureError):
+    """A failed request, with what the server asked of us."""
+
+    retry_after: float | None = None
+    """Seconds that the server asks to wait."""
+
+
+@dataclass(frozen=True)
 class Body:
-    """A fetched body, in the shape that img2dataset reads: a context manager with `.read()`."""
+    """A fetched body."""
 
-    def __init__(self, content: bytes, headers: Message) -> None:
-        self._content = content
-        self.headers = headers
-
-    def read(self) -> bytes:
-        """The whole body."""
-        return self._content
-
-    def __enter__(self) -> Body:
-        """Nothing is open: the connection was closed when the body was complete."""
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Nothing to close."""
+    content: bytes
+    headers: Mapping[str, str]
 
 
-class SafeOpener(urllib.request.OpenerDirector):
-    """An opener for `urllib.request.install_opener`; safe to use from many threads."""
+class SafeClient:
+    """A client for many threads; holds open connections until `close`."""
 
     def __init__(
         self,
@@ -82,64 +83,53 @@ class SafeOpener(urllib.request.OpenerDirector):
         resolve: Callable[[str, int], list[str]] = lookup,
     ) -> None:
         """`resolve` maps (host, port) to addresses; the default asks the system's resolver."""
-        super().__init__()
         self.limits = limits
-        self._resolver = Resolver(resolve, limits.allow_private, limits.allowed_networks)
-        self._tls = ssl.create_default_context()
-        self._agent_token = limits.user_agent.split("/")[0].split(" ")[0].lower()
+        self._connections = Connections(
+            resolve, limits.allow_private, limits.allowed_networks, limits.proxy
+        )
 
-    def open(  # type: ignore[override]
-        self, fullurl: str | urllib.request.Request, data: object = None, timeout: object = None
-    ) -> Body:
-        """GET a URL; only the URL of a Request counts, its headers (a false User-Agent) do not.
+    def variant(self, **limits: Any) -> SafeClient:
+        """A client with some other limits that shares this one's names and connections."""
+        twin = copy.copy(self)
+        twin.limits = replace(self.limits, **limits)
+        return twin
+
+    def deadline(self, total: float | None = None) -> Deadline:
+        """A new deadline; `total` seconds, by default those of the limits."""
+        return Deadline(self.limits.timeout, self.limits.total_timeout if total is None else total)
+
+    def fetch(self, url: str, deadline: Deadline | None = None) -> Body:
+        """GET `url` once, through all its redirects.
 
         Raises:
             FailureError: with one of `curate.reasons`.
         """
-        url = fullurl.full_url if isinstance(fullurl, urllib.request.Request) else fullurl
-        return self.fetch(url)
-
-    def fetch(self, url: str) -> Body:
-        """GET `url`, trying again after an error that may pass while the total time lasts.
-
-        Raises:
-            FailureError: with one of `curate.reasons`.
-        """
-        deadline = Deadline(self.limits.timeout, self.limits.total_timeout)
-        pause = _FIRST_PAUSE
-        for tries_left in reversed(range(self.limits.retries + 1)):
-            try:
-                return self._follow(url, deadline)
-            except FailureError as error:
-                may_try = tries_left and error.failure.reason.may_pass
-                if not may_try or deadline.remaining() <= pause:
-                    raise
-            time.sleep(pause)
-            pause *= 2
-        raise AssertionError("unreachable: the last try returns or raises")
-
-    def _follow(self, url: str, deadline: Deadline) -> Body:
+        target = parse_url(url)
+        deadline = deadline or self.deadline()
         for _ in range(self.limits.max_redirects + 1):
-            answer = self._get(parse_url(url), deadline)
+            answer = self.hop(target, deadline)
             if isinstance(answer, Body):
                 return answer
-            url = urljoin(url, answer)
+            target = answer
         raise FailureError(Reason.TOO_MANY_REDIRECTS, f"more than {self.limits.max_redirects}")
 
-    def _get(self, target: Target, deadline: Deadline) -> Body | str:
-        """One exchange: the body, or the Location of a redirect."""
+    def hop(self, target: Target, deadline: Deadline) -> Body | Target:
+        """One exchange: the body, or where a redirect leads.
+
+        Raises:
+            FailureError: with one of `curate.reasons`.
+        """
         try:
-            connection = self._connect(target, deadline)
-            try:
-                connection.sendall(self._request(target))
-                response = http.client.HTTPResponse(connection, method="GET")  # type: ignore[arg-type]
+            while True:
+                connection = self._connections.take(target, deadline)
+                reused = connection.answers > 0
                 try:
-                    response.begin()
-                    return self._answer(response)
-                finally:
-                    response.close()
-            finally:
-                connection.close()
+                    return self._exchange(connection, target)
+                except ConnectionError:
+                    # A kept connection may have been closed while the request was on its way; that
+                    # says nothing about the server. RFC 9112, section 9.3.1.
+                    if not reused:
+                        raise
         # The order matters: a TimeoutError is an OSError, RemoteDisconnected is both of the last.
         except TimeoutError as error:
             raise FailureError(Reason.TIMEOUT, error) from error
@@ -155,49 +145,50 @@ class SafeOpener(urllib.request.OpenerDirector):
             # ValueError: http.client lets int() speak about a broken chunk size.
             raise FailureError(Reason.BAD_RESPONSE, f"{type(error).__name__}: {error}") from error
 
-    def _connect(self, target: Target, deadline: Deadline) -> TimedSocket:
-        addresses = self._resolver.allowed_addresses(target.host, target.port, deadline)
-        problem: OSError | None = None
-        for address in addresses:
-            try:
-                plain = socket.create_connection((address, target.port), timeout=deadline.step())
-            except OSError as error:
-                problem = error
-                continue
-            if not target.tls:
-                return TimedSocket(plain, deadline)
-            try:
-                plain.settimeout(deadline.step())
-                return TimedSocket(
-                    self._tls.wrap_socket(plain, server_hostname=target.host), deadline
-                )
-            except BaseException:
-                plain.close()
-                raise
-        assert problem is not None
-        raise problem
+    def close(self) -> None:
+        """Close every connection that is kept open."""
+        self._connections.close()
+
+    def _exchange(self, connection: Connection, target: Target) -> Body | Target:
+        response = None
+        try:
+            connection.sendall(self._request(target))
+            response = http.client.HTTPResponse(connection, method="GET")  # type: ignore[arg-type]
+            response.begin()
+            return self._answer(response, target)
+        finally:
+            # Only a connection whose answer was read to its end can carry another one.
+            if response is not None and response.isclosed() and not response.will_close:
+                connection.answers += 1
+                self._connections.keep(target, connection)
+            else:
+                connection.close()
 
     def _request(self, target: Target) -> bytes:
         lines = (
-            f"GET {target.path} HTTP/1.1",
+            f"GET {self._connections.request_target(target)} HTTP/1.1",
             f"Host: {target.host_header}",
             f"User-Agent: {self.limits.user_agent}",
             "Accept: image/*,*/*;q=0.5",
             "Accept-Encoding: identity",
-            "Connection: close",
+            *self._connections.proxy_headers(target),
         )
         return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
 
-    def _answer(self, response: http.client.HTTPResponse) -> Body | str:
+    def _answer(self, response: http.client.HTTPResponse, target: Target) -> Body | Target:
         status, limit = response.status, self.limits.max_bytes
         location = response.headers.get("Location")
         if status in _REDIRECTS and location:
-            return location
+            _drain(response)
+            return parse_url(urljoin(target.url, location))
         if status != http.client.OK:
-            raise FailureError(_status_reason(status), f"HTTP {status} {response.reason}")
+            failure = HttpFailureError(_status_reason(status), f"HTTP {status} {response.reason}")
+            failure.retry_after = retry_after(response.headers.get("Retry-After"))
+            _drain(response)
+            raise failure
         directive = disallowing_directive(
             response.headers.get_all("X-Robots-Tag", []),
-            self._agent_token,
+            self.limits.agent_token,
             self.limits.disallowed_directives,
         )
         if directive is not None:
@@ -212,7 +203,13 @@ class SafeOpener(urllib.request.OpenerDirector):
             raise FailureError(Reason.INCOMPLETE_BODY, f"{len(content):,} of {announced:,} bytes")
         if not content:
             raise FailureError(Reason.EMPTY_BODY)
-        return Body(content, response.headers)
+        return Body(content, response.headers)  # type: ignore[arg-type]
+
+
+def _drain(response: http.client.HTTPResponse) -> None:
+    """Read a short answer that nobody wants, so that its connection can carry the next one."""
+    if response.length is not None and response.length <= _SHORT_ANSWER:
+        response.read()
 
 
 def _status_reason(status: int) -> Reason:

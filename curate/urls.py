@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote, urlsplit
 
 from curate.reasons import FailureError, Reason
@@ -22,6 +22,15 @@ class Target:
     host: str  # ASCII (IDNA), without brackets
     port: int
     path: str  # with query, quoted, ASCII
+
+    @property
+    def url(self) -> str:
+        """The URL, quoted."""
+        return f"{'https' if self.tls else 'http'}://{self.host_header}{self.path}"
+
+    def at(self, path: str) -> Target:
+        """Another path (quoted, with its query) on the same host."""
+        return replace(self, path=path)
 
     @property
     def host_header(self) -> str:

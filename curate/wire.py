@@ -1,8 +1,9 @@
-"""A socket under a deadline: no answer, however slow its bytes drip, outlives its total time."""
+"""A connection under a deadline: no answer, however slowly it drips, outlives its total time."""
 
 from __future__ import annotations
 
 import io
+import select
 import socket
 import time
 
@@ -32,8 +33,8 @@ class Deadline:
         return min(self._step, remaining)
 
 
-class TimedSocket:
-    """The part of a socket that http.client needs, each call under the deadline.
+class Connection:
+    """A socket as http.client needs it, for several answers, each call under a deadline.
 
     A plain socket timeout starts anew at every received byte, so a server that sends one byte now
     and then could hold a thread for days, in the headers and in chunk sizes as well as in the body.
@@ -41,30 +42,59 @@ class TimedSocket:
 
     def __init__(self, plain: socket.socket, deadline: Deadline) -> None:
         self._socket = plain
-        self._deadline = deadline
+        self._receiver = _TimedReceiver(plain, deadline)
+        self._reader = _KeptReader(self._receiver, _BUFFER)
+        self.idle_since = 0.0  # monotonic
+        self.answers = 0  # got over this connection
+
+    def renew(self, deadline: Deadline) -> None:
+        """Everything from here on is under `deadline`."""
+        self._receiver.deadline = deadline
 
     def sendall(self, content: bytes) -> None:
         """Send everything."""
-        self._socket.settimeout(self._deadline.step())
+        self._socket.settimeout(self._receiver.deadline.step())
         self._socket.sendall(content)
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        """The receiving side as a buffered file; `mode` is always "rb" here."""
-        return io.BufferedReader(_TimedReceiver(self._socket, self._deadline), _BUFFER)
+        """The receiving side; `mode` is always "rb" here. One buffer serves all answers."""
+        return self._reader
+
+    def is_quiet(self) -> bool:
+        """Whether nothing waits to be read: neither bytes nobody asked for, nor the end."""
+        self._receiver.paused = True
+        try:
+            if self._reader.peek(1):
+                return False
+        finally:
+            self._receiver.paused = False
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return not poll.poll(0)
 
     def close(self) -> None:
         """Close the connection."""
         self._socket.close()
 
 
+class _KeptReader(io.BufferedReader):
+    """http.client closes the file of an answer; this one outlives it."""
+
+    def close(self) -> None:
+        """Stay open: the connection is closed as a whole."""
+
+
 class _TimedReceiver(io.RawIOBase):
     def __init__(self, plain: socket.socket, deadline: Deadline) -> None:
         self._socket = plain
-        self._deadline = deadline
+        self.deadline = deadline
+        self.paused = False
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        self._socket.settimeout(self._deadline.step())
+    def readinto(self, buffer: memoryview) -> int | None:  # type: ignore[override]
+        if self.paused:
+            return None  # "nothing at the moment": shows what the buffer still holds
+        self._socket.settimeout(self.deadline.step())
         return self._socket.recv_into(buffer)

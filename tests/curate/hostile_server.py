@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from zlib import crc32
@@ -33,16 +35,21 @@ class HostileHandler(BaseHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
         """Say nothing."""
 
+    def setup(self) -> None:
+        super().setup()
+        self.server.connections += 1  # type: ignore[attr-defined]
+
     def do_GET(self) -> None:
         self.close_connection = True
-        self.server.requests[self.path] += 1  # type: ignore[attr-defined]
-        self.server.user_agents.add(self.headers["User-Agent"])  # type: ignore[attr-defined]
-        name = self.path.strip("/").split("/")[0].split("?")[0]
+        self.server.note(self)  # type: ignore[attr-defined]
+        name = self.path.strip("/").split("/")[0].split("?")[0].replace(".", "_")
         behave: Callable[[], None] = getattr(self, f"be_{name}", self.be_missing)
         try:
             behave()
         except (BrokenPipeError, ConnectionResetError):
             return
+        finally:
+            self.server.under_way -= 1  # type: ignore[attr-defined]
 
     def answer(self, body: bytes, status: int = 200, **headers: str) -> None:
         self.send_response(status)
@@ -62,6 +69,40 @@ class HostileHandler(BaseHTTPRequestHandler):
         last = self.path.rsplit("/", 1)[-1]
         seed = int(last) if last.isdigit() else 0
         self.answer(picture(seed=seed), Content_Type="image/jpeg")
+
+    def be_kept(self) -> None:
+        self.close_connection = False
+        self.be_good()
+
+    def be_kept_missing(self) -> None:
+        self.close_connection = False
+        self.be_missing()
+
+    def be_kept_then_closed(self) -> None:
+        # Says nothing of closing, and closes: the next request on this connection finds it gone.
+        self.be_good()
+
+    def be_kept_with_more(self) -> None:
+        # An answer nobody asked for, waiting to pass as the next one's.
+        self.close_connection = False
+        self.be_good()
+        self.be_missing()
+
+    def be_robots_txt(self) -> None:
+        rules: bytes | int = self.server.robots  # type: ignore[attr-defined]
+        self.answer(b"", rules) if isinstance(rules, int) else self.answer(rules)
+
+    def be_wait_seconds(self) -> None:
+        first = self.server.requests[self.path] == 1  # type: ignore[attr-defined]
+        self.answer(b"", 429, Retry_After="1") if first else self.be_good()
+
+    def be_wait_date(self) -> None:
+        first = self.server.requests[self.path] == 1  # type: ignore[attr-defined]
+        when = formatdate(time.time() + 2, usegmt=True)
+        self.answer(b"", 503, Retry_After=when) if first else self.be_good()
+
+    def be_wait_an_hour(self) -> None:
+        self.answer(b"", 429, Retry_After="3600")
 
     def be_file(self) -> None:
         folder: Path = self.server.folder  # type: ignore[attr-defined]
@@ -107,6 +148,9 @@ class HostileHandler(BaseHTTPRequestHandler):
 
     def be_moved(self) -> None:
         self.redirect("/good/7")
+
+    def be_elsewhere(self) -> None:
+        self.redirect(self.server.elsewhere)  # type: ignore[attr-defined]
 
     def be_loop(self) -> None:
         self.redirect("/loop")
@@ -201,23 +245,42 @@ class HostileServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, folder: Path | None) -> None:
-        super().__init__(("127.0.0.1", 0), HostileHandler)
+    def __init__(self, folder: Path | None, address: str = "127.0.0.1") -> None:
+        self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        super().__init__((address, 0), HostileHandler)
         self.folder = folder
         self.requests: Counter[str] = Counter()
+        self.times: dict[str, list[float]] = {}
         self.user_agents: set[str] = set()
+        self.robots: bytes | int = 404
+        self.elsewhere = ""
+        self.connections = 0
+        self.under_way = 0
+        self.most_under_way = 0
+        self._noting = threading.Lock()
+
+    def note(self, handler: BaseHTTPRequestHandler) -> None:
+        """Count a request."""
+        with self._noting:
+            self.requests[handler.path] += 1
+            self.times.setdefault(handler.path, []).append(time.monotonic())
+            self.user_agents.add(handler.headers["User-Agent"])
+            self.under_way += 1
+            self.most_under_way = max(self.most_under_way, self.under_way)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that hangs up is what these tests are about."""
 
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/{path}"
+    def url(self, path: str, host: str = "127.0.0.1") -> str:
+        return f"http://{host}:{self.server_address[1]}/{path}"
 
 
 @contextmanager
-def hostile_server(folder: Path | None = None) -> Iterator[HostileServer]:
+def hostile_server(
+    folder: Path | None = None, address: str = "127.0.0.1"
+) -> Iterator[HostileServer]:
     """A running server, with the files of `folder` under /file/; its threads end with the test."""
-    server = HostileServer(folder)
+    server = HostileServer(folder, address)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     try:
         yield server

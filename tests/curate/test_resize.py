@@ -41,15 +41,29 @@ def quarters() -> Image.Image:
     return image
 
 
-def test_it_has_the_signature_that_img2dataset_calls():
-    image, width, height, original_width, original_height, error = Resizer(48)(
-        io.BytesIO(picture(96, 64)), None
-    )
-    assert (width, height, original_width, original_height, error) == (48, 32, 96, 64, None)
-    assert isinstance(image, StoredImage)
-    *nothing, error = Resizer(48)(io.BytesIO(b"<html>"), None)
-    assert nothing == [None] * 5
-    assert Failure.unpack(error) == Failure(Reason.NOT_AN_IMAGE, "HTML")
+def test_a_refused_file_keeps_its_hash_size_and_format():
+    content = b"\x89PNG\r\n\x1a\n and nothing else"
+    refused = Resizer(48).outcome(content)
+    assert isinstance(refused, Failure)
+    assert refused.reason is Reason.BROKEN_IMAGE
+    assert refused.original_format == "png"
+    assert refused.original_bytes == len(content)
+    assert refused.sha256 == hashlib.sha256(content).hexdigest()
+    html = Resizer(48).outcome(b"<html>")
+    assert isinstance(html, Failure)
+    assert (html.reason, html.detail) == (Reason.NOT_AN_IMAGE, "HTML")
+
+
+@pytest.mark.parametrize("name", ["md5", "sha256", "sha512"])
+def test_a_file_is_stored_only_if_it_is_the_one_that_the_list_means(name):
+    content = picture()
+    right = hashlib.new(name, content).hexdigest()
+    assert isinstance(Resizer(48).outcome(content, {name: right.upper()}), StoredImage)
+    for wrong in ("0" * len(right), right[:-1], "not a hash"):
+        refused = Resizer(48).outcome(content, {name: wrong})
+        assert isinstance(refused, Failure)
+        assert refused.reason is Reason.HASH_MISMATCH
+    assert isinstance(Resizer(48).outcome(content, {name: None}), StoredImage)
 
 
 @pytest.mark.parametrize(
@@ -247,8 +261,9 @@ def test_policies_refuse_with_the_size_that_the_picture_has():
     assert reason_of(content, min_side=81) is Reason.TOO_SMALL
     assert reason_of(content, max_aspect=1.4) is Reason.ASPECT
     assert Resizer(min_side=80, max_aspect=1.5).store(content)
-    *_, error = Resizer(min_side=81)(io.BytesIO(content))
-    assert Failure.unpack(error) == Failure(Reason.TOO_SMALL, "120 x 80 pixels", 120, 80)
+    refused = Resizer(min_side=81).outcome(content)
+    assert isinstance(refused, Failure)
+    assert (refused.original_width, refused.original_height) == (120, 80)
 
 
 def test_float_pixels_are_refused_because_nothing_says_what_white_is():
@@ -264,16 +279,15 @@ def test_what_is_no_picture_is_said_to_be_none(content):
 def test_every_nasty_file_gives_a_picture_or_a_reason_in_bounded_memory(real_data: Path):
     # In a process of its own, so that its peak memory is its own as well.
     code = """
-import io, json, re, sys
+import json, re, sys
 from pathlib import Path
 from curate.reasons import Failure
 from curate.resize import Resizer
 root, outcomes = Path(sys.argv[1]), {}
 for line in (root / "manifest.jsonl").read_text().splitlines():
     name = json.loads(line)["file"]
-    image, *_, error = Resizer(256)(io.BytesIO((root / name).read_bytes()))
-    assert (image is None) != (error is None), name
-    outcomes[name] = "stored" if image else Failure.unpack(error).reason.value
+    outcome = Resizer(256).outcome((root / name).read_bytes())
+    outcomes[name] = outcome.reason.value if isinstance(outcome, Failure) else "stored"
 # Not ru_maxrss: that would count what the test process held before this one was started.
 status = Path('/proc/self/status').read_text()
 peak = int(re.search(r'VmHWM:\\s+(\\d+)', status)[1]) * 1024

@@ -3,21 +3,20 @@
 import ipaddress
 import socket
 import time
-import urllib.request
 from dataclasses import replace
 
 import pytest
 from hostile_server import hostile_server, picture
 
 from curate.addresses import is_public
+from curate.errors import ConfigError
 from curate.reasons import FailureError, Reason
-from curate.safe_http import HttpLimits, SafeOpener
+from curate.safe_http import HttpLimits, SafeClient
 
 LIMITS = HttpLimits(
     timeout=0.5,
     total_timeout=1.0,
     max_bytes=100_000,
-    retries=0,
     user_agent="CaptionLab (+https://caption-lab.example/about)",
     disallowed_directives=frozenset({"noai", "noindex"}),
     allow_private=True,
@@ -32,24 +31,24 @@ def server():
 
 def reason_of(url: str, limits: HttpLimits = LIMITS) -> Reason:
     with pytest.raises(FailureError) as caught:
-        SafeOpener(limits).fetch(url)
+        SafeClient(limits).fetch(url)
     return caught.value.failure.reason
 
 
 def test_a_good_picture_comes_through_unchanged(server):
-    assert SafeOpener(LIMITS).fetch(server.url("good/3")).read() == picture(seed=3)
+    assert SafeClient(LIMITS).fetch(server.url("good/3")).content == picture(seed=3)
 
 
 def test_a_chunked_answer_comes_through_unchanged(server):
-    assert SafeOpener(LIMITS).fetch(server.url("chunked")).read() == picture()
+    assert SafeClient(LIMITS).fetch(server.url("chunked")).content == picture()
 
 
 def test_a_redirect_is_followed(server):
-    assert SafeOpener(LIMITS).fetch(server.url("moved")).read() == picture(seed=7)
+    assert SafeClient(LIMITS).fetch(server.url("moved")).content == picture(seed=7)
 
 
 def test_spaces_and_letters_beyond_ascii_in_a_url_are_quoted(server):
-    SafeOpener(LIMITS).fetch(server.url("good/café au lait?größe=1 0"))
+    SafeClient(LIMITS).fetch(server.url("good/café au lait?größe=1 0"))
     assert server.requests["/good/caf%C3%A9%20au%20lait?gr%C3%B6%C3%9Fe=1%200"] == 1
 
 
@@ -89,7 +88,7 @@ def test_a_trickling_answer_ends_with_the_total_time_though_no_read_ever_waits_l
 
 
 def test_a_robots_directive_for_another_crawler_is_not_for_us(server):
-    assert SafeOpener(LIMITS).fetch(server.url("noai_for_others")).read() == picture()
+    assert SafeClient(LIMITS).fetch(server.url("noai_for_others")).content == picture()
 
 
 @pytest.mark.parametrize(
@@ -111,7 +110,7 @@ def test_what_is_no_web_address_is_refused_unseen(url, reason):
 
 
 def test_a_line_break_in_a_path_cannot_add_a_header(server):
-    assert SafeOpener(LIMITS).fetch(server.url("good/1%0d%0aX: y\x01")).read() == picture()
+    assert SafeClient(LIMITS).fetch(server.url("good/1%0d%0aX: y\x01")).content == picture()
 
 
 def test_a_port_where_nobody_listens_refuses():
@@ -137,7 +136,7 @@ def test_a_resolver_that_hangs_holds_nobody_longer_than_the_timeout():
 
     begin = time.monotonic()
     with pytest.raises(FailureError) as caught:
-        SafeOpener(LIMITS, hanging).fetch("http://slow.test/")
+        SafeClient(LIMITS, hanging).fetch("http://slow.test/")
     assert caught.value.failure.reason is Reason.DNS
     assert time.monotonic() - begin < 4
 
@@ -151,7 +150,7 @@ def test_loopback_under_any_spelling_is_refused(server, host):
 @pytest.mark.parametrize("path", ["to_metadata", "to_other_loopback"])
 def test_a_redirect_into_a_private_network_is_refused_at_that_hop(server, path):
     only_this_server = replace(LIMITS, allow_private=False, allowed_networks=("127.0.0.1/32",))
-    assert SafeOpener(only_this_server).fetch(server.url("good")).read()
+    assert SafeClient(only_this_server).fetch(server.url("good")).content
     assert reason_of(server.url(path), only_this_server) is Reason.PRIVATE_ADDRESS
 
 
@@ -164,14 +163,14 @@ def test_a_name_is_resolved_once_and_the_checked_address_is_the_one_connected_to
 
     port = server.server_address[1]
     limits = replace(LIMITS, allow_private=False, allowed_networks=("127.0.0.1/32",))
-    opener = SafeOpener(limits, rebinding)
+    opener = SafeClient(limits, rebinding)
     for _ in range(3):
-        assert opener.fetch(f"http://shop.test:{port}/good").read() == picture()
+        assert opener.fetch(f"http://shop.test:{port}/good").content == picture()
     assert asked == ["shop.test"]
 
 
 def test_a_name_with_private_addresses_only_is_refused():
-    opener = SafeOpener(HttpLimits(retries=0), lambda host, port: ["10.0.0.1", "127.0.0.1"])
+    opener = SafeClient(HttpLimits(), lambda host, port: ["10.0.0.1", "127.0.0.1"])
     with pytest.raises(FailureError) as caught:
         opener.fetch("http://mixed.test/")
     assert caught.value.failure.reason is Reason.PRIVATE_ADDRESS
@@ -205,22 +204,66 @@ def test_only_unicast_addresses_of_the_public_internet_are_public(address, publi
     assert is_public(ipaddress.ip_address(address)) is public
 
 
-def test_an_error_that_may_pass_is_tried_again_and_a_permanent_one_is_not(server):
-    patient = SafeOpener(replace(LIMITS, retries=2, total_timeout=5))
-    assert patient.fetch(server.url("once_busy/1")).read() == picture(seed=1)
-    assert server.requests["/once_busy/1"] == 2
-    with pytest.raises(FailureError):
-        patient.fetch(server.url("forbidden/again"))
-    assert server.requests["/forbidden/again"] == 1
-
-
-def test_our_own_name_is_sent_whatever_the_request_says(server):
+def test_we_say_who_we_are(server):
     server.user_agents.clear()
-    request = urllib.request.Request(server.url("good"), headers={"User-Agent": "Firefox/72.0"})
-    SafeOpener(LIMITS).open(request).read()
+    SafeClient(LIMITS).fetch(server.url("good"))
     assert server.user_agents == {"CaptionLab (+https://caption-lab.example/about)"}
+
+
+def test_a_connection_carries_the_next_url_of_its_host(server):
+    client = SafeClient(LIMITS)
+    client.fetch(server.url("kept/1"))
+    before = server.connections
+    assert client.fetch(server.url("kept/2")).content == picture(seed=2)
+    with pytest.raises(FailureError, match="http_404"):
+        client.fetch(server.url("kept_missing"))
+    assert client.fetch(server.url("kept/3")).content == picture(seed=3)
+    assert server.connections == before
+
+
+def test_a_kept_connection_that_the_server_closed_is_opened_anew(server):
+    client = SafeClient(LIMITS)
+    for number in range(4):
+        assert client.fetch(server.url(f"kept_then_closed/{number}")).content == picture(
+            seed=number
+        )
+
+
+def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next_one(server):
+    client = SafeClient(LIMITS)
+    for number in range(4):
+        assert client.fetch(server.url(f"kept_with_more/{number}")).content == picture(seed=number)
+        time.sleep(0.1)  # so that it is there
+
+
+def test_ipv6_loopback_is_fetched_where_it_is_allowed_and_refused_where_not():
+    try:
+        running = hostile_server(address="::1")
+        with running as server:
+            url = server.url("good/3", host="[::1]")
+            assert SafeClient(LIMITS).fetch(url).content == picture(seed=3)
+            assert reason_of(url, replace(LIMITS, allow_private=False)) is Reason.PRIVATE_ADDRESS
+    except OSError:
+        pytest.skip("this machine has no ::1")
+
+
+def test_a_proxy_is_asked_for_the_whole_url_and_private_addresses_stay_refused(server):
+    proxy = f"http://127.0.0.1:{server.server_address[1]}"
+    limits = replace(LIMITS, allow_private=False, proxy=proxy)
+    # The hostile server takes the absolute URL for a path that it does not know.
+    assert reason_of("http://pictures.example/1.jpg", limits) is Reason.HTTP_404
+    assert server.requests["http://pictures.example/1.jpg"] == 1
+    assert reason_of("http://127.0.0.1/1.jpg", limits) is Reason.PRIVATE_ADDRESS
+    # It knows no CONNECT either: what a proxy refuses is a connection that failed.
+    assert reason_of("https://pictures.example/1.jpg", limits) is Reason.CONNECTION_LOST
+
+
+@pytest.mark.parametrize("proxy", ["proxy:3128", "socks5://proxy:1080", "http://proxy", "x"])
+def test_a_proxy_that_is_none_is_refused_before_any_work(proxy):
+    with pytest.raises(ConfigError, match="http://HOST:PORT"):
+        SafeClient(replace(LIMITS, proxy=proxy))
 
 
 def test_proxies_of_the_environment_are_ignored(server, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    assert SafeOpener(LIMITS).fetch(server.url("good")).read() == picture()
+    assert SafeClient(LIMITS).fetch(server.url("good")).content == picture()
