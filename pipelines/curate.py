@@ -11,7 +11,9 @@ from curate.download_settings import DownloadSettings
 from curate.duplicates import DuplicateSettings, find_duplicates
 from curate.errors import ConfigError
 from curate.fetch import DownloadStage
-from curate.input_list import inspect_input
+from curate.imported_scores import ImportScoresStage
+from curate.intake.source import Source, inspect_input
+from curate.local_pictures import LocalPicturesStage
 from curate.provenance import provenance
 from curate.read import plan_shards
 from curate.score import ScoreSettings, ScoreStage
@@ -47,22 +49,27 @@ def curate(source: str | Path, out: Path | str, settings: CurateSettings) -> Cur
         DatasetError: `out` belongs to other settings.
         StageError: some shards failed; what is done is kept and the same call continues.
     """
-    inputs = inspect_input(source, settings.url_column, settings.text_column)
+    inputs = look_at(source, settings)
     score = ScoreStage(settings.part(ScoreSettings))
     _refuse_other_selection(Dataset(out), settings.selection())
     identity = {
-        "input": [str(Path(file).absolute()) for file in inputs.files],
+        "input": inputs.address,
+        "format": inputs.format,
         "columns": [inputs.url_column, inputs.text_column],
         "rows_per_shard": settings.rows_per_shard,
         **settings.part(DownloadSettings).identity(),
     }
     record = provenance(settings, score.weights())
     dataset = Dataset.create(out, identity, record)
-    plan_shards(inputs, dataset, rows_per_shard=settings.rows_per_shard)
+    intake = plan_shards(inputs, dataset, rows_per_shard=settings.rows_per_shard)
     with ray_session():
-        run_stage(DownloadStage(settings.part(DownloadSettings)), dataset, settings.workers)
+        download = settings.part(DownloadSettings)
+        store = LocalPicturesStage(download) if inputs.local else DownloadStage(download)
+        run_stage(store, dataset, settings.workers)
         run_stage(AltCaptionStage(), dataset, 1)
         run_stage(score, dataset, settings.workers, gpus_per_worker=settings.gpus_per_worker)
+        if intake.imported:
+            run_stage(ImportScoresStage(), dataset, 1)
         duplicates = _find_duplicates(dataset, settings.part(DuplicateSettings))
     # Scores may have been added since; the rules were checked to be the same.
     selection = settings.selection().model_copy(update={"overwrite": True})
@@ -74,15 +81,29 @@ def curate(source: str | Path, out: Path | str, settings: CurateSettings) -> Cur
 
 def plan(source: str | Path, settings: CurateSettings) -> str:
     """What `curate` would do, without fetching or writing anything."""
-    inputs = inspect_input(source, settings.url_column, settings.text_column)
-    shards = -(-inputs.rows // settings.rows_per_shard)
+    inputs = look_at(source, settings)
+    rows, exact = inputs.count()
     ScoreStage(settings.part(ScoreSettings))
+    counted = "rows: not counted (packed or very large)"
+    if rows is not None:
+        shards = -(-rows // settings.rows_per_shard)
+        about = "" if exact else "about "
+        counted = f"{about}{rows:,} rows in {about}{shards:,} shards"
+    work = "stored from here" if inputs.local else f"{settings.threads} downloads at a time in each"
     return (
-        f"{inputs.rows:,} rows in {len(inputs.files)} file(s), URLs from {inputs.url_column!r}, "
-        f"texts from {inputs.text_column!r}\n"
-        f"{shards:,} shards of {settings.rows_per_shard:,} rows, {settings.workers} workers, "
-        f"{settings.threads} downloads at a time in each\n"
-        f"selection {settings.name!r}: {settings.where}"
+        f"{inputs.describe()}\n{counted} of {settings.rows_per_shard:,} rows, "
+        f"{settings.workers} workers, {work}\nselection {settings.name!r}: {settings.where}"
+    )
+
+
+def look_at(source: str | Path, settings: CurateSettings) -> Source:
+    """What the input is, as the settings want it read."""
+    return inspect_input(
+        source,
+        settings.url_column,
+        settings.text_column,
+        settings.input_format,
+        settings.import_columns,
     )
 
 

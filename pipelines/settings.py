@@ -8,6 +8,7 @@ from pydantic import Field
 
 from curate.download_settings import DownloadSettings
 from curate.duplicates import DuplicateSettings
+from curate.intake.formats import InputFormat
 from curate.score_settings import ScoreSettings
 from curate.select import SelectSettings
 from recaption.settings import RecaptionSettings
@@ -24,6 +25,17 @@ class CurateSettings(DownloadSettings, ScoreSettings, DuplicateSettings):
     )
     text_column: str | None = Field(
         None, description="Column with the texts; by default text, TEXT, caption, alt and the like."
+    )
+    input_format: InputFormat | None = Field(
+        None,
+        description="parquet, csv, tsv, jsonl, json, text (a URL a line), webdataset or folder; by "
+        "default by the input's name and contents.",
+    )
+    import_columns: list[str] = Field(
+        [],
+        description="Further columns to import as scores, beside those of LAION, COYO and DataComp "
+        "that are known: column X becomes imported_x.",
+        json_schema_extra=OPERATIONAL,
     )
     rows_per_shard: int = Field(10_000, gt=0, description="Rows of the input list a shard.")
     name: str = Field("default", description="Name of the first selection.")

@@ -1,0 +1,292 @@
+"""Parquet with URLs, or with the pictures themselves (the layout of Hugging Face), as batches.
+
+Pictures are a column of bytes, or of structs with `bytes` and `path`; planning reads every column
+but the bytes, and a picture is found again by its row. A row group that cannot be read costs its
+remaining rows, each of which is counted: the footer says how many they are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curate.errors import ConfigError
+from curate.intake.columns import IMAGE_COLUMNS
+from curate.intake.locations import Store
+from curate.intake.rows import IDENTITY, Record, RowTypes, broken, local_identity, own_name
+from curate.intake.tars import not_downloaded
+from curate.outcomes import (
+    FAILURE,
+    FAILURE_DETAIL,
+    SOURCE_BYTES,
+    SOURCE_FILE,
+    SOURCE_KEY,
+    SOURCE_OFFSET,
+)
+from curate.reasons import Failure, Reason, printable
+
+
+@dataclass(frozen=True)
+class ParquetColumns:
+    """What the columns of a Parquet input are."""
+
+    schema: pa.Schema  # of all files together
+    url: str | None
+    text: str | None
+    image: str | None  # the pictures' bytes; None for a list of URLs
+
+    def extras(self) -> list[pa.Field]:
+        """The columns that are neither URL, text nor picture."""
+        return [f for f in self.schema if f.name not in (self.url, self.text, self.image)]
+
+    def row_types(self) -> RowTypes:
+        """The columns of the batches, to make broken rows of."""
+        fields = {f.name: f.type for f in self.extras()}
+        return RowTypes(fields, local=self.image is not None, textual=True)
+
+
+def open_parquet(store: Store, path: str) -> pq.ParquetFile:
+    """Open one file.
+
+    Raises:
+        ConfigError: it is no Parquet, or its footer is broken.
+    """
+    try:
+        return pq.ParquetFile(store.arrow_file(path))
+    except (OSError, pa.ArrowException) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise ConfigError(f"{store.show(path)} cannot be read as Parquet: {lines[0]}") from error
+
+
+def image_column(schema: pa.Schema) -> str | None:
+    """The column that holds pictures, if one does."""
+    by_lower = {field.name.lower(): field for field in reversed(list(schema))}
+    for name in IMAGE_COLUMNS:
+        if name in by_lower and _holds_bytes(by_lower[name].type):
+            return str(by_lower[name].name)
+    return None
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return any(f.name == "bytes" and _holds_bytes(f.type) for f in kind)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def read_parquet(
+    store: Store, path: str, columns: ParquetColumns, rows: int
+) -> Iterator[pa.RecordBatch]:
+    """The rows of one file in order, in batches of at most `rows`; see curate.intake.rows."""
+    types = columns.row_types()
+    try:
+        parquet = open_parquet(store, path)
+    except ConfigError as error:  # it was readable when the input was looked at
+        damage = Failure(Reason.DAMAGED_SOURCE, printable(str(error))[:300])
+        yield types.batch([broken(path, "damage", damage)])
+        return
+    with parquet:
+        names = [n for n in parquet.schema_arrow.names if n != columns.image]
+        image = columns.image if columns.image in parquet.schema_arrow.names else None
+        has_path = image is not None and _has_path(parquet.schema_arrow.field(image).type)
+        wanted = [*names, *([f"{image}.path"] if has_path else [])]
+        row = 0
+        for group in range(parquet.num_row_groups):
+            end = row + parquet.metadata.row_group(group).num_rows
+            try:
+                for batch in parquet.iter_batches(rows, row_groups=[group], columns=wanted):
+                    yield _batch(batch, path, row, columns, types)
+                    row += batch.num_rows
+                if not wanted:
+                    yield _batch(_empty(end - row), path, row, columns, types)
+                    row = end
+            except (OSError, pa.ArrowException) as error:
+                lines = str(error).splitlines() or [type(error).__name__]
+                failure = Failure(
+                    Reason.DAMAGED_SOURCE, printable(f"row group {group}: {lines[0]}")[:300]
+                )
+                while row < end:
+                    stop = min(end, row + rows)
+                    yield types.batch([broken(path, n, failure) for n in range(row, stop)])
+                    row = stop
+
+
+def _has_path(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind) and any(f.name == "path" for f in kind)
+
+
+def _empty(rows: int) -> pa.RecordBatch:
+    return pa.record_batch({"": pa.nulls(rows)})
+
+
+def _batch(
+    batch: pa.RecordBatch, path: str, first: int, columns: ParquetColumns, types: RowTypes
+) -> pa.RecordBatch:
+    count = batch.num_rows
+    url, bad_url = _text(batch, columns.url, count)
+    text, bad_text = _text(batch, columns.text, count)
+    out: dict[str, pa.Array] = {"url": url, "alt_text": text}
+    failure: list[str | None] = [None] * count
+    detail: list[str | None] = [None] * count
+    for position in sorted(bad_url | bad_text):
+        failure[position], detail[position] = Reason.UNREADABLE_ROW.value, "bytes that are no UTF-8"
+    if columns.image is None:
+        out[IDENTITY] = url
+    else:
+        keys = _keys(batch, columns)
+        places = pa.array([local_identity(path, str(first + n)) for n in range(count)])
+        has_url = pc.fill_null(pc.not_equal(url, ""), False)
+        out[IDENTITY] = pc.if_else(has_url, url, places)
+        out["url"] = pc.if_else(has_url, url, pa.scalar(None, pa.string()))
+        out[SOURCE_FILE] = pa.repeat(path, count)
+        out[SOURCE_KEY] = keys
+        out[SOURCE_OFFSET] = pa.array(range(first, first + count), pa.int64())
+        out[SOURCE_BYTES] = pa.nulls(count, pa.int64())
+        _mark_not_downloaded(batch, failure, detail)
+    out[FAILURE] = pa.array(failure, pa.string())
+    out[FAILURE_DETAIL] = pa.array(detail, pa.string())
+    for field in columns.extras():
+        if field.name in batch.schema.names:
+            column = batch.column(field.name)
+            out[own_name(field.name)] = _cast(column, field.type)
+        else:
+            out[own_name(field.name)] = pa.nulls(count, field.type)
+    schema = types.schema()
+    return pa.RecordBatch.from_arrays([out[f.name] for f in schema], schema=schema)
+
+
+def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    if pa.types.is_string(column.type):
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid:  # Parquet does not check that its texts are UTF-8
+            raw = column.cast(pa.binary()).to_pylist()
+            column = pa.array([v if v is None else v.decode("utf-8", "replace") for v in raw])
+    return column if column.type == kind else column.cast(kind)
+
+
+def _text(batch: pa.RecordBatch, name: str | None, count: int) -> tuple[pa.Array, set[int]]:
+    """A column as text, and the rows in which it is none."""
+    if name is None or name not in batch.schema.names:
+        return pa.nulls(count, pa.string()), set()
+    column = batch.column(name)
+    try:
+        text = column.cast(pa.string())
+        text.validate(full=True)
+        return text, set()
+    except pa.ArrowInvalid:
+        pass
+    values, bad = list[str | None](), set[int]()
+    for position, raw in enumerate(column.cast(pa.binary()).to_pylist()):
+        try:
+            values.append(raw if raw is None else raw.decode("utf-8"))
+        except UnicodeDecodeError:
+            values.append(None)
+            bad.add(position)
+    return pa.array(values, pa.string()), bad
+
+
+def _keys(batch: pa.RecordBatch, columns: ParquetColumns) -> pa.Array:
+    """The samples' own keys: a column `key` or `uid` or `id`, else the picture's path."""
+    for name in ("key", "uid", "id", "__key__"):
+        if name in batch.schema.names and name not in (columns.url, columns.text):
+            kind = batch.schema.field(name).type
+            if pa.types.is_string(kind) or pa.types.is_integer(kind):
+                return batch.column(name).cast(pa.string())
+    if columns.image in batch.schema.names:
+        return pc.struct_field(batch.column(columns.image), "path").cast(pa.string())
+    return pa.nulls(batch.num_rows, pa.string())
+
+
+def _mark_not_downloaded(
+    batch: pa.RecordBatch, failure: list[str | None], detail: list[str | None]
+) -> None:
+    """img2dataset's Parquet output holds the rows that it could not fetch."""
+    if "status" not in batch.schema.names:
+        return
+    statuses = batch.column("status").to_pylist()
+    said = (
+        batch.column("error_message").to_pylist()
+        if "error_message" in batch.schema.names
+        else [None] * batch.num_rows
+    )
+    for position, (status, message) in enumerate(zip(statuses, said, strict=True)):
+        lost = not_downloaded({"status": status, "error_message": message})
+        if lost is not None and failure[position] is None:
+            failure[position], detail[position] = lost.reason.value, lost.detail
+
+
+def rows_of_companion(
+    store: Store, path: str, columns: Mapping[str, str | None], seen: set[str]
+) -> Iterator[Record]:
+    """Rows of an img2dataset Parquet whose pictures are not in the tar beside it.
+
+    Args:
+        columns: "url" and "text" -> their names.
+        seen: keys that the tar holds.
+    """
+    with open_parquet(store, path) as parquet:
+        for batch in parquet.iter_batches(10_000):
+            for row in batch.to_pylist():
+                key = str(row.get("key"))
+                if key in seen:
+                    continue
+                lost = not_downloaded(row) or Failure(
+                    Reason.NO_PICTURE, "not in the tar beside its Parquet"
+                )
+                url, text = row.get(columns["url"] or ""), row.get(columns["text"] or "")
+                dropped = (columns["url"], columns["text"])
+                yield Record(
+                    url=url,
+                    text=text,
+                    fields={n: v for n, v in row.items() if n not in dropped},
+                    identity=None if url else local_identity(path, key),
+                    failure=lost,
+                    file=path,
+                    key=key,
+                )
+
+
+def is_companion(schema: pa.Schema) -> bool:
+    """Whether a Parquet beside a tar is img2dataset's record of it."""
+    return {"key", "status"} <= set(schema.names)
+
+
+def row_count(store: Store, paths: list[str]) -> int:
+    """Rows of all files, from their footers."""
+    total = 0
+    for path in paths:
+        with open_parquet(store, path) as parquet:
+            total += parquet.metadata.num_rows
+    return total
+
+
+def shared_schema(store: Store, paths: list[str]) -> pa.Schema:
+    """The columns of all files together.
+
+    Raises:
+        ConfigError: a file is no Parquet, or two files disagree on a column's type.
+    """
+    schema: pa.Schema | None = None
+    for path in paths:
+        with open_parquet(store, path) as parquet:
+            own = parquet.schema_arrow.remove_metadata()
+        try:
+            schema = (
+                own
+                if schema is None
+                else pa.unify_schemas([schema, own], promote_options="permissive")
+            )
+        except pa.ArrowException as error:
+            where = os.path.basename(path)
+            raise ConfigError(
+                f"The Parquet files of the input disagree about a column's type ({error}, in "
+                f"{where}); give files of one kind."
+            ) from error
+    if schema is None:
+        raise ConfigError("The input has no Parquet file.")
+    return schema

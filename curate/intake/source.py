@@ -1,0 +1,358 @@
+"""Finds out what an input is, cheaply, and streams its rows.
+
+`inspect_input` looks at names, footers and the first rows; a billion rows cost it no more than a
+thousand, but for the footers of Parquet files. `Source.batches` then reads the input once from
+front to back. What is wrong with the input as a whole is a ConfigError of the inspection; what is
+wrong with a row is that row's failure.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from curate.errors import ConfigError
+from curate.files import fingerprint
+from curate.intake.columns import (
+    TEXT_COLUMNS,
+    URL_COLUMNS,
+    choose_column,
+    find_column,
+    score_columns,
+)
+from curate.intake.folders import is_picture, read_folder
+from curate.intake.formats import InputFormat, recognise
+from curate.intake.lines import is_gzip
+from curate.intake.locations import Store, locate
+from curate.intake.parquet_lists import (
+    ParquetColumns,
+    image_column,
+    is_companion,
+    open_parquet,
+    read_parquet,
+    row_count,
+    rows_of_companion,
+    shared_schema,
+)
+from curate.intake.rows import Record, RowTypes, broken, text_problem
+from curate.intake.tars import read_tar, sidecar_names
+from curate.intake.text_lists import TEXT_URL, TextKind, read_text_list
+from curate.reasons import Failure, Reason, printable
+
+_TYPED_ROWS = 1000  # rows from which the columns of a text file or sidecar are taken
+_COUNTED_BYTES = 256 << 20  # text lists below this are counted, above it estimated
+
+
+@dataclass(frozen=True)
+class Source:
+    """An input that was looked at: what it is, and how to read it."""
+
+    given: str
+    format: InputFormat
+    store: Store
+    files: tuple[str, ...]  # relative paths; empty for a folder of pictures, which is walked
+    url_column: str | None
+    text_column: str | None
+    image_column: str | None
+    columns: dict[str, str]  # every other column -> its type, in Arrow's words
+    imported: dict[str, str]  # column -> its name in the scores table
+    local: bool
+    """Whether the pictures are here already, so that nothing is downloaded."""
+    types: RowTypes
+    parquet: ParquetColumns | None = None
+
+    def with_text(self, columns: Sequence[str]) -> Source:
+        """The same with these columns as text, after a TypesChangedError."""
+        types = self.types.with_text(columns)
+        words = {**self.columns, **dict.fromkeys(columns, "string")}
+        return Source(**{**self.__dict__, "types": types, "columns": words})
+
+    @property
+    def address(self) -> str:
+        """What was given, absolute, so that two runs can tell whether they mean the same."""
+        if len(self.files) == 1:
+            return self.store.show(self.files[0])
+        names = f" ({len(self.files):,} files: {fingerprint(self.files)})" if self.files else ""
+        return self.store.show() + names
+
+    def schema(self) -> pa.Schema:
+        """Of the batches; see curate.intake.rows."""
+        return self.parquet.row_types().schema() if self.parquet else self.types.schema()
+
+    def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
+        """The rows in order, in batches of at most `rows`.
+
+        Raises:
+            TypesChangedError: a value further down does not fit its column; start again with
+                `with_text`.
+        """
+        if self.parquet is not None:
+            for path in self.files:
+                yield from read_parquet(self.store, path, self.parquet, rows)
+            return
+        records = self.records()
+        while some := list(itertools.islice(records, rows)):
+            yield self.types.batch(some)
+
+    def records(self) -> Iterator[Record]:
+        """The rows one by one (not of Parquet)."""
+        if self.format == "folder":
+            yield from read_folder(self.store, sidecar_names(self.url_column, self.text_column))
+            return
+        for path in self.files:
+            yield from self._file_records(path)
+
+    def _file_records(self, path: str) -> Iterator[Record]:
+        if self.format == "webdataset":
+            seen: set[str] = set()
+            names = sidecar_names(self.url_column, self.text_column)
+            for record in read_tar(self.store, path, names):
+                if record.key is not None:
+                    seen.add(os.path.basename(record.key))
+                yield record
+            companion = _companion(self.store, path)
+            if companion is not None:
+                yield from rows_of_companion(self.store, *companion, seen)
+            return
+        yield from _list_records(
+            self.store, path, _text_kind(self.format), self.url_column, self.text_column
+        )
+
+    def count(self) -> tuple[int | None, bool]:
+        """(rows, whether that is exact); None where it cannot be said without reading it all."""
+        if self.parquet is not None:
+            return row_count(self.store, list(self.files)), True
+        if self.format == "folder":
+            return sum(is_picture(path) for path in self.store.walk()), True
+        sizes = [self.store.state(path)[0] for path in self.files]
+        if sum(sizes) <= _COUNTED_BYTES:
+            return sum(1 for _ in self.records()), True
+        if self.format == "webdataset" or any(is_gzip(self.store, p) for p in self.files[:1]):
+            return None, False
+        sample = sum(len(str(r.url)) + len(str(r.text)) for r in self._some(_TYPED_ROWS))
+        return round(sum(sizes) / max(1.0, sample / _TYPED_ROWS * 1.1)), False
+
+    def _some(self, rows: int) -> list[Record]:
+        return list(itertools.islice(self.records(), rows))
+
+    def describe(self) -> str:
+        """What was recognised, for a person: format, files, columns, imported scores."""
+        shown = self.store.show(self.files[0]) if len(self.files) == 1 else self.store.show()
+        what = {"webdataset": "WebDataset tars", "folder": "a folder of pictures"}.get(
+            self.format, f"a list in {_SHOWN.get(self.format, '')}"
+        )
+        if self.image_column:
+            what = f"Parquet with pictures in the column {self.image_column!r}"
+        files = f", {len(self.files):,} files" if len(self.files) > 1 else ""
+        url, text = self.url_column or "none", self.text_column or "none"
+        if self.format in ("webdataset", "folder"):
+            url, text = self.url_column or "from JSON, if there", self.text_column or ".txt or JSON"
+        lines = [f"input: {what} ({shown}{files})", f"  URL: {url}", f"  text: {text}"]
+        others = [f"{name} ({kind})" for name, kind in self.columns.items()]
+        lines.append(f"  other columns, kept: {', '.join(others) or 'none'}")
+        scores = [f"{name} as {own}" for name, own in self.imported.items()]
+        lines.append(f"  imported as scores: {', '.join(scores) or 'none'}")
+        hashes = [n for n in self.columns if n.lower() in ("md5", "sha256", "sha512")]
+        if hashes and not self.local:
+            lines.append(f"  hashes in the list: {', '.join(hashes)}")
+        return "\n".join(lines)
+
+
+_SHOWN = {
+    "parquet": "Parquet",
+    "csv": "CSV",
+    "tsv": "TSV",
+    "jsonl": "JSON lines",
+    "json": "JSON",
+    "text": "plain text, a URL a line",
+}
+
+
+def inspect_input(
+    given: object,
+    url_column: str | None = None,
+    text_column: str | None = None,
+    input_format: InputFormat | None = None,
+    import_columns: Sequence[str] = (),
+) -> Source:
+    """Find the files, the format and the columns of an input; writes nothing.
+
+    Args:
+        given: a path, a folder, a glob or a URL such as s3://BUCKET/FOLDER; see
+            curate.intake.locations.
+        url_column, text_column: names; None recognises the usual ones, in any case.
+        input_format: None recognises it by names and contents.
+        import_columns: further columns to import as scores.
+
+    Raises:
+        ConfigError: nothing is there, the format is unknown or mixed, the contents are not what
+            the name says, there are no rows, or a column is missing; one sentence.
+    """
+    found = locate(str(given))
+    kind, files = recognise(found, str(given), input_format)
+    store = found.store
+    if kind == "parquet":
+        return _parquet_source(str(given), store, files, url_column, text_column, import_columns)
+    local = kind in ("webdataset", "folder")
+    if local:
+        source = Source(
+            str(given), kind, store, files, url_column, text_column, None, {}, {}, True,
+            RowTypes({}, True, False),
+        )  # fmt: skip
+    else:
+        _refuse_empty(store, files)
+        url_column, text_column = _list_columns(
+            store, files, _text_kind(kind), url_column, text_column
+        )
+        source = Source(
+            str(given), kind, store, files, url_column, text_column, None, {}, {}, False,
+            RowTypes({}, False, kind in ("csv", "tsv")),
+        )  # fmt: skip
+    first = list(itertools.islice(source.records(), _TYPED_ROWS))
+    if not any(r.failure is None or r.failure.reason is not Reason.DAMAGED_SOURCE for r in first):
+        why = next((f": {r.failure.detail}" for r in first if r.failure), "")
+        hint = "at least one URL" if not local else "at least one picture"
+        raise ConfigError(f"{given} has no rows{why}; give an input with {hint}.")
+    types = RowTypes.of(first, local, source.types.textual)
+    columns = {name: str(field) for name, field in types.fields.items()}
+    imported = score_columns(columns, import_columns)
+    return Source(**{**source.__dict__, "types": types, "columns": columns, "imported": imported})
+
+
+def _parquet_source(
+    given: str,
+    store: Store,
+    files: tuple[str, ...],
+    url_column: str | None,
+    text_column: str | None,
+    import_columns: Sequence[str],
+) -> Source:
+    _refuse_empty(store, files)
+    schema = shared_schema(store, list(files))
+    where = store.show(files[0])
+    image = image_column(schema)
+    names = [name for name in schema.names if name != image]
+    if image is None:
+        url: str | None = choose_column(
+            names, url_column, URL_COLUMNS, "URL", "--url-column", where
+        )
+        text: str | None = choose_column(
+            names, text_column, TEXT_COLUMNS, "text", "--text-column", where
+        )
+    else:
+        url = _url_of(names, url_column, where) if url_column else find_column(names, URL_COLUMNS)
+        text = (
+            _text_of(names, text_column, where) if text_column else find_column(names, TEXT_COLUMNS)
+        )
+    if url is not None and url == text:
+        raise ConfigError(f"The URL and the text cannot both be the column {url!r}.")
+    if not row_count(store, list(files)):
+        raise ConfigError(f"{given} has no rows; give a list with at least one URL.")
+    parquet = ParquetColumns(schema, url, text, image)
+    extras = {f.name: str(f.type) for f in parquet.extras()}
+    return Source(
+        given, "parquet", store, files, url, text, image, extras,
+        score_columns(extras, import_columns), image is not None, parquet.row_types(), parquet,
+    )  # fmt: skip
+
+
+def _text_kind(kind: InputFormat) -> TextKind:
+    if kind in ("parquet", "webdataset", "folder"):
+        raise ValueError(f"{kind} is no list in text")
+    return kind  # type: ignore[return-value]
+
+
+def _refuse_empty(store: Store, files: Sequence[str]) -> None:
+    for path in files:
+        if store.state(path)[0] == 0:
+            raise ConfigError(f"{store.show(path)} is empty; give a list with at least one URL.")
+
+
+# ---- lists in text ----------------------------------------------------------------------------
+
+
+def _list_columns(
+    store: Store,
+    files: Sequence[str],
+    kind: TextKind,
+    url_column: str | None,
+    text_column: str | None,
+) -> tuple[str, str | None]:
+    """The URL and the text column, from the first rows that can be read."""
+    if kind == "text":
+        return TEXT_URL, None
+    names: dict[str, None] = {}
+    why = ""
+    for path in files:
+        for _, found in itertools.islice(read_text_list(store, path, kind), _TYPED_ROWS):
+            if isinstance(found, Failure):
+                why = why or f": {found.detail}"
+            else:
+                names.update(dict.fromkeys(found))
+                if kind in ("csv", "tsv"):
+                    break  # every row has the header's columns
+        if names:
+            break
+    where = store.show(files[0])
+    if not names:
+        raise ConfigError(
+            f"{where} has no rows that can be read as {_SHOWN[kind]}{why}; give a list with at "
+            f"least one URL."
+        )
+    url, text = _url_of(names, url_column, where), _text_of(names, text_column, where)
+    if url == text:
+        raise ConfigError(f"The URL and the text cannot both be the column {url!r}.")
+    return url, text
+
+
+def _list_records(
+    store: Store, path: str, kind: TextKind, url_column: str | None, text_column: str | None
+) -> Iterator[Record]:
+    for number, found in read_text_list(store, path, kind):
+        if isinstance(found, Failure):
+            yield broken(path, "damage" if number < 0 else number, found)
+            continue
+        url = _value(found.get(url_column or ""))
+        text = _value(found.get(text_column or ""))
+        problem = text_problem(url, text)
+        if problem is not None:
+            failure = Failure(Reason.UNREADABLE_ROW, printable(f"line {number}: {problem}"))
+            yield broken(path, number, failure)
+            continue
+        fields = {n: v for n, v in found.items() if n not in (url_column, text_column)}
+        yield Record(url=url, text=text, fields=fields)
+
+
+def _value(value: object) -> str | None:
+    return value if value is None or isinstance(value, str) else str(value)
+
+
+def _url_of(names: Iterable[str], wanted: str | None, where: str) -> str:
+    return choose_column(names, wanted, URL_COLUMNS, "URL", "--url-column", where)
+
+
+def _text_of(names: Iterable[str], wanted: str | None, where: str) -> str:
+    return choose_column(names, wanted, TEXT_COLUMNS, "text", "--text-column", where)
+
+
+def _companion(store: Store, path: str) -> tuple[str, dict[str, str | None]] | None:
+    """img2dataset's Parquet beside a tar, and its URL and text columns."""
+    base = next(path[: -len(e)] for e in (".tar.gz", ".tgz", ".tar", "") if path.endswith(e))
+    beside = f"{base}.parquet"
+    try:
+        store.state(beside)
+        with open_parquet(store, beside) as parquet:
+            schema = parquet.schema_arrow
+    except (OSError, ConfigError):
+        return None
+    if not is_companion(schema):
+        return None
+    columns = {
+        "url": find_column(schema.names, URL_COLUMNS),
+        "text": find_column(schema.names, TEXT_COLUMNS),
+    }
+    return beside, columns
