@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -361,16 +361,21 @@ class Dataset:
 
     # ---- SQL ----------------------------------------------------------------------------------
 
-    def connect(self) -> duckdb.DuckDBPyConnection:
+    def connect(self, tables: Iterable[str] = ()) -> duckdb.DuckDBPyConnection:
         """An in-memory DuckDB connection with one view a table, over the Parquet files.
 
         Tables that are still empty appear as empty views with the declared columns.
+
+        Args:
+            tables: the tables that are needed; by default all.
         """
         import duckdb
 
         connection = duckdb.connect()
         connection.execute("SET enable_progress_bar = false")
-        for table in SCHEMAS:
+        # A table is a file a shard; without this every query reads every footer again.
+        connection.execute("SET parquet_metadata_cache = true")
+        for table in tables or SCHEMAS:
             if self.has_table(table):
                 files = str(self.table_directory(table) / "**" / "*.parquet").replace("'", "''")
                 connection.execute(
@@ -378,9 +383,11 @@ class Dataset:
                     f"read_parquet('{files}', union_by_name = true)"
                 )
             else:
-                empty = SCHEMAS[table].empty_table()
-                connection.register(f"_empty_{table}", _without_float16(empty))
-                connection.execute(f"CREATE VIEW {table} AS SELECT * FROM _empty_{table}")
+                columns = ", ".join(
+                    f'NULL::{_duckdb_type(field.type)} AS "{field.name}"'
+                    for field in SCHEMAS[table]
+                )
+                connection.execute(f"CREATE VIEW {table} AS SELECT {columns} WHERE false")
         return connection
 
 
@@ -476,12 +483,20 @@ def _notes(rows: pa.Table) -> dict[bytes, bytes]:
     return {name: text for name, text in metadata.items() if name.startswith(b"caplab_")}
 
 
-def _without_float16(rows: pa.Table) -> pa.Table:
-    # DuckDB cannot register Arrow float16; an empty view only needs a type that it knows.
-    fields = [
-        pa.field(field.name, pa.list_(pa.float32()))
-        if field.type == pa.list_(pa.float16())
-        else field
-        for field in rows.schema
-    ]
-    return pa.schema(fields).empty_table()
+def _duckdb_type(kind: pa.DataType) -> str:
+    """The name of a column's type in SQL (registering Arrow tables would import pandas)."""
+    if pa.types.is_list(kind):
+        return f"{_duckdb_type(kind.value_type)}[]"
+    return _DUCKDB_TYPES[kind]
+
+
+_DUCKDB_TYPES: Mapping[pa.DataType, str] = {
+    pa.string(): "VARCHAR",
+    pa.binary(): "BLOB",
+    pa.bool_(): "BOOLEAN",
+    pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    pa.uint64(): "UBIGINT",
+    pa.float16(): "FLOAT",
+    pa.float32(): "FLOAT",
+}

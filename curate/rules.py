@@ -17,11 +17,8 @@ from curate.settings import nearest
 if TYPE_CHECKING:
     import duckdb
 
-TOP_FRACTION = "top_fraction"
-"""`top_fraction(column, f)`: the row is among the best `f` (0 to 1) of all stored samples by this
-column, as DataComp's CLIP filter keeps the top 30%. Ties at the edge pass together."""
-
-_Node = dict[str, Any]
+Node = dict[str, Any]
+"""A node of DuckDB's syntax tree."""
 # Classes of nodes that compute with the row alone.
 _ALLOWED = frozenset(
     {"COLUMN_REF", "CONSTANT", "COMPARISON", "CONJUNCTION", "FUNCTION", "OPERATOR", "CASE"}
@@ -31,7 +28,10 @@ _ALLOWED = frozenset(
 
 @dataclass(frozen=True)
 class Rule:
-    """One conjunct: `text` as people write it, `columns` that it reads."""
+    """One conjunct: `text` as people write it, `columns` that it reads.
+
+    Functions over the whole dataset (see curate.rule_functions) still stand in the text.
+    """
 
     text: str
     columns: tuple[str, ...]
@@ -49,7 +49,7 @@ def split_rules(
         ConfigError: not an expression, not valid SQL, an unknown column, or something that is more
             than a rule about one row: a subquery, a statement, a random or file function.
     """
-    expression = _parse(connection, where)
+    expression = parse(connection, where)
     volatile = _volatile_functions(connection)
     rules = []
     for node in _conjuncts(expression):
@@ -57,11 +57,12 @@ def split_rules(
         for name in read:
             if name.lower() not in {column.lower() for column in columns}:
                 raise ConfigError(f"There is no column {name!r}; {nearest(name, list(columns))}")
-        rules.append(Rule(_unparse(connection, node), tuple(dict.fromkeys(read))))
+        rules.append(Rule(unparse(connection, node), tuple(dict.fromkeys(read))))
     return rules
 
 
-def _parse(connection: duckdb.DuckDBPyConnection, where: str) -> _Node:
+def parse(connection: duckdb.DuckDBPyConnection, where: str) -> Node:
+    """The syntax tree of one expression; ConfigError where it is something else."""
     if not where.strip():
         raise ConfigError('The rule of a selection is empty; write "true" to keep every sample.')
     tree = json.loads(_ask(connection, "json_serialize_sql", f"SELECT {where}\n"))
@@ -84,11 +85,11 @@ def _parse(connection: duckdb.DuckDBPyConnection, where: str) -> _Node:
             f"{where!r} is a statement or a list; give one expression about a sample, such as "
             f'"clip_similarity >= 0.28 and nsfw < 0.5".'
         )
-    expression: _Node = node["select_list"][0]
+    expression: Node = node["select_list"][0]
     return expression
 
 
-def _conjuncts(node: _Node) -> Iterator[_Node]:
+def _conjuncts(node: Node) -> Iterator[Node]:
     if node["type"] == "CONJUNCTION_AND":
         for child in node["children"]:
             yield from _conjuncts(child)
@@ -96,7 +97,7 @@ def _conjuncts(node: _Node) -> Iterator[_Node]:
         yield node
 
 
-def _walk(node: Any, where: str, volatile: frozenset[str]) -> Iterator[_Node]:
+def _walk(node: Any, where: str, volatile: frozenset[str]) -> Iterator[Node]:
     """Every expression node below and at `node`; ConfigError for one that is not allowed."""
     if isinstance(node, list):
         for child in node:
@@ -121,11 +122,11 @@ def _walk(node: Any, where: str, volatile: frozenset[str]) -> Iterator[_Node]:
         yield from _walk(child, where, volatile)
 
 
-def _is_column(node: _Node) -> bool:
+def _is_column(node: Node) -> bool:
     return bool(node["class"] == "COLUMN_REF")
 
 
-def _column_name(node: _Node) -> str:
+def _column_name(node: Node) -> str:
     names = node["column_names"]
     return str(names[-1] if len(names) == 1 else ".".join(names))
 
@@ -139,7 +140,8 @@ def _volatile_functions(connection: duckdb.DuckDBPyConnection) -> frozenset[str]
     return frozenset(name for (name,) in rows)
 
 
-def _unparse(connection: duckdb.DuckDBPyConnection, node: _Node) -> str:
+def unparse(connection: duckdb.DuckDBPyConnection, node: Node) -> str:
+    """A syntax tree as SQL."""
     tree = json.loads(_ask(connection, "json_serialize_sql", "SELECT 1"))
     tree["statements"][0]["node"]["select_list"] = [node]
     answer = _ask(connection, "json_deserialize_sql", json.dumps(tree))

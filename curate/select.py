@@ -1,56 +1,109 @@
 """Selections: SQL over stored scores. Pictures are never touched, scores never change.
 
-A rule sees one row for each stored sample, with the columns of
+A rule sees one row for each stored sample (curate.sample_view has its columns) and may call the
+functions of curate.rule_functions (fractions, other selections). A preset (curate.presets) is a
+published recipe written as such a rule. Copies are dropped last, among the samples that passed
+everything else (curate.keep_among), so that a group whose best copy fails a rule keeps its next.
 
-    samples      key, url, alt_text, width, height, original_width, original_bytes, ...
-    scores       clip_similarity, aesthetic, nsfw, aspect_ratio, blur, text_words, ...
-    duplicates   duplicate_exact, duplicate_near, duplicate_embedding: the sample would be dropped
-                 by deduplication at that level (see curate.duplicates); duplicate: at the widest
-                 level that was run. All false where no duplicates were looked for.
-
-`SELECT * FROM curate.select.sample_view(dataset)` is the same view for one's own questions.
-Cost: one scan of the columns that the rules read; a million samples take about a second.
+Cost: one scan of the columns that the rules read, one of the keys, and what the pairs of
+duplicates cost; `caplab bench select` measures it at a million samples.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from curate.dataset import Dataset
-from curate.errors import ConfigError, DatasetError
+from curate.errors import ConfigError
 from curate.files import fingerprint
+from curate.funnel import RuleCount, SelectionSummary, all_of, rule_counts, summary_of
+from curate.keep_among import WIDEST, find_copies, levels
+from curate.near_reference import NearReference, reference_mark
+from curate.presets import preset_where
 from curate.provenance import provenance
-from curate.rules import TOP_FRACTION, Rule, split_rules
+from curate.rule_functions import Resolved, resolve
+from curate.rules import split_rules
+from curate.sample_view import METHODS, SampleTables, file_mark, sample_view, tables_version
 from curate.settings import Settings
 
-if TYPE_CHECKING:
-    import duckdb
+__all__ = [
+    "METHODS",
+    "RuleCount",
+    "SelectSettings",
+    "SelectionSummary",
+    "check_name",
+    "sample_view",
+    "select",
+    "summary_of",
+    "tables_version",
+]
 
-METHODS = ("exact", "near", "embedding")
-NOT_DUPLICATE = "NOT duplicate"
-_TABLES = ("samples", "scores", "duplicates")
+# Of equal copies the larger is better, then the one whose text fits.
+_QUALITY = ("width * height", "clip_similarity")
 
 
 class SelectSettings(Settings):
     """Which samples to select, and under which name."""
 
     name: str = Field(
-        "default", description="Name of the selection: letters, digits, dots, dashes, underscores."
+        "default",
+        description="Name of the selection: letters, digits, dots, dashes, underscores; the "
+        "preset's name where there is one.",
     )
     where: str = Field(
         "true",
         description="SQL expression over the columns of a sample, such as "
         '"clip_similarity >= 0.28 and aesthetic >= 5 and nsfw < 0.5"; '
-        "top_fraction(clip_similarity, 0.3) is true for the best 30%.",
+        "top_fraction(clip_similarity, 0.3) is true for the best 30%, in_selection('a') for the "
+        "samples of another selection.",
+    )
+    preset: str | None = Field(
+        None,
+        description="A published recipe, in addition to --where; --list-presets shows them all.",
+    )
+    preset_values: dict[str, float] = Field(
+        {}, description="Numbers of the preset in place of its own, such as fraction=0.2."
+    )
+    preset_columns: dict[str, str] = Field(
+        {},
+        description="What stands for a quantity that the preset needs: a column or an SQL "
+        "expression, such as similarity_b32=my_b32_score.",
+    )
+    any_clip_model: bool = Field(
+        False,
+        description="Apply the preset's thresholds to similarities of another CLIP model than "
+        "its source used, or of an unknown one.",
+    )
+    reference: str | None = Field(
+        None,
+        description="Embeddings to be near to (a dataset, .npy or .parquet); adds the column "
+        "near_reference: the sample's cluster is nearest to one of them.",
+    )
+    reference_clusters: int = Field(
+        1000, ge=1, description="Clusters of image embeddings for near_reference."
+    )
+    reference_embedding: str = Field(
+        "image", description="Column of the embeddings table to cluster for near_reference."
     )
     keep_duplicates: bool = Field(
         False, description="Keep all copies; otherwise only the best of each group of duplicates."
+    )
+    duplicate_level: str = Field(
+        WIDEST,
+        description=f"Which pairs make a copy: {', '.join(METHODS)} (each with those before), or "
+        f"{WIDEST}: all that were found.",
+    )
+    quality: list[str] = Field(
+        [],
+        description="SQL expressions over a sample's columns, each larger for the better copy, "
+        "later ones breaking ties; by default the larger picture, then the higher "
+        "clip_similarity where there is one.",
     )
     overwrite: bool = Field(
         False,
@@ -58,93 +111,67 @@ class SelectSettings(Settings):
         json_schema_extra={"identity": False},
     )
 
-
-@dataclass(frozen=True)
-class RuleCount:
-    """What one rule removed. Unscored rows (the rule is null) are counted apart from failed ones.
-
-    `alone`: of all stored samples, as if it were the only rule. `in_order`: of the rows that the
-    rules before it left. `left`: rows after it.
-    """
-
-    rule: str
-    removed_alone: int
-    unscored_alone: int
-    removed_in_order: int
-    unscored_in_order: int
-    left: int
-
-
-@dataclass(frozen=True)
-class SelectionSummary:
-    """A selection's counts. rows = stored + failed; stored = selected + all that rules removed."""
-
-    name: str
-    where: str
-    rows: int
-    stored: int
-    selected: int
-    funnel: tuple[RuleCount, ...]
-    fresh: bool
-    """False where the same selection had been stored before."""
-
-    def text(self) -> str:
-        """The funnel as a table for people."""
-        width = max([len(count.rule) for count in self.funnel] + [20])
-        head = f"{'rule':<{width}}  {'alone':>9}  {'in order':>9}  {'unscored':>9}  {'left':>9}"
-        lines = [
-            f"Selection {self.name!r}: {self.selected:,} of {self.stored:,} stored samples"
-            f" ({self.rows:,} rows in the list){'' if self.fresh else ', as stored before'}",
-            head,
-            f"{'stored':<{width}}  {'':>9}  {'':>9}  {'':>9}  {self.stored:>9,}",
-        ]
-        lines += [
-            f"{count.rule:<{width}}  {-count.removed_alone - count.unscored_alone:>9,}  "
-            f"{-count.removed_in_order - count.unscored_in_order:>9,}  "
-            f"{count.unscored_in_order:>9,}  {count.left:>9,}"
-            for count in self.funnel
-        ]
-        return "\n".join(lines)
+    @model_validator(mode="before")
+    @classmethod
+    def _named_after_its_preset(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("preset") and "name" not in values:
+            return {**values, "name": values["preset"]}
+        return values
 
 
 def select(dataset: Dataset, settings: SelectSettings) -> SelectionSummary:
     """Select samples and store their keys with the rules, the funnel and what they rest on.
 
-    The same rules over unchanged tables are a no-op.
+    The same settings over unchanged tables are a no-op.
 
     Raises:
-        ConfigError: a bad name or rule, or a name that stands for other rules (or was made from
-            older tables) without `overwrite`. Nothing is written then.
+        ConfigError: a bad name, rule or preset, a column that the preset needs and nobody
+            computed, or a name that stands for another selection (or one made from older tables)
+            without `overwrite`. Nothing is written then.
         DatasetError: nothing has been stored or scored yet.
     """
     check_name(settings.name)
-    version = tables_version(dataset)
-    previous = _previous(dataset, settings, version)
+    previous = _previous(dataset, settings)
     if previous is not None:
         return previous
-    with sample_view(dataset) as connection:
-        columns = [row[0] for row in connection.execute("DESCRIBE sample").fetchall()]
-        rules = split_rules(connection, settings.where, columns)
+    tables = SampleTables(dataset)
+    with tables.connection as connection:
+        reference = _reference(dataset, settings)
+        if reference is not None:
+            tables.add_keys("near_reference", reference.register(connection))
+        tables.lock()
+        preset = preset_where(settings, dataset, tables.columns)
+        where = _joined(preset.where if preset else None, settings.where)
+        rules = [resolve(rule, tables) for rule in split_rules(connection, where, tables.columns)]
+        _evaluate(tables, rules)
+        funnel, stored = rule_counts(connection, [rule.text for rule in rules])
+        dropped: dict[str, Any] | None = None
         if not settings.keep_duplicates:
-            rules.append(Rule(NOT_DUPLICATE, ("duplicate",)))
-        _evaluate(connection, rules)
-        funnel, stored, selected = _funnel(connection, rules)
+            dropped = _drop_copies(tables, settings, len(rules), funnel, stored)
+        chosen = "key NOT IN (SELECT key FROM _dropped)" if dropped else "true"
         keys = connection.sql(
-            f"SELECT key FROM passed WHERE {_all(len(rules))} ORDER BY key"
+            f"SELECT key FROM passed WHERE {all_of(len(rules))} AND {chosen} ORDER BY key"
         ).to_arrow_table()
         total = connection.execute("SELECT count(*) FROM samples").fetchall()[0][0]
+    selected = keys.num_rows
     summary = SelectionSummary(
-        settings.name, settings.where, int(total), stored, selected, funnel, True
+        settings.name, where, int(total), stored, selected, tuple(funnel), True
     )
     record = {
-        "where": settings.where,
+        "where": where,
         "rules": [rule.text for rule in rules],
+        "sql": [rule.sql for rule in rules],
+        "fractions": [asdict(part) for rule in rules for part in rule.fractions],
+        "preset": preset.record() if preset else None,
+        "duplicates": dropped,
         "keep_duplicates": settings.keep_duplicates,
+        "reference": reference.record() if reference else None,
         "rows": summary.rows,
         "stored": stored,
         "selected": selected,
         "funnel": [asdict(count) for count in funnel],
-        "tables_version": version,
+        "tables_version": tables_version(dataset),
+        "rests_on": _rests_on(dataset, rules),
         **provenance(settings),
     }
     dataset.write_selection(settings.name, keys.column("key").combine_chunks(), record)
@@ -159,106 +186,81 @@ def check_name(name: str) -> None:
         )
 
 
-def sample_view(dataset: Dataset) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection with the view `sample`; it can read the dataset's tables, no other file.
+def _joined(preset: str | None, where: str) -> str:
+    if preset is None:
+        return where
+    return preset if where.strip().lower() == "true" else f"({preset}) AND ({where})"
 
-    Raises:
-        DatasetError: nothing has been scored yet.
-    """
-    if not dataset.has_table("samples") or not dataset.has_table("scores"):
-        raise DatasetError(
-            f"{dataset.directory} has no scores yet; finish `caplab curate` on it first."
-        )
-    connection = dataset.connect()
-    # The samples table says what a sample is; a score of the same name would be a second truth.
-    shared = _columns(connection, "scores") & _columns(connection, "samples")
-    excluded = ", ".join(sorted(shared))
-    flags = ", ".join(
-        f"bool_or(method = '{method}' AND NOT kept) AS duplicate_{method}" for method in METHODS
+
+def _reference(dataset: Dataset, settings: SelectSettings) -> NearReference | None:
+    if settings.reference is None:
+        return None
+    return NearReference(
+        dataset,
+        Path(settings.reference),
+        settings.reference_clusters,
+        settings.reference_embedding,
     )
-    falses = ", ".join(f"coalesce(duplicate_{m}, false) AS duplicate_{m}" for m in METHODS)
-    connection.execute(f"CREATE VIEW _flags AS SELECT key, {flags} FROM duplicates GROUP BY key")
-    # Levels are cumulative, so the widest one that was run decides `duplicate`.
-    ranks = " ".join(f"WHEN '{method}' THEN {rank}" for rank, method in enumerate(METHODS))
-    connection.execute(
-        "CREATE TABLE _widest AS SELECT coalesce(max(CASE method "
-        f"{ranks} END), 0) AS rank FROM duplicates"
-    )
-    duplicate = " ".join(
-        f"WHEN {rank} THEN coalesce(duplicate_{method}, false)"
-        for rank, method in enumerate(METHODS)
-    )
-    connection.execute(
-        f"CREATE VIEW sample AS SELECT samples.*, scores.* EXCLUDE ({excluded}), {falses}, "
-        f"CASE _widest.rank {duplicate} END AS duplicate "
-        "FROM samples JOIN scores USING (key) LEFT JOIN _flags USING (key) CROSS JOIN _widest "
-        "WHERE status = 'stored'"
-    )
-    connection.execute(
-        f"CREATE MACRO {TOP_FRACTION}(x, f) AS CASE WHEN x IS NOT NULL THEN "
-        "rank() OVER (ORDER BY x DESC NULLS LAST) <= ceil(f * count(*) OVER ()) END"
-    )
-    folder = str(dataset.directory / "tables").replace("'", "''")
-    connection.execute(f"SET allowed_directories = ['{folder}']")
-    connection.execute("SET enable_external_access = false")
-    connection.execute("SET lock_configuration = true")
-    return connection
 
 
-def tables_version(dataset: Dataset, tables: Sequence[str] = _TABLES) -> str:
-    """A fingerprint of tables (those that a selection reads): changes whenever one of them does.
-
-    Hashes the name, size and footer of each Parquet file (its statistics and column checksums of
-    every row group), not the rows: milliseconds a file.
-    """
-    marks: list[Any] = []
-    for table in tables:
-        folder = dataset.table_directory(table)
-        for path in sorted(folder.glob("[!.]*.parquet")):
-            marks.append([table, path.name, path.stat().st_size, _tail(path)])
-    return fingerprint(marks)
-
-
-def _tail(path: Path, size: int = 1 << 16) -> str:
-    import hashlib
-
-    with open(path, "rb") as opened:
-        opened.seek(max(0, path.stat().st_size - size))
-        return hashlib.sha256(opened.read()).hexdigest()
-
-
-def _previous(dataset: Dataset, settings: SelectSettings, version: str) -> SelectionSummary | None:
+def _previous(dataset: Dataset, settings: SelectSettings) -> SelectionSummary | None:
     """The stored selection where it is this one; ConfigError where it is another."""
     if not dataset.selection_path(settings.name).exists():
         return None
     record = dataset.selection_record(settings.name)
-    same_rules = (record["where"], record["keep_duplicates"]) == (
-        settings.where,
-        settings.keep_duplicates,
+    stored = record.get("settings", {})
+    mine = settings.identity()
+    differing = [name for name in mine if stored.get(name) != mine[name]]
+    same_reference = (record.get("reference") or {}).get("mark") == reference_mark(
+        settings.reference
     )
-    if same_rules and record["tables_version"] == version:
+    if not differing and same_reference and _current(dataset, record):
         return summary_of(record, settings.name)
     if settings.overwrite:
         return None
-    reason = (
-        "was made from an earlier state of the tables"
-        if same_rules
-        else f"stands for {record['where']!r}"
-        + (" with duplicates kept" if record["keep_duplicates"] else "")
-    )
+    if not differing:
+        reason = "was made from an earlier state of the tables"
+    elif set(differing) <= {"where", "preset", "preset_values", "preset_columns"}:
+        reason = f"stands for {record['where']!r}"
+    else:
+        name = differing[0]
+        reason = f"was made with {name} = {stored.get(name)!r}, not {mine[name]!r}"
     raise ConfigError(
         f"The selection {settings.name!r} exists and {reason}; choose another --name, "
         f"or say --overwrite."
     )
 
 
-def _evaluate(connection: duckdb.DuckDBPyConnection, rules: Sequence[Rule]) -> None:
+def _current(dataset: Dataset, record: Mapping[str, Any]) -> bool:
+    """Whether everything that a stored selection rests on is as it was."""
+    if record.get("tables_version") != tables_version(dataset):
+        return False
+    marks: Mapping[str, str] = record.get("rests_on", {})
+    return all(_selection_mark(dataset, name) == mark for name, mark in marks.items())
+
+
+def _rests_on(dataset: Dataset, rules: Sequence[Resolved]) -> dict[str, str | None]:
+    """Selections that the rules name -> a mark of their keys."""
+    names = {name for rule in rules for name in rule.selections}
+    return {name: _selection_mark(dataset, name) for name in sorted(names)}
+
+
+def _selection_mark(dataset: Dataset, name: str) -> str | None:
+    path = dataset.selection_path(name)
+    return fingerprint([path.stat().st_size, file_mark(path)]) if path.exists() else None
+
+
+def _evaluate(tables: SampleTables, rules: Sequence[Resolved]) -> None:
     """Make the table `passed`: key and r0, r1, ...: true, false or null for each rule."""
     import duckdb
 
+    connection = tables.connection
+    source = tables.source([name for rule in rules for name in rule.columns])
     for rule in rules:
         try:
-            kind = connection.execute(f"SELECT key, ({rule.text}) FROM sample LIMIT 0").description
+            kind = connection.execute(
+                f"SELECT key, ({rule.sql}) FROM ({source}) LIMIT 0"
+            ).description
         except duckdb.Error as error:
             raise ConfigError(f"The rule {rule.text!r} does not work: {_first(error)}") from error
         if kind is None or str(kind[1][1]).upper() not in ("BOOLEAN", "BOOL"):
@@ -266,54 +268,55 @@ def _evaluate(connection: duckdb.DuckDBPyConnection, rules: Sequence[Rule]) -> N
                 f"The rule {rule.text!r} is no yes or no; compare it with something, such as "
                 f"{rule.text!r} >= 1."
             )
-    values = ", ".join(f"({rule.text}) AS r{index}" for index, rule in enumerate(rules))
+    values = ", ".join(f"({rule.sql}) AS r{index}" for index, rule in enumerate(rules))
     try:
-        connection.execute(f"CREATE TABLE passed AS SELECT key, {values} FROM sample")
+        # Keys are sorted in the end; their order on the way is nobody's business.
+        connection.execute(f"CREATE TEMP TABLE passed AS SELECT key, {values} FROM ({source})")
     except duckdb.Error as error:
         raise ConfigError(f"The rules cannot be computed: {_first(error)}") from error
 
 
-def _funnel(
-    connection: duckdb.DuckDBPyConnection, rules: Sequence[Rule]
-) -> tuple[tuple[RuleCount, ...], int, int]:
-    """Counts of each rule, stored samples, selected samples: one scan."""
-    parts = ["count(*)"]
-    for index in range(len(rules)):
-        before = _all(index)
-        parts += [
-            f"count(*) FILTER (NOT r{index})",
-            f"count(*) FILTER (r{index} IS NULL)",
-            f"count(*) FILTER ({before} AND NOT r{index})",
-            f"count(*) FILTER ({before} AND r{index} IS NULL)",
-            f"count(*) FILTER ({_all(index + 1)})",
-        ]
-    row = connection.execute(f"SELECT {', '.join(parts)} FROM passed").fetchall()[0]
-    counts = [int(value) for value in row]
-    stored = counts[0]
-    funnel = tuple(
-        RuleCount(rule.text, *counts[1 + 5 * index : 6 + 5 * index])
-        for index, rule in enumerate(rules)
+def _drop_copies(
+    tables: SampleTables,
+    settings: SelectSettings,
+    rules: int,
+    funnel: list[RuleCount],
+    stored: int,
+) -> dict[str, Any]:
+    """Apply the keep rule, make the table `_dropped` and append its step to the funnel."""
+    import numpy as np
+    import pyarrow as pa
+
+    connection = tables.connection
+    methods = levels(connection, settings.duplicate_level)
+    quality = settings.quality or [part for part in _QUALITY if _known(part, tables.columns)]
+    copies = find_copies(
+        tables, methods, quality, f"SELECT key, coalesce({all_of(rules)}, false) AS passes "
+        "FROM passed",
+    )  # fmt: skip
+    everybody = np.ones(len(copies.passes), bool)
+    alone = int(copies.dropped(everybody).sum())
+    ranks = np.flatnonzero(copies.dropped(copies.passes))
+    connection.from_arrow(pa.table({"rank": ranks})).create("_dropped_ranks")
+    connection.execute(
+        "CREATE TEMP TABLE _dropped AS SELECT key FROM _copies "
+        "SEMI JOIN _dropped_ranks USING (rank)"
     )
-    return funnel, stored, funnel[-1].left if funnel else stored
+    level = methods[-1] if methods else None
+    left = funnel[-1].left if funnel else stored
+    funnel.append(
+        RuleCount(
+            f"best of its copies ({level or 'none were searched'})",
+            alone, 0, len(ranks), 0, left - len(ranks),
+        )
+    )  # fmt: skip
+    return {"level": level, "methods": list(methods), "quality": quality}
 
 
-def _all(count: int) -> str:
-    """Rules 0 to count - 1 are true."""
-    return " AND ".join(["true", *(f"r{index}" for index in range(count))])
-
-
-def _columns(connection: duckdb.DuckDBPyConnection, view: str) -> set[str]:
-    return {row[0] for row in connection.execute(f"DESCRIBE {view}").fetchall()}
+def _known(expression: str, columns: Sequence[str]) -> bool:
+    return set(re.findall(r"[a-z_]+", expression)) <= set(columns)
 
 
 def _first(error: Exception) -> str:
     message = str(error).splitlines()[0]
     return re.sub(r"^\w+ Error: ", "", message).strip().rstrip(".") + "."
-
-
-def summary_of(record: Mapping[str, Any], name: str) -> SelectionSummary:
-    """The summary of a stored selection's record (`Dataset.selection_record`)."""
-    funnel = tuple(RuleCount(**count) for count in record["funnel"])
-    return SelectionSummary(
-        name, record["where"], record["rows"], record["stored"], record["selected"], funnel, False
-    )

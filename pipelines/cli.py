@@ -74,18 +74,37 @@ def curate(source: str, out: Path, dry_run: bool, config: Path | None, given: Gi
     click.echo(run(source, out, settings).text())
 
 
+def _list_presets(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    from curate.presets import describe_presets
+
+    if wanted and not context.resilient_parsing:
+        click.echo(describe_presets())
+        context.exit()
+
+
 @cli.command()
 @click.argument("directory", metavar="DIR", type=EXISTING)
 @settings_options(SelectSettings)
+@click.option(
+    "--list-presets",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_presets,
+    help="Print every preset with its rule, numbers, needs and source.",
+)
 def select(directory: Path, config: Path | None, given: Given) -> None:
     """Select samples by SQL over stored scores; pictures are never touched.
 
     \b
-    Example:
+    Examples:
       caplab select data/mine --name good \\
           --where "clip_similarity >= 0.28 and aesthetic >= 5 and nsfw < 0.5"
+      caplab select data/mine --preset datacomp-clip --preset-values fraction=0.2
+      caplab select data/mine --name both --where "in_selection('a') and in_selection('b')"
 
-    Prints the funnel: what each rule removes alone, and what it removes in order.
+    Prints the funnel: what each rule removes alone, and what it removes in order. Copies are
+    dropped last, among the samples that pass everything else.
     """
     from curate.dataset import Dataset
     from curate.select import select as run

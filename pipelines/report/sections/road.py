@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from curate.select import sample_view
+from curate.sample_view import SampleTables
 from pipelines.report import text
 from pipelines.report.inputs import Inputs
 from pipelines.report.page import Page, Section
@@ -140,23 +140,34 @@ def _scores(inputs: Inputs, key: str) -> tuple[list[ScoreLine], list[str]]:
     for name in list(dict.fromkeys(names))[:SHOWN_SCORES]:
         if values[name] is None:
             continue
-        ruled = [passed[rule] for rule in inputs.rules if name in thresholds([rule])]
+        ruled = [passes for rule, passes in passed.items() if name in thresholds([rule])]
         shown = " and ".join(cut.text for cut in cuts.get(name, []))
         lines.append(ScoreLine(name, float(values[name]), shown, all(ruled) if ruled else None))
     return lines, [rule for rule, passes in passed.items() if not passes]
 
 
 def _passed(inputs: Inputs, key: str) -> dict[str, bool]:
-    """Rule -> whether the sample passes it, through the view that selections are made on."""
-    if inputs.dataset is None or not inputs.rules:
+    """Rule -> whether the sample passes it, through the view that selections are made on.
+
+    A rule that looks at a reference set cannot be asked again and is left out.
+    """
+    record = inputs.selection_record
+    asked = {
+        text: sql
+        for text, sql in zip(inputs.rules, record.get("sql", inputs.rules), strict=True)
+        if "near_reference" not in sql
+    }
+    if inputs.dataset is None or not asked:
         return {}
-    columns = ", ".join(f"({rule}) AS r{index}" for index, rule in enumerate(inputs.rules))
-    with sample_view(inputs.dataset) as connection:
-        # The rules first, the key after: a rule may rank the sample among all others.
+    tables = SampleTables(inputs.dataset)
+    for name in record.get("rests_on", {}):
+        tables.add_selection(f"in selection {name}", name)
+    values = ", ".join(f"({sql}) AS r{index}" for index, sql in enumerate(asked.values()))
+    with tables.lock().connection as connection:
         row = connection.execute(
-            f"SELECT * EXCLUDE (key) FROM (SELECT key, {columns} FROM sample) WHERE key = ?", [key]
+            f"SELECT {values} FROM ({tables.source(tables.columns)}) WHERE key = ?", [key]
         ).fetchone()
-    return dict(zip(inputs.rules, map(bool, row or ()), strict=True)) if row else {}
+    return dict(zip(asked, map(bool, row), strict=True)) if row else {}
 
 
 def _drawing(inputs: Inputs) -> Drawing | None:
