@@ -21,7 +21,12 @@ from pipelines.ablation.settings import AblateSettings
 from pipelines.bench.commands import bench
 from pipelines.demo_settings import DemoSettings
 from pipelines.options import resolve, settings_options
-from pipelines.settings import CurateSettings, RecaptionCommandSettings, TrainCommandSettings
+from pipelines.settings import (
+    CurateSettings,
+    RecaptionCommandSettings,
+    ScoreCommandSettings,
+    TrainCommandSettings,
+)
 
 Given = dict[str, Any]
 EXISTING = click.Path(path_type=Path)
@@ -80,6 +85,28 @@ def _list_presets(context: click.Context, _: click.Parameter, wanted: bool) -> N
     if wanted and not context.resilient_parsing:
         click.echo(describe_presets())
         context.exit()
+
+
+@cli.command()
+@click.argument("directory", metavar="DIR", type=EXISTING)
+@settings_options(ScoreCommandSettings)
+def score(directory: Path, config: Path | None, given: Given) -> None:
+    """Score an existing dataset: add scorers, score captions, score what came later.
+
+    Settings that are not given stay as they were when DIR was scored last, and only columns and
+    samples that lack a score are computed.
+
+    \b
+    Examples:
+      caplab score data/mine                                  what a retry stored since
+      caplab score data/mine --nsfw-head laion-nsfw-l14       one more column, no picture opened
+      caplab score data/mine --captions descriptive           how each caption fits, by sentence
+      caplab score data/mine --more-clips b32=ViT-B-32-quickgelu@openai
+    """
+    from pipelines.score import on_top_of_stored
+    from pipelines.score import score as run
+
+    click.echo(run(directory, on_top_of_stored(directory, config, given)).text())
 
 
 @cli.command()

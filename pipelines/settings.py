@@ -54,6 +54,20 @@ class CurateSettings(DownloadSettings, ScoreSettings, DuplicateSettings):
         return SelectSettings(name=self.name, where=self.where)
 
 
+class ScoreCommandSettings(ScoreSettings):
+    """Scores of an existing dataset; what is not given stays as it was scored before."""
+
+    captions: tuple[str, ...] = Field(
+        (), description="Caption kinds to score as well, sentence by sentence; all for every kind."
+    )
+    workers: int = Field(
+        2, gt=0, description="Ray workers side by side.", json_schema_extra=OPERATIONAL
+    )
+    gpus_per_worker: float = Field(
+        0.0, ge=0, description="GPUs a worker.", json_schema_extra=OPERATIONAL
+    )
+
+
 class RecaptionCommandSettings(RecaptionSettings):
     """Recaptioning, and how many workers do it."""
 

@@ -1,0 +1,84 @@
+"""`caplab score`: bring the scores of an existing dataset up to date, or add scorers to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curate.caption_score import CaptionScoreStage
+from curate.dataset import Dataset
+from curate.files import read_json, write_json
+from curate.provenance import provenance
+from curate.score import ScoreStage
+from curate.score_settings import ScoreSettings
+from curate.settings import load_settings
+from pipelines.ray_stages import StageSummary, ray_session, run_stage
+from pipelines.settings import ScoreCommandSettings
+
+
+@dataclass(frozen=True)
+class ScoreSummary:
+    """What was scored now, and the columns that the tables hold afterwards."""
+
+    stages: tuple[StageSummary, ...]
+    columns: tuple[str, ...]
+
+    def text(self) -> str:
+        """What the command prints."""
+        lines = []
+        for stage in self.stages:
+            counts = ", ".join(f"{name} {count:,}" for name, count in sorted(stage.counts.items()))
+            lines.append(
+                f"{stage.stage}: {stage.shards_done:,} shards done, {stage.shards_skipped:,} were "
+                f"up to date{': ' + counts if counts else ''}"
+            )
+        return "\n".join([*lines, f"columns: {', '.join(self.columns)}"])
+
+
+def score(directory: Path | str, settings: ScoreCommandSettings) -> ScoreSummary:
+    """Compute every score that the settings ask for and the tables lack.
+
+    Raises:
+        ConfigError: a model, a head or a caption kind that is not there; before any work.
+        StageError: some shards failed; the others are kept and the same call continues.
+    """
+    dataset = Dataset.open(directory)
+    part = settings.part(ScoreSettings)
+    stage = ScoreStage(part)
+    captions = CaptionScoreStage(part, settings.captions) if settings.captions else None
+    if captions is not None:
+        captions.check(dataset)
+    with ray_session():
+        done = [run_stage(stage, dataset, settings.workers, 1.0, settings.gpus_per_worker)]
+        if captions is not None:
+            gpus = settings.gpus_per_worker
+            done.append(run_stage(captions, dataset, settings.workers, 1.0, gpus))
+    write_json(record_path(dataset), provenance(settings, stage.weights()))
+    connection = dataset.connect()
+    columns = [row[0] for row in connection.execute("DESCRIBE scores").fetchall()]
+    return ScoreSummary(tuple(done), tuple(columns))
+
+
+def record_path(dataset: Dataset) -> Path:
+    """scores.json: the settings of the last scoring, its weights and versions."""
+    return dataset.directory / "scores.json"
+
+
+def on_top_of_stored(
+    directory: Path | str, config: Path | None, given: Mapping[str, Any]
+) -> ScoreCommandSettings:
+    """The dataset's own settings, then the YAML file, then the options that were given.
+
+    So `caplab score DIR --nsfw-head HEAD` adds one column and leaves all others as they are, and
+    `caplab score DIR` alone scores what a retry stored since.
+    """
+    dataset = Dataset.open(directory)
+    path = record_path(dataset)
+    record = read_json(path) if path.exists() else dataset.record()
+    fields = ScoreCommandSettings.model_fields
+    stored = {n: v for n, v in record.get("settings", {}).items() if n in fields}
+    asked = load_settings(ScoreCommandSettings, config, given)
+    explicit = asked.model_dump(include=asked.model_fields_set)
+    return load_settings(ScoreCommandSettings, None, {**stored, **explicit})
