@@ -1,6 +1,7 @@
 """WebDataset tars as they exist: members of one base name are one sample.
 
-The picture is the first member with an image extension; the text is the `.txt` (or `.caption`)
+The picture is the first member with an image extension (masks and further views of it are left
+out); the text is the `.txt` (or `.caption`)
 member, else the `.json` member's text column; the URL is the `.json` member's. The other fields
 of the `.json` are the row's further columns. Only headers, texts and JSON are read here; pictures
 are found again by their offset. img2dataset writes a Parquet beside each tar: the rows that it
@@ -79,8 +80,9 @@ def _samples(stream: IO[bytes], path: str, names: Names) -> Iterator[Record]:
                 match = _NAME.fullmatch(member.name)
                 if not member.isfile() or match is None or _hidden(member.name):
                     continue
-                key, extension = match[1], match[2].lower().rpartition(".")[2]
-                if sample is None or sample.key != key:
+                key, extension = match[1], match[2].lower()
+                # A member that comes twice belongs to a second sample of the same name.
+                if sample is None or sample.key != key or extension in sample.extensions:
                     if sample is not None:
                         yield sample.record(path, names, seen)
                     sample = _Sample(key)
@@ -122,6 +124,7 @@ class _Sample:
 
     def __init__(self, key: str) -> None:
         self.key = key
+        self.extensions: set[str] = set()
         self.picture: tuple[int, int] | None = None
         self.texts: dict[str, bytes] = {}
         self.fields: dict[str, Any] = {}
@@ -129,6 +132,8 @@ class _Sample:
 
     def take(self, tar: tarfile.TarFile, member: tarfile.TarInfo, extension: str) -> None:
         """Note where a picture lies, read a text."""
+        self.extensions.add(extension)
+        extension = extension.rpartition(".")[2]
         if extension in IMAGE_EXTENSIONS:
             self.picture = self.picture or (member.offset_data, member.size)
         elif extension in _TEXTS or extension == "json":

@@ -58,7 +58,7 @@ def _decoded(lines: Lines) -> Iterator[tuple[int, str]]:
         if number == 1:
             line = line.removeprefix(_BOM)
         # Bytes that are no UTF-8 become lone surrogates, which nothing else can be.
-        yield number, line.removesuffix(b"\r").decode("utf-8", "surrogateescape")
+        yield number, line.decode("utf-8", "surrogateescape")
 
 
 def _not_utf8(text: str) -> bool:
@@ -109,10 +109,11 @@ class _Records:
     def __iter__(self) -> Iterator[tuple[int, str, list[str | None] | str]]:
         while (line := self._next()) is not None:
             number, raw = line
-            if not raw:
+            if raw in ("", "\r"):
                 continue
             if '"' not in raw:
-                fields: list[str | None] | str = [f or None for f in raw.split(self._delimiter)]
+                bare = raw.removesuffix("\r").split(self._delimiter)
+                fields: list[str | None] | str = [field or None for field in bare]
             else:
                 raw, fields = self._quoted(raw)
             if isinstance(fields, list) and self._width is None:
@@ -139,7 +140,7 @@ class _Records:
             return raw, fields
         # The quote was no quote: only the first line pays for it.
         self._again.extendleft(reversed(more))
-        literal = first.split(self._delimiter)
+        literal = first.removesuffix("\r").split(self._delimiter)
         if self._delimiter == "\t" and self._width in (None, len(literal)):
             return first, [field or None for field in literal]
         alone = self._split(first)
@@ -149,6 +150,7 @@ class _Records:
 
     def _split(self, raw: str) -> list[str | None] | str | None:
         """Fields; None while a quote is open; a text where the quotes make no sense."""
+        raw = raw.removesuffix("\r")  # only the record's own line end, none inside a field
         fields: list[str | None] = []
         at = 0
         while True:

@@ -12,6 +12,7 @@ from curate.scorers.heads import HeadScorer
 from curate.scorers.image_basics import ImageBasics
 from curate.scorers.scorer import Scorer
 from curate.scorers.text_basics import TextBasics
+from curate.scorers.text_normalised import TextNormalised
 
 _LABEL = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
 
@@ -22,8 +23,8 @@ def make_scorers(settings: ScoreSettings) -> list[Scorer]:
     Raises:
         ConfigError: a model, tag or file that does not exist; before anything is read.
     """
-    scorers: list[Scorer] = [*make_clips(settings), Fingerprint(), ImageBasics(), TextBasics()]
-    return scorers + _heads(settings)
+    basics = [Fingerprint(), ImageBasics(), TextBasics(), TextNormalised()]
+    return [*make_clips(settings), *basics, *_heads(settings)]
 
 
 def make_clips(settings: ScoreSettings) -> list[Clip]:

@@ -1,0 +1,137 @@
+"""Inputs on S3, against a real server of its protocol in a process of its own."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyarrow import fs
+
+from curate.dataset import Dataset
+from curate.errors import ConfigError
+from curate.intake.source import inspect_input
+from curate.read import plan_shards
+from tests.curate.intake.test_local_pictures import (
+    img2dataset_output,
+    inputs,
+    jpeg,
+    members,
+    samples,
+    take_in,
+    write_tar,
+)
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory) -> fs.SubTreeFileSystem:
+    """A bucket named data on a moto server; the environment points S3 at it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = Path(sys.executable).parent / "moto_server"
+    if not server.exists():
+        pytest.skip("moto_server is not installed; run `make setup`")
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+    }
+    before = {name: os.environ.get(name) for name in environment}
+    process = subprocess.Popen(
+        [server, "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        os.environ.update(environment)
+        for _ in range(200):
+            try:
+                urllib.request.urlopen(environment["AWS_ENDPOINT_URL"], timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        s3 = fs.S3FileSystem(
+            endpoint_override=f"127.0.0.1:{port}", scheme="http", allow_bucket_creation=True
+        )
+        s3.create_dir("data")
+        yield fs.SubTreeFileSystem("data", s3)
+    finally:
+        process.terminate()
+        process.wait()
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+def put(bucket: fs.SubTreeFileSystem, folder: Path, name: str) -> None:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            inside = f"{name}/{path.relative_to(folder)}"
+            bucket.create_dir(str(Path(inside).parent), recursive=True)
+            with bucket.open_output_stream(inside) as out:
+                out.write(path.read_bytes())
+
+
+def same(local: Dataset, remote: Dataset) -> None:
+    """Both hold the same rows, samples and pictures."""
+    assert local.shards() == remote.shards()
+    assert inputs(local) == inputs(remote)
+    assert samples(local) == samples(remote)
+    for shard in local.shards():
+        assert local.shard_path(shard).read_bytes() == remote.shard_path(shard).read_bytes()
+
+
+def test_lists_of_urls_are_read_from_s3_by_name_folder_and_glob(bucket, tmp_path):
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    for n in range(2):
+        rows = {"URL": [f"http://a/{n}/{m}" for m in range(3)], "TEXT": ["x", None, "z"]}
+        pq.write_table(pa.table(rows), folder / f"part-{n}.parquet")
+    put(bucket, folder, "lists")
+    found = []
+    for number, given in enumerate(
+        ("s3://data/lists", "s3://data/lists/part-*.parquet", "s3://data/lists/part-0.parquet")
+    ):
+        dataset = Dataset(tmp_path / f"out{number}")
+        plan_shards(given, dataset, rows_per_shard=4)
+        plan_shards(given, dataset, rows_per_shard=4)  # a second call finds it done
+        found.append([row["url"] for row in inputs(dataset)])
+    assert found[0] == found[1] == [f"http://a/{n}/{m}" for n in range(2) for m in range(3)]
+    assert found[2] == found[0][:3]
+
+
+def test_tars_folders_and_parquet_pictures_on_s3_give_what_local_ones_give(bucket, tmp_path):
+    img2dataset_output(tmp_path / "tars")
+    write_tar(tmp_path / "tars" / "00001.tar", members(3, 20))
+    (tmp_path / "folder" / "deep").mkdir(parents=True)
+    (tmp_path / "folder" / "a.jpg").write_bytes(jpeg(1))
+    (tmp_path / "folder" / "a.txt").write_text("beside it")
+    (tmp_path / "folder" / "deep" / "b.jpg").write_bytes(jpeg(2))
+    (tmp_path / "table").mkdir()
+    table = pa.table({"image": [{"bytes": jpeg(n), "path": f"{n}.jpg"} for n in range(3)]})
+    pq.write_table(table, tmp_path / "table" / "a.parquet", row_group_size=2)
+    for name in ("tars", "folder", "table"):
+        put(bucket, tmp_path / name, name)
+        local = take_in(tmp_path / name, tmp_path / f"{name}-local", rows_per_shard=2)
+        remote = take_in(f"s3://data/{name}", tmp_path / f"{name}-remote", rows_per_shard=2)
+        same(local, remote)
+
+
+def test_what_is_not_on_s3_is_refused_in_one_sentence(bucket):
+    for given in ("s3://data/none.parquet", "s3://data/none-*.csv", "s3://no-such-bucket/a.csv"):
+        with pytest.raises(ConfigError, match=r"does not exist|cannot be reached") as caught:
+            inspect_input(given)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_scheme_without_its_package_says_what_to_install():
+    with pytest.raises(ConfigError, match=r"need a package .* install `uv pip install adlfs`"):
+        inspect_input("abfs://container/list.parquet")
+    with pytest.raises(ConfigError, match="is no kind of storage"):
+        inspect_input("gopher://host/list.parquet")
