@@ -39,47 +39,56 @@ class Preset:
 _SIMILARITY_B32 = Need(
     "similarity_b32",
     "the CLIP similarity of picture and alt text",
-    ("clip_similarity", "clip_similarity_b32", "clip_b32_similarity_score", "similarity"),
-    "score with --clip-model ViT-B-32-quickgelu --clip-pretrained openai",
+    (
+        *("clip_similarity", "clip_similarity_b32", "imported_clip_b32_similarity_score"),
+        *("imported_clip_similarity_vitb32", "imported_similarity"),
+    ),
+    "score with --more-clips b32=ViT-B-32-quickgelu@openai",
     B32,
 )
 _SIMILARITY_L14 = Need(
     "similarity_l14",
     "the CLIP similarity of picture and alt text",
-    ("clip_similarity", "clip_similarity_l14", "clip_l14_similarity_score"),
-    "score with --clip-model ViT-L-14-quickgelu --clip-pretrained openai",
+    (
+        *("clip_similarity", "clip_similarity_l14", "imported_clip_l14_similarity_score"),
+        "imported_clip_similarity_vitl14",
+    ),
+    "score with --more-clips l14=ViT-L-14-quickgelu@openai",
     L14,
 )
 _LANGUAGE = Need(
     "language",
     "the language of the alt text",
-    ("language", "text_language", "LANGUAGE"),
-    "score again with the language scorer on",
+    ("text_language", "language", "imported_language"),
+    "score the alt texts' language",
 )
 _AESTHETIC = Need(
     "aesthetic",
     "the aesthetic score of LAION's second predictor (sac+logos+ava1, on CLIP ViT-L/14)",
-    ("aesthetic_v2", "aesthetic", "aesthetic_score_laion_v2", "aesthetic_score"),
+    (
+        *("aesthetic_v2", "aesthetic", "imported_aesthetic_score_laion_v2"),
+        *("imported_aesthetic_score_v2", "imported_aesthetic_score"),
+    ),
     "score with --aesthetic-head",
 )
 _AESTHETIC_V1 = Need(
     "aesthetic_v1",
     "the aesthetic score of LAION's first predictor (linear, on CLIP ViT-L/14)",
-    ("aesthetic_v1",),
+    ("aesthetic_v1", "imported_prediction"),
     "score with LAION's linear head as --aesthetic-head and say --preset-columns "
     "aesthetic_v1=aesthetic",
 )
 _UNSAFE = Need(
     "unsafe",
     "the probability that the picture is unsafe",
-    ("nsfw", "punsafe"),
+    ("nsfw", "imported_punsafe"),
     "score with --nsfw-head",
 )
 _WATERMARK = Need(
     "watermark",
     "the probability of a watermark",
-    ("watermark", "pwatermark", "watermark_score"),
-    "score again with the watermark scorer on",
+    ("watermark", "imported_pwatermark", "imported_watermark_score"),
+    "score with a watermark classifier",
 )
 _NEAR_REFERENCE = Need(
     "near_reference",
@@ -91,7 +100,7 @@ _NEAR_REFERENCE = Need(
 _WORDS = Need(
     "words",
     "the number of words of the alt text",
-    ("text_words",),
+    ("text_words", "imported_word_count"),
     "score it with `caplab curate`",
 )
 

@@ -31,6 +31,7 @@ from curate.dataset import Dataset
 from curate.decode import PictureBatch, PictureView, decode_batches, empty_batch
 from curate.errors import ConfigError, DatasetError
 from curate.score_settings import ScoreSettings
+from curate.scored_with import models_note
 from curate.scorers.clip import Clip
 from curate.scorers.heads import HeadScorer
 from curate.scorers.make import make_scorers
@@ -263,6 +264,10 @@ class ScoreStage(Stage):
             left = {} if added else {n: mark for n, mark in stored.items() if n not in graph}
             marks = {name: mark for name, mark in {**left, **graph}.items() if _in(table, name)}
             note = {_NOTE: json.dumps(marks, sort_keys=True).encode()}
+            if table == "scores":
+                path = dataset.table_path(table, shard)
+                before = pq.read_schema(path).metadata if stored else None
+                note |= models_note(self.graph.scorers, before)
             dataset.write_table(table, rows.replace_schema_metadata(note), shard)
 
     def _order(self, table: str, names: list[str]) -> list[str]:

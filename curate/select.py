@@ -285,7 +285,6 @@ def _drop_copies(
 ) -> dict[str, Any]:
     """Apply the keep rule, make the table `_dropped` and append its step to the funnel."""
     import numpy as np
-    import pyarrow as pa
 
     connection = tables.connection
     methods = levels(connection, settings.duplicate_level)
@@ -297,7 +296,10 @@ def _drop_copies(
     everybody = np.ones(len(copies.passes), bool)
     alone = int(copies.dropped(everybody).sum())
     ranks = np.flatnonzero(copies.dropped(copies.passes))
-    connection.from_arrow(pa.table({"rank": ranks})).create("_dropped_ranks")
+    connection.execute("CREATE TEMP TABLE _dropped_ranks (rank BIGINT)")
+    # By hand: DuckDB would import pandas to register an Arrow table.
+    for part in np.split(ranks, range(1 << 17, len(ranks), 1 << 17)):
+        connection.execute("INSERT INTO _dropped_ranks SELECT unnest($1)", [part.tolist()])
     connection.execute(
         "CREATE TEMP TABLE _dropped AS SELECT key FROM _copies "
         "SEMI JOIN _dropped_ranks USING (rank)"

@@ -33,3 +33,19 @@ def bench_demo(as_json: bool, out: Path | None) -> None:
     from pipelines.bench.figures import render
 
     click.echo(render(demo_figures(out), as_json))
+
+
+@bench.command("select")
+@as_json
+@out
+@click.option("--rows", default=1_000_000, show_default=True, help="Rows of the generated dataset.")
+@click.option("--preset", "presets", multiple=True, help="Only this preset; may be repeated.")
+def bench_select(as_json: bool, out: Path | None, rows: int, presets: tuple[str, ...]) -> None:
+    """Seconds and memory of every preset and of the report on a million generated rows.
+
+    Beside pandas as DataComp filters, and a plain DuckDB scan of the same columns.
+    """
+    from pipelines.bench.figures import render
+    from pipelines.bench.selection import select_figures
+
+    click.echo(render(select_figures(out, rows, list(presets) or None), as_json))

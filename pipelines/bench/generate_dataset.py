@@ -222,7 +222,7 @@ class _Shard:
             {
                 "decode_error": pa.array(np.full(size, "cannot identify image file"), mask=~null),
                 "clip_similarity": score(l14),
-                "clip_b32_similarity": score(b32),
+                "clip_similarity_b32": score(b32),
                 "aesthetic": score(looks),
                 "nsfw": score(unsafe),
                 "watermark": score(marked),
@@ -232,7 +232,7 @@ class _Shard:
                 "contrast": score(random.beta(5, 9, size) * 0.5),
                 "entropy": score(8 * random.beta(9, 1.8, size)),
                 "colourfulness": score(np.exp(random.normal(3.3, 0.6, size))),
-                "language": pa.array(language),
+                "text_language": pa.array(language),
                 "text_words": words.cast(pa.int32()),
                 "text_characters": pc.fill_null(pc.utf8_length(alt_text), 0),
                 "text_is_filename": pa.array(random.random(size) < 0.06),

@@ -102,3 +102,12 @@ def _one_by_one(pairs: np.ndarray, exact: np.ndarray, among: np.ndarray) -> list
         if not same and not any(frozenset((group[row], group[one])) in near for one in kept):
             kept.append(row)
     return [bool(is_in and row not in kept) for row, is_in in enumerate(among)]
+
+
+def test_groups_of_equals_are_found_along_paths_of_pairs() -> None:
+    random = np.random.default_rng(0)
+    order = random.permutation(2000)
+    path = np.stack([order[:-1], order[1:]], axis=1)
+    cut = path[np.arange(1999) != 700]
+    dropped = Copies(np.ones(2000, bool), cut, np.ones(len(cut), bool)).dropped(np.ones(2000, bool))
+    assert np.flatnonzero(~dropped).tolist() == sorted([order[:701].min(), order[701:].min()])

@@ -169,8 +169,16 @@ def test_quickgelu_in_a_models_name_makes_no_other_weights(tmp_path: Path) -> No
 
 def test_imported_columns_name_their_model(tmp_path: Path) -> None:
     rows = [
-        {"key": "a", "clip_l14_similarity_score": 0.3, "clip_b32_similarity_score": 0.2},
-        {"key": "b", "clip_l14_similarity_score": 0.1, "clip_b32_similarity_score": 0.3},
+        {
+            "key": "a",
+            "imported_clip_l14_similarity_score": 0.3,
+            "imported_clip_b32_similarity_score": 0.2,
+        },
+        {
+            "key": "b",
+            "imported_clip_l14_similarity_score": 0.1,
+            "imported_clip_b32_similarity_score": 0.3,
+        },
     ]
     dataset = make_scored(tmp_path / "d", rows)
     assert chosen(dataset, "datacomp-clip-b32") == "b"
