@@ -39,7 +39,7 @@ class Connections:
             ConfigError: `proxy` is not http://HOST:PORT.
         """
         self._resolver = Resolver(resolve, allow_private, allowed_networks)
-        self._tls = ssl.create_default_context()
+        self._tls: ssl.SSLContext | None = None  # reads all root certificates: made when needed
         self._proxy = _Proxy(proxy) if proxy else None
         self._idle: OrderedDict[_Place, list[Connection]] = OrderedDict()
         self._idle_count = 0
@@ -120,10 +120,16 @@ class Connections:
             return plain
         try:
             plain.settimeout(deadline.step())
-            return self._tls.wrap_socket(plain, server_hostname=target.host)
+            return self._context().wrap_socket(plain, server_hostname=target.host)
         except BaseException:
             plain.close()
             raise
+
+    def _context(self) -> ssl.SSLContext:
+        with self._lock:
+            if self._tls is None:
+                self._tls = ssl.create_default_context()
+            return self._tls
 
 
 class _Proxy:

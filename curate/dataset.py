@@ -13,6 +13,7 @@
       tables/duplicates/all.parquet   every sample that is in a group, with the sample kept for it
       tables/captions/SOURCE/00000.parquet   one row a caption (long format), SOURCE = who wrote it
       selections/NAME.parquet         the keys of a selection; NAME.json holds its SQL and funnel
+      retry/00000/                    a shard's next state while --retry-failed writes it
 
 Everybody reads and writes through this module. A table is a folder of Parquet files, one a shard,
 each written atomically, so any of DuckDB, pandas and `datasets.load_dataset("parquet", ...)`
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     import duckdb
 
 CONTRACT_VERSION = 1
+
+# Where a retry prepares a shard's next tar and samples table, and the note that both are complete.
+RETRY_DIRECTORY, RETRY_NOTE = "retry", "done.json"
 
 STORED = "stored"
 FAILED = "failed"
@@ -208,6 +212,11 @@ class Dataset:
             raise DatasetError(
                 f"{dataset.directory} is not a dataset; make one with "
                 f"`caplab curate INPUT --out {directory}`."
+            )
+        if any((dataset.directory / RETRY_DIRECTORY).glob(f"*/{RETRY_NOTE}")):
+            raise DatasetError(
+                f"{dataset.directory} was left in the middle of a retry; the command that made it, "
+                f"`caplab curate INPUT --out {directory}`, puts it in order."
             )
         version = dataset.record().get("contract_version")
         if version != CONTRACT_VERSION:

@@ -82,9 +82,11 @@ class Fetcher(Generic[T]):
                 yield outcome
         finally:
             schedule.cancel()
-            while any(thread.is_alive() for thread in threads):
-                with contextlib.suppress(queue.Empty):
-                    done.get(timeout=0.05)
+            for thread in threads:
+                while thread.is_alive():
+                    with contextlib.suppress(queue.Empty):
+                        done.get_nowait()  # a thread may wait for room in the queue
+                    thread.join(0.02)
 
     def _work(
         self, schedule: Schedule, done: queue.Queue[tuple[int, T | Failure] | BaseException]

@@ -65,6 +65,25 @@ class ImportScoresStage(Stage):
         return {"imported": count}
 
 
+def forget_imported(dataset: Dataset, shard: str) -> None:
+    """Take the imported columns out of a shard's scores, so that the stage adds them anew.
+
+    For a shard that gained samples: the new ones would have nulls where the input has values.
+    """
+    if not dataset.has_shard("scores", shard):
+        return
+    scores = dataset.read_table("scores", shard)
+    wanted, marks = _wanted(dataset), _marks(scores.schema)
+    known = [name for name in scores.column_names if name in wanted]
+    if not known:
+        return
+    left = {name: mark for name, mark in marks.items() if name not in wanted}
+    note = {_NOTE: json.dumps(left, sort_keys=True).encode()}
+    metadata = {**(scores.schema.metadata or {}), **note}
+    rest = scores.drop_columns(known).replace_schema_metadata(metadata)
+    dataset.write_table("scores", rest, shard)
+
+
 def _wanted(dataset: Dataset) -> dict[str, str]:
     """Imported column -> what it was made of, in the manner of the scorers' signatures."""
     intake = read_intake(dataset)

@@ -92,12 +92,12 @@ def write_outcomes(
     Returns:
         "stored" and each reason with its number of rows.
     """
-    write_shard(dataset.shard_path(shard), _members(rows, outcomes, spool))
-    dataset.write_table("samples", _samples(rows, outcomes, shard), shard)
+    write_shard(dataset.shard_path(shard), sample_members(rows, outcomes, spool))
+    dataset.write_table("samples", sample_rows(rows, outcomes, shard), shard)
     return dict(Counter(o.reason.value if isinstance(o, Failure) else STORED for o in outcomes))
 
 
-def _members(
+def sample_members(
     rows: pa.Table, outcomes: Sequence[Outcome], spool: Spool
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
     """The tar's samples in input order: picture, text, and the row's fields as JSON."""
@@ -139,7 +139,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _samples(rows: pa.Table, outcomes: Sequence[Outcome], shard: str) -> pa.Table:
+def sample_rows(rows: pa.Table, outcomes: Sequence[Outcome], shard: str) -> pa.Table:
     """The samples table of a shard: one row an input row, in input order."""
     images = [None if isinstance(outcome, Failure) else outcome.image for outcome in outcomes]
     failures = [outcome if isinstance(outcome, Failure) else None for outcome in outcomes]

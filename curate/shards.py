@@ -57,6 +57,12 @@ def iter_shard(dataset: Dataset, shard: str) -> Iterator[tuple[str, bytes, str]]
         ) from error
 
 
+def iter_members(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """(key, extension -> bytes) of a finished tar, as `write_shard` takes them."""
+    with tarfile.open(path, "r:") as tar:
+        yield from _grouped(tar)
+
+
 def _grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Neighbouring members of one key, together."""
     current: str | None = None

@@ -26,6 +26,7 @@ from pipelines.settings import (
     RecaptionCommandSettings,
     ScoreCommandSettings,
     TrainCommandSettings,
+    Until,
 )
 
 Given = dict[str, Any]
@@ -55,8 +56,28 @@ def cli() -> None:
 @click.argument("source", metavar="INPUT")
 @click.option("--out", required=True, type=EXISTING, help="Dataset directory to make or continue.")
 @click.option("--dry-run", is_flag=True, help="Read the list, print the plan, fetch nothing.")
+@click.option(
+    "--until",
+    type=click.Choice(["download", "score", "duplicates", "selection"]),
+    default="selection",
+    show_default=True,
+    help="The last stage to run; the same command without it goes on from there.",
+)
+@click.option(
+    "--retry-failed",
+    is_flag=True,
+    help="Fetch again what failed for reasons that can pass (timeouts, DNS, 429, 5xx, ...).",
+)
 @settings_options(CurateSettings)
-def curate(source: str, out: Path, dry_run: bool, config: Path | None, given: Given) -> None:
+def curate(
+    source: str,
+    out: Path,
+    dry_run: bool,
+    until: Until,
+    retry_failed: bool,
+    config: Path | None,
+    given: Given,
+) -> None:
     """Download a URL list, score every pair, find duplicates, make a first selection.
 
     INPUT is a Parquet, CSV, TSV or JSONL file with a column of URLs and one of texts. Every row of
@@ -76,7 +97,7 @@ def curate(source: str, out: Path, dry_run: bool, config: Path | None, given: Gi
     if dry_run:
         click.echo(plan(source, settings))
         return
-    click.echo(run(source, out, settings).text())
+    click.echo(run(source, out, settings, until, retry_failed).text())
 
 
 def _list_presets(context: click.Context, _: click.Parameter, wanted: bool) -> None:

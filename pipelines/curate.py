@@ -16,10 +16,11 @@ from curate.intake.source import Source, inspect_input
 from curate.local_pictures import LocalPicturesStage
 from curate.provenance import provenance
 from curate.read import plan_shards
+from curate.retry import RetryStage, finish_retries
 from curate.score import ScoreSettings, ScoreStage
 from curate.select import SelectSettings, check_name, select
 from pipelines.ray_stages import ray_session, run_stage
-from pipelines.settings import CurateSettings
+from pipelines.settings import CurateSettings, Until
 from recaption.alt_captions import AltCaptionStage
 
 
@@ -29,20 +30,31 @@ class CurateSummary:
 
     directory: Path
     accounting: str
-    duplicates: str
-    funnel: str
+    duplicates: str = ""
+    funnel: str = ""
 
     def text(self) -> str:
         """What the command prints."""
-        return "\n".join([self.accounting, self.duplicates, self.funnel])
+        return "\n".join(part for part in (self.accounting, self.duplicates, self.funnel) if part)
 
 
-def curate(source: str | Path, out: Path | str, settings: CurateSettings) -> CurateSummary:
+def curate(
+    source: str | Path,
+    out: Path | str,
+    settings: CurateSettings,
+    until: Until = "selection",
+    retry_failed: bool = False,
+) -> CurateSummary:
     """Turn a URL list into a scored dataset, or continue one that was interrupted.
 
     Every setting, the input list and all weights are checked before anything is written or
     fetched. Each stage works shard by shard and skips what is finished. Cost is per sample for
     download and scores; see `find_duplicates` for duplicates.
+
+    Args:
+        until: the last stage to run; a later call goes on behind it.
+        retry_failed: fetch once more what failed for a reason that can pass, in shards that were
+            finished before.
 
     Raises:
         ConfigError: a setting, the input list or a weights file is wrong.
@@ -50,7 +62,10 @@ def curate(source: str | Path, out: Path | str, settings: CurateSettings) -> Cur
         StageError: some shards failed; what is done is kept and the same call continues.
     """
     inputs = look_at(source, settings)
-    score = ScoreStage(settings.part(ScoreSettings))
+    if retry_failed and inputs.local:
+        raise ConfigError("--retry-failed fetches URLs again, but this input holds the pictures.")
+    # Without scores no weights are loaded, and the workers of a download stay small.
+    score = None if until == "download" else ScoreStage(settings.part(ScoreSettings))
     _refuse_other_selection(Dataset(out), settings.selection())
     identity = {
         "input": inputs.address,
@@ -59,24 +74,33 @@ def curate(source: str | Path, out: Path | str, settings: CurateSettings) -> Cur
         "rows_per_shard": settings.rows_per_shard,
         **settings.part(DownloadSettings).identity(),
     }
-    record = provenance(settings, score.weights())
+    record = provenance(settings, score.weights() if score else {})
     dataset = Dataset.create(out, identity, record)
+    finish_retries(dataset)
     intake = plan_shards(inputs, dataset, rows_per_shard=settings.rows_per_shard)
     with ray_session():
         download = settings.part(DownloadSettings)
         store = LocalPicturesStage(download) if inputs.local else DownloadStage(download)
+        before = [shard for shard in dataset.shards() if dataset.has_shard("samples", shard)]
         run_stage(store, dataset, settings.workers)
+        if retry_failed:
+            run_stage(RetryStage(download), dataset, settings.workers, shards=before)
+        counted = accounting_line(accounting(dataset))
+        if score is None:
+            return CurateSummary(dataset.directory, counted)
         run_stage(AltCaptionStage(), dataset, 1)
         run_stage(score, dataset, settings.workers, gpus_per_worker=settings.gpus_per_worker)
         if intake.imported:
             run_stage(ImportScoresStage(), dataset, 1)
+        if until == "score":
+            return CurateSummary(dataset.directory, counted)
         duplicates = _find_duplicates(dataset, settings.part(DuplicateSettings))
+    if until == "duplicates":
+        return CurateSummary(dataset.directory, counted, duplicates)
     # Scores may have been added since; the rules were checked to be the same.
     selection = settings.selection().model_copy(update={"overwrite": True})
     selected = select(dataset, selection)
-    return CurateSummary(
-        dataset.directory, accounting_line(accounting(dataset)), duplicates, selected.text()
-    )
+    return CurateSummary(dataset.directory, counted, duplicates, selected.text())
 
 
 def plan(source: str | Path, settings: CurateSettings) -> str:

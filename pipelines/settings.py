@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,9 @@ from recaption.settings import RecaptionSettings
 from train.settings import TrainSettings
 
 OPERATIONAL: dict[str, Any] = {"identity": False}
+
+Until = Literal["download", "score", "duplicates", "selection"]
+"""The stages of `caplab curate`, in their order."""
 
 
 class CurateSettings(DownloadSettings, ScoreSettings, DuplicateSettings):

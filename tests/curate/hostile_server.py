@@ -146,6 +146,9 @@ class HostileHandler(BaseHTTPRequestHandler):
         first = self.server.requests[self.path] == 1  # type: ignore[attr-defined]
         self.be_error() if first else self.be_good()
 
+    def be_flaky(self) -> None:
+        self.be_good() if self.server.healed else self.be_error()  # type: ignore[attr-defined]
+
     def be_moved(self) -> None:
         self.redirect("/good/7")
 
@@ -254,6 +257,7 @@ class HostileServer(ThreadingHTTPServer):
         self.user_agents: set[str] = set()
         self.robots: bytes | int = 404
         self.elsewhere = ""
+        self.healed = False
         self.connections = 0
         self.under_way = 0
         self.most_under_way = 0
