@@ -8,7 +8,6 @@ between two blends a difference of captions and not of luck.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,36 +15,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from curate.blend import (
+    BLEND,
+    CHOICE,
+    DROPOUT,
+    blend_bounds,
+    blend_order,
+    drawn_kind,
+    hash_uniform,
+    key_numbers,
+)
 from curate.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-# The kind that came with the picture. It takes what the others leave, in every blend.
-ORIGINAL_KIND = "alt"
-
-_BLEND, _DROPOUT, _CHOICE = 1, 2, 3
-
-
-def key_numbers(keys: Sequence[str]) -> NDArray[np.uint64]:
-    """A 64-bit number a key (N,), from blake2b, so that any keys mix well."""
-    digests = b"".join(hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys)
-    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
-
-
-def hash_uniform(
-    numbers: NDArray[np.uint64], epoch: NDArray[np.int64] | int, seed: int, stream: int
-) -> NDArray[np.float64]:
-    """A number in [0, 1) for each key number (N,): splitmix64 (Steele et al. 2014) of its parts."""
-    mixed = _splitmix(np.asarray(numbers, np.uint64) ^ _splitmix(np.uint64(seed)))
-    mixed = _splitmix(mixed ^ np.asarray(epoch).astype(np.uint64))
-    mixed = _splitmix(mixed ^ np.uint64(stream))
-    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def blend_order(blend: Mapping[str, float]) -> list[str]:
-    """The kinds with a share above 0: by name, the original one last, so that blends nest."""
-    return sorted((k for k in blend if blend[k] > 0), key=lambda k: (k == ORIGINAL_KIND, k))
 
 
 @dataclass(frozen=True)
@@ -89,7 +72,7 @@ class CaptionBank:
         self.kinds = blend_order(blend)
         self.seed, self.dropout = seed, dropout
         self._numbers = key_numbers(keys)
-        self._bounds = np.cumsum([blend[kind] for kind in self.kinds])
+        self._bounds = blend_bounds(blend)
         self.truncated: dict[str, int] = {}
         tokens, starts, counts, base = [], [], [], 0
         for kind in self.kinds:
@@ -114,17 +97,16 @@ class CaptionBank:
 
     def kind_of(self, rows: NDArray[np.int64], epoch: NDArray[np.int64]) -> NDArray[np.int64]:
         """Index into `kinds` (B,) for sample rows (B,) in their epochs (B,)."""
-        u = hash_uniform(self._numbers[rows], epoch, self.seed, _BLEND)
-        return np.minimum(np.searchsorted(self._bounds, u, "right"), len(self.kinds) - 1)
+        return drawn_kind(self._bounds, hash_uniform(self._numbers[rows], epoch, self.seed, BLEND))
 
     def draw(self, rows: NDArray[np.int64], epoch: NDArray[np.int64]) -> Drawn:
         """The captions of sample rows (B,) in their epochs (B,)."""
         kind = self.kind_of(rows, epoch)
         numbers = self._numbers[rows]
-        choice = hash_uniform(numbers, epoch, self.seed, _CHOICE)
+        choice = hash_uniform(numbers, epoch, self.seed, CHOICE)
         nth = (choice * self._counts[kind, rows]).astype(np.int64)
         tokens = self._tokens[self._starts[kind, rows] + nth].astype(np.int64)
-        dropped = hash_uniform(numbers, epoch, self.seed, _DROPOUT) < self.dropout
+        dropped = hash_uniform(numbers, epoch, self.seed, DROPOUT) < self.dropout
         tokens[dropped] = self._empty
         return Drawn(tokens, (tokens != self._pad).astype(np.float32), kind, dropped)
 
@@ -151,11 +133,3 @@ def encode(
             ids = [*ids[: window - 1], tokenizer.eos_token_id]
         tokens[row, : len(ids)] = ids
     return tokens, truncated
-
-
-def _splitmix(x: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64]:
-    with np.errstate(over="ignore"):
-        x = np.asarray(x, np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return np.asarray(x ^ (x >> np.uint64(31)))

@@ -21,11 +21,12 @@ from typing import Any
 
 import numpy as np
 
+from curate.blend import blend_order
 from curate.dataset import Dataset, claim_directory
 from curate.errors import ConfigError
 from curate.files import atomic_path, read_json, sha256_file, write_json
 from curate.provenance import provenance
-from train.captions import blend_order, texts_of
+from train.captions import texts_of
 from train.loop import LoopResult, train_loop, write_tables
 from train.settings import TrainSettings, model_config
 from train.shards import (

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from curate.blend import hash_uniform, key_numbers
 from curate.errors import ConfigError
 from tests.train.tiny_run import squares, tiny
-from train.captions import CaptionBank, encode, hash_uniform, key_numbers
+from train.captions import CaptionBank, encode
 from train.settings import model_config
 from train.tokenizer import build_tokenizer
 
