@@ -16,6 +16,7 @@ import click
 
 from curate import __version__
 from curate.errors import CaplabError, ConfigError
+from curate.export.settings import ExportSettings
 from curate.select import SelectSettings
 from pipelines.ablation.settings import AblateSettings
 from pipelines.bench.commands import bench
@@ -43,6 +44,7 @@ def cli() -> None:
       caplab curate urls.parquet --out data/mine      download, score, find duplicates
       caplab select data/mine --name good --where "clip_similarity >= 0.28 and aesthetic >= 5"
       caplab recaption data/mine --selection good --captioner MODEL --kinds short,descriptive
+      caplab export data/mine --selection good --captions descriptive --format parquet --out hf
       caplab train data/mine --selection good --captions descriptive=0.95,alt=0.05 --out runs/a
       caplab ablate data/mine --arms arms.yaml --out runs/captions
       caplab report runs/captions
@@ -78,11 +80,14 @@ def curate(
     config: Path | None,
     given: Given,
 ) -> None:
-    """Download a URL list, score every pair, find duplicates, make a first selection.
+    """Take in URLs or pictures, score every pair, find duplicates, make a first selection.
 
-    INPUT is a Parquet, CSV, TSV or JSONL file with a column of URLs and one of texts. Every row of
-    it ends as one row of the samples table: stored, or failed with its reason. Scores are columns
-    and never deletions: select as often as you like with `caplab select`.
+    INPUT is a list of URLs and texts (Parquet, CSV, TSV, JSONL, JSON, or a URL a line; also .gz),
+    WebDataset tars (img2dataset's output too), a folder of pictures with .txt or .json beside them,
+    or Parquet with pictures inside; a file, a folder or a glob, local or s3://, gs://, https://.
+    --dry-run prints what was recognised. Every row of it ends as one row of the samples table:
+    stored, or failed with its reason. Scores are columns and never deletions: select as often as
+    you like with `caplab select`.
 
     \b
     Examples:
@@ -250,6 +255,41 @@ def demo(out: Path, config: Path | None, given: Given) -> None:
     from pipelines.demo import demo as run
 
     click.echo(run(out, resolve(DemoSettings, config, given)).text())
+
+
+@cli.command()
+@click.argument("directory", metavar="DIR", type=EXISTING)
+@click.option("--out", required=True, type=EXISTING, help="Directory to make or continue.")
+@click.option(
+    "--captions", metavar="KIND|KIND=SHARE,...", help="One caption kind, or the share of each."
+)
+@settings_options(ExportSettings, hidden=("captions",))
+def export(
+    directory: Path, out: Path, captions: str | None, config: Path | None, given: Given
+) -> None:
+    """Write a selection with one caption a picture, in the layout that a trainer reads.
+
+    Pictures are copied unchanged into shards that are equally full. Samples that lack the asked
+    caption are left out and counted, with their reasons in OUT/export/left_out.parquet. A killed
+    export continues; OUT/export/summary.json says that it is finished. OUT/README.md is a dataset
+    card with funnel, scores and provenance; fill in the licence.
+
+    \b
+    Examples:
+      caplab export data/mine --selection good --captions descriptive=0.95,alt=0.05 \\
+          --format webdataset --out exports/good
+      caplab export data/mine --selection good --captions descriptive --format parquet \\
+          --out exports/good-hf          # load_dataset("exports/good-hf")
+      caplab export data/mine --captions short --format folder --layout kohya --out exports/lora
+      caplab export data/mine --captions short --format folder --layout simpletuner \\
+          --resolution 1024 --out exports/tuner
+    """
+    from curate.dataset import Dataset
+    from curate.export.run import export as run
+
+    fixed = {"captions": captions}
+    settings = resolve(ExportSettings, config, given, **fixed)
+    click.echo(run(Dataset.open(directory), out, settings).text())
 
 
 @cli.command()

@@ -1,0 +1,135 @@
+"""Export a selection: plan, shards, card. A killed export continues where it stopped."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from curate.captions import caption_writers
+from curate.dataset import Dataset, claim_directory
+from curate.errors import DatasetError
+from curate.export.card import dataset_card
+from curate.export.layouts import make_layout
+from curate.export.pictures import PictureReader
+from curate.export.plan import make_plan
+from curate.export.settings import ExportSettings, check
+from curate.files import atomic_path, fingerprint, read_json, sha256_file, write_json, write_text
+from curate.progress import progress
+from curate.provenance import provenance
+from curate.sample_view import file_mark
+
+
+@dataclass(frozen=True)
+class ExportSummary:
+    """What was exported. selected = samples + everything left out."""
+
+    directory: str
+    selected: int
+    samples: int
+    shards: int
+    kinds: dict[str, int]
+    left_out: dict[str, int]
+
+    def text(self) -> str:
+        """What the command prints."""
+        line = f"{self.selected:,} selected = {self.samples:,} exported"
+        if self.left_out:
+            reasons = ", ".join(f"{name} {count:,}" for name, count in self.left_out.items())
+            line += f" + {sum(self.left_out.values()):,} left out ({reasons})"
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in self.kinds.items())
+        return f"{line}\ncaptions: {kinds}\n{self.shards:,} shards in {self.directory}"
+
+
+def export(dataset: Dataset, out: Path | str, settings: ExportSettings) -> ExportSummary:
+    """Write a selection to `out`, or continue an export that was interrupted.
+
+    OUT/export/ holds the record, the summary (written last: it says that all is there) and the
+    samples that were left out with their reasons; OUT/README.md is the dataset card. The same
+    dataset and settings give the same bytes, however often the export was killed. One process; cost
+    is one read and write of each picture, in random order over the dataset's tars.
+
+    Raises:
+        ConfigError: settings that do not fit, or captions that nobody wrote; nothing is written.
+        DatasetError: no such selection, or `out` belongs to other settings or an older dataset.
+    """
+    check(settings)
+    out = Path(out).absolute()
+    record = out / "export"
+    if out == dataset.directory or dataset.directory in out.parents:
+        raise DatasetError(f"{out} lies inside the dataset; choose an --out of its own.")
+    identity = _identity(dataset, settings)
+    new = claim_directory(out, record / "export.json", "export", identity, provenance(settings))
+    finished = record / "summary.json"
+    if finished.exists():
+        return ExportSummary(**{**read_json(finished), "directory": str(out)})
+    work = record / "work"
+    try:
+        plan = make_plan(dataset, settings, work)
+    except DatasetError:
+        if new:  # nothing was exported; leave no claim on the directory
+            shutil.rmtree(record, ignore_errors=True)
+        raise
+    layout = make_layout(out, settings, plan)
+    with progress(plan.samples, "exporting") as bar, PictureReader(dataset) as reader:
+        for number in range(plan.shards):
+            rows = plan.shard_rows(number)
+            if not layout.shard_path(number).exists():
+                _remove_leftovers(layout.shard_path(number))
+                layout.write(number, rows, reader)
+            bar.update(rows.num_rows)
+    layout.finish()
+    write_text(out / "README.md", dataset_card(dataset, settings, plan, layout, work))
+    with atomic_path(record / "left_out.parquet") as temporary:
+        shutil.copyfile(plan.left_out_path, temporary)
+    summary = ExportSummary(
+        directory=str(out),
+        selected=plan.samples + sum(plan.left_out.values()),
+        samples=plan.samples,
+        shards=plan.shards,
+        kinds=plan.kinds,
+        left_out=plan.left_out,
+    )
+    # Where the export lies is no part of what it holds.
+    write_json(finished, {**asdict(summary), "directory": ""})
+    shutil.rmtree(work, ignore_errors=True)
+    return summary
+
+
+def _identity(dataset: Dataset, settings: ExportSettings) -> dict[str, Any]:
+    """The settings and what they were applied to."""
+    path = dataset.selection_path(settings.selection)
+    if not path.exists():
+        dataset.selection_keys(settings.selection)  # says what selections there are
+    writers = caption_writers(dataset, list(settings.captions), settings.caption_sources)
+    tables: dict[str, tuple[str, str | None]] = {
+        "samples": ("samples", None),
+        "scores": ("scores", None),
+    }
+    tables |= {f"captions by {name}": ("captions", name) for name in sorted(set(writers.values()))}
+    marks = {
+        what: fingerprint(
+            [
+                [file.name, file.stat().st_size, file_mark(file)]
+                for file in sorted(dataset.table_directory(table, source).glob("[!.]*.parquet"))
+            ]
+        )
+        for what, (table, source) in tables.items()
+    }
+    return {
+        **settings.identity(),
+        "caption_writers": writers,
+        "dataset": str(dataset.directory),
+        "selection_sha256": sha256_file(path),
+        **marks,
+    }
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Half-written files of this shard that a killed run left behind."""
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink(missing_ok=True)
