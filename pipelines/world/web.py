@@ -6,7 +6,7 @@
 - `urls.parquet`       url, alt_text: all that a curator sees,
 - `truth.parquet`      one row a URL, in the same order: see `TRUTH_SCHEMA`.
 
-Rows are drawn without repeating a scene (offsets apart), so whatever shows the same thing twice is
+Rows are drawn without repeating a scene (offsets and mirroring apart), so whatever shows the same thing twice is
 a declared duplicate. Paths do not tell what a row is.
 """
 
@@ -159,7 +159,7 @@ def _plan(config: WorldConfig, n_rows: int, seed: int) -> _Rows:
     source = np.arange(n_rows)
     source[copies] = rng.choice(np.flatnonzero(defect == "none"), len(copies), replace=False)
 
-    unique = _distinct_scenes(config, n_rows, seed)
+    unique = distinct_scenes(config, n_rows, seed)
     scenes = [unique[i] for i in source]
     for row in np.flatnonzero(detail == "mirror"):
         scenes[row] = mirrored(scenes[row])
@@ -181,13 +181,18 @@ def _plan(config: WorldConfig, n_rows: int, seed: int) -> _Rows:
     return _Rows(defect, detail, source, scenes, texts, side, suffix, path)
 
 
-def _distinct_scenes(config: WorldConfig, n: int, seed: int) -> list[Scene]:
-    """`n` scenes no two of which differ by their objects' offsets alone."""
+def distinct_scenes(config: WorldConfig, n: int, seed: int) -> list[Scene]:
+    """`n` scenes no two of which differ by their objects' offsets or by mirroring alone.
+
+    A mirrored copy is a near duplicate (`NEAR`), so mirror twins would be duplicates that the
+    truth does not know of.
+    """
     drawn = sample_scenes(config, 3 * n + 100, seed)
     distinct: dict[Scene, Scene] = {}
     for scene in drawn:
         still = replace(scene, objects=tuple(replace(o, dx=0, dy=0) for o in scene.objects))
-        distinct.setdefault(still, scene)
+        if mirrored(still) not in distinct:
+            distinct.setdefault(still, scene)
         if len(distinct) == n:
             return list(distinct.values())
     raise ValueError(f"this world is too small for {n} different scenes; make it richer.")

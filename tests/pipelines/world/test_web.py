@@ -1,6 +1,7 @@
 import hashlib
 import io
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,15 @@ from pipelines.world.facts import contradicts, facts
 from pipelines.world.parse import parse
 from pipelines.world.render import render
 from pipelines.world.scene import Scene, WorldConfig, sample_scenes
-from pipelines.world.web import SHARES, TRUTH_SCHEMA, Web, build_web, mirrored, write_urls
+from pipelines.world.web import (
+    SHARES,
+    TRUTH_SCHEMA,
+    Web,
+    build_web,
+    distinct_scenes,
+    mirrored,
+    write_urls,
+)
 
 CONFIG = WorldConfig.small()
 ROWS = 500
@@ -110,6 +119,18 @@ def test_only_declared_duplicates_repeat_bytes_or_scenes(web: Web, truth: list[d
     assert all(len({row["duplicate_group"] for row in group}) == 1 for group in pairs)
     alone = [row["scene"] for row in truth if row["edit"] in ("", "original")]
     assert len(set(alone)) == len(alone)
+
+
+def test_no_two_scenes_are_mirror_images_of_each_other() -> None:
+    def still(scene: Scene) -> Scene:
+        return replace(scene, objects=tuple(replace(o, dx=0, dy=0) for o in scene.objects))
+
+    drawn = {still(scene) for scene in sample_scenes(CONFIG, 4000, seed=3)}
+    twins = [scene for scene in drawn if mirrored(scene) in drawn and mirrored(scene) != scene]
+    assert twins  # so many draws do hold some, and the web leaves one of each two out
+    scenes = {still(scene) for scene in distinct_scenes(CONFIG, 1300, seed=3)}
+    assert len(scenes) == 1300
+    assert all(mirrored(scene) == scene or mirrored(scene) not in scenes for scene in scenes)
 
 
 def test_the_same_seed_gives_the_same_bytes(web: Web, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Training of the copy descriptor (curate.copy_descriptor)."""
