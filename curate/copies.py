@@ -1,4 +1,4 @@
-"""Pairs of copies among samples: by equality, by hashes and thumbnails, by embeddings.
+"""Pairs of copies among samples: by equality, by hashes and copy descriptors, by embeddings.
 
 Works on arrays alone; curate.duplicates reads and writes the tables.
 """
@@ -11,19 +11,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from curate.agreement import CopyLimits, compare, is_copy
 from curate.fingerprints import VIEWS
 from curate.hash_pairs import near_hashes
 from curate.neighbours import Pairs, nearest_vectors, unique_pairs
-from curate.registration import Agreement, coarse_difference, compare
 from curate.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
     from curate.duplicates import DuplicateSettings
 
-COARSE_LIMIT = 0.5
-"""Difference at a few points above which a candidate pair is not worth registering."""
-BUSY = 0.65
-"""Share of fine structure from which on a picture cannot agree with another by chance."""
+HASH_SIMILARITY = 0.3
+"""Least cosine of the copy descriptors of two samples whose hashes are near. No edit that hashes
+find goes below; flat graphics share hashes by the thousand and go far below."""
+_BLOCK = 4096
+_WORTH_TURNING = 0.35
+"""Misfit up to which a rejected pair is tried in the other direction."""
+_BETTER = 0.7
+"""Share of the misfit that is left at most where the other direction is believed instead."""
 FLAT = 3.0
 """Standard deviation (of 8-bit levels) over the thumbnail below which a picture is flat."""
 
@@ -39,8 +43,8 @@ class Samples:
     pixel_sha256: NDArray[np.uint64]
     phash: NDArray[np.uint64]
     """(N, views)."""
-    coarse: NDArray[np.float16]
-    """(N, 108), see coarse_vectors."""
+    descriptor: NDArray[np.float16]
+    """(N, 64), see curate.copy_descriptor."""
     structured: NDArray[np.bool_]
     """Decoded and not flat: fit for everything but exact matching."""
     thumbnails: Thumbnails
@@ -103,69 +107,50 @@ def near_pairs(
     """
     plain = np.ascontiguousarray(samples.phash[chosen, 0])
     new = None if fresh is None else fresh[chosen]
-    candidates: dict[bool, list[Pairs]] = {False: [], True: []}
-    for view, (crop, mirrored) in enumerate(VIEWS):
+    candidates = [_nearest_descriptors(samples, chosen, settings, new)]
+    for view in range(len(VIEWS)):
         seen = np.ascontiguousarray(samples.phash[chosen, view])
         # `second` as it is looks like `first` seen through the view.
         for first, second in near_hashes(
             plain, seen, settings.near_bits, new, settings.duplicate_threads
         ):
-            if crop == 0:  # these two views find every pair in both directions
-                first, second = unique_pairs(first, second).T
-            rough = verifier.worthwhile(chosen[first], chosen[second], crop, mirrored)
-            candidates[mirrored].append(rough)
-    for mirrored in (False, True):
-        found = _nearest_thumbnails(samples, chosen, mirrored, verifier, settings, new)
-        candidates[mirrored].append(found)
-    confirmed = [
-        verifier.copies(unique_pairs(*np.concatenate(parts).T), mirrored)
-        for mirrored, parts in candidates.items()
-    ]
-    pairs = unique_pairs(*np.concatenate(confirmed).T)
+            pairs = unique_pairs(first, second)
+            alike = similarity(samples.descriptor, chosen[pairs]) >= HASH_SIMILARITY
+            candidates.append(pairs[alike])
+    pairs = verifier.copies(chosen[unique_pairs(*np.concatenate(candidates).T)])
     return Found(pairs, _hamming(samples.phash, pairs))
 
 
-def _nearest_thumbnails(
+def _nearest_descriptors(
     samples: Samples,
     chosen: NDArray[np.int64],
-    mirrored: bool,
-    verifier: Verifier,
     settings: DuplicateSettings,
     fresh: NDArray[np.bool_] | None,
 ) -> Pairs:
-    """Pairs whose colours lie alike inside the picture: labels and logos change many hash bits."""
-    if len(chosen) < 2:
+    """Pairs of places in `chosen` whose copy descriptors are nearest and near."""
+    least = settings.descriptor_similarity
+    if len(chosen) < 2 or least is None:
         return np.empty((0, 2), np.int64)
-    coarse = samples.coarse[chosen].astype(np.float32)
-    queries = mirrored_coarse(coarse) if mirrored else None
     rows, squared = nearest_vectors(
-        coarse, settings.neighbours, queries, threads=settings.duplicate_threads
+        samples.descriptor[chosen].astype(np.float32),
+        settings.neighbours,
+        threads=settings.duplicate_threads,
     )
-    power = (coarse**2).sum(axis=1, keepdims=True)
-    first, slot = np.nonzero((rows >= 0) & (squared < COARSE_LIMIT * power))
+    first, slot = np.nonzero((rows >= 0) & (1 - squared / 2 >= least))
     second = rows[first, slot]
     if fresh is not None:
         kept = fresh[first] | fresh[second]
         first, second = first[kept], second[kept]
-    pairs = unique_pairs(chosen[first], chosen[second])
-    return verifier.worthwhile(pairs[:, 0], pairs[:, 1], 0.0, mirrored)
+    return unique_pairs(first, second)
 
 
-def coarse_vectors(thumbnails: NDArray[np.uint8]) -> NDArray[np.float16]:
-    """(N, 108): colours at 6 x 6 points of the thumbnail's inside, without their mean.
-
-    The outer eighth is left out: a label there must not decide who is near.
-    """
-    inside = (
-        thumbnails[:, 4:-4, 4:-4].reshape(-1, 6, 4, 6, 4, 3).mean(axis=(2, 4), dtype=np.float32)
-    )
-    centred = inside - inside.mean(axis=(1, 2), keepdims=True)
-    return centred.reshape(len(inside), -1).astype(np.float16)
-
-
-def mirrored_coarse(coarse: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N, 108): what coarse_vectors gives for the mirror images."""
-    return coarse.reshape(-1, 6, 6, 3)[:, :, ::-1].reshape(coarse.shape)
+def similarity(descriptor: NDArray[np.float16], pairs: Pairs) -> NDArray[np.float32]:
+    """Cosine of the copy descriptors of each pair: (P,)."""
+    found = np.empty(len(pairs), np.float32)
+    for start in range(0, len(pairs), _BLOCK):
+        first, second = descriptor[pairs[start : start + _BLOCK]].astype(np.float32).swapaxes(0, 1)
+        found[start : start + _BLOCK] = np.einsum("pd,pd->p", first, second)
+    return found
 
 
 def embedding_pairs(
@@ -192,62 +177,43 @@ def embedding_pairs(
     if fresh is not None:
         candidates = candidates[fresh[candidates].any(axis=1)]
     known = _member(candidates, near.pairs, len(samples))
-    unknown = candidates[~known]
-    confirmed = [
-        verifier.copies(verifier.worthwhile(unknown[:, 0], unknown[:, 1], 0.0, mirrored), mirrored)
-        for mirrored in (False, True)
-    ]
-    pairs = unique_pairs(*np.concatenate([candidates[known], *confirmed]).T)
+    confirmed = verifier.copies(candidates[~known])
+    pairs = unique_pairs(*np.concatenate([candidates[known], confirmed]).T)
     cosine = np.einsum("pd,pd->p", vectors[pairs[:, 0]], vectors[pairs[:, 1]])
     return Found(pairs, np.clip(1 - cosine, 0, 2).astype(np.float32))
 
 
 class Verifier:
-    """Decides candidate pairs on the pixels."""
-
-    block = 4096
+    """Decides candidate pairs on the pixels: curate.agreement. Memory: a block of thumbnails."""
 
     def __init__(self, samples: Samples, settings: DuplicateSettings) -> None:
         self.samples, self.settings = samples, settings
-
-    def worthwhile(
-        self, first: NDArray[np.int64], second: NDArray[np.int64], crop: float, mirrored: bool
-    ) -> Pairs:
-        """The pairs in which `first`, cropped and mirrored, looks roughly like `second`."""
-        kept = [np.empty((0, 2), np.int64)]
-        for start in range(0, len(first), self.block):
-            a, b = first[start : start + self.block], second[start : start + self.block]
-            rough = coarse_difference(self._seen(a, mirrored), self._seen(b), crop)
-            kept.append(np.stack([a, b], axis=1)[rough < COARSE_LIMIT])
-        return np.concatenate(kept)
-
-    def copies(self, pairs: Pairs, mirrored: bool) -> Pairs:
-        """The pairs that are copies once one of the two is (or is not) mirrored."""
-        kept = [np.empty((0, 2), np.int64)]
-        for start in range(0, len(pairs), self.block):
-            some = pairs[start : start + self.block]
-            agreement = compare(self._seen(some[:, 0], mirrored), self._seen(some[:, 1]))
-            good = self._accept(agreement)
-            kept.append(some[good])
-        return np.concatenate(kept)
-
-    def _accept(self, agreement: Agreement) -> NDArray[np.bool_]:
-        """Within the settings' limits, or twice as far off where both pictures are busy.
-
-        A photograph full of detail cannot agree by chance, but its thumbnail also resamples less
-        exactly; a plain scene of few objects agrees by chance as soon as one limit is loosened.
-        """
-        limits = self.settings
-        leniency = np.where(agreement.busy >= BUSY, 2, 1)
-        return np.asarray(
-            (agreement.difference <= leniency * limits.copy_difference)
-            & (agreement.worst <= leniency * limits.copy_worst)
-            & (1 - agreement.detail <= leniency * (1 - limits.copy_detail))
+        self.limits = CopyLimits(
+            settings.copy_share, settings.copy_disagreement, settings.copy_residual
         )
 
-    def _seen(self, rows: NDArray[np.int64], mirrored: bool = False) -> NDArray[np.uint8]:
-        thumbnails = self.samples.thumbnails.take(rows)
-        return thumbnails[:, :, ::-1] if mirrored else thumbnails
+    def copies(self, pairs: Pairs) -> Pairs:
+        """The pairs that are copies, either way round and mirrored or not."""
+        kept = [np.empty((0, 2), np.int64)]
+        for start in range(0, len(pairs), _BLOCK):
+            some = pairs[start : start + _BLOCK]
+            first, second = (self.samples.thumbnails.take(rows) for rows in some.T)
+            kept.append(some[are_copies(first, second, self.limits)])
+        return np.concatenate(kept)
+
+
+def are_copies(
+    first: NDArray[np.uint8], second: NDArray[np.uint8], limits: CopyLimits
+) -> NDArray[np.bool_]:
+    """Whether each pair of thumbnails, (P, 4608) uint8 each, shows copies of one picture."""
+    agreement = compare(first, second)
+    good = is_copy(agreement, limits)
+    # Registration can get lost in one direction and not in the other, where it then fits better.
+    again = np.flatnonzero(~good & (agreement.misfit <= _WORTH_TURNING))
+    turned = compare(second[again], first[again])
+    better = turned.misfit <= _BETTER * agreement.misfit[again]
+    good[again] = better & is_copy(turned, limits)
+    return good
 
 
 def _hamming(phash: NDArray[np.uint64], pairs: Pairs) -> NDArray[np.float32]:

@@ -23,7 +23,6 @@ from curate.decode import CANVAS
 from curate.weights import load_state_dict
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
 WIDTH = 64
@@ -43,7 +42,7 @@ LAYERS: tuple[tuple[int, int, int], ...] = (
     (96, 128, 2),
 )
 """Channels in, channels out and stride of each 3 x 3 convolution; the last map is 4 x 4."""
-_BATCH = 64
+_BATCH = 16
 
 
 def make_network(normalised: bool = False) -> nn.Module:
@@ -82,7 +81,7 @@ def make_network(normalised: bool = False) -> nn.Module:
 
 
 def net_input(pictures: NDArray[np.uint8]) -> Tensor:
-    """(B, 64, 64, 3) uint8 -> (B, 3, 64, 64) float32 without the picture's own light and contrast."""
+    """(B, 64, 64, 3) uint8 -> (B, 3, 64, 64) float32 without its own light and contrast."""
     import torch
 
     x = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float()
@@ -92,7 +91,7 @@ def net_input(pictures: NDArray[np.uint8]) -> Tensor:
 
 
 class CopyDescriptor:
-    """The net with weights: canvases to descriptors. About 0.6 CPU ms a picture."""
+    """The net with weights: canvases to descriptors."""
 
     def __init__(self, path: Path | str = WEIGHTS) -> None:
         import torch
@@ -113,7 +112,11 @@ class CopyDescriptor:
         found = [np.empty((0, WIDTH), np.float32)]
         with torch.inference_mode():
             for start in range(0, len(pictures), _BATCH):
-                x = net_input(pictures[start : start + _BATCH])
-                y = self.network(x.contiguous(memory_format=torch.channels_last))
-                found.append(torch.nn.functional.normalize(y, dim=1).numpy())
+                # Always as many: rounding depends on the batch's size, and must not.
+                batch = np.zeros((_BATCH, SIDE, SIDE, 3), np.uint8)
+                count = len(some := pictures[start : start + _BATCH])
+                batch[:count] = some
+                x = net_input(batch).contiguous(memory_format=torch.channels_last)
+                y = torch.nn.functional.normalize(self.network(x), dim=1)
+                found.append(y[:count].numpy())
         return np.concatenate(found)

@@ -8,7 +8,7 @@
       tables/scores/00000.parquet     one row a stored sample, one column a score
       tables/embeddings/00000.parquet image and text embedding of each stored sample, float16
       tables/caption_scores/SOURCE/00000.parquet   how well each stored caption fits its picture
-      tables/fingerprints/00000.parquet   pixel hash and perceptual hashes of each stored sample
+      tables/fingerprints/00000.parquet   pixel hash, perceptual hashes, copy descriptor, thumbnail
       tables/duplicate_pairs/all.parquet  every pair found, with method and distance
       tables/duplicates/all.parquet   every sample that is in a group, with the sample kept for it
       tables/captions/SOURCE/00000.parquet   one row a caption (long format), SOURCE = who wrote it
@@ -98,7 +98,8 @@ FINGERPRINTS = pa.schema(
         ("key", pa.string()),
         ("pixel_sha256", pa.string()),  # of the decoded RGB pixels with their size
         ("phash", pa.list_(pa.uint64())),  # 64-bit perceptual hashes, one a view
-        ("thumbnail", pa.binary()),  # small uint8 RGB picture, to verify candidates with
+        ("descriptor", pa.list_(pa.float16())),  # 64 numbers of length 1; curate.copy_descriptor
+        ("thumbnail", pa.binary()),  # small picture, to verify candidates with
     ]
 )
 
@@ -163,7 +164,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     "captions": CAPTIONS,
     "caption_scores": CAPTION_SCORES,
 }
-SCHEMA_VERSIONS: Mapping[str, int] = dict.fromkeys(SCHEMAS, 1)
+SCHEMA_VERSIONS: Mapping[str, int] = dict.fromkeys(SCHEMAS, 1) | {"fingerprints": 2}
 
 # Tables that let a writer add columns behind the declared ones.
 _OPEN_TABLES = frozenset({"scores", "embeddings", "caption_scores"})

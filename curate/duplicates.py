@@ -1,11 +1,12 @@
 """Duplicates of a whole dataset, at three levels, with every pair on record.
 
 exact      equal bytes as downloaded, or equal decoded pixels.
-near       edited copies: re-encoded, resized, lightly cropped, mirrored, relit, labelled.
-           Candidates come from perceptual hashes of several views and the nearest thumbnails.
-embedding  heavier crops and edits: candidates come from the nearest CLIP embeddings.
+near       edited copies: re-encoded, resized, cropped, mirrored, turned a little, relit, labelled.
+           Candidates come from perceptual hashes of several views and the nearest copy
+           descriptors (curate.copy_descriptor).
+embedding  the same asked of the nearest CLIP embeddings (SemDeDup's candidates).
 
-Hashes, thumbnails and embeddings only propose; curate.registration decides every near and embedding
+Hashes, descriptors and embeddings only propose; curate.agreement decides every near and embedding
 pair on the pixels, so that two pictures of one layout (or one subject) are not called copies.
 
 Levels are cumulative. "near" groups by exact and near pairs, "embedding" by all: each level is a
@@ -13,7 +14,7 @@ complete answer to "what to drop if I deduplicate this far", in which every drop
 one that is KEPT at that level (see curate.keep). Exact copies share one fate.
 
 Cost grows linearly with the samples up to about a million (curate.neighbours has the terms), plus
-1.9 CPU ms a candidate pair that passes a coarse check. Memory: 3.3 KB a sample for thumbnails and
+about 2 CPU ms a candidate pair. Memory: 3.3 KB a sample for thumbnails and
 hashes, and the embeddings in float32. Flat pictures (one colour, nearly) have no structure to
 compare and are only matched exactly.
 """
@@ -29,22 +30,23 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field
 
+from curate.agreement import CopyLimits
 from curate.arrow_columns import bytes_to_numpy, to_numpy
 from curate.copies import (
     FLAT,
     Found,
     Samples,
     Verifier,
-    coarse_vectors,
     embedding_pairs,
     exact_pairs,
     near_pairs,
     with_exact,
 )
+from curate.copy_descriptor import WIDTH
 from curate.dataset import DUPLICATE_PAIRS, DUPLICATES, Dataset
 from curate.errors import ConfigError, DatasetError
 from curate.files import fingerprint
-from curate.fingerprints import THUMBNAIL, VIEWS
+from curate.fingerprints import THUMBNAIL, VIEWS, unpacked
 from curate.keep import keep_best
 from curate.neighbours import MAX_RADIUS
 from curate.select import sample_view, tables_version
@@ -53,7 +55,7 @@ from curate.thumbnails import Thumbnails, scratch_folder
 
 _NOTE = b"caplab_found"
 _READ = ("samples", "scores", "fingerprints", "embeddings")
-_VERSION = 1  # of the method; a change of it makes stored results stale
+_VERSION = 2  # of the method; a change of it makes stored results stale
 
 
 class DuplicateSettings(Settings):
@@ -65,24 +67,34 @@ class DuplicateSettings(Settings):
         le=MAX_RADIUS,
         description="Bits of 64 by which perceptual hashes of a candidate may differ.",
     )
-    copy_difference: float = Field(
-        0.05,
+    descriptor_similarity: float | None = Field(
+        0.5,
+        description="Least cosine of the copy descriptors of a candidate; none leaves candidates "
+        "to the hashes alone.",
+    )
+    copy_share: float = Field(
+        CopyLimits.share,
+        ge=0,
+        le=1,
+        description="Least share of the places with detail in which a copy's detail agrees.",
+    )
+    copy_disagreement: float = Field(
+        CopyLimits.disagreement,
+        ge=0,
+        description="Most that may differ in a copy (labels, logos), as a share of what agrees; "
+        "twice as much in photographs that are full of detail.",
+    )
+    copy_residual: float = Field(
+        CopyLimits.residual,
         gt=0,
-        lt=1,
-        description="Largest share of a picture's variance that a copy may leave unexplained.",
-    )
-    copy_worst: float = Field(
-        0.2, gt=0, description="The same at the place in the picture where it is largest."
-    )
-    copy_detail: float = Field(
-        0.85, ge=-1, le=1, description="Least correlation of a copy's fine structure."
+        description="Largest difference of light elsewhere, as a share of the picture's contrast.",
     )
     embedding_similarity: float | None = Field(
         0.9,
         description="Least cosine of CLIP image embeddings of a candidate; none skips this level.",
     )
     neighbours: int = Field(
-        4, ge=1, description="Nearest thumbnails and embeddings to look at for each sample."
+        4, ge=1, description="Nearest descriptors and embeddings to look at for each sample."
     )
     quality: list[str] = Field(
         ["width * height", "clip_similarity"],
@@ -227,7 +239,7 @@ def _load(dataset: Dataset, settings: DuplicateSettings, scratch: Path) -> Sampl
         sha256=np.zeros((total, 2), np.uint64),
         pixel_sha256=np.zeros((total, 2), np.uint64),
         phash=np.zeros((total, len(VIEWS)), np.uint64),
-        coarse=np.zeros((total, 108), np.float16),
+        descriptor=np.zeros((total, WIDTH), np.float16),
         structured=np.zeros(total, bool),
         thumbnails=Thumbnails(
             shard := np.zeros(total, np.int32),
@@ -253,10 +265,11 @@ def _load(dataset: Dataset, settings: DuplicateSettings, scratch: Path) -> Sampl
         table = dataset.read_table("fingerprints", name)
         mine, rank = ranks(table)
         thumbnail, decoded = _unpack(table)
-        spread = thumbnail.reshape(len(thumbnail), -1, 3).std(axis=1).max(axis=1, initial=0)
+        luma, colour = unpacked(thumbnail)
+        spread = np.maximum(luma.std(axis=(1, 2)), colour.std(axis=(2, 3)).max(axis=1))
         samples.pixel_sha256[rank] = digests(table.column("pixel_sha256"))[mine]
         samples.phash[rank] = _hashes(table.column("phash"))[mine]
-        samples.coarse[rank] = coarse_vectors(thumbnail)[mine]
+        samples.descriptor[rank] = descriptors(table)[mine]
         samples.structured[rank] = (decoded & (spread > FLAT))[mine]
         shard[rank], place[rank] = number, mine
     return samples
@@ -287,7 +300,25 @@ def _thumbnails(dataset: Dataset, shard: str) -> tuple[NDArray[np.uint8], NDArra
 
 
 def _unpack(table: pa.Table) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    return bytes_to_numpy(table.column("thumbnail"), (THUMBNAIL, THUMBNAIL, 3))
+    return bytes_to_numpy(table.column("thumbnail"), (THUMBNAIL,))
+
+
+def descriptors(table: pa.Table) -> NDArray[np.float16]:
+    """(B, 64) copy descriptors of a fingerprints shard, zeros where there is none.
+
+    Raises:
+        DatasetError: an older version wrote the shard.
+    """
+    if "descriptor" not in table.column_names:
+        raise DatasetError(
+            "These fingerprints were written before there were copy descriptors; run `caplab "
+            "curate` on the same input and directory again, which computes only what is missing."
+        )
+    found = np.zeros((table.num_rows, WIDTH), np.float16)
+    stored = to_numpy(table.column("descriptor"))
+    if stored.shape[1]:
+        found[:] = np.nan_to_num(stored)
+    return found
 
 
 def key_array(column: pa.ChunkedArray) -> NDArray[np.bytes_]:

@@ -1,4 +1,4 @@
-"""Fingerprints of pictures: perceptual hashes of several views, and a small thumbnail.
+"""Fingerprints of pictures: perceptual hashes of several views, and a small picture to verify with.
 
 The perceptual hash is pHash: the lowest 8 x 8 coefficients of the discrete cosine transform of the
 grey picture at 32 x 32 points, each against their median (after Zauner, "Implementation and
@@ -10,7 +10,8 @@ Why several views: pHash stands re-encoding, resizing and mild changes of light,
 unrelated bits, and cropping costs many. A copy b of a is found by comparing the plain hash of one
 with every view of the other: b's mirror image looks like a, or a's centre looks like b.
 
-The thumbnail is for the verifier (curate.registration): hashes only propose.
+The small picture is for the verifier (curate.registration): hashes and descriptors only propose.
+Luma carries the detail and is kept at 64 x 64 points, colour at 16 x 16: 4.5 KB a sample.
 """
 
 from __future__ import annotations
@@ -33,12 +34,15 @@ VIEWS: tuple[tuple[float, bool], ...] = (
     (0.15, True),
 )
 """Share of each side that a centre crop takes away in all, and whether mirrored. 0 is plain."""
-THUMBNAIL = 32
-"""Side of the thumbnail in pixels: 3 KB a sample."""
+LUMA_SIDE, COLOUR_SIDE = 64, 16
+"""Sides of the small picture's luma and of its two colour differences, in points."""
+THUMBNAIL = LUMA_SIDE**2 + 2 * COLOUR_SIDE**2
+"""Bytes of a small picture."""
 
 _POINTS = 32
 _FREQUENCIES = 8
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_BLUE, _RED = 0.564, 0.713
 _BITS = np.uint64(1) << np.arange(_FREQUENCIES**2, dtype=np.uint64)
 
 
@@ -62,12 +66,42 @@ def perceptual_hashes(canvas: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 
 def thumbnails(canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(B, 128, 128, 3) uint8 -> (B, 32, 32, 3) uint8, averaged by area."""
-    fold = CANVAS // THUMBNAIL
-    # Rows first: long contiguous sums, five times faster than both axes at once.
-    rows = canvas.reshape(-1, THUMBNAIL, fold, CANVAS * 3).sum(axis=2, dtype=np.uint16)
-    sums = rows.reshape(-1, THUMBNAIL, THUMBNAIL, fold, 3).sum(axis=3, dtype=np.uint16)
-    return ((sums + fold * fold // 2) // (fold * fold)).astype(np.uint8)
+    """(B, 128, 128, 3) uint8 -> (B, 4608) uint8: luma, then blue and red difference (BT.601)."""
+    count, fold = len(canvas), CANVAS // LUMA_SIDE
+    # Rows first: long contiguous sums, several times faster than both axes at once.
+    rows = canvas.reshape(-1, LUMA_SIDE, fold, CANVAS * 3).sum(axis=2, dtype=np.uint16)
+    sums = rows.reshape(-1, LUMA_SIDE, LUMA_SIDE, fold, 3).sum(axis=3, dtype=np.uint16)
+    rgb = sums.astype(np.float32) / fold**2
+    luma = rgb @ _LUMA
+    fold = LUMA_SIDE // COLOUR_SIDE
+    shape = (-1, COLOUR_SIDE, fold, COLOUR_SIDE, fold)
+    red, blue, grey = (
+        plane.reshape(shape).mean(axis=(2, 4)) for plane in (rgb[..., 0], rgb[..., 2], luma)
+    )
+    colour = np.stack([_BLUE * (blue - grey), _RED * (red - grey)], axis=1) + 128
+    planes = [luma.reshape(count, LUMA_SIDE**2), colour.reshape(count, 2 * COLOUR_SIDE**2)]
+    return np.clip(np.concatenate(planes, axis=1) + 0.5, 0, 255).astype(np.uint8)
+
+
+def unpacked(
+    thumbnails: NDArray[np.uint8],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(B, 4608) uint8 -> luma (B, 64, 64), 0 to 255, and colour (B, 2, 16, 16), 0 for grey."""
+    luma = thumbnails[:, : LUMA_SIDE**2].reshape(-1, LUMA_SIDE, LUMA_SIDE)
+    colour = thumbnails[:, LUMA_SIDE**2 :].reshape(-1, 2, COLOUR_SIDE, COLOUR_SIDE)
+    return luma.astype(np.float32), colour.astype(np.float32) - 128
+
+
+def mirrored(thumbnails: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(B, 4608) uint8: the small pictures of the mirror images."""
+    luma = thumbnails[:, : LUMA_SIDE**2].reshape(-1, LUMA_SIDE, LUMA_SIDE)
+    colour = thumbnails[:, LUMA_SIDE**2 :].reshape(-1, 2, COLOUR_SIDE, COLOUR_SIDE)
+    sizes = (LUMA_SIDE**2, 2 * COLOUR_SIDE**2)
+    turned = [
+        plane[..., ::-1].reshape(len(thumbnails), size)
+        for plane, size in zip((luma, colour), sizes, strict=True)
+    ]
+    return np.concatenate(turned, axis=1)
 
 
 @lru_cache(maxsize=16)

@@ -1,264 +1,278 @@
-"""Is b an edited copy of a? Register two thumbnails and compare what they show.
+"""How one small picture lies in another: registration of candidate pairs.
 
-Hashes and embeddings only propose: distinct pictures with one layout of light share a hash, and an
-embedding cannot tell two similar scenes apart. The decision is made here, on 32 x 32 RGB
-thumbnails, by asking whether some crop, rescaling and change of light turns one into the other:
+A copy shows its original through a pose: an affine map of the plane (crop, rescaling, a small turn)
+with a change of light (gain and offset, clipped to 0..255 as a brightened photograph is). Both are
+estimated here on the luma of two thumbnails; whether what lies under the pose is the same picture
+is decided in curate.agreement.
 
-1. Register: find scale and shift on each axis (4 numbers), plus one gain and one offset of light,
-   by Gauss-Newton on smoothed thumbnails (Lucas and Kanade, 1981). Only what a crop can do is
-   allowed: a shift no larger than the scale makes room for.
-2. Compare inside the picture, away from the outer 6/32 where labels, logos and captions stand:
-   `difference` is the squared difference of the smoothed thumbnails over their variance, 0 for
-   equal pictures, 1 for no relation; `worst` is the same where it is largest (one object exchanged
-   in a busy scene); `detail` is the correlation of their fine structure (thumbnail minus smoothed),
-   1 for the same picture and about 0 for two pictures of one layout. `busy` is the share of the
-   inside that has fine structure, of the plainer of the two.
+1. Sixteen points a side: of some twenty crops in either direction the three that fit best are
+   refined, scale and shift of each axis, by Gauss-Newton steps (Lucas and Kanade, 1981; the inverse
+   compositional form of Baker and Matthews, 2004, so that slopes are computed once). The best of
+   them and of no crop at all goes on. A pair that fits nowhere ends here.
+2. Thirty-two and sixty-four points: all six numbers of the affine map.
 
-A copy needs all three: small differences everywhere, and agreement in the detail. All steps are
-array operations over a block of pairs; about 1.9 CPU ms a pair.
+Fits are robust (residuals far above the rest lose their weight, so labels and logos do not pull),
+and where one picture is clipped to white or black and the model goes beyond, nothing is held
+against it. Array operations over blocks of pairs, but for the resampling, which is OpenCV's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-STEPS, FINE_STEPS = 7, 3
-"""Gauss-Newton steps at half and at full resolution; the last move by hundredths of a pixel."""
-MAX_SCALE = 1.28
-"""Largest relative scale: crops of up to 22% of a side."""
-GAIN = (0.6, 1.6)
+STEPS = (7, 6, 5)
+"""Gauss-Newton steps at 16, 32 and 64 points a side."""
+KEPT_STARTS = 3
+MISFIT_LIMIT = 0.6
+"""Misfit at 16 points above which a pair is given up; strangers lie around one half and above."""
+MAX_SCALE, MAX_SHEAR, MAX_SHIFT = 1.35, 0.16, 0.3
+"""Largest relative scale, turn or shear, and shift (in half sides) of a pose."""
+GAIN = (0.55, 1.8)
 """Range of the change of contrast."""
-SLACK = 0.012
-"""Shift (of half a side) beyond what the scale makes room for: uneven crops and resampling."""
-EDGE = 6
-"""Outer pixels of the thumbnail that are left out of the comparison."""
-NOISE = 4.0
-"""Variance (of 8-bit levels, squared) below which a thumbnail is flat and everything is noise."""
-STRUCTURE = 6.0
-"""8-bit levels by which a pixel must leave its surroundings to count as fine structure."""
-_COARSE = 8
+RIM_WEIGHT = 0.2
+"""Weight of the outer eighth of a picture in every fit."""
+_CLIPPED_WEIGHT = 0.02
+_DAMPING = 2e-3
+_LOW, _HIGH = 5, 250
+"""Levels from which on a pixel counts as clipped."""
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """How far each pair agrees, (P,) each; see the module. `scale`, `shift` are (P, 2): x, y."""
+class Poses:
+    """Registered pairs: `pose` (P, 2, 3) maps the second's plane into the first's; see `inside`.
 
-    difference: Floats
-    detail: Floats
-    worst: Floats
-    busy: Floats
-    scale: Floats
-    shift: Floats
-
-
-def compare(first: NDArray[np.uint8], second: NDArray[np.uint8], block: int = 512) -> Agreement:
-    """Register and compare P pairs of thumbnails, (P, T, T, 3) uint8 each.
-
-    Either may be the crop of the other; a mirrored copy has to be mirrored back by the caller.
-    Memory: 60 KB a pair of a block.
+    Coordinates run from -1 to 1 over a picture. `misfit` (P,) in 0..1 at 16 points.
     """
-    parts = [
-        _compare(first[start : start + block], second[start : start + block])
-        for start in range(0, len(first), block)
-    ]
-    if not parts:
-        return Agreement(
-            *(np.zeros(shape, np.float32) for shape in ((0,), (0,), (0,), (0,), (0, 2), (0, 2)))
-        )
-    return Agreement(
-        np.concatenate([part.difference for part in parts]),
-        np.concatenate([part.detail for part in parts]),
-        np.concatenate([part.worst for part in parts]),
-        np.concatenate([part.busy for part in parts]),
-        np.concatenate([part.scale for part in parts]),
-        np.concatenate([part.shift for part in parts]),
+
+    pose: Floats
+    misfit: Floats
+
+
+def register(first: Floats, second: Floats) -> Poses:
+    """Poses of P pairs: luma (P, 64, 64) each, 0 to 255."""
+    still = np.tile(_STARTS[:1], (len(first), 1, 1))
+    if not len(first):
+        return Poses(still, np.zeros(0, np.float32))
+    fine = smooth(first), smooth(second)
+    half = smooth(_halved(fine[0])), smooth(_halved(fine[1]))
+    quarter = smooth(_halved(half[0])), smooth(_halved(half[1]))
+    pose, misfit_ = _coarse(*quarter)
+    going = np.flatnonzero(misfit_ <= MISFIT_LIMIT)
+    if len(going):
+        known = pose[going]
+        half, fine = (half[0][going], half[1][going]), (fine[0][going], fine[1][going])
+        known = _best(*half, [_refined(*half, known, STEPS[1], 6), known, still[going]])
+        pose[going] = _best(*fine, [_refined(*fine, known, STEPS[2], 6), known])
+    return Poses(pose, misfit_)
+
+
+def _coarse(a: Floats, b: Floats) -> tuple[Floats, Floats]:
+    """Best pose of scales and shifts, and its misfit, from several starts."""
+    pairs = len(a)
+    costs = np.stack([misfit(a, b, np.tile(start, (pairs, 1, 1))) for start in _STARTS])
+    order = np.argsort(costs, axis=0, kind="stable")[:KEPT_STARTS]
+    order[-1] = np.where((order == 0).any(axis=0), order[-1], 0)  # no crop is always tried
+    tried = [_refined(a, b, _STARTS[starts], STEPS[0], 4) for starts in order]
+    tried.append(np.tile(_STARTS[0], (pairs, 1, 1)))
+    costs = np.stack([misfit(a, b, pose) for pose in tried])
+    return np.stack(tried)[costs.argmin(axis=0), np.arange(pairs)], costs.min(axis=0)
+
+
+def _best(a: Floats, b: Floats, poses: list[Floats]) -> Floats:
+    costs = np.stack([misfit(a, b, pose) for pose in poses])
+    return np.asarray(np.stack(poses)[costs.argmin(axis=0), np.arange(len(a))])
+
+
+def misfit(a: Floats, b: Floats, pose: Floats) -> Floats:
+    """(P,) 0 where `a` under the pose looks like `b`, 1 where nothing does.
+
+    Each pixel counts r^2 / (r^2 + v / 10), v being the picture's variance: a few pixels that are
+    far off count no more than as many that are off.
+    """
+    warped, mask = warp(a, pose), inside(pose, a.shape[1])
+    _, residual = relit(warped, b, mask, rounds=2)
+    mask = mask * _window(b.shape[1])
+    count = np.maximum(mask.sum(axis=(1, 2)), 1)
+    mean = (b * mask).sum(axis=(1, 2)) / count
+    spread = (((b - mean[:, None, None]) ** 2) * mask).sum(axis=(1, 2)) / count
+    power = residual**2
+    share = power / (power + 0.1 * np.maximum(spread, 9)[:, None, None])
+    return np.asarray((share * mask).sum(axis=(1, 2)) / count)
+
+
+def relit(
+    warped: Floats, b: Floats, mask: Floats, rounds: int
+) -> tuple[Floats, NDArray[np.float32]]:
+    """`warped` in the light of `b`, clipped to 0..255, and the residual; see the module.
+
+    The fit is repeated `rounds` times; each time pixels that are far off, and those that clipping
+    explains, lose their weight.
+    """
+    mask = mask * _window(b.shape[1])
+    weight = mask * np.where(_clipped(warped) | _clipped(b), _CLIPPED_WEIGHT, 1).astype(np.float32)
+    for _ in range(rounds):
+        gain, offset = _light(warped, b, weight)
+        model = np.clip(gain * warped + offset, 0, 255)
+        weight = _robust(model - b, mask * _told(warped, b, model))
+    return model, model - b
+
+
+def _light(warped: Floats, b: Floats, weight: Floats) -> tuple[Floats, Floats]:
+    """Gain and offset, (P, 1, 1) each, by weighted least squares."""
+    both = (1, 2)
+    count = np.maximum(weight.sum(axis=both, keepdims=True), 1e-3)
+    mean_w = (warped * weight).sum(axis=both, keepdims=True) / count
+    mean_b = (b * weight).sum(axis=both, keepdims=True) / count
+    around = (warped - mean_w) * weight
+    product = (around * (b - mean_b)).sum(axis=both, keepdims=True)
+    power = (around * (warped - mean_w)).sum(axis=both, keepdims=True)
+    gain = np.clip(product / np.maximum(power, count), *GAIN)
+    return gain, mean_b - gain * mean_w
+
+
+def _clipped(picture: Floats) -> NDArray[np.bool_]:
+    return (picture > _HIGH) | (picture < _LOW)
+
+
+def _told(warped: Floats, b: Floats, model: Floats) -> Floats:
+    """Weight of each pixel: little where clipping explains whatever difference there is."""
+    explained = (
+        ((b > _HIGH) & (model > _HIGH))
+        | ((b < _LOW) & (model < _LOW))
+        | ((warped > _HIGH) & (b >= model))
+        | ((warped < _LOW) & (b <= model))
     )
+    return np.where(explained, _CLIPPED_WEIGHT, 1).astype(np.float32)
 
 
-def coarse_difference(
-    first: NDArray[np.uint8], second: NDArray[np.uint8], crop: float = 0.0
-) -> Floats:
-    """A cheap bound: difference at 8 x 8 points of `first`'s centre crop and the whole `second`.
-
-    (P, T, T, 3) uint8 twice -> (P,). Without registration, so a copy may differ by up to about
-    one half where a hash proposed it. About 30 CPU us a pair.
-    """
-    side = first.shape[1]
-    edges = np.linspace(crop / 2, 1 - crop / 2, _COARSE + 1) * side
-    whole = np.linspace(0, side, _COARSE + 1)
-    a = _averages(first.astype(np.float32), edges)
-    b = _averages(second.astype(np.float32), whole)
-    return _difference(a, np.ones(a.shape[:3], bool), b, edge=1)[0]
+def _robust(residual: Floats, base: Floats) -> Floats:
+    """Weights that fall where a residual is far above the pair's own level (Geman and McClure)."""
+    both = (1, 2)
+    count = np.maximum(base.sum(axis=both, keepdims=True), 1)
+    scale = np.sqrt((residual**2 * base).sum(axis=both, keepdims=True) / count)
+    return np.asarray(base / (1 + (residual / (1.2 * np.maximum(scale, 3))) ** 2) ** 2)
 
 
-def _averages(pictures: Floats, edges: NDArray[np.float64]) -> Floats:
-    """Mean colour between neighbouring `edges` (pixels) on both axes."""
-    low, high = edges[:-1, None], edges[1:, None]
-    pixel = np.arange(pictures.shape[1])[None]
-    overlap = np.clip(np.minimum(pixel + 1, high) - np.maximum(pixel, low), 0, None)
-    average = (overlap / (high - low)).astype(np.float32)
-    rows = average @ pictures.reshape(len(pictures), pictures.shape[1], -1)
-    return np.asarray(average @ rows.reshape(len(pictures), len(average), -1, 3))
-
-
-def _compare(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Agreement:
-    sharp_a, sharp_b = first.astype(np.float32), second.astype(np.float32)
-    # Once smoothed keeps some detail for `detail`; twice more is what is registered.
-    light_a, light_b = _smooth(sharp_a), _smooth(sharp_b)
-    soft_a, soft_b = _smooth(light_a), _smooth(light_b)
-    # First at half the resolution, where a step costs a quarter and the basin is wider.
-    still = np.tile(np.array([1, 0, 1, 0], np.float32), (len(first), 1))
-    pose = _register(_halved(soft_a), _halved(soft_b), still, STEPS)
-    pose = _register(soft_a, soft_b, pose, FINE_STEPS)
-    difference, worst = _difference(*_warp(soft_a, pose), soft_b)
-    # A label can pull the pose of a plain picture away from a better one: no crop at all.
-    difference_still, worst_still = _difference(soft_a, np.ones(soft_a.shape[:3], bool), soft_b)
-    better = difference_still <= difference
-    pose = np.where(better[:, None], still, pose)
-    difference = np.where(better, difference_still, difference)
-    worst = np.where(better, worst_still, worst)
-    warped, inside = _warp(light_a, pose)
-    detail = _correlation(_fine(warped), _fine(light_b), _interior(inside))
-    busy = np.minimum(_busy(sharp_a), _busy(sharp_b))
-    return Agreement(difference, detail, worst, busy, pose[:, 0::2], pose[:, 1::2])
-
-
-def _register(a: Floats, b: Floats, pose: Floats, steps: int) -> Floats:
-    """Pose (P, 4) = scale x, shift x, scale y, shift y, so that a, sampled at it, looks like b.
-
-    Coordinates run from -1 to 1 over the picture. Solves the normal equations of
-    b - gain * a(pose) - offset, linearised in the pose; gain and offset are refitted every step.
-    """
-    pairs, side = a.shape[:2]
+def _refined(a: Floats, b: Floats, pose: Floats, steps: int, free: int) -> Floats:
+    """`pose` after Gauss-Newton steps in 4 numbers (scales and shifts) or all 6."""
+    pairs, side = b.shape[:2]
     at = _axis(side)
+    slope_y, slope_x = np.gradient(b, axis=(1, 2))
+    basis = [at[None, None, :], at[None, :, None], np.ones((1, 1, 1), np.float32)]
+    columns = [slope * factor for slope in (slope_x, slope_y) for factor in basis]
+    chosen = [0, 1, 2, 3, 4, 5] if free == 6 else [0, 2, 4, 5]
+    jacobian = np.stack([columns[i] for i in chosen], axis=1).reshape(pairs, free, -1) * (side / 2)
     for _ in range(steps):
-        warped, inside = _warp(a, pose)
-        gain, offset = _light(warped, b, inside)
-        weight = inside[..., None].astype(np.float32)
-        residual = (b - gain * warped - offset) * weight
-        slope_x = np.gradient(warped, axis=2) * (side / 2) / pose[:, 0, None, None, None]
-        slope_y = np.gradient(warped, axis=1) * (side / 2) / pose[:, 2, None, None, None]
-        slopes = np.stack(
-            [slope_x * at[None, None, :, None], slope_x, slope_y * at[None, :, None, None], slope_y]
-        )
-        jacobian = (slopes * (weight * gain)).reshape(4, pairs, -1).transpose(1, 0, 2)
-        normal = jacobian @ jacobian.transpose(0, 2, 1)
-        target = jacobian @ residual.reshape(pairs, -1, 1)
+        warped, mask = warp(a, pose), inside(pose, side)
+        model, residual = relit(warped, b, mask, rounds=1)
+        weight = _robust(residual, mask * _window(side) * _told(warped, b, model))
+        weighted = jacobian * weight.reshape(pairs, 1, -1)
+        normal = weighted @ jacobian.transpose(0, 2, 1)
+        target = weighted @ residual.reshape(pairs, -1, 1)
         # A little damping: in a flat picture nothing fixes the pose.
         trace = np.trace(normal, axis1=1, axis2=2)
-        normal += (1e-3 * trace / 4 + 1e-3)[:, None, None] * np.eye(4, dtype=np.float32)
-        pose = _possible(pose + np.clip(np.linalg.solve(normal, target)[..., 0], -0.08, 0.08))
+        damping = _DAMPING * trace / free + 1e-2
+        normal += damping[:, None, None] * np.eye(free, dtype=np.float32)
+        step = np.zeros((pairs, 6), np.float32)
+        step[:, chosen] = np.clip(np.linalg.solve(normal, target)[..., 0], -0.12, 0.12)
+        pose = _possible(_composed(pose, step.reshape(pairs, 2, 3)))
     return pose
 
 
+def _composed(pose: Floats, step: Floats) -> Floats:
+    """The pose after the inverse of (identity + step): the step was found on the second picture."""
+    last = np.tile(np.array([[[0, 0, 1]]], np.float32), (len(pose), 1, 1))
+    moved = np.concatenate([step + np.eye(2, 3, dtype=np.float32), last], axis=1)
+    whole = np.concatenate([pose, last], axis=1) @ np.linalg.inv(moved)
+    return np.asarray(whole[:, :2], np.float32)
+
+
 def _possible(pose: Floats) -> Floats:
-    """The nearest pose that a crop of one of the two pictures can have."""
-    scale = np.clip(pose[:, 0::2], 1 / MAX_SCALE, MAX_SCALE)
-    room = np.abs(1 - scale) + SLACK
-    shift = np.clip(pose[:, 1::2], -room, room)
-    return np.stack([scale[:, 0], shift[:, 0], scale[:, 1], shift[:, 1]], axis=1)
-
-
-def _warp(a: Floats, pose: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """`a` (P, T, T, 3) sampled at `pose` bilinearly, and which pixels (P, T, T) lie inside a.
-
-    Scale and shift act on each axis alone, so sampling is one matrix an axis.
-    """
-    columns, inside_x = _sampling(pose[:, 0], pose[:, 1], a.shape[1])
-    rows, inside_y = _sampling(pose[:, 2], pose[:, 3], a.shape[1])
-    sampled = (rows @ a.reshape(len(a), a.shape[1], -1)).reshape(a.shape)
-    return columns[:, None] @ sampled, inside_y[:, :, None] & inside_x[:, None, :]
-
-
-def _sampling(scale: Floats, shift: Floats, side: int) -> tuple[Floats, NDArray[np.bool_]]:
-    place = ((scale[:, None] * _axis(side) + shift[:, None] + 1) / 2 * side - 0.5).astype(
-        np.float32
+    """The nearest pose within the limits."""
+    low = np.array(
+        [[1 / MAX_SCALE, -MAX_SHEAR, -MAX_SHIFT], [-MAX_SHEAR, 1 / MAX_SCALE, -MAX_SHIFT]]
     )
-    inside = (place >= -0.5) & (place <= side - 0.5)
-    place = np.clip(place, 0, side - 1)
-    pixels = np.arange(side, dtype=np.float32)
-    return np.maximum(0, 1 - np.abs(place[:, :, None] - pixels)), inside
+    high = np.array([[MAX_SCALE, MAX_SHEAR, MAX_SHIFT], [MAX_SHEAR, MAX_SCALE, MAX_SHIFT]])
+    return np.asarray(np.clip(pose, low, high), np.float32)
 
 
-def _light(warped: Floats, b: Floats, inside: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """Gain and offset, (P, 1, 1, 1) each, that bring `warped` nearest to `b` inside the mask.
+def warp(pictures: Floats, pose: Floats) -> Floats:
+    """(P, S, S) pictures sampled at their poses, bilinearly; outside, their edges go on."""
+    import cv2
 
-    One gain and one offset for all three channels: light may change, colours may not.
-    """
-    weight = inside[..., None].astype(np.float32)
-    count = np.maximum(weight.sum(axis=(1, 2), keepdims=True), 1)
-    mean_w = (warped * weight).sum(axis=(1, 2), keepdims=True) / count
-    mean_b = (b * weight).sum(axis=(1, 2), keepdims=True) / count
-    around_w, around_b = (warped - mean_w) * weight, (b - mean_b) * weight
-    every = (1, 2, 3)
-    product = (around_w * around_b).sum(axis=every, keepdims=True)
-    power = np.maximum((around_w * around_w).sum(axis=every, keepdims=True), 1)
-    gain = np.clip(product / power, *GAIN)
-    return gain, (mean_b - gain * mean_w).mean(axis=3, keepdims=True)
-
-
-def _difference(
-    warped: Floats, inside: NDArray[np.bool_], b: Floats, edge: int = EDGE
-) -> tuple[Floats, Floats]:
-    """Mean squared difference over variance, and the same where it is largest: (P,) each."""
-    inside = _interior(inside, edge)
-    gain, offset = _light(warped, b, inside)
-    weight = inside[..., None].astype(np.float32)
-    count = np.maximum(weight.sum(axis=(1, 2), keepdims=True), 1)
-    mean = (b * weight).sum(axis=(1, 2), keepdims=True) / count
-    residual = (b - gain * warped - offset) * weight
-    power = ((b - mean) * weight) ** 2
-    every = (1, 2, 3)
-    pixels = np.maximum(3 * weight.sum(axis=every), 1)
-    variance = np.maximum(power.sum(axis=every) / pixels, NOISE)
-    error = (residual**2).mean(axis=3)
-    worst = _smooth(_smooth(error[..., None]))[..., 0].max(axis=(1, 2))
-    difference: Floats = (residual**2).sum(axis=every) / pixels / variance
-    highest: Floats = worst / variance
-    return difference, highest
+    side = pictures.shape[1]
+    out = np.empty_like(pictures)
+    pixels = np.empty((len(pose), 2, 3))
+    pixels[:, :, :2] = pose[:, :, :2]
+    first = 1 / side - 1  # coordinate of the first pixel's centre
+    pixels[:, :, 2] = side / 2 * (pose[:, :, :2].sum(axis=2) * first + pose[:, :, 2] + 1) - 0.5
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    for picture, matrix, place in zip(pictures, pixels, out, strict=True):
+        cv2.warpAffine(picture, matrix, (side, side), place, flags, cv2.BORDER_REPLICATE)
+    return out
 
 
-def _correlation(a: Floats, b: Floats, inside: NDArray[np.bool_]) -> Floats:
-    weight = inside[..., None].astype(np.float32)
-    a, b = a * weight, b * weight
-    every = (1, 2, 3)
-    floor = 0.5 * 3 * weight.sum(axis=every)  # rounding to 8 bits alone is a variance of 1/12
-    power = ((a * a).sum(axis=every) + floor) * ((b * b).sum(axis=every) + floor)
-    return np.asarray((a * b).sum(axis=every) / np.sqrt(np.maximum(power, 1e-6)))
+def inside(pose: Floats, side: int) -> Floats:
+    """(P, S, S) 1 where the pose looks into the first picture, else 0."""
+    at = _axis(side)
+    seen = [
+        np.abs(
+            pose[:, axis, 0, None, None] * at[None, None, :]
+            + pose[:, axis, 1, None, None] * at[None, :, None]
+            + pose[:, axis, 2, None, None]
+        )
+        <= 1 + 1e-4
+        for axis in (0, 1)
+    ]
+    return (seen[0] & seen[1]).astype(np.float32)
 
 
-def _interior(inside: NDArray[np.bool_], edge: int = EDGE) -> NDArray[np.bool_]:
-    kept = np.zeros_like(inside)
-    kept[:, edge:-edge, edge:-edge] = inside[:, edge:-edge, edge:-edge]
-    return kept
+def smooth(pictures: Floats) -> Floats:
+    """A binomial 3 x 3 filter over (P, S, S)."""
+    import cv2
+
+    out = np.empty_like(pictures)
+    for picture, place in zip(pictures, out, strict=True):
+        cv2.sepFilter2D(
+            picture, cv2.CV_32F, _BINOMIAL, _BINOMIAL, place, borderType=cv2.BORDER_REPLICATE
+        )
+    return out
+
+
+_BINOMIAL = np.array([0.25, 0.5, 0.25], np.float32)
 
 
 def _halved(pictures: Floats) -> Floats:
-    pairs, side = pictures.shape[:2]
-    blocks = pictures.reshape(pairs, side // 2, 2, side // 2, 2, 3)
-    return np.asarray((blocks[:, :, 0] + blocks[:, :, 1]).sum(axis=3) / 4)
+    rows = pictures[:, ::2] + pictures[:, 1::2]
+    return np.asarray((rows[:, :, ::2] + rows[:, :, 1::2]) / 4)
 
 
-def _busy(pictures: Floats) -> Floats:
-    fine = np.abs(_fine(pictures)).max(axis=3)[:, EDGE:-EDGE, EDGE:-EDGE]
-    return np.asarray((fine > STRUCTURE).mean(axis=(1, 2)), np.float32)
-
-
-def _fine(pictures: Floats) -> Floats:
-    return pictures - _smooth(_smooth(pictures))
-
-
-def _smooth(pictures: Floats) -> Floats:
-    """Convolve (P, T, T, 3) with the binomial 1 2 1 on both axes."""
-    padded = np.pad(pictures, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
-    rows = (padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4
-    return np.asarray((rows[:, :, :-2] + 2 * rows[:, :, 1:-1] + rows[:, :, 2:]) / 4)
-
-
+@lru_cache(maxsize=8)
 def _axis(side: int) -> Floats:
-    return ((np.arange(side, dtype=np.float32) + 0.5) / side * 2 - 1).astype(np.float32)
+    return ((2 * np.arange(side) + 1) / side - 1).astype(np.float32)
+
+
+@lru_cache(maxsize=8)
+def _window(side: int) -> Floats:
+    """(S, S) weights: little for the outer eighth, where labels, logos and frames stand."""
+    inner = (np.abs(_axis(side)) < 0.75).astype(np.float32)
+    return np.asarray(RIM_WEIGHT + (1 - RIM_WEIGHT) * inner[:, None] * inner)
+
+
+def _starts() -> Floats:
+    """No crop; then 6 and 12% off each side, centred or from one corner, in both directions."""
+    poses = [(1.0, 0.0, 0.0)]
+    for scale in (0.94, 0.88, 1 / 0.94, 1 / 0.88):
+        room = abs(1 - scale)
+        corners = [(x, y) for x in (-room, room) for y in (-room, room)]
+        poses += [(scale, x, y) for x, y in [(0.0, 0.0), *(corners if room > 0.1 else [])]]
+    return np.array([[[s, 0, x], [0, s, y]] for s, x, y in poses], np.float32)
+
+
+_STARTS = _starts()

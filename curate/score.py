@@ -4,7 +4,7 @@ Per shard it writes three tables, one row a stored sample, in the order of the t
 
     scores        key, decode_error, and a column a score
     embeddings    image and text embedding, float16
-    fingerprints  pixel hash, perceptual hashes, thumbnail
+    fingerprints  pixel hash, perceptual hashes, copy descriptor, thumbnail
 
 Each file's metadata holds, under `caplab_columns`, the signature of every column: a hash of its
 scorer's version and settings, of its weights, and of what it rests on. A shard is done when the
@@ -48,10 +48,15 @@ _PLACE: Mapping[str, tuple[str, str]] = {
     "pixel_hash": ("fingerprints", "pixel_sha256"),
     "phash": ("fingerprints", "phash"),
     "thumbnail": ("fingerprints", "thumbnail"),
+    "copy_descriptor": ("fingerprints", "descriptor"),
 }
 _TABLES = ("scores", "embeddings", "fingerprints")
 # Types of columns with more than one number a row.
-_TYPES: Mapping[str, pa.DataType] = {"phash": pa.list_(pa.uint64()), "thumbnail": pa.binary()}
+_TYPES: Mapping[str, pa.DataType] = {
+    "phash": pa.list_(pa.uint64()),
+    "thumbnail": pa.binary(),
+    "copy_descriptor": pa.list_(pa.float16()),
+}
 _EMBEDDING = re.compile(r"(image|text)_embedding(\w*)")
 
 

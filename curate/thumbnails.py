@@ -1,8 +1,8 @@
 """Thumbnails of a whole dataset, a few at a time: only those of candidate pairs are ever read.
 
-A thumbnail is 3 KB, the rest that a search needs of a sample about 100 bytes, so thumbnails alone
+A thumbnail is 4.5 KB, the rest that a search needs of a sample about 100 bytes, so thumbnails alone
 decide how large a dataset fits in memory. They stay on disk: the first candidate in a shard unpacks
-that shard's column into a scratch file of fixed-size rows, and every later one is a read of 3 KB.
+that shard's column into a scratch file of fixed-size rows, and every later one is a read of 4.5 KB.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from curate.fingerprints import THUMBNAIL
 
 Thumbs = NDArray[np.uint8]
-"""(B, T, T, 3) uint8."""
+"""(B, 4608) uint8, see curate.fingerprints."""
 
-_SIZE = THUMBNAIL * THUMBNAIL * 3
+_SIZE = THUMBNAIL
 
 
 class Thumbnails:
@@ -30,7 +30,7 @@ class Thumbnails:
 
     Args:
         shard: (N,) number of the shard of each row; place: (N,) its row within that shard.
-        read: shard number -> (B, T, T, 3) thumbnails of that shard, zeros where there is none.
+        read: shard number -> (B, 4608) thumbnails of that shard, zeros where there is none.
         scratch: an empty folder for the unpacked shards.
     """
 
@@ -45,7 +45,7 @@ class Thumbnails:
         self._read, self._scratch = read, scratch
 
     def take(self, rows: NDArray[np.int64]) -> Thumbs:
-        """(B, T, T, 3) uint8 of the rows, which may repeat. Memory: 6 KB a row asked for."""
+        """(B, 4608) uint8 of the rows, which may repeat. Memory: 9 KB a row asked for."""
         wanted, back = np.unique(rows, return_inverse=True)
         out = np.empty((len(wanted), _SIZE), np.uint8)
         order = np.lexsort((self._place[wanted], self._shard[wanted]))
@@ -57,7 +57,7 @@ class Thumbnails:
                     os.preadv(file, [out[slot]], int(self._place[wanted[slot]]) * _SIZE)
             finally:
                 os.close(file)
-        return out.reshape(-1, THUMBNAIL, THUMBNAIL, 3)[back]
+        return out[back]
 
     def _unpacked(self, shard: int) -> Path:
         path = self._scratch / f"{shard}.raw"

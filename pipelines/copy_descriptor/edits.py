@@ -100,7 +100,7 @@ def _with_logo(work: Picture, logo: Picture, rng: np.random.Generator) -> Pictur
     return marked
 
 
-def _relit(small: NDArray[np.float32], rng: np.random.Generator) -> Picture:
+def _relit(small: NDArray[np.floating], rng: np.random.Generator) -> Picture:
     """Light, contrast, gamma, colour, blur, noise and coarse resampling."""
     if rng.random() < 0.15:
         small = np.repeat((small @ _LUMA)[..., None], 3, axis=2)

@@ -43,7 +43,8 @@ def squashed(files: list[Path]) -> NDArray[np.uint8]:
     for row, file in enumerate(files):
         with Image.open(file) as opened:
             opened.draft("RGB", (2 * SOURCE, 2 * SOURCE))
-            out[row] = to_rgb(opened).resize((SOURCE, SOURCE), Image.Resampling.BOX)
+            small = to_rgb(opened).resize((SOURCE, SOURCE), Image.Resampling.BOX)
+            out[row] = np.asarray(small)
     return out
 
 

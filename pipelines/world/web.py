@@ -6,8 +6,8 @@
 - `urls.parquet`       url, alt_text: all that a curator sees,
 - `truth.parquet`      one row a URL, in the same order: see `TRUTH_SCHEMA`.
 
-Rows are drawn without repeating a scene (offsets and mirroring apart), so whatever shows the same thing twice is
-a declared duplicate. Paths do not tell what a row is.
+Rows are drawn without repeating a scene (offsets and mirroring apart), so whatever shows the same
+thing twice is a declared duplicate. Paths do not tell what a row is.
 """
 
 import io

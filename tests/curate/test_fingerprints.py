@@ -2,7 +2,7 @@ import numpy as np
 from PIL import Image
 from scipy.fft import dctn
 
-from curate.fingerprints import VIEWS, perceptual_hashes, thumbnails
+from curate.fingerprints import VIEWS, mirrored, perceptual_hashes, thumbnails, unpacked
 from tests.curate.tiny import drawn
 
 
@@ -47,7 +47,16 @@ def test_different_pictures_have_unrelated_hashes() -> None:
     assert apart.min() > 12
 
 
-def test_thumbnails_are_area_averages() -> None:
+def test_thumbnails_hold_area_averages_of_luma_and_colour() -> None:
     canvas = canvas_of(drawn(1))
-    expected = canvas[0].reshape(32, 4, 32, 4, 3).mean(axis=(1, 3))
-    assert np.abs(thumbnails(canvas)[0] - expected).max() <= 0.5
+    luma, colour = unpacked(thumbnails(canvas))
+    rgb = canvas[0].reshape(64, 2, 64, 2, 3).mean(axis=(1, 3))
+    grey = rgb @ [0.299, 0.587, 0.114]
+    assert np.abs(luma[0] - grey).max() <= 0.51
+    blue = 0.564 * (rgb[..., 2] - grey).reshape(16, 4, 16, 4).mean(axis=(1, 3))
+    assert np.abs(colour[0, 0] - blue).max() <= 0.51
+
+
+def test_a_mirrored_thumbnail_is_the_thumbnail_of_the_mirror_image() -> None:
+    canvas = np.concatenate([canvas_of(drawn(seed)) for seed in range(3)])
+    assert np.array_equal(mirrored(thumbnails(canvas)), thumbnails(canvas[:, :, ::-1]))
