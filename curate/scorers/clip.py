@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from curate.decode import PictureView, model_view
 from curate.errors import ConfigError
+from curate.scorers.clip_picture import PictureTower
 from curate.scorers.clip_source import (
     check_source,
     config_mark,
@@ -35,7 +36,7 @@ from curate.scorers.clip_source import (
     registered,
     tokenizer_mark,
 )
-from curate.scorers.clip_text import encode_text, truncated_tokens
+from curate.scorers.clip_text import TextTower, truncated_tokens
 from curate.scorers.scorer import Column, Columns, Scorer
 
 if TYPE_CHECKING:
@@ -180,6 +181,8 @@ class ClipModel:
         self._mean = torch.tensor(preprocess["mean"], device=self.device).reshape(shape) * 255
         self._std = torch.tensor(preprocess["std"], device=self.device).reshape(shape) * 255
         self._tokenize = load_tokenizer(name, scorer.tokenizer)
+        self._picture_tower = PictureTower(self.model, self.dtype, self.device)
+        self._text_tower = TextTower(self.model, self.dtype, self.device)
         with torch.inference_mode():
             self.width = int(self._encode_texts(["a"]).shape[1])
 
@@ -205,8 +208,7 @@ class ClipModel:
             # uint8 crosses to the device; normalising there costs a quarter of the traffic.
             batch = torch.from_numpy(pictures).to(self.device).permute(0, 3, 1, 2)
             batch = ((batch - self._mean) / self._std).to(self.dtype)
-            features = self.model.encode_image(batch, normalize=False)
-            return _unit(features)
+            return _unit(self._picture_tower(batch))
 
     def embed_texts(
         self, texts: Sequence[str | None], batch_size: int = 256
@@ -231,7 +233,7 @@ class ClipModel:
 
     def _encode_texts(self, texts: list[str]) -> torch.Tensor:
         tokens = self._tokenize(texts).to(self.device)
-        return encode_text(self.model, tokens)
+        return self._text_tower(tokens)
 
 
 def _unit(features: torch.Tensor) -> NDArray[np.float32]:

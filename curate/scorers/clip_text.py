@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from curate.scorers.clip_tower import Tower, pack_texts
+
 if TYPE_CHECKING:
     import torch
-
-_ROUND_TO = 8
-"""Lengths are rounded up to this, so that few different shapes occur."""
 
 
 def truncated_tokens(tokenize: Any, text: str) -> int:
@@ -30,35 +29,47 @@ def truncated_tokens(tokenize: Any, text: str) -> int:
     return max(0, len(tokenize.encode(text)) + 2 - room)  # start and end of text
 
 
-def encode_text(model: Any, tokens: torch.Tensor) -> torch.Tensor:
-    """Text features (B, D), not normalised, of an open_clip model for tokens (B, L) int64.
+class TextTower:
+    """The text side of an open_clip model, over packed texts where its parts are plain.
 
     Models with another text tower (CustomTextCLIP, CoCa), without a causal mask, or that read the
     embedding elsewhere, take open_clip's own road.
     """
-    import torch
-    from open_clip import CLIP
-    from open_clip.transformer import text_global_pool
 
-    reads_end = getattr(model, "text_pool_type", None) in ("argmax", "eos")
-    if type(model) is not CLIP or not reads_end or model.attn_mask is None:
-        features: torch.Tensor = model.encode_text(tokens, normalize=False)
-        return features
-    if model.text_pool_type == "argmax":
-        ends = tokens.argmax(dim=-1)
-    else:
-        ends = (tokens == model.text_eos_id).int().argmax(dim=-1)
-    length = min(-(-(int(ends.max()) + 1) // _ROUND_TO) * _ROUND_TO, tokens.shape[1])
-    tokens = tokens[:, :length]
-    dtype = model.transformer.get_cast_dtype()
-    x = model.token_embedding(tokens).to(dtype) + model.positional_embedding[:length].to(dtype)
-    x = model.transformer(x, attn_mask=model.attn_mask[:length, :length])
-    x = model.ln_final(x)
-    x = text_global_pool(
-        x, tokens, model.text_pool_type, eos_token_id=getattr(model, "text_eos_id", None)
-    )
-    if model.text_projection is None:
-        return x
-    if isinstance(model.text_projection, torch.nn.Linear):
-        return torch.as_tensor(model.text_projection(x))
-    return torch.as_tensor(x @ model.text_projection)
+    def __init__(self, model: Any, dtype: torch.dtype, device: torch.device) -> None:
+        """Args: dtype of the weights, as the model was loaded."""
+        from open_clip import CLIP
+
+        self._model = model
+        self._tower: Tower | None = None
+        reads_end = getattr(model, "text_pool_type", None) in ("argmax", "eos")
+        if type(model) is CLIP and reads_end and model.attn_mask is not None:
+            blocks = list(model.transformer.resblocks)
+            if Tower.runs(blocks):
+                self._tower = Tower(blocks, dtype, device)
+
+    def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Tokens (B, L) int64, padded -> features (B, D), not normalised."""
+        import torch
+
+        model, tower = self._model, self._tower
+        if tower is None:
+            features: torch.Tensor = model.encode_text(tokens, normalize=False)
+            return features
+        if model.text_pool_type == "argmax":
+            ends = tokens.argmax(dim=-1)
+        else:
+            ends = (tokens == model.text_eos_id).int().argmax(dim=-1)
+        lengths, order = (ends + 1).sort()
+        filled = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+        place = filled.nonzero()[:, 1]
+        embedded = model.token_embedding(tokens[order][filled]).to(tower.sum_dtype)
+        x = embedded + model.positional_embedding[place].to(tower.sum_dtype)
+        x = tower(x, pack_texts(lengths.tolist(), tokens.device), causal=True)
+        x = torch.empty_like(x).index_copy_(0, order, x)
+        x = model.ln_final(x.to(model.transformer.get_cast_dtype()))
+        if model.text_projection is None:
+            return x
+        if isinstance(model.text_projection, torch.nn.Linear):
+            return torch.as_tensor(model.text_projection(x))
+        return torch.as_tensor(x @ model.text_projection)

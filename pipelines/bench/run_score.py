@@ -1,6 +1,6 @@
 """Score a dataset that is downloaded already, and nothing else: what the benchmark measures.
 
-    python -m pipelines.bench.run_score DIR --clip-model ViT-S-32 --clip-pretrained FILE
+python -m pipelines.bench.run_score DIR --clip-model ViT-S-32 --clip-pretrained FILE
 """
 
 from __future__ import annotations

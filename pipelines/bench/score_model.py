@@ -43,9 +43,7 @@ def write_model(folder: Path, name: str = "ViT-S-32", seed: int = 0) -> ModelFil
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    files = ModelFiles(
-        name, folder / "weights.safetensors", folder / "weights.pt", folder / "hf"
-    )
+    files = ModelFiles(name, folder / "weights.safetensors", folder / "weights.pt", folder / "hf")
     config = open_clip.get_model_config(name)
     torch.manual_seed(seed)
     model = open_clip.CLIP(**config)
