@@ -100,8 +100,8 @@ def hugging_face_state(state: Tensors) -> dict[str, torch.Tensor]:
         for key, tensor in state.items():
             if key.startswith(ours):
                 number, _, rest = key.removeprefix(ours).partition(".")
-                for name, part in _block_tensors(rest, tensor):
-                    out[f"{theirs}{number}.{name}"] = part
+                parts = _block_tensors(rest, tensor)
+                out |= {f"{theirs}{number}.{name}": part for name, part in parts}
     return out
 
 
