@@ -29,10 +29,14 @@ class ScoreSettings(Settings):
         None, description="Folder with a tokenizer.json, in place of the model's own tokenizer."
     )
     aesthetic_head: str | None = Field(
-        None, description="Aesthetic head (.safetensors) on this CLIP's image embedding."
+        None,
+        description="Aesthetic head on this CLIP's image embedding: laion-aesthetic-v2 or another "
+        "published name, hf-hub:ORG/NAME/FILE, URL#sha256=HEX, or a file.",
     )
     nsfw_head: str | None = Field(
-        None, description="NSFW head (.safetensors) on this CLIP's image embedding."
+        None,
+        description="NSFW head on this CLIP's image embedding: laion-nsfw-l14 or another published "
+        "name, hf-hub:ORG/NAME/FILE, URL#sha256=HEX, or a file.",
     )
     more_clips: dict[str, str] = Field(
         {},
@@ -43,6 +47,28 @@ class ScoreSettings(Settings):
         {},
         description="Further heads: COLUMN -> HEAD, or HEAD@LABEL on the embedding of one of the "
         "further CLIP models.",
+    )
+    nsfw_classifier: str | None = Field(
+        None,
+        description="Image classifier of transformers for the column nsfw_classifier: "
+        "hf-hub:ORG/NAME@REVISION or a folder.",
+    )
+    nsfw_labels: tuple[str, ...] = Field(
+        ("nsfw",), description="Its labels that mean unsafe; their probabilities are added up."
+    )
+    watermark_model: str | None = Field(
+        None,
+        description="Watermark detector: LAION's (laion-watermark#sha256=HEX, or a file of it), or "
+        "an image classifier of transformers (hf-hub:ORG/NAME@REVISION, or a folder).",
+    )
+    watermark_labels: tuple[str, ...] = Field(
+        ("watermark",), description="Labels of such a classifier that mean a watermark."
+    )
+    allow_pickle: tuple[str, ...] = Field(
+        (),
+        description="Pickles that you trust, by file name or sha256; each is converted once. "
+        "No other pickle is ever loaded.",
+        json_schema_extra=_OPERATIONAL,
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="Precision of CLIP's weights and activations."

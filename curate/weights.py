@@ -44,7 +44,13 @@ def load_state_dict(path: Path | str, allow_pickle: bool = False) -> dict[str, t
         )
     import torch
 
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # UnpicklingError, EOFError, RuntimeError: it is no such file
+        first = str(error).strip().splitlines()
+        raise ConfigError(
+            f"{path} does not load as plain tensors ({first[0] if first else 'unreadable'})."
+        ) from error
     return dict(state.get("state_dict", state))
 
 

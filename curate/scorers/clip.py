@@ -19,7 +19,7 @@ the stored one, in SQL if need be, with the same result. The rounding moves a co
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -33,6 +33,7 @@ from curate.scorers.clip_source import (
     check_source,
     config_mark,
     load_tokenizer,
+    refuse_pickle,
     registered,
     tokenizer_mark,
 )
@@ -61,6 +62,7 @@ class Clip(Scorer):
         precision: of the weights and activations; layer norms stay in float32.
         device: "cpu", "cuda", "cuda:1", or "auto" for a GPU where there is one.
         draft: allow reduced-scale JPEG decoding (see curate.decode).
+        allow_pickle: pickles that the user trusts, see curate.weight_source.
         label: tells a second model from the first: its columns are `clip_similarity_LABEL` and so
             on, and it has a view of the picture of its own.
     """
@@ -74,7 +76,9 @@ class Clip(Scorer):
         device: str = "auto",
         draft: bool = True,
         label: str = "",
+        allow_pickle: Collection[str] = (),
     ) -> None:
+        self.allow_pickle = tuple(allow_pickle)
         self.suffix = f"_{label}" if label else ""
         self.name = f"clip{self.suffix}"
         self.needs = (f"picture{self.suffix}", "alt_text")
@@ -158,6 +162,8 @@ class ClipModel:
         auto = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(auto if scorer.device == "auto" else scorer.device)
         try:
+            if scorer.pretrained is not None and not scorer.weights:
+                refuse_pickle(name, scorer.pretrained, scorer.allow_pickle)
             self.model = open_clip.create_model(
                 name,
                 pretrained=scorer.pretrained,

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from curate.errors import ConfigError
-from curate.files import fingerprint, read_json
+from curate.files import fingerprint, read_json, sha256_file
 from curate.settings import nearest
+from curate.weight_source import check_pickle, hub_folder
 from curate.weights import SAFE_SUFFIX, weight_hashes
 
 _LOCAL_DIR, _HUB = "local-dir:", "hf-hub:"
+# No pickle is ever asked for.
+_HUB_FILES = [
+    "open_clip_config.json",
+    f"open_clip_model{SAFE_SUFFIX}",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "sentencepiece*",
+    "spiece*",
+]
 
 
 def check_source(model: str, pretrained: str | None) -> dict[str, str]:
@@ -25,7 +38,7 @@ def check_source(model: str, pretrained: str | None) -> dict[str, str]:
         return weight_hashes(folder)
     if model.startswith(_HUB):
         _refuse_second_weights(model, pretrained)
-        return {}
+        return weight_hashes(hub_clip(model))
     if pretrained is None:
         raise ConfigError(
             f"The CLIP model {model!r} needs weights: give --clip-pretrained a tag (such as "
@@ -46,6 +59,28 @@ def check_source(model: str, pretrained: str | None) -> dict[str, str]:
         _check_tag(model, pretrained)
         return {}
     raise ConfigError(f"A CLIP config of one's own needs a {SAFE_SUFFIX} file, not {pretrained!r}.")
+
+
+def hub_clip(model: str) -> Path:
+    """The folder of a hub model (`hf-hub:ORG/NAME` or `...@REVISION`), fetched once.
+
+    Raises:
+        ConfigError: no such repository or revision, or it is no CLIP model in safetensors.
+    """
+    folder = hub_folder(model, _HUB_FILES)
+    for name in ("open_clip_config.json", f"open_clip_model{SAFE_SUFFIX}"):
+        if not (folder / name).is_file():
+            raise ConfigError(f"{model} is no CLIP model that can be loaded: it has no {name}.")
+    return folder
+
+
+def refuse_pickle(model: str, tag: str, allowed: Collection[str]) -> None:
+    """Raise ConfigError where a pretrained tag's file is a pickle that the user did not name."""
+    import open_clip
+
+    path = Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(model, tag)))
+    if path.suffix != SAFE_SUFFIX:
+        check_pickle(path, path.name, sha256_file(path), allowed)
 
 
 def _refuse_second_weights(model: str, pretrained: str | None) -> None:
@@ -78,6 +113,8 @@ def _check_tag(model: str, tag: str) -> None:
 
 def registered(model: str) -> tuple[str, dict[str, Any]]:
     """open_clip's name for `model`, and options for create_model. A config file is registered."""
+    if model.startswith(_HUB):
+        return f"{_LOCAL_DIR}{hub_clip(model)}", {}
     if not model.endswith(".json"):
         return model, {}
     import open_clip
@@ -114,6 +151,8 @@ def config_mark(model: str) -> Any:
         return read_json(model)
     if model.startswith(_LOCAL_DIR):
         return read_json(Path(model.removeprefix(_LOCAL_DIR)) / "open_clip_config.json")
+    if model.startswith(_HUB):
+        return read_json(hub_clip(model) / "open_clip_config.json")
     return model
 
 

@@ -6,8 +6,10 @@ import re
 
 from curate.errors import ConfigError
 from curate.score_settings import ScoreSettings
+from curate.scorers.classifier import ImageClassifier, LaionWatermark, is_laion_watermark
 from curate.scorers.clip import Clip
 from curate.scorers.fingerprint import Fingerprint
+from curate.scorers.head_source import find_head
 from curate.scorers.heads import HeadScorer
 from curate.scorers.image_basics import ImageBasics
 from curate.scorers.scorer import Scorer
@@ -24,18 +26,20 @@ def make_scorers(settings: ScoreSettings) -> list[Scorer]:
         ConfigError: a model, tag or file that does not exist; before anything is read.
     """
     basics = [Fingerprint(), ImageBasics(), TextBasics(), TextNormalised()]
-    return [*make_clips(settings), *basics, *_heads(settings)]
+    return [*make_clips(settings), *basics, *_heads(settings), *_classifiers(settings)]
 
 
 def make_clips(settings: ScoreSettings) -> list[Clip]:
     """The main CLIP model and the further ones, by label."""
     options = (settings.precision, settings.device, settings.jpeg_draft)
+    trusted = settings.allow_pickle
     main = (settings.clip_model, settings.clip_pretrained, settings.clip_tokenizer)
-    clips = [Clip(*main, *options)]
+    clips = [Clip(*main, *options, allow_pickle=trusted)]
     for label, source in settings.more_clips.items():
         check_label(label)
-        model, _, pretrained = source.partition("@")
-        clips.append(Clip(model, pretrained or None, None, *options, label=label))
+        whole = source.startswith(("hf-hub:", "local-dir:"))  # these bring their own weights
+        model, _, pretrained = (source, "", "") if whole else source.partition("@")
+        clips.append(Clip(model, pretrained or None, None, *options, label, trusted))
     return clips
 
 
@@ -51,15 +55,39 @@ def _heads(settings: ScoreSettings) -> list[Scorer]:
     scorers: list[Scorer] = []
     for column, source in {**wanted, **settings.more_heads}.items():
         check_label(column)
-        path, _, label = source.partition("@")
+        path, label = split_label(source)
         if label and label not in settings.more_clips:
             raise ConfigError(
                 f"The head {column!r} rests on the CLIP model {label!r}, which is not among "
                 f"--more-clips ({', '.join(settings.more_clips) or 'none'})."
             )
         embedding = f"image_embedding_{label}" if label else "image_embedding"
-        scorers.append(HeadScorer(column, path, embedding))
+        scorers.append(HeadScorer(column, find_head(path, settings.allow_pickle), embedding))
     return scorers
+
+
+def _classifiers(settings: ScoreSettings) -> list[Scorer]:
+    device, draft = settings.device, settings.jpeg_draft
+    scorers: list[Scorer] = []
+    if settings.nsfw_classifier is not None:
+        source, labels = settings.nsfw_classifier, settings.nsfw_labels
+        scorers.append(ImageClassifier("nsfw_classifier", source, labels, device, draft))
+    if (source := settings.watermark_model) is not None:
+        if is_laion_watermark(source):
+            scorers.append(LaionWatermark(source, device, draft, settings.allow_pickle))
+        else:
+            labels = settings.watermark_labels
+            scorers.append(ImageClassifier("watermark", source, labels, device, draft))
+    return scorers
+
+
+def split_label(source: str) -> tuple[str, str]:
+    """(source, label of the CLIP model that it rests on): `HEAD@b32`; "" is the main model."""
+    head, separator, label = source.rpartition("@")
+    # A hub's revision is followed by a file: hf-hub:ORG/NAME@REVISION/FILE.
+    if not separator or "/" in label:
+        return source, ""
+    return head, label
 
 
 def check_label(label: str) -> None:
