@@ -72,7 +72,8 @@ def _classifiers(settings: ScoreSettings) -> list[Scorer]:
     if settings.nsfw_classifier is not None:
         source, labels = settings.nsfw_classifier, settings.nsfw_labels
         scorers.append(ImageClassifier("nsfw_classifier", source, labels, device, draft))
-    if (source := settings.watermark_model) is not None:
+    if settings.watermark_model is not None:
+        source = settings.watermark_model
         if is_laion_watermark(source):
             scorers.append(LaionWatermark(source, device, draft, settings.allow_pickle))
         else:
