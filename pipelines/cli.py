@@ -261,11 +261,14 @@ def demo(out: Path, config: Path | None, given: Given) -> None:
 @click.argument("directory", metavar="DIR", type=EXISTING)
 @click.option("--out", required=True, type=EXISTING, help="Directory to make or continue.")
 @click.option(
-    "--captions", metavar="KIND|KIND=SHARE,...", help="One caption kind, or the share of each."
+    "--captions",
+    "caption_shares",
+    metavar="KIND|KIND=SHARE,...",
+    help="One caption kind, or the share of each.",
 )
 @settings_options(ExportSettings, hidden=("captions",))
 def export(
-    directory: Path, out: Path, captions: str | None, config: Path | None, given: Given
+    directory: Path, out: Path, caption_shares: str | None, config: Path | None, given: Given
 ) -> None:
     """Write a selection with one caption a picture, in the layout that a trainer reads.
 
@@ -287,7 +290,7 @@ def export(
     from curate.dataset import Dataset
     from curate.export.run import export as run
 
-    fixed = {"captions": captions}
+    fixed = {"captions": caption_shares}
     settings = resolve(ExportSettings, config, given, **fixed)
     click.echo(run(Dataset.open(directory), out, settings).text())
 

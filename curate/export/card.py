@@ -118,6 +118,7 @@ def _captions(dataset: Dataset, settings: ExportSettings, plan: Plan, directory:
     """Who wrote the exported captions, and how long they are."""
     shards = str(directory / "shards" / "*.parquet").replace("'", "''")
     with dataset.connect() as connection:
+        connection.execute("SET threads = 1")  # or sums and quantiles vary in their last digits
         connection.execute(
             f"CREATE VIEW exported AS SELECT kind, source, caption FROM read_parquet('{shards}')"
         )
@@ -153,6 +154,7 @@ def _scores(dataset: Dataset, plan: Plan, directory: Path) -> str:
     shards = str(directory / "shards" / "*.parquet").replace("'", "''")
     numeric = ("DOUBLE", "FLOAT", "INTEGER", "BIGINT", "SMALLINT", "TINYINT", "UBIGINT", "UINTEGER")
     with dataset.connect() as connection:
+        connection.execute("SET threads = 1")  # or sums and quantiles vary in their last digits
         described = connection.execute("DESCRIBE scores").fetchall()
         names = [name for name, kind, *_ in described if kind in numeric]
         if not names:

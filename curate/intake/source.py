@@ -18,6 +18,7 @@ import pyarrow as pa
 from curate.errors import ConfigError
 from curate.files import fingerprint
 from curate.intake.columns import (
+    FILE_COLUMNS,
     TEXT_COLUMNS,
     URL_COLUMNS,
     choose_column,
@@ -303,6 +304,13 @@ def _list_columns(
             f"{where} has no rows that can be read as {_SHOWN[kind]}{why}; give a list with at "
             f"least one URL."
         )
+    if url_column is None and find_column(names, URL_COLUMNS) is None:
+        file = find_column(names, FILE_COLUMNS)
+        if file is not None:
+            raise ConfigError(
+                f"{where} has no URL column; for pictures that its column {file!r} names, give the "
+                f"folder they lie in, with this file in it as metadata.jsonl."
+            )
     url, text = _url_of(names, url_column, where), _text_of(names, text_column, where)
     if url == text:
         raise ConfigError(f"The URL and the text cannot both be the column {url!r}.")

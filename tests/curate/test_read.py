@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -272,3 +275,35 @@ def test_a_real_list_of_web_texts_is_kept_letter_for_letter(real_data, tmp_path)
     assert [row["url"] for row in rows] == source.column("URL").to_pylist()
     assert [row["alt_text"] for row in rows] == source.column("TEXT").to_pylist()
     assert len({row["key"] for row in rows}) == 10_000
+
+
+KILLED = """
+import os, signal
+from curate import read
+from curate.dataset import Dataset
+
+write, calls = read.pq.write_table, 0
+def dying(*arguments, **options):
+    global calls
+    calls += 1
+    if calls == {at}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(*arguments, **options)
+read.pq.write_table = dying
+read.plan_shards("{source}", Dataset("{out}"), rows_per_shard=2)
+"""
+
+
+@pytest.mark.parametrize("at", [2, 4])  # in the middle of the shards, and of the keys' correction
+def test_an_intake_that_was_killed_starts_again_and_equals_an_unbroken_one(tmp_path, at):
+    source = write_parquet(tmp_path)
+    code = KILLED.format(at=at, source=source, out=tmp_path / "killed")
+    died = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False)
+    assert died.returncode == -signal.SIGKILL
+    killed, whole = Dataset(tmp_path / "killed"), Dataset(tmp_path / "whole")
+    assert plan_shards(source, killed, rows_per_shard=2) == plan_shards(
+        source, whole, rows_per_shard=2
+    )
+    assert killed.shards() == whole.shards()
+    for shard in whole.shards():
+        assert killed.input_path(shard).read_bytes() == whole.input_path(shard).read_bytes()
