@@ -1,11 +1,11 @@
 """Who may be a copy of whom: candidate pairs from hashes and from vectors, never all pairs.
 
 Hashes: curate.hamming, exact within the radius. Vectors: within clusters of a constant size
-(curate.clusters), each vector in its two nearest, so two neighbours meet unless both of their two
-clusters differ. Up to 4,096 vectors are one cluster, and the answer is exact.
+(curate.clusters), each vector in its three nearest, so two neighbours meet unless all of these
+differ. Up to 4,096 vectors are one cluster, and the answer is exact.
 
-Costs for N: hashes N * 165 look-ups a view, vectors N * 2,400 * D multiplications, and assigning
-to clusters, N * 6 sqrt(N / 400) * D, which overtakes near sixty million. `caplab bench duplicates
+Costs for N: hashes N * 165 look-ups a view, vectors N * 1,350 * D multiplications, and assigning
+to clusters, N * 6 sqrt(N / 300) * D, which overtakes near fifteen million. `caplab bench duplicates
 --scale` measures both; docs/duplicates.md has the figures.
 """
 
@@ -83,7 +83,7 @@ def similar_pairs(
     """Pairs with an inner product (cosine, of unit vectors) of at least `least`, in blocks.
 
     Each pair comes once. Rows stand in order of quality, the best first; of a crowd of look-alikes
-    a row is paired with the `CROWD` best in each of its two clusters, and in a cluster of more than
+    a row is paired with the `CROWD` best in each of its clusters, and in a cluster of more than
     `LEADERS` compared with those alone, so that cost and pairs stay linear whatever the data.
 
     Args:
@@ -102,11 +102,10 @@ def similar_pairs(
                 continue
             first, second, product = _within(data[np.searchsorted(rows, mine)], least, new)
             pairs = np.stack([mine[first], mine[second]], axis=1)
-            # A pair that shares both its clusters is the affair of the lower one.
-            a, b = np.sort(near[pairs[:, 0]], axis=1), np.sort(near[pairs[:, 1]], axis=1)
-            elsewhere = (a == b).all(axis=1) & (a[:, 0] >= 0) & (a[:, 0] != cluster)
-            if not elsewhere.all():
-                yield Similar(pairs[~elsewhere], product[~elsewhere])
+            # A pair that shares several clusters is the affair of the lowest of them.
+            here = _lowest_shared(near[pairs[:, 0]], near[pairs[:, 1]]) == cluster
+            if here.any():
+                yield Similar(pairs[here], product[here])
 
 
 def nearest_vectors(
@@ -119,7 +118,7 @@ def nearest_vectors(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The `count` nearest other vectors of each vector by Euclidean distance.
 
-    Beyond `ALL_UP_TO` vectors, among those whose nearest centroid is one of its two nearest.
+    Beyond `ALL_UP_TO` vectors, among those whose nearest centroid is one of its three nearest.
 
     Args:
         vectors: (N, D). queries: (N, D), row by row another form of the same things (such as the
@@ -170,9 +169,14 @@ _ROWS = 512
 def _clusters(vectors: Vectors, tree: Tree | None) -> NDArray[np.int32]:
     if tree is not None:
         return tree.assign(vectors)
-    near = np.zeros((len(vectors), 2), np.int32)
-    near[:, 1] = -1
-    return near
+    return np.zeros((len(vectors), 1), np.int32)
+
+
+def _lowest_shared(a: NDArray[np.int32], b: NDArray[np.int32]) -> NDArray[np.int32]:
+    """(P, 3) clusters of each side -> (P,) the lowest one that both have."""
+    shared = (a[:, :, None] == b[:, None, :]).any(axis=2) & (a >= 0)
+    lowest: NDArray[np.int32] = np.where(shared, a, np.iinfo(np.int32).max).min(axis=1)
+    return lowest
 
 
 def _groups(
@@ -181,7 +185,7 @@ def _groups(
     """Clusters with their rows, as many at a time as fit in memory, and all rows of those."""
     flat = near.ravel()
     order = np.argsort(flat, kind="stable")
-    order = order[np.searchsorted(flat[order], 0) :]  # -1: no second cluster
+    order = order[np.searchsorted(flat[order], 0) :]  # -1: no third cluster
     clusters = flat[order]
     rows = order // near.shape[1]
     edges = np.flatnonzero(np.diff(clusters)) + 1
