@@ -33,7 +33,7 @@ NEAREST = 3
 _POINTS = 80
 """Training vectors to a centroid."""
 _ROUNDS = 12
-_COARSE_PROBES = 5
+_COARSE_PROBES = 8
 _BLOCK = 16_384
 
 
@@ -73,7 +73,7 @@ class Tree:
     def nearest(self, vectors: Floats) -> NDArray[np.int32]:
         """(B, D) -> (B, 3): the nearest fine centroids in order; -1 where there are fewer.
 
-        The search goes below the five nearest coarse centroids, so now and then a centroid that is
+        The search goes below the eight nearest coarse centroids, so now and then a centroid that is
         a little nearer is missed.
         """
         best = np.full((len(vectors), NEAREST), -np.inf, np.float32)
