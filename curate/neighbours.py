@@ -109,12 +109,14 @@ def similar_pairs(
 
 
 def nearest_vectors(
-    vectors: NDArray[np.floating],
+    vectors: NDArray[np.floating] | Vectors,
     count: int,
-    queries: NDArray[np.floating] | None = None,
+    queries: NDArray[np.floating] | Vectors | None = None,
     seed: int = 0,
     threads: int = 1,
     memory: int = 1 << 28,
+    tree: Tree | None = None,
+    fresh: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The `count` nearest other vectors of each vector by Euclidean distance.
 
@@ -124,6 +126,9 @@ def nearest_vectors(
         vectors: (N, D). queries: (N, D), row by row another form of the same things (such as the
             mirror images) to search with; the row itself is no answer then either.
         threads: of the training; products use as many as NumPy's BLAS is set to.
+        memory: bytes for a group of clusters.
+        tree: centroids of an earlier search; None trains new ones where they are needed.
+        fresh: (N,) rows that are new: an old row is told of its nearest new ones alone.
 
     Returns:
         (N, count) row numbers, -1 where there are fewer, and (N, count) squared distances.
@@ -131,11 +136,12 @@ def nearest_vectors(
     import faiss
 
     faiss.omp_set_num_threads(threads)
-    held = ArrayVectors(vectors)
-    asked = held if queries is None else ArrayVectors(queries)
-    tree = train(held, seed) if len(held) > ALL_UP_TO else None
-    own = _clusters(held, tree)[:, 0]
-    probes = own[:, None] if tree is None else tree.assign(asked)
+    held = ArrayVectors(vectors) if isinstance(vectors, np.ndarray) else vectors
+    asked = ArrayVectors(queries) if isinstance(queries, np.ndarray) else queries or held
+    if tree is None and len(held) > ALL_UP_TO:
+        tree = train(held, seed)
+    probes = _clusters(asked, tree)
+    own = probes[:, 0] if asked is held else _clusters(held, tree)[:, 0]
     distances = np.full((len(held), count), np.inf, np.float32)
     rows = np.full((len(held), count), -1, np.int64)
     listed = np.argsort(own, kind="stable")
@@ -144,12 +150,22 @@ def nearest_vectors(
         data = asked.take(wanted)
         for cluster, mine in group:
             members = listed[ends[cluster - 1] if cluster else 0 : ends[cluster]]
-            against = held.take(members)
-            for start in range(0, len(mine), _ROWS):
-                some = mine[start : start + _ROWS]
-                found = _squared(data[np.searchsorted(wanted, some)], against)
-                found[members[None] == some[:, None]] = np.inf  # a row finds itself
-                _merge(distances, rows, some, found, members)
+            if fresh is None:
+                parts = [(mine, members)]
+            else:
+                parts = [
+                    (mine[fresh[mine]], members),
+                    (mine[~fresh[mine]], members[fresh[members]]),
+                ]
+            for searching, among in parts:
+                if not len(searching) or not len(among):
+                    continue
+                against = held.take(among)
+                for start in range(0, len(searching), _ROWS):
+                    some = searching[start : start + _ROWS]
+                    found = _squared(data[np.searchsorted(wanted, some)], against)
+                    found[among[None] == some[:, None]] = np.inf  # a row finds itself
+                    _merge(distances, rows, some, found, among)
     return rows, distances
 
 
@@ -262,7 +278,7 @@ def _merge(
     else:
         columns = np.tile(np.arange(found.shape[1]), (len(found), 1))
     near = np.take_along_axis(found, columns, axis=1)
-    named = np.where(np.isfinite(near), members[columns] if len(members) else columns, -1)
+    named = np.where(np.isfinite(near), members[columns], -1)
     both = np.concatenate([distances[some], near], axis=1)
     names = np.concatenate([rows[some], named], axis=1)
     order = np.lexsort((names, both), axis=1)[:, :count]
