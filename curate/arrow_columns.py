@@ -122,3 +122,8 @@ def _rows(
                 rows[index] = start + place[key]
         start += size
     return pa.array(rows, pa.int64())
+
+
+def key_array(column: pa.ChunkedArray) -> NDArray[np.bytes_]:
+    """Keys as (N,) S32: 32 bytes each in place of a Python string's 80."""
+    return np.asarray(column.to_numpy(zero_copy_only=False), dtype="S32")

@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.agreement import CopyLimits, compare, is_copy
+from curate.clusters import Tree
 from curate.fingerprints import VIEWS
 from curate.hash_pairs import near_hashes
-from curate.neighbours import Pairs, nearest_vectors, unique_pairs
+from curate.neighbours import Pairs, nearest_vectors, similar_pairs, unique_pairs
 from curate.thumbnails import Thumbnails
+from curate.vectors import ArrayVectors, Vectors
 
 if TYPE_CHECKING:
     from curate.duplicates import DuplicateSettings
@@ -99,20 +101,23 @@ def near_pairs(
     verifier: Verifier,
     settings: DuplicateSettings,
     fresh: NDArray[np.bool_] | None = None,
+    tree: Tree | None = None,
+    memory: int = 1 << 28,
 ) -> Found:
     """Verified pairs among the chosen rows; distance = Hamming bits of the best pair of views.
 
     Args:
         fresh: (N,) rows that are new: only pairs with at least one of them are looked for.
+        tree: centroids for the nearest descriptors; memory: bytes for blocks of the searches.
     """
     plain = np.ascontiguousarray(samples.phash[chosen, 0])
     new = None if fresh is None else fresh[chosen]
-    candidates = [_nearest_descriptors(samples, chosen, settings, new)]
+    candidates = [_nearest_descriptors(samples, chosen, settings, new, tree, memory)]
     for view in range(len(VIEWS)):
         seen = np.ascontiguousarray(samples.phash[chosen, view])
         # `second` as it is looks like `first` seen through the view.
         for first, second in near_hashes(
-            plain, seen, settings.near_bits, new, settings.duplicate_threads
+            plain, seen, settings.near_bits, new, settings.duplicate_threads, memory
         ):
             pairs = unique_pairs(first, second)
             alike = similarity(samples.descriptor, chosen[pairs]) >= HASH_SIMILARITY
@@ -126,22 +131,19 @@ def _nearest_descriptors(
     chosen: NDArray[np.int64],
     settings: DuplicateSettings,
     fresh: NDArray[np.bool_] | None,
+    tree: Tree | None,
+    memory: int,
 ) -> Pairs:
     """Pairs of places in `chosen` whose copy descriptors are nearest and near."""
     least = settings.descriptor_similarity
     if len(chosen) < 2 or least is None:
         return np.empty((0, 2), np.int64)
     rows, squared = nearest_vectors(
-        samples.descriptor[chosen].astype(np.float32),
-        settings.neighbours,
-        threads=settings.duplicate_threads,
-    )
+        ArrayVectors(samples.descriptor, chosen), settings.neighbours,
+        threads=settings.duplicate_threads, memory=memory, tree=tree, fresh=fresh,
+    )  # fmt: skip
     first, slot = np.nonzero((rows >= 0) & (1 - squared / 2 >= least))
-    second = rows[first, slot]
-    if fresh is not None:
-        kept = fresh[first] | fresh[second]
-        first, second = first[kept], second[kept]
-    return unique_pairs(first, second)
+    return unique_pairs(first, rows[first, slot])
 
 
 def similarity(descriptor: NDArray[np.float16], pairs: Pairs) -> NDArray[np.float32]:
@@ -154,33 +156,68 @@ def similarity(descriptor: NDArray[np.float16], pairs: Pairs) -> NDArray[np.floa
 
 
 def embedding_pairs(
-    vectors: NDArray[np.float32],
-    present: NDArray[np.bool_],
+    vectors: Vectors,
+    rows: NDArray[np.int64],
     samples: Samples,
-    chosen: NDArray[np.int64],
     near: Found,
     verifier: Verifier,
     settings: DuplicateSettings,
     fresh: NDArray[np.bool_] | None = None,
+    tree: Tree | None = None,
+    memory: int = 1 << 28,
 ) -> Found:
-    """Verified pairs among the nearest embeddings; distance = 1 - cosine. `fresh`: near_pairs."""
-    chosen = chosen[present[chosen]]
-    if len(chosen) < 2:
+    """Verified pairs among the nearest embeddings; distance = 1 - cosine.
+
+    Args:
+        vectors: (M, D) unit embeddings of the samples `rows` (M,), ascending.
+        fresh, tree, memory: see near_pairs.
+    """
+    if len(rows) < 2:
         return Found(np.empty((0, 2), np.int64), np.empty(0, np.float32))
     least = settings.embedding_similarity
     assert least is not None
-    rows, squared = nearest_vectors(
-        vectors[chosen], settings.neighbours, threads=settings.duplicate_threads
-    )
-    first, slot = np.nonzero((rows >= 0) & (1 - squared / 2 >= least))
-    candidates = unique_pairs(chosen[first], chosen[rows[first, slot]])
-    if fresh is not None:
-        candidates = candidates[fresh[candidates].any(axis=1)]
+    nearest, squared = nearest_vectors(
+        vectors, settings.neighbours, threads=settings.duplicate_threads,
+        memory=memory, tree=tree, fresh=None if fresh is None else fresh[rows],
+    )  # fmt: skip
+    first, slot = np.nonzero((nearest >= 0) & (1 - squared / 2 >= least))
+    candidates = unique_pairs(rows[first], rows[nearest[first, slot]])
     known = _member(candidates, near.pairs, len(samples))
     confirmed = verifier.copies(candidates[~known])
     pairs = unique_pairs(*np.concatenate([candidates[known], confirmed]).T)
-    cosine = np.einsum("pd,pd->p", vectors[pairs[:, 0]], vectors[pairs[:, 1]])
-    return Found(pairs, np.clip(1 - cosine, 0, 2).astype(np.float32))
+    return Found(pairs, _cosine_distance(vectors, np.searchsorted(rows, pairs)))
+
+
+def semdedup_pairs(
+    vectors: Vectors,
+    rows: NDArray[np.int64],
+    epsilon: float,
+    fresh: NDArray[np.bool_] | None = None,
+    tree: Tree | None = None,
+    memory: int = 1 << 28,
+) -> Found:
+    """All pairs with a cosine of at least 1 - epsilon, unverified; distance = 1 - cosine.
+
+    Arguments as of embedding_pairs; see similar_pairs for the bounds in crowds.
+    """
+    if len(rows) < 2:
+        return Found(np.empty((0, 2), np.int64), np.empty(0, np.float32))
+    new = None if fresh is None else fresh[rows]
+    blocks = list(similar_pairs(vectors, 1 - epsilon, tree, new, memory))
+    pairs = np.concatenate([np.empty((0, 2), np.int64), *(block.pairs for block in blocks)])
+    product = np.concatenate([np.empty(0, np.float32), *(block.product for block in blocks)])
+    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+    distance = np.clip(1 - product[order], 0, 2)
+    return Found(rows[pairs[order]], distance.astype(np.float32))
+
+
+def _cosine_distance(vectors: Vectors, pairs: Pairs, block: int = 4096) -> NDArray[np.float32]:
+    found = np.empty(len(pairs), np.float32)
+    for start in range(0, len(pairs), block):
+        first, second = (vectors.take(side) for side in pairs[start : start + block].T)
+        cosine = np.einsum("pd,pd->p", first, second)
+        found[start : start + block] = np.clip(1 - cosine, 0, 2)
+    return found
 
 
 class Verifier:

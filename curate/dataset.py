@@ -11,6 +11,10 @@
       tables/fingerprints/00000.parquet   pixel hash, perceptual hashes, copy descriptor, thumbnail
       tables/duplicate_pairs/all.parquet  every pair found, with method and distance
       tables/duplicates/all.parquet   every sample that is in a group, with the sample kept for it
+      tables/duplicate_searched/all.parquet   which samples were compared, for the next search
+      tables/reference_matches/NAME.parquet   samples that show a picture of the reference set NAME
+      search/                         centroids that later searches use again
+      references/NAME/                fingerprints of a folder of reference pictures
       tables/captions/SOURCE/00000.parquet   one row a caption (long format), SOURCE = who wrote it
       selections/NAME.parquet         the keys of a selection; NAME.json holds its SQL and funnel
       retry/00000/                    a shard's next state while --retry-failed writes it
@@ -105,7 +109,7 @@ FINGERPRINTS = pa.schema(
 
 DUPLICATE_PAIRS = pa.schema(
     [
-        ("method", pa.string()),  # "exact", "near" or "embedding"
+        ("method", pa.string()),  # "exact", "near", "embedding" or "semdedup"
         ("key_a", pa.string()),  # key_a < key_b
         ("key_b", pa.string()),
         ("distance", pa.float32()),  # exact: 0; near: Hamming bits; embedding: 1 - cosine
@@ -113,6 +117,7 @@ DUPLICATE_PAIRS = pa.schema(
 )
 
 # Levels are cumulative: "near" groups by exact and near pairs, "embedding" by all three kinds.
+# "semdedup" stands beside them: exact pairs and cosines alone, nothing verified.
 DUPLICATES = pa.schema(
     [
         ("method", pa.string()),
@@ -120,6 +125,28 @@ DUPLICATES = pa.schema(
         ("group", pa.string()),  # key of the sample that is kept for the group
         ("kept", pa.bool_()),  # whether this is the kept sample itself
         ("distance", pa.float32()),  # to the kept sample it is near
+    ]
+)
+
+# By which methods a sample was compared with all others; see curate.earlier_search.
+DUPLICATE_SEARCHED = pa.schema(
+    [
+        ("key", pa.string()),
+        ("pixels", pa.uint64()),  # the start of pixel_sha256: which picture was compared
+        ("near", pa.bool_()),
+        ("embedding", pa.bool_()),
+        ("semdedup", pa.bool_()),
+    ]
+)
+
+# Samples that show a picture of a reference set: evaluation images, or an earlier dataset.
+REFERENCE_MATCHES = pa.schema(
+    [
+        ("key", pa.string()),
+        ("references", pa.string()),  # name of the reference set
+        ("reference", pa.string()),  # path in its folder, or key in its dataset
+        ("method", pa.string()),  # "exact" or "near"
+        ("distance", pa.float32()),  # exact: 0; near: Hamming bits
     ]
 )
 
@@ -161,6 +188,8 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     "fingerprints": FINGERPRINTS,
     "duplicate_pairs": DUPLICATE_PAIRS,
     "duplicates": DUPLICATES,
+    "duplicate_searched": DUPLICATE_SEARCHED,
+    "reference_matches": REFERENCE_MATCHES,
     "captions": CAPTIONS,
     "caption_scores": CAPTION_SCORES,
 }

@@ -1,10 +1,10 @@
 """Pairs of samples whose perceptual hashes are near, through several views, crowds bounded.
 
 A crowd is a hash that many samples share: blank scans, one layout of a form. Its members say
-little about each other, and all their pairs would be quadratic. So equal hashes are one entry of
-the join, and when two entries meet, every member is paired with the `LEADERS` best of the other
-entry only: two members that are both no leaders do not meet. Rows stand in order of quality, so
-leaders are the ones that the others would be dropped for.
+little about each other, and all pairs of them and of their neighbours would be quadratic. So equal
+hashes are one entry of the join, and a row that comes near an entry meets its `LEADERS` best
+members; the rest of the entry meets the `LEADERS` best of all rows that came near it. Rows stand in
+order of quality, so these are the ones that the others would be dropped for.
 """
 
 from __future__ import annotations
@@ -79,17 +79,24 @@ def _near(
     hashes, rows, start = distinct(plain[index])
     queries, query_rows, query_start = distinct(seen[asking])
     rows, query_rows = index[rows], asking[query_rows]
+    sizes, query_sizes = np.diff(start), np.diff(query_start)
+    crowds: list[Rows] = []
     for query, row, _ in join_blocks(hashes, queries, radius, threads, memory):
-        many, of = np.diff(query_start)[query], np.diff(start)[row]
-        # All members ask the leaders of the other entry ...
-        yield from _members(query_rows, query_start[query], many, rows, start[row], of, LEADERS, 0)
-        # ... and leaders ask the rest of it.
-        large = of > LEADERS
-        if large.any():
-            yield from _members(
-                query_rows, query_start[query[large]], np.minimum(many[large], LEADERS),
-                rows, start[row[large]], of[large], None, LEADERS,
-            )  # fmt: skip
+        many, of = query_sizes[query], sizes[row]
+        first = query_start[query]
+        yield from _members(query_rows, first, many, rows, start[row], np.minimum(of, LEADERS))
+        for place in np.flatnonzero(of > LEADERS):
+            near = query_rows[first[place] : first[place] + min(many[place], LEADERS)]
+            crowds.append(np.stack([np.full(len(near), row[place]), near]))
+    if crowds:
+        entry, near = np.concatenate(crowds, axis=1)
+        order = np.lexsort((near, entry))
+        entry, near = entry[order], near[order]
+        best = np.arange(len(entry)) - np.searchsorted(entry, entry) < LEADERS
+        entry, near = entry[best], near[best]
+        rest = start[entry] + LEADERS
+        single = np.arange(len(near))
+        yield from _members(near, single, np.ones_like(near), rows, rest, start[entry + 1] - rest)
 
 
 def _members(
@@ -99,12 +106,9 @@ def _members(
     second_rows: Rows,
     second_start: Rows,
     second_count: Rows,
-    most: int | None,
-    skip: int,
 ) -> Iterator[tuple[Rows, Rows]]:
-    """Every member of the first entry with members skip to `most` of the second, entry by entry."""
-    width = (second_count if most is None else np.minimum(second_count, most)) - skip
-    sizes = first_count * width
+    """Every member of the first entry with every one of the second, entry by entry."""
+    sizes = first_count * second_count
     ends = np.cumsum(sizes)
     at = 0
     while at < len(sizes):
@@ -112,8 +116,8 @@ def _members(
         stop = max(at + 1, int(np.searchsorted(ends, done + _EXPAND, side="right")))
         entry = np.repeat(np.arange(at, stop), sizes[at:stop])
         number = np.arange(len(entry)) - (ends[entry] - sizes[entry] - done)
-        first = first_rows[first_start[entry] + number // width[entry]]
-        second = second_rows[second_start[entry] + skip + number % width[entry]]
+        first = first_rows[first_start[entry] + number // second_count[entry]]
+        second = second_rows[second_start[entry] + number % second_count[entry]]
         other = first != second
         yield first[other], second[other]
         at = stop

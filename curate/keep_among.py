@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from curate.errors import ConfigError
 from curate.keep import keep_best
 from curate.rules import split_rules
-from curate.sample_view import METHODS, SampleTables
+from curate.sample_view import METHODS, SEMDEDUP, SampleTables
 
 if TYPE_CHECKING:
     import duckdb
@@ -96,10 +96,12 @@ def levels(connection: duckdb.DuckDBPyConnection, level: str) -> tuple[str, ...]
     }
     if level == WIDEST:
         return tuple(method for method in METHODS if method in found)
+    if level == SEMDEDUP:
+        return METHODS[0], SEMDEDUP
     if level not in METHODS:
         raise ConfigError(
-            f"There is no level of duplicates {level!r}; levels are {', '.join(METHODS)}, or "
-            f"{WIDEST} for the widest one that was searched."
+            f"There is no level of duplicates {level!r}; levels are {', '.join(METHODS)}, "
+            f"{SEMDEDUP}, or {WIDEST} for the widest one that was searched."
         )
     return METHODS[: METHODS.index(level) + 1]
 

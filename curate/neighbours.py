@@ -35,7 +35,7 @@ Pairs = NDArray[np.int64]
 """(P, 2) row numbers, first < second, unique and sorted."""
 
 ALL_UP_TO = 4096
-LEADERS = 4096
+LEADERS = 8192
 """Members of a cluster, the best first, that the others of a larger one are compared with."""
 CROWD = 64
 """Pairs with better rows that a row has in one cluster at most."""

@@ -2,8 +2,9 @@
 
     samples      key, url, alt_text, width, height, original_width, original_bytes, ...
     scores       clip_similarity, aesthetic, nsfw, aspect_ratio, blur, text_words, ...
-    duplicates   duplicate_exact, duplicate_near, duplicate_embedding: duplicate search would drop
-                 the sample at that level, were nothing else selected (see curate.duplicates);
+    duplicates   duplicate_exact, duplicate_near, duplicate_embedding, and apart from these
+                 duplicate_semdedup, which verifies nothing: duplicate search would drop the
+                 sample at that level, were nothing else selected (see curate.duplicates);
                  duplicate: at the widest level that was run. All false where nobody searched.
 
 `sample_view(dataset)` offers all of it for one's own questions. A selection joins only the tables
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 METHODS = ("exact", "near", "embedding")
 """Levels of duplicates, each including those before it."""
+SEMDEDUP = "semdedup"
+"""A level beside them: equal files and near embeddings, nothing verified."""
 TABLES = ("samples", "scores", "duplicates", "duplicate_pairs")
 
 
@@ -55,7 +58,10 @@ class SampleTables:
         self._samples = self._columns("samples")
         # The samples table says what a sample is; a score of the same name would be a second truth.
         self._scores = [name for name in self._columns("scores") if name not in self._samples]
-        self._flags = [f"duplicate_{method}" for method in METHODS] + ["duplicate"]
+        self._flags = [
+            *(f"duplicate_{method}" for method in (*METHODS, SEMDEDUP)),
+            "duplicate",
+        ]
         self._joined: dict[str, str] = {}
         self._complete: bool | None = None
         self._make_flags()
@@ -145,7 +151,7 @@ class SampleTables:
         widest = next((method for method in reversed(METHODS) if method in present), METHODS[0])
         flags = ", ".join(
             f"coalesce(bool_or(method = '{method}' AND NOT kept), false) AS duplicate_{method}"
-            for method in METHODS
+            for method in (*METHODS, SEMDEDUP)
         )
         self.connection.execute(
             f"CREATE VIEW _flags AS SELECT *, duplicate_{widest} AS duplicate FROM "

@@ -25,28 +25,33 @@ class Vectors(Protocol):
 
 
 class ArrayVectors:
-    """Vectors in memory."""
+    """Vectors in memory: all rows of an array, or those that `chosen` names, in that order."""
 
-    def __init__(self, array: NDArray[np.floating]) -> None:
-        self.array, self.width = array, array.shape[1]
+    def __init__(
+        self, array: NDArray[np.floating], chosen: NDArray[np.int64] | None = None
+    ) -> None:
+        self.array, self.chosen, self.width = array, chosen, array.shape[1]
 
     def __len__(self) -> int:
-        return len(self.array)
+        return len(self.array if self.chosen is None else self.chosen)
 
     def take(self, rows: NDArray[np.int64]) -> Floats:
         """(B, D) float32 of the rows."""
-        return self.array[rows].astype(np.float32, copy=False)
+        wanted = rows if self.chosen is None else self.chosen[rows]
+        return self.array[wanted].astype(np.float32, copy=False)
 
 
 class FileVectors:
-    """Vectors in a file of float16 rows, 2 D bytes each, without a header.
+    """Vectors in a file of float16 rows, 2 D bytes each, without a header: all, or `chosen` ones.
 
     Read, not mapped: mapped pages would count as this process's memory.
     """
 
-    def __init__(self, path: Path, width: int) -> None:
+    def __init__(self, path: Path, width: int, chosen: NDArray[np.int64] | None = None) -> None:
         self.path, self.width = path, width
-        self._rows = path.stat().st_size // (2 * width)
+        stored = path.stat().st_size // (2 * width)
+        self._chosen = None if chosen is None or len(chosen) == stored else chosen
+        self._rows = stored if chosen is None else len(chosen)
         self._file = os.open(path, os.O_RDONLY)
 
     def __len__(self) -> int:
@@ -57,6 +62,8 @@ class FileVectors:
 
     def take(self, rows: NDArray[np.int64]) -> Floats:
         """(B, D) float32 of the rows."""
+        if self._chosen is not None:
+            rows = self._chosen[rows]
         out = np.empty((len(rows), self.width), np.float16)
         size = 2 * self.width
         # Runs of neighbours are one read each.

@@ -1,12 +1,16 @@
 """`caplab bench duplicates --scale`: how the searches grow with the dataset, on generated data.
 
-Two searches, each in a process of its own and over files on disk:
+Searches, each in a process of its own and over files on disk:
 
 hashes      eight 64-bit hashes a sample (the picture, seven views of it). 2% of the samples are
             copies: their plain hash is one of the views of another, with 0 to 8 bits flipped. 2%
             more share one of twenty hashes, as blank or nearly blank pictures do.
-embeddings  512 numbers in float16: two thousand topics of very different size, a direction of its
-            own for each sample; 2% are copies with a cosine of 0.92 to 0.99 to another.
+embeddings  512 numbers in float16: two thousand topics of very different size (frequency 1 / rank),
+            and for each sample a direction of its own, whose variance falls as 1 / k over the
+            dimensions, as spectra of learnt embeddings do; 2% are copies with a cosine of 0.92 to
+            0.99 to another.
+isotropic   the same with own directions that have no structure at all. No embedding is like that,
+            and nothing is harder to cluster: a bound from above, up to 300,000 samples.
 
 Generated in blocks from a seed and streamed to disk, so the generator never holds a dataset either.
 Time is CPU seconds of the search alone (another program's work does not count), wall time and peak
@@ -19,6 +23,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +44,7 @@ GROWTH_GOAL = 1.15
 RECALL_GOAL = 0.99
 _BLOCK = 50_000
 _TOPICS = 2_000
-_WARM = 2_000
+ISOTROPIC_UP_TO = 300_000
 
 
 def scale_figures(
@@ -49,9 +54,10 @@ def scale_figures(
     folder = out or Path(tempfile.mkdtemp(prefix="caplab-bench-"))
     folder.mkdir(parents=True, exist_ok=True)
     figures = []
-    for kind, write in (("hashes", write_hashes), ("embeddings", write_embeddings)):
+    for kind, write in GENERATORS.items():
         seconds = []
-        for size in sizes:
+        mine = tuple(size for size in sizes if kind != "isotropic" or size <= ISOTROPIC_UP_TO)
+        for size in mine:
             place = folder / f"{kind}-{size}"
             write(place, size)
             command = [sys.executable, "-m", "pipelines.bench.duplicates_scale"]
@@ -73,10 +79,10 @@ def scale_figures(
             ]  # fmt: skip
             for path in place.iterdir():
                 path.unlink()
-        if len(sizes) > 1:
+        if len(mine) > 1:
             figures.append(
                 Figure(
-                    f"duplicates/scale/{kind}/growth", round(growth(sizes, seconds), 3),
+                    f"duplicates/scale/{kind}/growth", round(growth(mine, seconds), 3),
                     "exponent", goal=GROWTH_GOAL,
                 )
             )  # fmt: skip
@@ -140,17 +146,28 @@ def _flips(random: np.random.Generator, bits: NDArray[np.int64]) -> NDArray[np.u
     )
 
 
-def write_embeddings(place: Path, size: int, seed: int = 0) -> None:
-    """vectors.f16, (size, 512) unit vectors, and original.npy as in write_hashes."""
+def write_isotropic(place: Path, size: int) -> None:
+    """As write_embeddings, with a flat spectrum."""
+    write_embeddings(place, size, falling=0.0)
+
+
+def write_embeddings(place: Path, size: int, falling: float = 1.0, seed: int = 0) -> None:
+    """vectors.f16, (size, 512) unit vectors, and original.npy as in write_hashes.
+
+    Args:
+        falling: the variance of the k-th dimension of a sample's own direction is k^-falling.
+    """
     place.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     topics = random.standard_normal((_TOPICS, WIDTH), dtype=np.float32) / WIDTH**0.5
     weight = 1 / np.arange(10, _TOPICS + 10)
+    spread = np.arange(1, WIDTH + 1, dtype=np.float32) ** (-falling / 2)
+    spread /= np.linalg.norm(spread)
     originals = []
     with open(place / "vectors.f16", "wb") as file:
         for start in range(0, size, _BLOCK):
             count = min(_BLOCK, size - start)
-            own = random.standard_normal((count, WIDTH), dtype=np.float32) / WIDTH**0.5
+            own = random.standard_normal((count, WIDTH), dtype=np.float32) * spread
             vectors = own + topics[random.choice(_TOPICS, count, p=weight / weight.sum())]
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             original = np.full(count, -1, np.int64)
@@ -167,13 +184,18 @@ def write_embeddings(place: Path, size: int, seed: int = 0) -> None:
     np.save(place / "original.npy", np.concatenate(originals))
 
 
+GENERATORS: dict[str, Callable[[Path, int], None]] = {
+    "hashes": write_hashes,
+    "embeddings": write_embeddings,
+    "isotropic": write_isotropic,
+}
+
+
 def search_hashes(place: Path, memory: int) -> dict[str, float]:
     """Join every view with the plain hashes; the pairs are counted and not kept."""
     from curate.hash_pairs import near_hashes
 
     views = [np.fromfile(place / f"view{view}.u64", np.uint64) for view in range(VIEWS)]
-    small = [view[:_WARM] for view in views]
-    list(near_hashes(small[0], small[0], 0))
     _compile()
     original = np.load(place / "original.npy")
     found = np.zeros(len(original), bool)
@@ -234,7 +256,7 @@ def _note(
 def main() -> None:
     """The measured process: KIND FOLDER MEMORY; prints one JSON object."""
     kind, place, memory = sys.argv[1:]
-    search = {"hashes": search_hashes, "embeddings": search_embeddings}[kind]
+    search = search_hashes if kind == "hashes" else search_embeddings
     print(json.dumps(search(Path(place), search_memory(parse_bytes(memory)))))
 
 

@@ -72,3 +72,15 @@ def test_a_crowd_of_one_hash_gives_a_few_pairs_a_member_and_every_member_meets_t
     assert len(pairs) < 500 * 2 * (LEADERS + 1)
     assert {(row, 0) for row in range(100, 500)} <= set(pairs)
     assert set(pairs) <= brute(plain, plain, 8)
+
+
+def test_a_crowd_and_its_neighbours_give_a_few_pairs_a_member() -> None:
+    """Every member's own view lies near the crowd's hash, each a few other bits away."""
+    random = np.random.default_rng(0)
+    plain = np.full(2000, hashes(2)[0])
+    seen = plain ^ (np.uint64(1) << random.integers(0, 64, 2000).astype(np.uint64))
+    seen ^= np.uint64(1) << random.integers(0, 64, 2000).astype(np.uint64)
+    pairs = found(near_hashes(plain, seen, 8))
+    assert len(pairs) == len(set(pairs))
+    assert len(pairs) < 2000 * 2 * (LEADERS + 1)
+    assert {row for pair in pairs for row in pair} == set(range(2000))
