@@ -27,7 +27,7 @@ class ImportScoresStage(Stage):
     """Copies the input's score columns into the scores table, shard by shard.
 
     Numbers stay numbers and texts stay texts (LAION's NSFW says UNLIKELY); nested columns become
-    JSON. Nothing is decoded and no model is loaded: milliseconds a shard.
+    JSON. Nothing is decoded and no model is loaded.
     """
 
     name: ClassVar[str] = "import"

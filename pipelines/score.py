@@ -10,7 +10,9 @@ from typing import Any
 from curate.caption_score import CaptionScoreStage
 from curate.dataset import Dataset
 from curate.files import read_json, write_json
+from curate.imported_scores import ImportScoresStage
 from curate.provenance import provenance
+from curate.read import read_intake
 from curate.score import ScoreStage
 from curate.score_settings import ScoreSettings
 from curate.settings import load_settings
@@ -55,6 +57,9 @@ def score(directory: Path | str, settings: ScoreCommandSettings) -> ScoreSummary
         if captions is not None:
             gpus = settings.gpus_per_worker
             done.append(run_stage(captions, dataset, settings.workers, 1.0, gpus))
+        intake = read_intake(dataset)
+        if intake is not None and intake.imported:  # for samples that came later
+            done.append(run_stage(ImportScoresStage(), dataset, 1))
     write_json(record_path(dataset), provenance(settings, stage.weights()))
     connection = dataset.connect()
     columns = [row[0] for row in connection.execute("DESCRIBE scores").fetchall()]

@@ -2,8 +2,7 @@
 
 All of it is a function of the dataset's tables and the settings. It works shard by shard and then
 in DuckDB under a memory limit, spilling to disk, so memory does not grow with the dataset. Cost:
-the headers of every tar that holds a selected sample (about 60 us a sample), one sort and one join
-of the captions.
+the headers of every tar that holds a selected sample, one sort and one join of the captions.
 """
 
 from __future__ import annotations

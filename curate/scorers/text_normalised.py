@@ -34,7 +34,7 @@ def normalised(text: str) -> str:
 
 
 class TextNormalised(Scorer):
-    """text_normalised: the alt text made readable; null where there is none. About 3 us a text."""
+    """text_normalised: the alt text made readable; null where there is none."""
 
     name = "text_normalised"
     needs = ("alt_text",)
