@@ -55,6 +55,8 @@ def ray_session(cpus: int | None = None) -> Iterator[None]:
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     # Counters and errors come back as values; metrics export would only open ports.
     os.environ.setdefault("RAY_enable_metrics_collection", "0")
+    # Actors start processes of their own; idle ones started ahead would cost a CPU second each.
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray.init(
         address=os.environ.get("RAY_ADDRESS"),

@@ -19,6 +19,7 @@ the stored one, in SQL if need be, with the same result. The rounding moves a co
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,12 +33,13 @@ from curate.scorers.clip_picture import PictureTower
 from curate.scorers.clip_source import (
     check_source,
     config_mark,
+    import_open_clip,
     load_tokenizer,
     refuse_pickle,
     registered,
     tokenizer_mark,
 )
-from curate.scorers.clip_text import TextTower, truncated_tokens
+from curate.scorers.clip_text import TextTower, tokens_of
 from curate.scorers.scorer import Column, Columns, Scorer
 
 if TYPE_CHECKING:
@@ -137,10 +139,10 @@ class Clip(Scorer):
 
     def score(self, columns: Mapping[str, Column]) -> Columns:
         image = self.loaded.embed_pictures(columns[self.needs[0]])
-        text = self.loaded.embed_texts(columns["alt_text"])
+        text, truncated = self.loaded.read_texts(columns["alt_text"])
         similarity = np.einsum("bd,bd->b", image, text)
-        truncated = pa.array(self.loaded.truncated_tokens(columns["alt_text"]), pa.int32())
-        return dict(zip(self.adds, (image, text, similarity, truncated), strict=True))
+        cut = pa.array(truncated, pa.int32())
+        return dict(zip(self.adds, (image, text, similarity, cut), strict=True))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_loaded": None}
@@ -155,9 +157,9 @@ class ClipModel:
         return cls(Clip(model, pretrained, **options))
 
     def __init__(self, scorer: Clip) -> None:
-        import open_clip
         import torch
 
+        open_clip = import_open_clip()
         name, options = registered(scorer.model)
         auto = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(auto if scorer.device == "auto" else scorer.device)
@@ -183,14 +185,14 @@ class ClipModel:
         ]
         preprocess = open_clip.get_model_preprocess_cfg(self.model)
         self.view = _view(preprocess, scorer)
-        shape = (1, 3, 1, 1)
-        self._mean = torch.tensor(preprocess["mean"], device=self.device).reshape(shape) * 255
-        self._std = torch.tensor(preprocess["std"], device=self.device).reshape(shape) * 255
         self._tokenize = load_tokenizer(name, scorer.tokenizer)
-        self._picture_tower = PictureTower(self.model, self.dtype, self.device)
+        # transformers' tokenizers refuse two threads at once.
+        self._tokenizing = threading.Lock()
+        mean, std = preprocess["mean"], preprocess["std"]
+        self._picture_tower = PictureTower(self.model, self.dtype, self.device, mean, std)
         self._text_tower = TextTower(self.model, self.dtype, self.device)
         with torch.inference_mode():
-            self.width = int(self._encode_texts(["a"]).shape[1])
+            self.width = int(self._text_tower(self._tokenize(["a"]).to(self.device)).shape[1])
 
     def embed_pictures(
         self, pictures: NDArray[np.uint8], batch_size: int = 256
@@ -211,35 +213,42 @@ class ClipModel:
         if pictures.shape[1:3] != (self.view.size, self.view.size):
             pictures = np.stack([model_view(picture, self.view) for picture in pictures])
         with torch.inference_mode():
-            # uint8 crosses to the device; normalising there costs a quarter of the traffic.
-            batch = torch.from_numpy(pictures).to(self.device).permute(0, 3, 1, 2)
-            batch = ((batch - self._mean) / self._std).to(self.dtype)
-            return _unit(self._picture_tower(batch))
+            # uint8 crosses to the device: a quarter of the traffic of floats.
+            return _unit(self._picture_tower(torch.from_numpy(pictures).to(self.device)))
 
     def embed_texts(
         self, texts: Sequence[str | None], batch_size: int = 256
     ) -> NDArray[np.float32]:
         """B texts -> (B, D), unit length; a row of NaN where the text is empty or missing."""
+        return self.read_texts(texts, batch_size)[0]
+
+    def read_texts(
+        self, texts: Sequence[str | None], batch_size: int = 256
+    ) -> tuple[NDArray[np.float32], list[int | None]]:
+        """Embeddings as `embed_texts`, and how many tokens of each text lie behind the context.
+
+        Equal texts are embedded once.
+        """
         import torch
 
-        filled = [row for row, text in enumerate(texts) if text is not None and text.strip()]
+        rows: dict[str, list[int]] = {}
+        for row, text in enumerate(texts):
+            if text is not None and text.strip():
+                rows.setdefault(text, []).append(row)
+        different = list(rows)
         embedding = np.full((len(texts), self.width), np.nan, np.float32)
-        with torch.inference_mode():
-            for start in range(0, len(filled), batch_size):
-                rows = filled[start : start + batch_size]
-                embedding[rows] = _unit(self._encode_texts([str(texts[row]) for row in rows]))
-        return embedding
-
-    def truncated_tokens(self, texts: Sequence[str | None]) -> list[int | None]:
-        """How many tokens of each text lie behind the end of the context; None without a text."""
-        return [
-            None if text is None or not text.strip() else truncated_tokens(self._tokenize, text)
-            for text in texts
-        ]
-
-    def _encode_texts(self, texts: list[str]) -> torch.Tensor:
-        tokens = self._tokenize(texts).to(self.device)
-        return self._text_tower(tokens)
+        truncated: list[int | None] = [None] * len(texts)
+        for start in range(0, len(different), batch_size):
+            some = different[start : start + batch_size]
+            with self._tokenizing:
+                tokens, cut = tokens_of(self._tokenize, some)
+            with torch.inference_mode():
+                vectors = _unit(self._text_tower(tokens.to(self.device)))
+            for text, vector, left_out in zip(some, vectors, cut, strict=True):
+                embedding[rows[text]] = vector
+                for row in rows[text]:
+                    truncated[row] = left_out
+        return embedding, truncated
 
 
 def _unit(features: torch.Tensor) -> NDArray[np.float32]:

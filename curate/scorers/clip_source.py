@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
@@ -26,6 +28,21 @@ _HUB_FILES = [
     "sentencepiece*",
     "spiece*",
 ]
+
+
+def import_open_clip() -> Any:
+    """The package open_clip, without wandb.
+
+    timm, which open_clip imports, imports wandb where it is installed, for training logs that no
+    scorer writes: a second of CPU in every worker.
+    """
+    if "open_clip" not in sys.modules and "wandb" not in sys.modules:
+        sys.modules["wandb"] = None  # type: ignore[assignment]
+        try:
+            importlib.import_module("open_clip")
+        finally:
+            del sys.modules["wandb"]
+    return importlib.import_module("open_clip")
 
 
 def check_source(model: str, pretrained: str | None) -> dict[str, str]:
@@ -92,8 +109,7 @@ def _refuse_second_weights(model: str, pretrained: str | None) -> None:
 
 
 def _check_tag(model: str, tag: str) -> None:
-    import open_clip
-
+    open_clip = import_open_clip()
     config = open_clip.get_model_config(model)
     if config is None:
         hint = nearest(model, open_clip.list_models())
@@ -117,8 +133,7 @@ def registered(model: str) -> tuple[str, dict[str, Any]]:
         return f"{_LOCAL_DIR}{hub_clip(model)}", {}
     if not model.endswith(".json"):
         return model, {}
-    import open_clip
-
+    open_clip = import_open_clip()
     config = _own_config(model)
     name = f"own-{fingerprint(config['model_cfg'])}"
     if open_clip.get_model_config(name) is None:
@@ -170,8 +185,7 @@ def tokenizer_mark(tokenizer: str | None) -> Any:
 
 def load_tokenizer(name: str, tokenizer: str | None) -> Any:
     """open_clip's tokenizer of model `name`, or that of the folder `tokenizer`."""
-    import open_clip
-
+    open_clip = import_open_clip()
     if tokenizer is None:
         return open_clip.get_tokenizer(name)
     folder = Path(tokenizer)

@@ -8,6 +8,7 @@ models costs more than the picture. The embeddings are the same up to rounding.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from curate.scorers.clip_tower import Tower, pack_texts
@@ -16,17 +17,30 @@ if TYPE_CHECKING:
     import torch
 
 
-def truncated_tokens(tokenize: Any, text: str) -> int:
-    """How many tokens of `text` one of open_clip's tokenizers leaves out to fit the context."""
+def tokens_of(tokenize: Any, texts: Sequence[str]) -> tuple[torch.Tensor, list[int]]:
+    """Tokens (B, L) int64, padded, of one of open_clip's tokenizers; and how many it left out.
+
+    A text that is longer than the context is cut: the second list says by how many tokens.
+    """
+    import torch
+
     room = int(tokenize.context_length)
-    # A token stands for at least one byte, so most texts need no second look.
-    if len(text.encode("utf-8", "replace")) + 2 <= room // 2:
-        return 0
-    clean = getattr(tokenize, "clean_fn", None)
     if hasattr(tokenize, "tokenizer"):  # a tokenizer of transformers, with its own special tokens
-        ids = tokenize.tokenizer(clean(text) if clean else text).input_ids
-        return max(0, len(ids) - room)
-    return max(0, len(tokenize.encode(text)) + 2 - room)  # start and end of text
+        clean = getattr(tokenize, "clean_fn", None)
+        whole = [tokenize.tokenizer(clean(text) if clean else text).input_ids for text in texts]
+        return tokenize(texts), [max(0, len(ids) - room) for ids in whole]
+    start, end = tokenize.sot_token_id, tokenize.eot_token_id
+    if tokenize.reduction_fn is not None:
+        cut = [max(0, len(tokenize.encode(text)) + 2 - room) for text in texts]
+        return tokenize(texts), cut
+    tokens = torch.zeros(len(texts), room, dtype=torch.long)
+    cut = []
+    for row, text in enumerate(texts):
+        ids = tokenize.encode(text)
+        cut.append(max(0, len(ids) + 2 - room))
+        kept = [start, *ids[: room - 2], end]
+        tokens[row, : len(kept)] = torch.tensor(kept)
+    return tokens, cut
 
 
 class TextTower:

@@ -89,7 +89,7 @@ class Tower:
 
         self.dtype = dtype
         self.sum_dtype = torch.float32 if device.type == "cpu" else dtype
-        self._blocks = [_Block(block, dtype, device) for block in blocks]
+        self._blocks = [_Block(block, dtype) for block in blocks]
 
     @staticmethod
     def runs(blocks: Sequence[Any]) -> bool:
@@ -120,19 +120,19 @@ class Tower:
 class _Block:
     """One block's parts, with linear layers in the form that this device runs fastest."""
 
-    def __init__(self, block: Any, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, block: Any, dtype: torch.dtype) -> None:
         attention = block.attn
         width = attention.embed_dim
         weight, bias = attention.in_proj_weight, attention.in_proj_bias
         self.heads, self.dtype = attention.num_heads, dtype
         self.norm_1, self.norm_2 = _Norm(block.ln_1, dtype), _Norm(block.ln_2, dtype)
-        self.joint = _Linear(weight, bias, dtype, device)
-        self.query = _Linear(weight[:width], bias[:width], dtype, device)
-        self.key_value = _Linear(weight[width:], bias[width:], dtype, device)
-        self.out = _Linear(attention.out_proj.weight, attention.out_proj.bias, dtype, device)
+        self.joint = _Linear(weight, bias, dtype)
+        self.query = _Linear(weight[:width], bias[:width], dtype)
+        self.key_value = _Linear(weight[width:], bias[width:], dtype)
+        self.out = _Linear(attention.out_proj.weight, attention.out_proj.bias, dtype)
         up = block.mlp.c_fc
-        self.up = _Linear(up.weight, up.bias, dtype, device, block.mlp.gelu)
-        self.down = _Linear(block.mlp.c_proj.weight, block.mlp.c_proj.bias, dtype, device)
+        self.up = _Linear(up.weight, up.bias, dtype, block.mlp.gelu)
+        self.down = _Linear(block.mlp.c_proj.weight, block.mlp.c_proj.bias, dtype)
         self.scale_1, self.scale_2 = block.ls_1, block.ls_2
 
     def attended(self, x: torch.Tensor, packed: Packed, causal: bool) -> torch.Tensor:
@@ -204,35 +204,38 @@ class _Norm:
 
 
 class _Linear:
-    """x @ weight.T + bias, then an activation: through oneDNN on a CPU where it can."""
+    """A linear layer and the activation behind it."""
 
     def __init__(
         self,
         weight: torch.Tensor,
         bias: torch.Tensor,
         dtype: torch.dtype,
-        device: torch.device,
         activation: Any = None,
     ) -> None:
         # The model's own tensors wherever the dtype agrees: no second copy of the weights.
         self._weight, self._bias = weight.detach().to(dtype), bias.detach().to(dtype)
         self._gelu = is_exact_gelu(activation)
         self._activation = None if self._gelu else activation
-        self._fused = device.type == "cpu" and has_fused_linear(dtype)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        import torch
-        from torch.nn.functional import gelu, linear
+        y = linear(x, self._weight, self._bias, self._gelu)
+        return y if self._activation is None else self._activation(y)
 
-        if self._fused:
-            name, algorithm = ("gelu", "none") if self._gelu else ("none", "")
-            y = torch.ops.mkldnn._linear_pointwise(
-                x.contiguous(), self._weight, self._bias, name, [], algorithm
-            )
-        else:
-            y = linear(x, self._weight, self._bias)
-            y = gelu(y) if self._gelu else y
-        return torch.as_tensor(y if self._activation is None else self._activation(y))
+
+def linear(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, gelu: bool = False
+) -> torch.Tensor:
+    """x @ weight.T + bias, then perhaps GELU: through oneDNN on a CPU where it can."""
+    import torch
+    from torch.nn import functional
+
+    if x.device.type == "cpu" and has_fused_linear(x.dtype):
+        name, algorithm = ("gelu", "none") if gelu else ("none", "")
+        kernel = torch.ops.mkldnn._linear_pointwise
+        return torch.as_tensor(kernel(x.contiguous(), weight, bias, name, [], algorithm))
+    y = functional.linear(x, weight, bias)
+    return functional.gelu(y) if gelu else y
 
 
 def is_exact_gelu(activation: Any) -> bool:
