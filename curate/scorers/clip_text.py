@@ -17,30 +17,38 @@ if TYPE_CHECKING:
     import torch
 
 
-def tokens_of(tokenize: Any, texts: Sequence[str]) -> tuple[torch.Tensor, list[int]]:
-    """Tokens (B, L) int64, padded, of one of open_clip's tokenizers; and how many it left out.
+def truncated_tokens(tokenize: Any, text: str) -> int:
+    """How many tokens of `text` one of open_clip's tokenizers leaves out to fit the context."""
+    room = int(tokenize.context_length)
+    # A token stands for at least one byte, so most texts need no second look.
+    if len(text.encode("utf-8", "replace")) + 2 <= room // 2:
+        return 0
+    clean = getattr(tokenize, "clean_fn", None)
+    if hasattr(tokenize, "tokenizer"):  # a tokenizer of transformers, with its own special tokens
+        ids = tokenize.tokenizer(clean(text) if clean else text).input_ids
+        return max(0, len(ids) - room)
+    return max(0, len(tokenize.encode(text)) + 2 - room)  # start and end of text
 
-    A text that is longer than the context is cut: the second list says by how many tokens.
+
+def tokens_of(tokenize: Any, texts: Sequence[str]) -> tuple[torch.Tensor, list[int]]:
+    """Tokens (B, L) int64, padded, of one of open_clip's tokenizers; and `truncated_tokens`.
+
+    open_clip's own tokenizer is slow Python, so it reads each text once for both.
     """
     import torch
+    from open_clip.tokenizer import SimpleTokenizer
 
+    if type(tokenize) is not SimpleTokenizer or tokenize.reduction_fn is not None:
+        return tokenize(texts), [truncated_tokens(tokenize, text) for text in texts]
     room = int(tokenize.context_length)
-    if hasattr(tokenize, "tokenizer"):  # a tokenizer of transformers, with its own special tokens
-        clean = getattr(tokenize, "clean_fn", None)
-        whole = [tokenize.tokenizer(clean(text) if clean else text).input_ids for text in texts]
-        return tokenize(texts), [max(0, len(ids) - room) for ids in whole]
-    start, end = tokenize.sot_token_id, tokenize.eot_token_id
-    if tokenize.reduction_fn is not None:
-        cut = [max(0, len(tokenize.encode(text)) + 2 - room) for text in texts]
-        return tokenize(texts), cut
     tokens = torch.zeros(len(texts), room, dtype=torch.long)
-    cut = []
+    left_out = []
     for row, text in enumerate(texts):
         ids = tokenize.encode(text)
-        cut.append(max(0, len(ids) + 2 - room))
-        kept = [start, *ids[: room - 2], end]
+        left_out.append(max(0, len(ids) + 2 - room))
+        kept = [tokenize.sot_token_id, *ids[: room - 2], tokenize.eot_token_id]
         tokens[row, : len(kept)] = torch.tensor(kept)
-    return tokens, cut
+    return tokens, left_out
 
 
 class TextTower:

@@ -6,7 +6,7 @@ import torch
 
 from curate.scorers import clip_tower
 from curate.scorers.clip_picture import PictureTower
-from curate.scorers.clip_text import TextTower
+from curate.scorers.clip_text import TextTower, tokens_of, truncated_tokens
 from curate.scorers.clip_tower import Tower, pack_texts
 
 VISION = {"image_size": 32, "layers": 3, "width": 32, "head_width": 16, "patch_size": 8}
@@ -134,3 +134,18 @@ def test_the_tower_holds_no_second_copy_of_the_weights() -> None:
     tower = Tower(blocks, torch.float32, CPU)
     ours = tower._blocks[0].up._weight
     assert ours.data_ptr() == blocks[0].mlp.c_fc.weight.data_ptr()
+
+
+def test_reading_a_text_once_gives_its_tokens_and_what_was_cut() -> None:
+    import open_clip
+
+    tokenize = open_clip.SimpleTokenizer(context_length=12)
+    texts = [
+        "a fox",
+        "word " * 30,
+        "café &amp; Ελ",
+        "one two three four five six seven eight nine ten",
+    ]
+    tokens, left_out = tokens_of(tokenize, texts)
+    assert torch.equal(tokens, tokenize(texts))
+    assert left_out == [truncated_tokens(tokenize, text) for text in texts] == [0, 20, 0, 0]
