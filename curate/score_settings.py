@@ -64,6 +64,10 @@ class ScoreSettings(Settings):
     watermark_labels: tuple[str, ...] = Field(
         ("watermark",), description="Labels of such a classifier that mean a watermark."
     )
+    word_list: str | None = Field(
+        None,
+        description="Your own list of words, one a line: adds text_has_listed_words.",
+    )
     allow_pickle: tuple[str, ...] = Field(
         (),
         description="Pickles that you trust, by file name or sha256; each is converted once. "

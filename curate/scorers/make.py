@@ -14,7 +14,9 @@ from curate.scorers.heads import HeadScorer
 from curate.scorers.image_basics import ImageBasics
 from curate.scorers.scorer import Scorer
 from curate.scorers.text_basics import TextBasics
+from curate.scorers.text_language import TextLanguage
 from curate.scorers.text_normalised import TextNormalised
+from curate.scorers.text_words import TextWords
 
 _LABEL = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
 
@@ -26,7 +28,8 @@ def make_scorers(settings: ScoreSettings) -> list[Scorer]:
         ConfigError: a model, tag or file that does not exist; before anything is read.
     """
     basics = [Fingerprint(), ImageBasics(), TextBasics(), TextNormalised()]
-    return [*make_clips(settings), *basics, *_heads(settings), *_classifiers(settings)]
+    texts = [TextLanguage(), TextWords(settings.word_list)]
+    return [*make_clips(settings), *basics, *texts, *_heads(settings), *_classifiers(settings)]
 
 
 def make_clips(settings: ScoreSettings) -> list[Clip]:
