@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 
 from curate.dataset import Dataset
 from curate.files import fingerprint
-from curate.intake.rows import own_name
 from curate.read import read_intake
 from curate.stage import Stage
 
@@ -47,14 +46,13 @@ class ImportScoresStage(Stage):
         imported = intake.imported if intake else {}
         scores = dataset.read_table("scores", shard)
         marks = {**_marks(scores.schema), **_wanted(dataset)}
-        own = [own_name(column) for column in imported]
         with pq.ParquetFile(dataset.input_path(shard)) as parquet:
-            given = parquet.read(columns=["key", *own])
+            given = parquet.read(columns=["key", *imported])
         order = pc.index_in(scores.column("key"), value_set=given.column("key").combine_chunks())
         given = given.take(order)
         count = 0
         for column, name in imported.items():
-            values = _plain(given.column(own_name(column)))
+            values = _plain(given.column(column))
             count += len(values) - values.null_count
             if name in scores.column_names:
                 scores = scores.drop_columns([name])

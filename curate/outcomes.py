@@ -135,7 +135,11 @@ def _row_dicts(rows: pa.Table) -> Iterator[Mapping[str, Any]]:
 
 
 def _finite(value: Any) -> Any:
-    """NaN and infinities have no JSON; they become null."""
+    """NaN and infinities have no JSON; they become null, also inside lists and structs."""
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

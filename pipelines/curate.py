@@ -128,6 +128,7 @@ def look_at(source: str | Path, settings: CurateSettings) -> Source:
         settings.text_column,
         settings.input_format,
         settings.import_columns,
+        settings.without_texts,
     )
 
 

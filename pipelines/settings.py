@@ -29,6 +29,9 @@ class CurateSettings(DownloadSettings, ScoreSettings, DuplicateSettings):
     text_column: str | None = Field(
         None, description="Column with the texts; by default text, TEXT, caption, alt and the like."
     )
+    without_texts: bool = Field(
+        False, description="The list has no texts; otherwise one without a text column is refused."
+    )
     input_format: InputFormat | None = Field(
         None,
         description="parquet, csv, tsv, jsonl, json, text (a URL a line), webdataset or folder; by "

@@ -81,6 +81,9 @@ def score_columns(columns: Iterable[str], wanted: Sequence[str] = ()) -> dict[st
             f"There is no column {missing[0]!r} to import as a score; the columns are "
             f"{', '.join(columns) or 'none'}."
         )
+    refused = [name for name in wanted if name.lower() in ("key", "row", "url", "alt_text")]
+    if refused:
+        raise ConfigError(f"The column {refused[0]!r} cannot be a score; rename it in the input.")
     chosen: dict[str, str] = {}
     for column in columns:
         if column.lower() in SCORE_COLUMNS or column in wanted:

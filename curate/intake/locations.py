@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import fnmatch
 import io
+import itertools
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -94,10 +95,11 @@ class Store:
     def show(self, path: str = "") -> str:
         """The address of a file below the root, as a person would write it."""
         inside = self._inside(path) if path else self.root
-        return f"{self.scheme}://{inside}" if self.scheme else inside
+        own = self.scheme in ("", "http", "https")  # these paths are whole already
+        return inside if own else f"{self.scheme}://{inside}"
 
     def _inside(self, path: str) -> str:
-        return f"{self.root}/{path}" if self.root else path
+        return f"{self.root}/{path}" if self.root or not self.scheme else path
 
 
 @dataclass(frozen=True)
@@ -139,10 +141,21 @@ def _several(scheme: str, paths: list[str], given: str) -> Found:
     if missing:
         shown = f" ({missing[0]} is missing)" if len(paths) > 1 else ""
         raise ConfigError(f"The input {given} does not exist{shown}.")
-    root = os.path.commonpath([str(PurePosixPath(path).parent) for path in paths])
-    root = "" if root == "." else root
+    root = _shared_folder(paths)
     files = tuple(path[len(root) :].lstrip("/") for path in paths)
     return Found(Store(scheme, root), files)
+
+
+def _shared_folder(paths: list[str]) -> str:
+    """The deepest folder that holds all paths; a URL's double slash stays as it is."""
+    shared = paths[0].split("/")[:-1]
+    for path in paths[1:]:
+        parts = path.split("/")[:-1]
+        same = itertools.takewhile(
+            lambda pair: pair[0] == pair[1], zip(shared, parts, strict=False)
+        )
+        shared = [part for part, _ in same]
+    return "/".join(shared)
 
 
 def _globbed(scheme: str, path: str, given: str) -> Found:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from curate.errors import ConfigError
 from curate.intake.columns import IMAGE_COLUMNS
 from curate.intake.locations import Store
-from curate.intake.rows import IDENTITY, Record, RowTypes, broken, local_identity, own_name
+from curate.intake.rows import IDENTITY, Record, RowTypes, broken, local_identity, own_names
 from curate.intake.tars import not_downloaded
 from curate.outcomes import (
     FAILURE,
@@ -149,12 +149,13 @@ def _batch(
         _mark_not_downloaded(batch, failure, detail)
     out[FAILURE] = pa.array(failure, pa.string())
     out[FAILURE_DETAIL] = pa.array(detail, pa.string())
+    names = own_names(field.name for field in columns.extras())
     for field in columns.extras():
         if field.name in batch.schema.names:
             column = batch.column(field.name)
-            out[own_name(field.name)] = _cast(column, field.type)
+            out[names[field.name]] = _cast(column, field.type)
         else:
-            out[own_name(field.name)] = pa.nulls(count, field.type)
+            out[names[field.name]] = pa.nulls(count, field.type)
     schema = types.schema()
     return pa.RecordBatch.from_arrays([out[f.name] for f in schema], schema=schema)
 
@@ -275,6 +276,9 @@ def shared_schema(store: Store, paths: list[str]) -> pa.Schema:
     for path in paths:
         with open_parquet(store, path) as parquet:
             own = parquet.schema_arrow.remove_metadata()
+        if len(set(own.names)) < len(own.names):
+            twice = next(name for name in own.names if own.names.count(name) > 1)
+            raise ConfigError(f"{store.show(path)} has two columns named {twice!r}; rename one.")
         try:
             schema = (
                 own

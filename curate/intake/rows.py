@@ -78,11 +78,16 @@ def broken(path: str, place: int | str, failure: Failure, **known: Any) -> Recor
     return Record(identity=f"broken:{path}#{place}", failure=failure, **known)
 
 
-def own_name(column: str) -> str:
-    """The name that a column of the input has in the shards."""
-    while column.lower() in _RESERVED:
-        column = f"input_{column}"
-    return column
+def own_names(columns: Iterable[str]) -> dict[str, str]:
+    """The name that each column of the input has in the shards."""
+    names = {column: column for column in columns}
+    for column in names:
+        own = column
+        # Shards of ours that are taken in again hold "key" and perhaps "input_key" already.
+        while own.lower() in _RESERVED or (own != column and own in names.values()):
+            own = f"input_{own}"
+        names[column] = own
+    return names
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,8 @@ class RowTypes:
 
     def schema(self) -> pa.Schema:
         """Of the batches."""
-        own = {own_name(name): kind for name, kind in self.fields.items()}
+        names = own_names(self.fields)
+        own = {names[name]: kind for name, kind in self.fields.items()}
         ragged = {} if self.textual else {OTHER_FIELDS: pa.string()}
         local = _LOCAL if self.local else {}
         return pa.schema([*{**_FIRST, **_BROKEN, **local, **own, **ragged}.items()])
@@ -133,11 +139,11 @@ class RowTypes:
             columns[SOURCE_KEY] = [r.key for r in records]
             columns[SOURCE_OFFSET] = [r.offset for r in records]
             columns[SOURCE_BYTES] = [r.size for r in records]
-        changed = []
+        changed, names = [], own_names(self.fields)
         for name, kind in self.fields.items():
             values = [r.fields.get(name) for r in records]
             try:
-                columns[own_name(name)] = _converted(values, kind, self.textual)
+                columns[names[name]] = _converted(values, kind, self.textual)
             except (ValueError, OverflowError):
                 changed.append(name)
         if changed:

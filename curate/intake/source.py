@@ -179,6 +179,7 @@ def inspect_input(
     text_column: str | None = None,
     input_format: InputFormat | None = None,
     import_columns: Sequence[str] = (),
+    without_texts: bool = False,
 ) -> Source:
     """Find the files, the format and the columns of an input; writes nothing.
 
@@ -188,6 +189,7 @@ def inspect_input(
         url_column, text_column: names; None recognises the usual ones, in any case.
         input_format: None recognises it by names and contents.
         import_columns: further columns to import as scores.
+        without_texts: the list has no texts; otherwise a list without a text column is refused.
 
     Raises:
         ConfigError: nothing is there, the format is unknown or mixed, the contents are not what
@@ -197,7 +199,9 @@ def inspect_input(
     kind, files = recognise(found, str(given), input_format)
     store = found.store
     if kind == "parquet":
-        return _parquet_source(str(given), store, files, url_column, text_column, import_columns)
+        return _parquet_source(
+            str(given), store, files, url_column, text_column, import_columns, without_texts
+        )
     local = kind in ("webdataset", "folder")
     if local:
         source = Source(
@@ -207,7 +211,7 @@ def inspect_input(
     else:
         _refuse_empty(store, files)
         url_column, text_column = _list_columns(
-            store, files, _text_kind(kind), url_column, text_column
+            store, files, _text_kind(kind), url_column, text_column, without_texts
         )
         source = Source(
             str(given), kind, store, files, url_column, text_column, None, {}, {}, False,
@@ -231,6 +235,7 @@ def _parquet_source(
     url_column: str | None,
     text_column: str | None,
     import_columns: Sequence[str],
+    without_texts: bool,
 ) -> Source:
     _refuse_empty(store, files)
     schema = shared_schema(store, list(files))
@@ -238,12 +243,8 @@ def _parquet_source(
     image = image_column(schema)
     names = [name for name in schema.names if name != image]
     if image is None:
-        url: str | None = choose_column(
-            names, url_column, URL_COLUMNS, "URL", "--url-column", where
-        )
-        text: str | None = choose_column(
-            names, text_column, TEXT_COLUMNS, "text", "--text-column", where
-        )
+        url: str | None = _url_of(names, url_column, where)
+        text: str | None = None if without_texts else _text_of(names, text_column, where)
     else:
         url = _url_of(names, url_column, where) if url_column else find_column(names, URL_COLUMNS)
         text = (
@@ -282,6 +283,7 @@ def _list_columns(
     kind: TextKind,
     url_column: str | None,
     text_column: str | None,
+    without_texts: bool,
 ) -> tuple[str, str | None]:
     """The URL and the text column, from the first rows that can be read."""
     if kind == "text":
@@ -308,10 +310,12 @@ def _list_columns(
         file = find_column(names, FILE_COLUMNS)
         if file is not None:
             raise ConfigError(
-                f"{where} has no URL column; for pictures that its column {file!r} names, give the "
-                f"folder they lie in, with this file in it as metadata.jsonl."
+                f"{where} has no URL column; its columns are {', '.join(names)}. Name one with "
+                f"--url-column; for pictures that {file!r} names, give the folder they lie in, "
+                f"with this file in it as metadata.jsonl."
             )
-    url, text = _url_of(names, url_column, where), _text_of(names, text_column, where)
+    url = _url_of(names, url_column, where)
+    text = None if without_texts else _text_of(names, text_column, where)
     if url == text:
         raise ConfigError(f"The URL and the text cannot both be the column {url!r}.")
     return url, text
@@ -344,7 +348,9 @@ def _url_of(names: Iterable[str], wanted: str | None, where: str) -> str:
 
 
 def _text_of(names: Iterable[str], wanted: str | None, where: str) -> str:
-    return choose_column(names, wanted, TEXT_COLUMNS, "text", "--text-column", where)
+    return choose_column(
+        names, wanted, TEXT_COLUMNS, "text", "--text-column, or say --without-texts", where
+    )
 
 
 def _companion(store: Store, path: str) -> tuple[str, dict[str, str | None]] | None:

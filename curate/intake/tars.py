@@ -150,6 +150,8 @@ class _Sample:
                 text, text_problem_ = decode_text(self.texts[extension])
                 problem = problem or text_problem_
                 break
+        if text == "" and text_name is not None and fields[text_name] is None:
+            text = None  # a writer that puts a .txt beside every picture says so in its JSON
         fields = {n: v for n, v in fields.items() if n != url_name and n != text_name}
         offset, size = self.picture or (None, None)
         place = self.key if self.key not in seen else f"{self.key}@{offset}"

@@ -175,6 +175,33 @@ def test_a_value_that_fits_no_guessed_type_makes_its_column_text(tmp_path):
     assert len(set(keys)) == 200_000
 
 
+def test_a_list_without_texts_is_taken_in_where_that_is_said(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text("url,score\nhttp://a,1\nhttp://b,2\n")
+    for given in (path, written_as_parquet(path)):
+        dataset = Dataset(tmp_path / given.suffix)
+        intake = plan_shards(inspect_input(given, without_texts=True), dataset)
+        assert (intake.without_text, intake.text_column) == (2, None)
+        assert [row["score"] for row in read_rows(dataset)] == [1, 2]
+
+
+def written_as_parquet(path: Path) -> Path:
+    """The rows of a CSV file as Parquet."""
+    from pyarrow import csv
+
+    pq.write_table(csv.read_csv(path), path.with_suffix(".parquet"))
+    return path.with_suffix(".parquet")
+
+
+def test_shards_of_ours_can_be_taken_in_again(tmp_path):
+    table = pa.table({"url": ["a"], "text": ["b"], "key": ["k1"], "input_key": ["k0"], "row": [5]})
+    pq.write_table(table, tmp_path / "list.parquet")
+    dataset = Dataset(tmp_path / "out")
+    plan_shards(tmp_path / "list.parquet", dataset)
+    (row,) = read_rows(dataset)
+    assert (row["input_key"], row["input_input_key"], row["input_row"]) == ("k0", "k1", 5)
+
+
 def test_a_second_call_does_nothing(tmp_path):
     path = write_parquet(tmp_path)
     dataset = Dataset(tmp_path / "out")

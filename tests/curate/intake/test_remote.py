@@ -135,3 +135,23 @@ def test_a_scheme_without_its_package_says_what_to_install():
         inspect_input("abfs://container/list.parquet")
     with pytest.raises(ConfigError, match="is no kind of storage"):
         inspect_input("gopher://host/list.parquet")
+
+
+def test_a_list_on_a_web_server_is_read_through_fsspec(tmp_path):
+    import functools
+    import http.server
+    import threading
+
+    table = pa.table({"url": ["http://a/1", "http://a/2"], "text": ["one", "two"]})
+    pq.write_table(table, tmp_path / "list.parquet")
+    (tmp_path / "list.csv").write_text("url,text\nhttp://a/1,one\nhttp://a/2,two\n")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for name in ("list.parquet", "list.csv"):
+            dataset = Dataset(tmp_path / f"out-{name}")
+            plan_shards(f"http://127.0.0.1:{server.server_port}/{name}", dataset)
+            assert [row["alt_text"] for row in inputs(dataset)] == ["one", "two"]
+        with pytest.raises(ConfigError, match="does not exist"):
+            inspect_input(f"http://127.0.0.1:{server.server_port}/none.csv")
+        server.shutdown()
