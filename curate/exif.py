@@ -10,27 +10,18 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from PIL import Image
+import numpy as np
+from numpy.typing import NDArray
 
 _ORIENTATION_TAG = 0x0112
 _SHORT = 3
-# What turns a picture upright, by orientation: mirrored, rotated or both.
-_TRANSPOSES = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def orientation(info: Mapping[Any, Any]) -> int:
     """The orientation, 1 (upright) to 8, from a Pillow image's `info`; 1 where none is readable."""
     block = info.get("exif")
     if isinstance(block, bytes):
-        return _orientation_of(block.removeprefix(b"Exif\0\0"))
+        return exif_orientation(block.removeprefix(b"Exif\0\0"))
     # ImageMagick keeps the block of a PNG as hex text, below three lines of its own.
     text = info.get("Raw profile type exif")
     if isinstance(text, str):
@@ -38,16 +29,23 @@ def orientation(info: Mapping[Any, Any]) -> int:
             block = bytes.fromhex("".join(text.split("\n")[3:]))
         except ValueError:
             return 1
-        return _orientation_of(block.removeprefix(b"Exif\0\0"))
+        return exif_orientation(block.removeprefix(b"Exif\0\0"))
     return 1
 
 
-def upright(image: Image.Image, turn: int) -> Image.Image:
-    """The picture as it was meant to be seen, given its `orientation`."""
-    return image.transpose(_TRANSPOSES[turn]) if turn in _TRANSPOSES else image
+def upright_pixels(pixels: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
+    """(H, W, C) pixels as they were meant to be seen, given their `orientation`."""
+    if turn in (2, 3, 7, 8):
+        pixels = pixels[:, ::-1]
+    if turn in (3, 4, 6, 7):
+        pixels = pixels[::-1]
+    if turn >= 5:
+        pixels = pixels.transpose(1, 0, 2)
+    return np.ascontiguousarray(pixels)
 
 
-def _orientation_of(block: bytes) -> int:
+def exif_orientation(block: bytes) -> int:
+    """The orientation that an EXIF block (its TIFF header first) gives, 1 to 8; 1 for none."""
     order = {b"II": "<", b"MM": ">"}.get(block[:2])
     if order is None:
         return 1
@@ -58,7 +56,7 @@ def _orientation_of(block: bytes) -> int:
             place = directory + 2 + 12 * entry
             tag, kind, _, value = struct.unpack_from(order + "HHIH", block, place)
             if tag == _ORIENTATION_TAG and kind == _SHORT:
-                return value if value in _TRANSPOSES else 1
+                return value if 1 <= value <= 8 else 1
     except struct.error:
         return 1
     return 1

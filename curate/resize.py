@@ -1,10 +1,8 @@
 """From the bytes of a stranger's file to the picture that is stored.
 
-This takes the place of img2dataset's Resizer, which ignores the EXIF orientation and strips its tag
-(photographs lie on their side for good), saturates 16-bit PNGs to white, keeps no original size on
-a refusal, and decodes every JPEG in full. Here a picture is stored upright, in sRGB, 8 bits a
-channel, on white where it was transparent, without metadata; a JPEG is decoded at a reduced DCT
-scale where that still leaves twice the wanted size; a file that is broken or cut short is refused.
+A picture is stored upright, in sRGB, 8 bits a channel, on white where it was transparent, without
+metadata, beside the original's size and sha256; a JPEG is decoded at a reduced DCT scale where that
+still leaves twice the wanted size; a file that is broken or cut short is refused.
 """
 
 from __future__ import annotations
@@ -17,26 +15,29 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
-from PIL.JpegImagePlugin import JpegImageFile
 
+from curate import jpeg
 from curate.colours import PixelRangeError, to_resizable, to_srgb
-from curate.exif import orientation, upright
+from curate.exif import orientation, upright_pixels
 from curate.hashes import verify
 from curate.png_chunks import damaged_pixel_data
 from curate.reasons import Failure, FailureError, Reason
+from curate.shrink import shrink
 from curate.sniff import sniff
 
 ResizeMode = Literal["keep_ratio_largest", "keep_ratio", "center_crop", "no"]
 EncodeFormat = Literal["jpg", "png", "webp"]
+Pixels = NDArray[np.uint8]
 
-_PILLOW_FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
+_PILLOW_FORMATS = {"png": "PNG", "webp": "WEBP"}
 # A JPEG is decoded at the smallest DCT scale that leaves at least this times the wanted size; the
-# filter below then still works on more detail than it keeps.
-_DRAFT_MARGIN = 2
-# What is still larger is averaged by whole factors to no less than this times the wanted size, then
-# filtered (Pillow's reducing_gap). Against a full decode and Lanczos, photographs scaled to 256 px
-# come to 44 dB; img2dataset's area filter comes to 38 to 40 dB.
+# filter behind it then still works on more detail than it keeps.
+_DECODE_MARGIN = 2
+# Pictures that Pillow resizes (with transparency, or in CMYK) are averaged by whole factors to no
+# less than this times the wanted size, then filtered.
 _REDUCING_GAP = 1.5
 # Each scan of a progressive JPEG goes over the whole picture; real ones have about ten.
 _MOST_SCANS = 100
@@ -126,17 +127,14 @@ class Resizer:
         original_format = sniff(content)
         if original_format is None:
             raise FailureError(Reason.NOT_AN_IMAGE, _first_bytes(content))
-        if original_format == "jpeg" and content.count(_START_OF_SCAN) > _MOST_SCANS:
-            raise FailureError(Reason.BROKEN_IMAGE, f"more than {_MOST_SCANS} JPEG scans")
-        damage = damaged_pixel_data(content) if original_format == "png" else None
-        if damage:
-            raise FailureError(Reason.BROKEN_IMAGE, damage)
         # Decoders raise whatever they like on hostile bytes (OSError, SyntaxError, struct.error,
         # KeyError, TypeError, ...); each of them means that the file is broken.
-        quiet = _silent_stderr() if original_format == "tiff" else nullcontext()
         try:
-            with quiet:
-                small, size = self._decode(content, original_format)
+            small, size = (
+                self._jpeg(content)
+                if original_format == "jpeg"
+                else self._other(content, original_format)
+            )
             encoded = self._encode(small)
         except (FailureError, MemoryError):
             raise
@@ -144,13 +142,15 @@ class Resizer:
             raise FailureError(Reason.TOO_MANY_PIXELS, error) from error
         except PixelRangeError as error:
             raise FailureError(Reason.UNSUPPORTED_IMAGE, error) from error
+        except jpeg.DamagedJpegError as error:
+            raise FailureError(Reason.BROKEN_IMAGE, error) from error
         except Exception as error:
             raise FailureError(Reason.BROKEN_IMAGE, f"{type(error).__name__}: {error}") from error
         return StoredImage(
             content=encoded,
             format=self.encode_format,
-            width=small.width,
-            height=small.height,
+            width=small.shape[1],
+            height=small.shape[0],
             original_width=size[0],
             original_height=size[1],
             original_format=original_format,
@@ -158,26 +158,46 @@ class Resizer:
             sha256=hashlib.sha256(content).hexdigest(),
         )
 
-    def _decode(self, content: bytes, original_format: str) -> tuple[Image.Image, tuple[int, int]]:
-        """The picture at its stored size, RGB, upright; and the original's size, upright."""
-        with Image.open(io.BytesIO(content), formats=[original_format.upper()]) as image:
-            size = image.size
+    def _jpeg(self, content: bytes) -> tuple[Pixels, tuple[int, int]]:
+        """The picture at its stored size, (H, W, 3) sRGB, upright; and the original's size."""
+        if content.count(_START_OF_SCAN) > _MOST_SCANS:
+            raise FailureError(Reason.BROKEN_IMAGE, f"more than {_MOST_SCANS} JPEG scans")
+        header = jpeg.read_header(content)
+        size = (header.width, header.height)
+        turned = _turned(size, header.orientation)
+        self._check_size(turned)
+        if header.components == 4:
+            # Pillow knows how Adobe's CMYK is meant, and nothing of damage.
+            jpeg.check(content, header)
+            return self._other(content, "jpeg")
+        width, height = self._scaled(size)
+        needed = (_DECODE_MARGIN * width, _DECODE_MARGIN * height)
+        small = self._shrunk(jpeg.decode(content, header, needed), size)
+        if header.profile is not None or small.shape[2] == 1:
+            grey = Image.fromarray(small[..., 0] if small.shape[2] == 1 else small)
+            small = np.asarray(to_srgb(grey, header.profile))
+        return upright_pixels(small, header.orientation), turned
+
+    def _other(self, content: bytes, original_format: str) -> tuple[Pixels, tuple[int, int]]:
+        """The same through Pillow, for all other formats and for CMYK."""
+        damage = damaged_pixel_data(content) if original_format == "png" else None
+        if damage:
+            raise FailureError(Reason.BROKEN_IMAGE, damage)
+        quiet = _silent_stderr() if original_format == "tiff" else nullcontext()
+        with quiet, Image.open(io.BytesIO(content), formats=[original_format.upper()]) as image:
             # Sizes in the header decide before anything is decoded: this stops bombs.
-            self._check_size(_turned(size, orientation(image.info)))
-            box: tuple[float, float, float, float] | None = None
-            if isinstance(image, JpegImageFile):
-                margin_width, margin_height = (_DRAFT_MARGIN * side for side in self._scaled(size))
-                drafted = image.draft(None, (margin_width, margin_height))
-                box = drafted[1] if drafted else None
+            self._check_size(_turned(image.size, orientation(image.info)))
             # Exactly once: a broken PNG raises on its first load and passes on a second one.
             image.load()
-            if box is None:
-                size = image.size  # a TIFF turns itself while it loads
-                box = (0, 0, *size)
+            size = image.size  # a TIFF turns itself while it loads
             turn = orientation(image.info)  # again: in a PNG it may stand behind the pixels
-            small = self._resize(to_resizable(image), size, box)
-            small = to_srgb(small, image.info.get("icc_profile"))
-        return upright(small, turn), _turned(size, turn)
+            full = to_resizable(image)
+            if full.mode in ("RGB", "L"):
+                full = Image.fromarray(self._shrunk(np.asarray(full), size))
+            else:
+                full = self._resized(full)
+            small = to_srgb(full, image.info.get("icc_profile"))
+        return upright_pixels(np.asarray(small), turn), _turned(size, turn)
 
     def _check_size(self, size: tuple[int, int]) -> None:
         shown = f"{size[0]} x {size[1]} pixels"
@@ -201,34 +221,33 @@ class Resizer:
             return size
         return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
-    def _resize(
-        self,
-        image: Image.Image,
-        size: tuple[int, int],
-        box: tuple[float, float, float, float],
-    ) -> Image.Image:
-        """Scale (and crop) in one step.
-
-        Args:
-            image: the decoded picture, possibly at a reduced scale.
-            size: of the original, not turned.
-            box: the part of `image` that shows the original (JPEG scales round up).
-        """
+    def _shrunk(self, pixels: Pixels, size: tuple[int, int]) -> Pixels:
+        """Scale (and crop) pixels that were decoded at full size or smaller; `size` is the full."""
         target = self._scaled(size)
         if self.resize_mode == "center_crop":
-            target, box = _crop_square(target, box, self.image_size)
+            height, width = pixels.shape[:2]
+            target, box = _crop_square(target, (width, height), self.image_size)
+            left, top, right, bottom = (round(edge) for edge in box)
+            pixels = pixels[top:bottom, left:right]
+        shrunk = shrink(pixels, target)
+        return shrunk if shrunk.ndim == pixels.ndim else shrunk[..., None]  # OpenCV drops (.., 1)
+
+    def _resized(self, image: Image.Image) -> Image.Image:
+        """The same by Pillow, which weighs colours by their transparency."""
+        target = self._scaled(image.size)
+        box: tuple[float, float, float, float] = (0, 0, *image.size)
+        if self.resize_mode == "center_crop":
+            target, box = _crop_square(target, image.size, self.image_size)
         if target == image.size and box == (0, 0, *image.size):
             return image
         return image.resize(target, Image.Resampling.BICUBIC, box=box, reducing_gap=_REDUCING_GAP)
 
-    def _encode(self, image: Image.Image) -> bytes:
-        # Pillow copies comments, profiles and the like from `info` into what it saves.
-        image.info = {}
-        options: dict[str, int] = (
-            {} if self.encode_format == "png" else {"quality": self.encode_quality}
-        )
+    def _encode(self, pixels: Pixels) -> bytes:
+        if self.encode_format == "jpg":
+            return jpeg.encode(pixels, self.encode_quality)
+        options = {"quality": self.encode_quality} if self.encode_format == "webp" else {}
         buffer = io.BytesIO()
-        image.save(buffer, _PILLOW_FORMATS[self.encode_format], **options)
+        Image.fromarray(pixels).save(buffer, _PILLOW_FORMATS[self.encode_format], **options)
         return buffer.getvalue()
 
 
@@ -251,14 +270,13 @@ def _turned(size: tuple[int, int], turn: int) -> tuple[int, int]:
 
 
 def _crop_square(
-    target: tuple[int, int], box: tuple[float, float, float, float], wanted: int
+    target: tuple[int, int], size: tuple[int, int], wanted: int
 ) -> tuple[tuple[int, int], tuple[float, float, float, float]]:
     """The centre square of at most `wanted` pixels: its size, and its place in the source."""
     side = min(*target, wanted)
-    left, top, right, bottom = box
-    margin_x = (right - left) * (target[0] - side) / (2 * target[0])
-    margin_y = (bottom - top) * (target[1] - side) / (2 * target[1])
-    return (side, side), (left + margin_x, top + margin_y, right - margin_x, bottom - margin_y)
+    margin_x = size[0] * (target[0] - side) / (2 * target[0])
+    margin_y = size[1] * (target[1] - side) / (2 * target[1])
+    return (side, side), (margin_x, margin_y, size[0] - margin_x, size[1] - margin_y)
 
 
 def _first_bytes(content: bytes) -> str:

@@ -94,7 +94,7 @@ def run_stage(
     todo = [shard for shard in names if not stage.is_done(dataset, shard)]
     if not todo:
         return StageSummary(stage.name, 0, len(names))
-    rows = {shard: _rows(dataset, shard) for shard in names}
+    rows = {shard: rows_of(dataset, shard) for shard in names}
     total = sum(rows.values())
     finished_rows = total - sum(rows[shard] for shard in todo)
     counts: Counter[str] = Counter()
@@ -178,7 +178,8 @@ class _ShardWorker:
         return self._stage.run(self._dataset, shard)
 
 
-def _rows(dataset: Dataset, shard: str) -> int:
+def rows_of(dataset: Dataset, shard: str) -> int:
+    """Rows of the input list in a shard."""
     return int(pq.read_metadata(dataset.input_path(shard)).num_rows)
 
 

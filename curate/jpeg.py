@@ -1,0 +1,159 @@
+"""JPEG through libjpeg-turbo: decoded strictly, and no larger than needed.
+
+Pillow turns a JPEG's damage into grey areas or shifted blocks and says nothing unless the file ends
+early. libjpeg notices most of it (a Huffman code that is none, bytes left over, a missing marker)
+and calls it a warning; here such a warning refuses the file. Harmless ones pass: padding before the
+end marker, and header oddities.
+
+Markers and segments: ITU-T T.81, annex B; EXIF 2.32, section 4.5.5; ICC.1:2022, annex B.4.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from curate.exif import exif_orientation
+
+_START_OF_SCAN, _END = 0xDA, 0xD9
+# Frames of 8 bits: baseline to progressive, Huffman or arithmetic coding.
+_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
+# Markers without a length: TEM, the restarts, and the start of the image.
+_NO_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
+_EXIF, _ICC = b"Exif\0\0", b"ICC_PROFILE\0"
+_EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+_ODDITIES = ("Invalid SOS parameters", "Inconsistent progression", "Unknown Adobe", "Warning:")
+_FACTORS = (8, 4, 2)
+
+
+class DamagedJpegError(ValueError):
+    """The file is damaged, cut short or no JPEG that we decode; the text says how."""
+
+
+@dataclass(frozen=True)
+class JpegHeader:
+    """What stands before the first scan."""
+
+    width: int  # pixels, not turned
+    height: int
+    components: int  # 1 grey, 3 colour, 4 CMYK
+    orientation: int  # 1 to 8
+    profile: bytes | None  # ICC
+
+
+def read_header(content: bytes) -> JpegHeader:
+    """Walk the segments up to the first scan; microseconds, whatever the size.
+
+    Raises:
+        DamagedJpegError: no frame, or segments that make no sense.
+    """
+    place, end = 2, len(content)
+    frame: tuple[int, int, int] | None = None
+    turn, profile = 1, {}
+    try:
+        while place < end:
+            if content[place] != 0xFF:
+                place += 1  # libjpeg skips to the next marker as well
+                continue
+            marker = content[place + 1]
+            if marker == 0xFF:
+                place += 1
+                continue
+            if marker in _NO_LENGTH or marker == 0:
+                place += 2
+                continue
+            if marker in (_START_OF_SCAN, _END):
+                break
+            (length,) = struct.unpack_from(">H", content, place + 2)
+            start, stop = place + 4, place + 2 + length
+            if length < 2:
+                raise DamagedJpegError(f"segment {marker:#x} is {length} bytes long")
+            if marker in _FRAMES and frame is None:
+                height, width, components = struct.unpack_from(">HHB", content, start + 1)
+                frame = (width, height, components)
+            elif marker == 0xE1 and content.startswith(_EXIF, start):
+                turn = exif_orientation(content[start + len(_EXIF) : stop])
+            elif marker == 0xE2 and content.startswith(_ICC, start):
+                number = content[start + len(_ICC)]
+                profile[number] = content[start + len(_ICC) + 2 : stop]
+            place = stop
+    except (struct.error, IndexError) as error:
+        raise DamagedJpegError("the file ends in its header") from error
+    if frame is None:
+        raise DamagedJpegError("no frame of a kind that is decoded")
+    icc = b"".join(profile[number] for number in sorted(profile)) or None
+    return JpegHeader(*frame, turn, icc)
+
+
+def decode(content: bytes, header: JpegHeader, needed: tuple[int, int]) -> NDArray[np.uint8]:
+    """The pixels, (H, W, 3) sRGB or (H, W, 1) grey, decoded at the smallest sufficient scale.
+
+    libjpeg scales by 1/2, 1/4 and 1/8 inside the inverse cosine transform: less work there, and
+    far less for everything after it.
+
+    Args:
+        needed: width and height in pixels that are wanted at least.
+
+    Raises:
+        DamagedJpegError: see the module.
+    """
+    width, height = header.width, header.height
+    factor = next(
+        (f for f in _FACTORS if width >= f * needed[0] and height >= f * needed[1]),
+        1,
+    )
+    return _decode(content, header, -(-width // factor), -(-height // factor))
+
+
+def check(content: bytes, header: JpegHeader) -> None:
+    """Go over all scans of a picture that another decoder reads, as small as can be.
+
+    Raises:
+        DamagedJpegError: see the module.
+    """
+    _decode(content, header, -(-header.width // 8), -(-header.height // 8))
+
+
+def encode(pixels: NDArray[np.uint8], quality: int) -> bytes:
+    """(H, W, 3) sRGB as a baseline JPEG with chroma at half resolution and no metadata."""
+    encoded: bytes = simplejpeg.encode_jpeg(
+        np.ascontiguousarray(pixels), quality, "RGB", "420", fastdct=False
+    )
+    return encoded
+
+
+def _decode(content: bytes, header: JpegHeader, width: int, height: int) -> NDArray[np.uint8]:
+    space = {1: "GRAY", 3: "RGB", 4: "CMYK"}.get(header.components)
+    if space is None:
+        raise DamagedJpegError(f"{header.components} components")
+    size = {"min_width": width, "min_height": height}
+    try:
+        try:
+            pixels = simplejpeg.decode_jpeg(content, space, **size)
+        except ValueError as error:
+            if not _is_harmless(str(error), content):
+                raise
+            pixels = simplejpeg.decode_jpeg(content, space, strict=False, **size)
+    except ValueError as error:
+        raise DamagedJpegError(str(error)) from error
+    # The size in the header decided what was allowed; a second frame must not change it.
+    if pixels.shape[0] < height or pixels.shape[1] < width:
+        raise DamagedJpegError("the frame is smaller than its header says")
+    decoded: NDArray[np.uint8] = pixels
+    return decoded
+
+
+def _is_harmless(warning: str, content: bytes) -> bool:
+    """Whether a picture is whole although libjpeg-turbo warns of it."""
+    extraneous = _EXTRANEOUS.search(warning)
+    if extraneous is not None:
+        # Some encoders pad the last scan. Real data left over means that some was skipped.
+        end = content.rfind(b"\xff\xd9")
+        padding = content[max(0, end - int(extraneous[1])) : end]
+        return not padding.strip(b"\0") or not padding.strip(b"\xff")
+    return warning.startswith(_ODDITIES)

@@ -1,0 +1,58 @@
+"""Make a picture smaller, close to what Lanczos gives, at less than half its price.
+
+Pillow's filters cost 5 to 9 CPU ms a megapixel and OpenCV's area average 4, and the average blurs
+besides. Two steps of OpenCV that are vectorised do better: a separable low-pass filter (Lanczos,
+cut off at what the smaller picture can hold), then bicubic samples of the result.
+`caplab bench download` measures both against a full decode and Lanczos.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+# The work is spread over processes and threads already; OpenCV must not add its own.
+cv2.setNumThreads(1)
+
+_LOBES = 3  # Lanczos-3: the filter reaches this many target pixels to either side, if it may
+_LONGEST_REACH = 5  # source pixels to either side; what lies beyond is the filter's faint tail
+_LARGEST_RATIO = 4.0  # above, the picture is averaged by a whole factor first
+
+
+def shrink(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """(H, W, C) or (H, W) uint8 scaled to `size` (width, height); enlarges as well (bicubic)."""
+    height, width = pixels.shape[:2]
+    if (width, height) == size:
+        return pixels
+    factor = int(min(width / size[0], height / size[1]) / (_LARGEST_RATIO / 2))
+    if factor >= 2:
+        # At least twice the target is left, so that the filter below has detail to work on.
+        pixels = _averaged(pixels, factor)
+        height, width = pixels.shape[:2]
+    across, down = _kernel(width / size[0]), _kernel(height / size[1])
+    if len(across) > 1 or len(down) > 1:
+        pixels = cv2.sepFilter2D(pixels, -1, across, down)  # type: ignore[assignment]
+    scaled = cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC)
+    return np.asarray(scaled, np.uint8)
+
+
+def _averaged(pixels: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    height, width = (side // factor for side in pixels.shape[:2])
+    # Cut to whole blocks, which OpenCV averages quickly: less than one target pixel is lost.
+    whole = pixels[: height * factor, : width * factor]
+    return np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+@lru_cache(maxsize=1024)
+def _kernel(ratio: float) -> NDArray[np.float32]:
+    """The low-pass filter for source / target = `ratio`: odd length, sum 1."""
+    if ratio <= 1:
+        return np.ones(1, np.float32)
+    reach = min(_LONGEST_REACH, math.ceil(2 * ratio))
+    x = np.arange(-reach, reach + 1) / ratio
+    weights = np.where(np.abs(x) < _LOBES, np.sinc(x) * np.sinc(x / _LOBES), 0.0)
+    return np.asarray(weights / weights.sum(), np.float32)
