@@ -23,6 +23,7 @@ from curate.exif import exif_orientation
 _START_OF_SCAN, _END = 0xDA, 0xD9
 # Frames of 8 bits: baseline to progressive, Huffman or arithmetic coding.
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
+_PROGRESSIVE = frozenset({0xC2, 0xCA})
 # Markers without a length: TEM, the restarts, and the start of the image.
 _NO_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 _EXIF, _ICC = b"Exif\0\0", b"ICC_PROFILE\0"
@@ -42,6 +43,7 @@ class JpegHeader:
     width: int  # pixels, not turned
     height: int
     components: int  # 1 grey, 3 colour, 4 CMYK
+    progressive: bool
     orientation: int  # 1 to 8
     profile: bytes | None  # ICC
 
@@ -53,7 +55,7 @@ def read_header(content: bytes) -> JpegHeader:
         DamagedJpegError: no frame, or segments that make no sense.
     """
     place, end = 2, len(content)
-    frame: tuple[int, int, int] | None = None
+    frame: tuple[int, int, int, bool] | None = None
     turn, profile = 1, {}
     try:
         while place < end:
@@ -75,7 +77,7 @@ def read_header(content: bytes) -> JpegHeader:
                 raise DamagedJpegError(f"segment {marker:#x} is {length} bytes long")
             if marker in _FRAMES and frame is None:
                 height, width, components = struct.unpack_from(">HHB", content, start + 1)
-                frame = (width, height, components)
+                frame = (width, height, components, marker in _PROGRESSIVE)
             elif marker == 0xE1 and content.startswith(_EXIF, start):
                 turn = exif_orientation(content[start + len(_EXIF) : stop])
             elif marker == 0xE2 and content.startswith(_ICC, start):

@@ -160,9 +160,9 @@ class Resizer:
 
     def _jpeg(self, content: bytes) -> tuple[Pixels, tuple[int, int]]:
         """The picture at its stored size, (H, W, 3) sRGB, upright; and the original's size."""
-        if content.count(_START_OF_SCAN) > _MOST_SCANS:
-            raise FailureError(Reason.BROKEN_IMAGE, f"more than {_MOST_SCANS} JPEG scans")
         header = jpeg.read_header(content)
+        if header.progressive and content.count(_START_OF_SCAN) > _MOST_SCANS:
+            raise FailureError(Reason.BROKEN_IMAGE, f"more than {_MOST_SCANS} JPEG scans")
         size = (header.width, header.height)
         turned = _turned(size, header.orientation)
         self._check_size(turned)

@@ -49,3 +49,20 @@ def bench_select(as_json: bool, out: Path | None, rows: int, presets: tuple[str,
     from pipelines.bench.selection import select_figures
 
     click.echo(render(select_figures(out, rows, list(presets) or None), as_json))
+
+
+@bench.command("download")
+@as_json
+@out
+@click.option("--images", required=True, type=PLACE, help="Folder of JPEG photographs.")
+@click.option("--count", default=5000, show_default=True, help="Pictures to download.")
+@click.option("--as-is", is_flag=True, help="Serve the folder's own files, not a mix made of them.")
+def bench_download(as_json: bool, out: Path | None, images: Path, count: int, as_is: bool) -> None:
+    """CPU and quality of a stored picture beside img2dataset, at 512 and at 256 px.
+
+    Serves JPEGs of 400 to 1,600 px, made of the photographs in --images, on loopback.
+    """
+    from pipelines.bench.download import download_figures
+    from pipelines.bench.figures import render
+
+    click.echo(render(download_figures(images, out, count, as_is), as_json))
