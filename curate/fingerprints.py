@@ -23,6 +23,9 @@ from numpy.typing import NDArray
 
 from curate.decode import CANVAS
 
+MAX_RADIUS = 11
+"""Bits of 64 by which hashes may differ at most, for the joins of curate.hamming."""
+
 VIEWS: tuple[tuple[float, bool], ...] = (
     (0.0, False),
     (0.0, True),

@@ -29,12 +29,13 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from curate.fingerprints import MAX_RADIUS
+
 Hashes = NDArray[np.uint64]
 Rows = NDArray[np.int64]
 Block = tuple[Rows, Rows, NDArray[np.uint8]]
 """Query rows, index rows, bits apart."""
 
-MAX_RADIUS = 11
 _BITS = 64
 _MANY = 4_000_000
 """Index size from which tables are keyed by one band more."""

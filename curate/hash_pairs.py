@@ -15,8 +15,6 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.hamming import distinct, join_blocks
-
 LEADERS = 16
 _EXPAND = 1 << 20
 _BLOCK = 1 << 17
@@ -76,6 +74,9 @@ def _near(
     threads: int,
     memory: int | None,
 ) -> Iterator[tuple[Rows, Rows]]:
+    # Here and not above: the compiler behind it costs every command a second to import.
+    from curate.hamming import distinct, join_blocks
+
     hashes, rows, start = distinct(plain[index])
     queries, query_rows, query_start = distinct(seen[asking])
     rows, query_rows = index[rows], asking[query_rows]

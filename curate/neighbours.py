@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.clusters import Tree, train
-from curate.hamming import MAX_RADIUS, join_blocks
+from curate.fingerprints import MAX_RADIUS
 from curate.vectors import ArrayVectors, Floats, Vectors
 
 __all__ = [
@@ -56,6 +56,9 @@ def hamming_join(
     Returns:
         Two arrays of equal length, ordered by query and then by index row.
     """
+    # Here and not above: the compiler behind it costs every command a second to import.
+    from curate.hamming import join_blocks
+
     blocks = list(join_blocks(index, queries, radius, threads, memory))
     if not blocks:
         return np.empty(0, np.int64), np.empty(0, np.int64)

@@ -19,6 +19,7 @@ from curate.read import plan_shards
 from curate.retry import RetryStage, finish_retries
 from curate.score import ScoreSettings, ScoreStage
 from curate.select import SelectSettings, check_name, select
+from pipelines.local_stages import run_light_stage
 from pipelines.ray_stages import ray_session, run_stage
 from pipelines.settings import CurateSettings, Until
 from recaption.alt_captions import AltCaptionStage
@@ -78,16 +79,16 @@ def curate(
     dataset = Dataset.create(out, identity, record)
     finish_retries(dataset)
     intake = plan_shards(inputs, dataset, rows_per_shard=settings.rows_per_shard)
+    download = settings.part(DownloadSettings)
+    store = LocalPicturesStage(download) if inputs.local else DownloadStage(download)
+    before = [shard for shard in dataset.shards() if dataset.has_shard("samples", shard)]
+    run_light_stage(store, dataset, settings.workers)
+    if retry_failed:
+        run_light_stage(RetryStage(download), dataset, settings.workers, before)
+    counted = accounting_line(accounting(dataset))
+    if score is None:  # until the download
+        return CurateSummary(dataset.directory, counted)
     with ray_session():
-        download = settings.part(DownloadSettings)
-        store = LocalPicturesStage(download) if inputs.local else DownloadStage(download)
-        before = [shard for shard in dataset.shards() if dataset.has_shard("samples", shard)]
-        run_stage(store, dataset, settings.workers)
-        if retry_failed:
-            run_stage(RetryStage(download), dataset, settings.workers, shards=before)
-        counted = accounting_line(accounting(dataset))
-        if score is None:
-            return CurateSummary(dataset.directory, counted)
         run_stage(AltCaptionStage(), dataset, 1)
         run_stage(score, dataset, settings.workers, gpus_per_worker=settings.gpus_per_worker)
         if intake.imported:

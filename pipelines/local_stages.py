@@ -7,6 +7,7 @@ workers, two tries a shard, finished shards skipped. On a cluster (RAY_ADDRESS) 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -93,6 +94,9 @@ def run_locally(
                 else:
                     left -= 1
     finally:
+        with contextlib.suppress(queue.Empty):  # after an error nothing more is begun
+            while True:
+                waiting.get_nowait()
         for _ in crew:
             waiting.put(None)
     for thread in crew:

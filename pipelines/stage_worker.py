@@ -12,6 +12,8 @@ import os
 import pickle
 import struct
 import sys
+import threading
+import time
 from typing import BinaryIO
 
 from curate.errors import CaplabError
@@ -19,6 +21,7 @@ from curate.errors import CaplabError
 
 def main() -> None:
     """Open the stage once, then run it shard by shard until stdin ends."""
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     # What a stage prints must not be taken for an answer.
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
@@ -37,9 +40,19 @@ def main() -> None:
             _answer(answers, {"error": f"{type(error).__name__}: {error}", "kind": None})
 
 
+def _end_with(parent: int) -> None:
+    """End when the process that started us does: its next run must find nobody at work."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
 def _answer(answers: BinaryIO, message: dict[str, object]) -> None:
     answers.write(json.dumps(message).encode() + b"\n")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        os._exit(130)  # the driver, interrupted as well, says so
