@@ -297,11 +297,12 @@ def export(
 
 @cli.command()
 @click.argument("target", metavar="DIR_OR_RUN", type=EXISTING)
-def report(target: Path) -> None:
+@click.option("--selection", help="Selection to follow; all others have their funnel as well.")
+def report(target: Path, selection: str | None) -> None:
     """Write report.html, one self-contained file, for a dataset or a run."""
     from pipelines.reporting import report as run
 
-    click.echo(run(target))
+    click.echo(run(target, selection))
 
 
 cli.add_command(bench)

@@ -9,8 +9,11 @@ from curate.files import read_json
 from pipelines.report.build import write_report
 
 
-def report(target: Path | str) -> str:
+def report(target: Path | str, selection: str | None = None) -> str:
     """Write TARGET/report.html for a dataset, an ablation, a training run or a demo directory.
+
+    Args:
+        selection: the dataset's selection to follow, in place of the usual one.
 
     Returns:
         One line that names the file.
@@ -27,13 +30,16 @@ def report(target: Path | str) -> str:
             dataset_dir=directory / "dataset",
             run_dir=directory / "ablation",
             demo_dir=directory,
+            selection=selection,
         )
     elif (directory / "dataset.json").exists():
-        write_report(out, dataset_dir=directory)
+        write_report(out, dataset_dir=directory, selection=selection)
     elif (directory / "run.json").exists():
         dataset = read_json(directory / "run.json").get("dataset_directory")
         known = dataset is not None and Path(dataset).is_dir()
-        write_report(out, dataset_dir=dataset if known else None, run_dir=directory)
+        write_report(
+            out, dataset_dir=dataset if known else None, run_dir=directory, selection=selection
+        )
     else:
         raise DatasetError(
             f"{target} is neither a dataset nor a finished run; give a directory that "

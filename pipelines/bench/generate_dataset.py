@@ -29,11 +29,10 @@ from numpy.typing import NDArray
 from curate.dataset import CAPTIONS, SAMPLES, Dataset
 from curate.files import atomic_path
 from curate.provenance import package_versions
-from pipelines.bench.generated_duplicates import Groups, group_rows, write_duplicates
+from pipelines.bench.generated_duplicates import PICTURE_ROWS, Groups, group_rows, write_duplicates
 from pipelines.bench.generated_web import Web
 
 ROWS_PER_SHARD = 10_000
-PICTURE_ROWS = 500
 SIDE = 64
 
 # Reasons with their share of a living host's failures; a dead host fails with the first.

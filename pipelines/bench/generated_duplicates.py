@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from curate.dataset import DUPLICATE_PAIRS, DUPLICATES, Dataset
 from curate.keep import keep_best
 
+PICTURE_ROWS = 500  # of a shard with pictures
 SHARE = 0.12  # of rows that are a copy of an earlier row
 METHODS = ("exact", "near", "embedding")
 _METHOD_SHARE = (0.5, 0.35, 0.15)
@@ -34,8 +35,10 @@ def group_rows(rows: int, local: int, random: np.random.Generator) -> Groups:
     """
     everyone = np.arange(rows)
     copies = random.random(rows) < SHARE
-    copies[0] = False
-    back = np.where(everyone < local, random.integers(1, 40, rows), random.integers(1, rows, rows))
+    # With pictures, both are in one shard, so that a report can show them side by side.
+    into_shard = everyone % PICTURE_ROWS
+    near_by = np.minimum(random.integers(1, 40, rows), into_shard)
+    back = np.where(everyone < local, near_by, random.integers(1, rows, rows))
     # A few placeholders are copied very often.
     popular = random.random(rows) < 0.15
     source = np.where(popular & (everyone >= local), local + everyone % 97, everyone - back)

@@ -13,14 +13,18 @@ from pipelines.report.sections import (
     accounting,
     captions,
     checks,
+    correlations,
+    domains,
     duplicates,
     funnel,
     grids,
     headline,
+    languages,
     limits,
     road,
     scores,
     stages,
+    tables,
     training,
 )
 
@@ -29,8 +33,11 @@ SECTIONS = (
     headline,
     road,
     accounting,
+    domains,
+    languages,
     funnel,
     scores,
+    correlations,
     duplicates,
     checks,
     captions,
@@ -39,6 +46,7 @@ SECTIONS = (
     ablation,
     limits,
     stages,
+    tables,
 )
 
 
@@ -47,6 +55,7 @@ def write_report(
     dataset_dir: Path | str | None = None,
     run_dir: Path | str | None = None,
     demo_dir: Path | str | None = None,
+    selection: str | None = None,
 ) -> Path:
     """Write the report as one self-contained HTML file.
 
@@ -59,11 +68,14 @@ def write_report(
         run_dir: the directory of an ablation or of one training run.
         demo_dir: a demo's directory, which also knows the ground truth; its `dataset` and
             `ablation` are used where no other is given.
+        selection: the dataset's selection to follow; by default the ablation's own, "default", or
+            the first by name. Every other selection has its funnel and thresholds as well.
 
     Raises:
         DatasetError: no directory was given, or one is not what it should be.
     """
     inputs = find_inputs(dataset_dir, run_dir, demo_dir)
+    inputs.followed = selection
     if inputs.dataset is None and inputs.ablation is None and not inputs.train_runs:
         raise DatasetError("A report needs a dataset or a run; neither was given.")
     page = Page(inputs.palette)

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from pipelines.report.palette import Palette
 from pipelines.report.svg import CHARACTER, Drawing, Scale, ticks
-from pipelines.report.text import integer, number, tick
+from pipelines.report.text import integer, number, short, tick
 
 WIDTH = 360.0
 
@@ -26,6 +26,7 @@ class Threshold:
     value: float
     keeps_above: bool
     text: str  # the rule, as written
+    shaded: bool = True  # whether the dropped side is shaded
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,18 @@ def histogram(
 
     Args:
         css: class of each name in `bins.counts`, drawn from the bottom up in this order.
+        thresholds: labels that would cover one another are put on lines of their own.
     """
-    height, left, right, top, bottom = 210.0, 44.0, 8.0, 22.0, 42.0
+    right, bottom = 8.0, 42.0
     totals = [sum(column) for column in zip(*bins.counts.values(), strict=True)]
     peak = max([*totals, 1])
+    marks = ticks(0, peak, 4)
+    left = 12 + CHARACTER * max(len(short(mark)) for mark in marks)
+    spread = Scale(bins.edges[0], bins.edges[-1], left, WIDTH - right)
+    within = [t for t in thresholds if spread.low <= t.value <= spread.high]
+    lines = _label_lines([(spread(t.value), t.text) for t in within])
+    top = 22.0 + 14.0 * max([0, *lines])
+    height = 188.0 + top
     x = Scale(bins.edges[0], bins.edges[-1], left, WIDTH - right)
     y = Scale(0, peak * 1.04, height - bottom, top)
     what = "; ".join(f"{name}: {integer(sum(c))}" for name, c in bins.counts.items())
@@ -57,11 +66,11 @@ def histogram(
         f"Histogram of {x_label} from {number(bins.edges[0])} to {number(bins.edges[-1])}. "
         f"{what}{cut}.",
     )
-    for threshold in thresholds:
+    for threshold in (one for one in thresholds if one.shaded):
         place = min(max(x(threshold.value), left), WIDTH - right)
         dropped = (left, place) if threshold.keeps_above else (place, WIDTH - right)
         drawing.rectangle(dropped[0], top, dropped[1] - dropped[0], height - top - bottom, "shade")
-    _y_axis(drawing, y, ticks(0, peak, 4), left, WIDTH - right, integer)
+    _y_axis(drawing, y, marks, left, WIDTH - right, short)
     base = [0] * len(totals)
     for name, style in css.items():
         for index, count in enumerate(bins.counts.get(name, ())):
@@ -75,14 +84,33 @@ def histogram(
             )
             drawing.rectangle(low + 0.5, upper, high - low - 1, lower - upper, style, title)
             base[index] += count
-    _x_axis(drawing, x, height - bottom, x_label, height - 6)
-    for threshold in thresholds:
-        if x.low <= threshold.value <= x.high:
-            place = x(threshold.value)
-            drawing.line(place, top - 6, place, height - bottom, "cut")
-            anchor = _anchor(place, len(threshold.text))
-            drawing.text(place, top - 10, threshold.text, "cut-label", anchor)
+    _x_axis(drawing, x, height - bottom, x_label, height - 6, short)
+    for threshold, line in zip(within, lines, strict=True):
+        place = x(threshold.value)
+        head = top - 6 - 14 * line
+        drawing.line(place, head, place, height - bottom, "cut")
+        anchor = _anchor(place, len(threshold.text))
+        drawing.text(place, head - 4, threshold.text, "cut-label", anchor)
     return drawing.markup()
+
+
+def _label_lines(labels: Sequence[tuple[float, str]]) -> list[int]:
+    """The line (0 is the lowest) of each label (place, text), so that none covers another."""
+    taken: list[list[tuple[float, float]]] = []
+    lines = []
+    for place, label in labels:
+        half = len(label) * CHARACTER / 2
+        shift = {"middle": -half, "start": 0.0, "end": -2 * half}[_anchor(place, len(label))]
+        start, stop = place + shift - 4, place + shift + 2 * half + 4
+        line = 0
+        # A dashed line that runs up through a lower label would cross it: lower ones come first.
+        while line < len(taken) and any(start < b and a < stop for a, b in taken[line]):
+            line += 1
+        if line == len(taken):
+            taken.append([])
+        taken[line].append((start, stop))
+        lines.append(line)
+    return lines
 
 
 @dataclass(frozen=True)

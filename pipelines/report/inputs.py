@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from curate.dataset import Dataset
 from curate.errors import DatasetError
 from curate.files import read_json
+from pipelines.report.cuts import Cut, cuts
+from pipelines.report.hosts import count_hosts
 from pipelines.report.palette import Palette
-from pipelines.report.pictures import Picture, read_pictures, thumbnail
-from pipelines.report.sql import literal
+from pipelines.report.pictures import Picture, ShardPictures, thumbnail
+from pipelines.report.sql import identifier, literal
 
 if TYPE_CHECKING:
     import duckdb
@@ -39,9 +41,14 @@ class Inputs:
     ablation: Path | None = None
     train_runs: list[TrainRun] = field(default_factory=list)
     demo: Path | None = None
+    followed: str | None = None
+    """The selection that the user asked the report to follow."""
     seed: int = 0
     unreadable: set[str] = field(default_factory=set)
     """Keys of sampled pictures that are stored and cannot be decoded; the page names them."""
+
+    _hosts_counted: bool = False
+    _shard_pictures: ShardPictures = field(default_factory=ShardPictures)
 
     # ---- tables -------------------------------------------------------------------------------
 
@@ -133,13 +140,16 @@ class Inputs:
 
     @cached_property
     def selection(self) -> str | None:
-        """The selection that the report follows: the ablation's own, "default", or the first."""
+        """The selection that the report follows: asked for, the ablation's, "default" or first."""
         if self.dataset is None:
             return None
         names = self.dataset.selections()
         settings = self.run_record.get("settings")
         wanted = settings.get("selection") if isinstance(settings, dict) else None
-        for name in (wanted, "default", *names):
+        if self.followed is not None and self.followed not in names:
+            known = ", ".join(names) or "none yet"
+            raise DatasetError(f"There is no selection {self.followed!r} (selections: {known}).")
+        for name in (self.followed, wanted, "default", *names):
             if name in names:
                 return str(name)
         return None
@@ -150,6 +160,19 @@ class Inputs:
         if self.dataset is None or self.selection is None:
             return {}
         return self.dataset.selection_record(self.selection)
+
+    @cached_property
+    def selection_records(self) -> dict[str, dict[str, Any]]:
+        """Selection -> its record, the followed one first."""
+        if self.dataset is None or self.selection is None:
+            return {}
+        names = [self.selection, *(n for n in self.dataset.selections() if n != self.selection)]
+        return {name: self.dataset.selection_record(name) for name in names}
+
+    @cached_property
+    def cuts(self) -> dict[str, list[Cut]]:
+        """Column -> where selections cut it, the followed selection's cuts first."""
+        return cuts(self.selection_records)
 
     @cached_property
     def selection_size(self) -> int:
@@ -165,12 +188,15 @@ class Inputs:
 
     @cached_property
     def picture_shards(self) -> list[str]:
-        """The shards that sampled pictures come from: all, or a seeded choice of a few."""
+        """The shards that sampled pictures come from: all, or a seeded choice of a few.
+
+        Only shards whose tar is there count; a dataset of tables alone has none.
+        """
         if self.dataset is None:
             return []
-        shards = self.dataset.shards() or [
-            row["shard"] for row in self.rows("SELECT DISTINCT shard FROM samples ORDER BY 1")
-        ]
+        shards = sorted(
+            path.stem for path in self.dataset.shard_path("x").parent.glob("[0-9]*.tar")
+        )
         if len(shards) <= PICTURE_SHARDS:
             return shards
         return sorted(random.Random(self.seed).sample(shards, PICTURE_SHARDS))
@@ -180,6 +206,39 @@ class Inputs:
         """`picture_shards` as an SQL list."""
         quoted = ", ".join(map(literal, self.picture_shards))
         return f"({quoted})" if quoted else "('')"
+
+    def need_hosts(self) -> None:
+        """Have the table `_hosts` (see pipelines.report.hosts), counted when first needed."""
+        if not self._hosts_counted:
+            count_hosts(self)
+            self._hosts_counted = True
+
+    @cached_property
+    def pictured(self) -> str:
+        """Name of a table of the samples that can be shown, with their scores.
+
+        It holds the stored samples of `picture_shards` alone, so it stays small however large the
+        dataset is, and looking for samples beside a threshold reads nothing else.
+        """
+        assert self.dataset is not None
+        parts = {}
+        for table in ("samples", "scores"):
+            files = [
+                literal(str(self.dataset.table_path(table, shard)))
+                for shard in self.picture_shards
+                if self.dataset.has_shard(table, shard)
+            ]
+            listed = f"read_parquet([{', '.join(files)}], union_by_name = true)"
+            parts[table] = listed if files else f"(SELECT * FROM {table} WHERE false)"
+        scored = set(self.columns("scores")) - {"key"}
+        shared = scored & set(self.columns("samples"))
+        hidden = ", ".join(identifier(name) for name in sorted(shared | {"key"}))
+        self.connection.execute(
+            f"CREATE TEMP TABLE pictured AS SELECT s.*, c.* EXCLUDE ({hidden}) "
+            f"FROM {parts['samples']} s JOIN {parts['scores']} c ON c.key = s.key "
+            "WHERE s.status = 'stored'"
+        )
+        return "pictured"
 
     def pictures(
         self, shard_of: dict[str, str], alt: dict[str, str], side: int
@@ -193,7 +252,7 @@ class Inputs:
         if self.dataset is None:
             return {}
         paths = {key: self.dataset.shard_path(shard) for key, shard in shard_of.items()}
-        encoded = read_pictures(paths)
+        encoded = self._shard_pictures.read(paths)
         found = {}
         for key in shard_of:
             try:

@@ -86,6 +86,16 @@ def tick(value: float | None) -> str:
     return shown
 
 
+def short(value: float | None) -> str:
+    """A round value for an axis: 1500000 -> "1.5M", 20000 -> "20k", others as `tick`."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    for least, unit, letter in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if abs(value) >= least:
+            return f"{value / unit:g}{letter}".replace("-", MINUS)
+    return tick(value)
+
+
 def points(value: float | None) -> str:
     """A difference of shares as signed percentage points: 0.412 -> "+41.2"."""
     if value is None or not math.isfinite(value):

@@ -1,20 +1,19 @@
-"""Rows in = stored + failed: where every row of the input list went."""
+"""Rows in = stored + failed: where every row of the input list went, errors and policy apart."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from curate.reasons import Reason as KnownReason
+from curate.reasons import ReasonClass
+from pipelines.report.hosts import HOST_SQL
 from pipelines.report.inputs import Inputs
 from pipelines.report.page import Page, Section
 
-HOSTS = 12
+__all__ = ["HOST_SQL", "compute", "draw"]
 
-# The authority of a URL without user name and port; what has none counts as "(no host)".
-HOST_SQL = (
-    "coalesce(nullif(lower(regexp_extract(url, "
-    "'^[a-zA-Z][a-zA-Z0-9+.-]*://(?:[^/?#@]*@)?(\\[[^\\]]*\\]|[^/?#:]*)', 1)), ''), '(no host)')"
-)
+HOSTS = 12
+_POLICY = [reason.value for reason in KnownReason if reason.reason_class is ReasonClass.POLICY]
 
 
 @dataclass(frozen=True)
@@ -30,13 +29,28 @@ class Reason:
 
 
 @dataclass(frozen=True)
+class Kind:
+    """All reasons of one class, with the class in plain words."""
+
+    title: str
+    rows: int
+    reasons: list[Reason]
+
+
+@dataclass(frozen=True)
 class Host:
-    """Rows of one host."""
+    """Rows of one host; `errors` failed by themselves, `refused` were not wanted (policy)."""
 
     host: str
     rows: int
-    failed: int
+    errors: int
+    refused: int
     main_reason: str | None
+
+    @property
+    def failed(self) -> int:
+        """Rows that are not stored."""
+        return self.errors + self.refused
 
 
 @dataclass(frozen=True)
@@ -48,48 +62,74 @@ class Accounting:
     failed: int
     unaccounted: int  # neither stored nor failed: must be 0
     reasons: list[Reason]
+    kinds: list[Kind]
     hosts: list[Host]
     host_count: int
+
+
+_TITLES = {
+    ReasonClass.MAY_PASS.value: "Errors that may pass",
+    ReasonClass.PERMANENT.value: "Errors that stay",
+    ReasonClass.POLICY.value: "Policy: the picture was there and was not wanted",
+    "": "Other reasons",
+}
 
 
 def compute(inputs: Inputs) -> Accounting | None:
     if inputs.dataset is None:
         return None
+    inputs.need_hosts()
     counts = {
         row["status"]: row["n"]
-        for row in inputs.rows("SELECT status, count(*) AS n FROM samples GROUP BY ALL")
+        for row in inputs.rows("SELECT status, sum(n)::BIGINT AS n FROM _hosts GROUP BY ALL")
     }
     total = sum(counts.values())
     stored, failed = counts.get("stored", 0), counts.get("failed", 0)
-    reasons = inputs.rows(
+    rows = inputs.rows(
         "SELECT coalesce(reason, '(none given)') AS reason, count(*) AS n, min(detail) AS example "
         "FROM samples WHERE status = 'failed' GROUP BY 1 ORDER BY n DESC, 1"
     )
+    reasons = [
+        Reason(
+            row["reason"],
+            *_explained(row["reason"]),
+            row["n"],
+            row["n"] / max(failed, 1),
+            row["example"],
+        )
+        for row in rows
+    ]
+    failed_by = "sum(n) FILTER (status = 'failed' AND"
+    policy = f"reason IN ({', '.join(repr(reason) for reason in _POLICY)})"
     hosts = inputs.rows(
-        f"SELECT {HOST_SQL} AS host, count(*) AS n, "
-        "count(*) FILTER (status = 'failed') AS failed, "
-        "mode(reason) FILTER (status = 'failed') AS main_reason "
-        f"FROM samples GROUP BY 1 ORDER BY failed DESC, n DESC, 1 LIMIT {HOSTS}"
+        "WITH counted AS (SELECT host, sum(n)::BIGINT AS n, "
+        f"coalesce({failed_by} NOT coalesce({policy}, false)), 0)::BIGINT AS errors, "
+        f"coalesce({failed_by} {policy}), 0)::BIGINT AS refused, "
+        "arg_max(reason, n) FILTER (status = 'failed') AS main_reason FROM _hosts GROUP BY 1) "
+        f"SELECT * FROM counted ORDER BY errors + refused DESC, n DESC, host LIMIT {HOSTS}"
     )
-    host_count = inputs.rows(f"SELECT count(DISTINCT {HOST_SQL}) AS n FROM samples")[0]["n"]
     return Accounting(
         rows=total,
         stored=stored,
         failed=failed,
         unaccounted=total - stored - failed,
-        reasons=[
-            Reason(
-                row["reason"],
-                *_explained(row["reason"]),
-                row["n"],
-                row["n"] / max(failed, 1),
-                row["example"],
-            )
-            for row in reasons
+        reasons=reasons,
+        kinds=_kinds(reasons),
+        hosts=[
+            Host(row["host"], row["n"], row["errors"], row["refused"], row["main_reason"])
+            for row in hosts
         ],
-        hosts=[Host(row["host"], row["n"], row["failed"], row["main_reason"]) for row in hosts],
-        host_count=host_count,
+        host_count=inputs.rows("SELECT count(DISTINCT host) AS n FROM _hosts")[0]["n"],
     )
+
+
+def _kinds(reasons: list[Reason]) -> list[Kind]:
+    found = []
+    for kind, title in _TITLES.items():
+        mine = [reason for reason in reasons if reason.kind == kind]
+        if mine:
+            found.append(Kind(title, sum(reason.rows for reason in mine), mine))
+    return found
 
 
 def _explained(reason: str) -> tuple[str, str]:

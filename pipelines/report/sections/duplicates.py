@@ -1,28 +1,46 @@
-"""Duplicate groups as thumbnails: what was kept, what was dropped for it, and how near it is."""
+"""Duplicate groups as thumbnails: what was kept, what was dropped for it, how near and by what."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+from curate.sample_view import METHODS
+from pipelines.report import text
 from pipelines.report.inputs import Inputs
 from pipelines.report.page import Page, Section
 from pipelines.report.pictures import Picture
 
-GROUPS = 4  # shown of each method
+GROUPS = 6  # shown of each level
 MEMBERS = 6  # shown of each group
 
-# What a distance counts, by method (see curate.dataset).
-UNITS = {"exact": "", "near": "bits of Hamming distance", "embedding": "1 − cosine"}
+_MEANINGS = {
+    "exact": "the same bytes, or the same pixels once decoded",
+    "near": "edited copies: a number is the bits by which their perceptual hashes differ, of 64",
+    "embedding": "heavier edits: a number is 1 − cosine of their embeddings",
+}
 
 
 @dataclass(frozen=True)
 class Member:
-    """A sample of a group."""
+    """A sample of a group. `method` and `distance`: of the pair with the kept sample."""
 
     picture: Picture
     kept: bool
+    method: str
     distance: float | None
+
+    @property
+    def label(self) -> str:
+        """What stands below the picture."""
+        if self.kept:
+            return "kept"
+        if self.method == "exact":
+            return "exact"
+        if self.distance is None:
+            return self.method
+        unit = " bits" if self.method == "near" else ""
+        return f"{self.method}, {text.number(self.distance)}{unit}"
 
 
 @dataclass(frozen=True)
@@ -35,13 +53,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Method:
-    """What one method found."""
+    """One level: what search found when it went this far. `pairs`: found by this method."""
 
     name: str
+    meaning: str
+    pairs: int
     groups: int
     dropped: int
     largest: int
-    unit: str
     shown: list[Group]
 
 
@@ -53,38 +72,58 @@ def compute(inputs: Inputs) -> list[Method] | None:
         "count(*) FILTER (NOT kept) AS dropped FROM duplicates GROUP BY ALL) "
         "SELECT method, count(*) AS groups, sum(dropped)::BIGINT AS dropped, "
         "max(size) AS largest FROM sizes GROUP BY 1 "
-        "ORDER BY list_position(['exact', 'near', 'embedding'], method) NULLS LAST, method"
+        f"ORDER BY list_position({list(METHODS)}, method) NULLS LAST, method"
     )
+    pairs = {
+        row["method"]: row["n"]
+        for row in inputs.rows("SELECT method, count(*) AS n FROM duplicate_pairs GROUP BY 1")
+    }
     return [
         Method(
             row["method"],
+            _MEANINGS.get(row["method"], ""),
+            pairs.get(row["method"], 0),
             row["groups"],
             row["dropped"],
             row["largest"],
-            UNITS.get(row["method"], "distance"),
             _groups(inputs, row["method"]),
         )
         for row in rows
     ]
 
 
-def _groups(inputs: Inputs, method: str) -> list[Group]:
-    # A seeded choice of groups; members in a shard that is not read for pictures are not shown.
+def _groups(inputs: Inputs, level: str) -> list[Group]:
+    """A seeded choice of groups with a member that this level's own method brought in.
+
+    Members in a shard that is not read for pictures are not shown.
+    """
+    if not inputs.picture_shards:
+        return []
+    ranks = f"list_position({list(METHODS)}, p.method)"
     rows = inputs.rows(
         'WITH here AS (SELECT d.key, d."group", d.kept, d.distance, s.shard FROM duplicates d '
-        f"JOIN samples s USING (key) WHERE d.method = ? AND s.shard IN {inputs.shard_list}), "
-        'sizes AS (SELECT "group", count(*) AS size FROM duplicates WHERE method = ? GROUP BY 1), '
-        'chosen AS (SELECT "group" FROM here GROUP BY 1 HAVING count(*) > 1 '
-        f'ORDER BY md5("group" || ?), 1 LIMIT {GROUPS}) '
-        'SELECT h.*, z.size FROM here h JOIN chosen USING ("group") JOIN sizes z USING ("group") '
+        f"JOIN {inputs.pictured} s USING (key) WHERE d.method = $1), "
+        'found AS (SELECT h.key, h."group", arg_min(p.method, ' + ranks + ") AS method, "
+        "arg_min(p.distance, " + ranks + ") AS distance FROM here h JOIN duplicate_pairs p "
+        'ON p.key_a = least(h.key, h."group") AND p.key_b = greatest(h.key, h."group") '
+        'WHERE NOT h.kept GROUP BY h.key, h."group"), '
+        "members AS (SELECT h.*, coalesce(f.method, $1) AS by_method, "
+        "coalesce(f.distance, h.distance) AS pair_distance FROM here h LEFT JOIN found f "
+        'ON f.key = h.key AND f."group" = h."group"), '
+        'sizes AS (SELECT "group", count(*) AS size FROM duplicates WHERE method = $1 GROUP BY 1), '
+        'chosen AS (SELECT "group" FROM members GROUP BY 1 HAVING count(*) > 1 AND bool_or(kept) '
+        "AND bool_or(NOT kept AND by_method = $1) "
+        f'ORDER BY md5("group" || $2), 1 LIMIT {GROUPS}) '
+        'SELECT m.*, z.size FROM members m JOIN chosen USING ("group") '
+        'JOIN sizes z USING ("group") '
         'QUALIFY row_number() OVER (PARTITION BY "group" '
-        f"ORDER BY h.kept DESC, h.distance, h.key) <= {MEMBERS} "
-        'ORDER BY md5("group" || ?), "group", h.kept DESC, h.distance, h.key',
-        [method, method, str(inputs.seed), str(inputs.seed)],
+        f"ORDER BY m.kept DESC, m.by_method <> $1, m.pair_distance, m.key) <= {MEMBERS} "
+        'ORDER BY md5("group" || $2), "group", m.kept DESC, m.pair_distance, m.key',
+        [level, str(inputs.seed)],
     )
     found = inputs.pictures(
         {row["key"]: row["shard"] for row in rows},
-        {row["key"]: "kept" if row["kept"] else "near-duplicate" for row in rows},
+        {row["key"]: _told(row) for row in rows},
         side=96,
     )
     grouped: dict[str, list[dict[str, Any]]] = {}
@@ -94,13 +133,17 @@ def _groups(inputs: Inputs, method: str) -> list[Group]:
         Group(
             members[0]["size"],
             [
-                Member(found[row["key"]], row["kept"], row["distance"])
+                Member(found[row["key"]], row["kept"], row["by_method"], row["pair_distance"])
                 for row in members
                 if row["key"] in found
             ],
         )
         for members in grouped.values()
     ]
+
+
+def _told(row: dict[str, Any]) -> str:
+    return "the kept sample of its group" if row["kept"] else f"{row['by_method']} duplicate of it"
 
 
 def draw(facts: list[Method], page: Page) -> Section:

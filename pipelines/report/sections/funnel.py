@@ -1,16 +1,20 @@
-"""The funnel of a selection: what each rule removes, alone and in order."""
+"""The funnel of every selection: what each rule removes, alone and in order."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from curate.select import tables_version
 from pipelines.report.inputs import Inputs
 from pipelines.report.page import Page, Section
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule of the selection."""
+    """One rule of a selection."""
 
     rule: str
     removed_alone: int
@@ -21,25 +25,51 @@ class Rule:
 
 @dataclass(frozen=True)
 class Funnel:
-    """The facts of this section."""
+    """One selection. `came_to`: fractions with the thresholds that they came to."""
 
     name: str
     where: str
     stored: int
     selected: int
     rules: list[Rule]
-    others: list[tuple[str, int]]  # further selections of the dataset, with their sizes
+    source: str | None  # of its preset
+    made_at: str | None
+    current: bool  # made from the tables as they are
+    came_to: list[tuple[str, str]]
 
 
-def compute(inputs: Inputs) -> Funnel | None:
+@dataclass(frozen=True)
+class Funnels:
+    """The facts of this section: the followed selection first."""
+
+    shown: list[Funnel]
+
+    # What the page said when there was one selection, for whoever asks about the followed one.
+    @property
+    def rules(self) -> list[Rule]:
+        """The followed selection's rules."""
+        return self.shown[0].rules
+
+    @property
+    def stored(self) -> int:
+        """Stored samples when the followed selection was made."""
+        return self.shown[0].stored
+
+    @property
+    def selected(self) -> int:
+        """Samples in the followed selection."""
+        return self.shown[0].selected
+
+
+def compute(inputs: Inputs) -> Funnels | None:
     if inputs.dataset is None or inputs.selection is None:
         return None
-    record = inputs.selection_record
-    others = [
-        (name, inputs.dataset.selection_record(name)["selected"])
-        for name in inputs.dataset.selections()
-        if name != inputs.selection
-    ]
+    version = tables_version(inputs.dataset)
+    shown = [_funnel(name, record, version) for name, record in inputs.selection_records.items()]
+    return Funnels(shown)
+
+
+def _funnel(name: str, record: Mapping[str, Any], version: str) -> Funnel:
     rules = [
         Rule(
             row["rule"],
@@ -50,15 +80,31 @@ def compute(inputs: Inputs) -> Funnel | None:
         )
         for row in record["funnel"]
     ]
+    came_to = [
+        (f"{part['expression']} ≥ {part['threshold']:.4g}", f"{100 * part['fraction']:g}%")
+        for part in record.get("fractions", [])
+        if part["threshold"] is not None
+    ]
     return Funnel(
-        inputs.selection,
+        name,
         str(record["where"]),
         record["stored"],
-        inputs.selection_size,
+        record["selected"],
         rules,
-        others,
+        (record.get("preset") or {}).get("source"),
+        _minute(record.get("created_at")),
+        record.get("tables_version") == version,
+        came_to,
     )
 
 
-def draw(facts: Funnel, page: Page) -> Section:
-    return page.section("funnel", "The selection’s funnel", facts=facts)
+def _minute(moment: str | None) -> str | None:
+    """ "2026-11-21T10:19:41+00:00" -> "2026-11-21 10:19 UTC"; another form stays as it is."""
+    if moment is None:
+        return None
+    return re.sub(r"^(\S{10})T(\d\d:\d\d):\d\d\+00:00$", r"\1 \2 UTC", moment)
+
+
+def draw(facts: Funnels, page: Page) -> Section:
+    title = "The selection’s funnel" if len(facts.shown) == 1 else "The selections’ funnels"
+    return page.section("funnel", title, facts=facts)

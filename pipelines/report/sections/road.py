@@ -7,11 +7,11 @@ from typing import Any
 
 from curate.sample_view import SampleTables
 from pipelines.report import text
+from pipelines.report.cuts import thresholds
 from pipelines.report.inputs import Inputs
 from pipelines.report.page import Page, Section
 from pipelines.report.pictures import Picture, thumbnail
 from pipelines.report.sections.captions import described
-from pipelines.report.sections.scores import thresholds
 from pipelines.report.sql import literal
 
 SHOWN_SCORES = 5

@@ -1,32 +1,33 @@
-"""Histograms of the scores with the selection's thresholds, and pictures at their edge."""
+"""Histograms of the scores with every selection's thresholds, and pictures at each threshold."""
 
 from __future__ import annotations
 
 import math
-import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from pipelines.report import text, truth
 from pipelines.report.charts import Bins, Threshold, histogram
+from pipelines.report.cuts import Cut, thresholds
 from pipelines.report.inputs import Inputs
 from pipelines.report.page import Page, Section
 from pipelines.report.pictures import Picture
 from pipelines.report.sql import identifier
 
+__all__ = ["bin_edges", "compute", "draw", "thresholds"]
+
 BINS = 40
 SHOWN = 4  # pictures on either side of a threshold
-MAIN = 6  # scores with pictures; the others are folded away
-OTHERS = 24
+MAIN = 12  # scores with pictures; the others are folded away
+OTHERS = 36
+EDGES = 24  # thresholds with pictures, of all scores together
 FIRST = ("clip_similarity", "aesthetic", "nsfw", "watermark")
 
-_NUMERIC = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL")
-_RULE = re.compile(
-    r"^\(*\s*\"?(\w+)\"?\s*(>=|<=|>|<)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\)*$"
-)
+NUMERIC = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL")
 
 
 @dataclass(frozen=True)
-class Edge:
+class Shown:
     """A sample beside a threshold, or at an end of the range where there is none."""
 
     score: float
@@ -36,8 +37,16 @@ class Edge:
 
 
 @dataclass(frozen=True)
+class Edge:
+    """The samples nearest to a threshold, in order of score; `cut` is None at the range's ends."""
+
+    cut: Cut | None
+    shown: list[Shown]
+
+
+@dataclass(frozen=True)
 class Score:
-    """One score of all stored samples."""
+    """One score of all stored samples. `median` is approximate (t-digest), counts are exact."""
 
     name: str
     count: int
@@ -45,8 +54,14 @@ class Score:
     median: float | None
     bins: Bins | None
     beyond: int  # samples outside the drawn range, counted in its end bars
-    thresholds: list[Threshold]
+    cuts: list[Cut]
     edges: list[Edge]
+
+    @property
+    def thresholds(self) -> list[Threshold]:
+        """Where selections cut it; the first cut's selection is the one that is shaded."""
+        first = self.cuts[0].selections[0] if self.cuts else ""
+        return [replace(cut.threshold, shaded=first in cut.selections) for cut in self.cuts]
 
 
 @dataclass(frozen=True)
@@ -63,57 +78,59 @@ def compute(inputs: Inputs) -> Scores | None:
     if inputs.dataset is None or not inputs.dataset.has_table("scores"):
         return None
     types = inputs.columns("scores")
-    numeric = [name for name, kind in types.items() if kind.startswith(_NUMERIC)]
-    cuts = thresholds(inputs.rules)
-    first = [name for name in numeric if name in cuts]
+    sample_types = inputs.columns("samples")
+    numeric = [name for name, kind in types.items() if kind.startswith(NUMERIC)]
+    numeric = [name for name in numeric if name not in sample_types]
+    # A size that a selection cuts is worth a chart like a score.
+    sizes = [n for n in inputs.cuts if sample_types.get(n, "").startswith(NUMERIC)]
+    first = [name for name in inputs.cuts if name in numeric or name in sizes]
     first += [name for name in FIRST if name in numeric and name not in first]
     main = (first or numeric)[:MAIN]
     rest = [name for name in numeric if name not in main]
     flags = [name for name, kind in types.items() if kind == "BOOLEAN"]
+    budget = EDGES
+    drawn = []
+    for name in main:
+        score = _score(inputs, name, pictures=budget)
+        budget -= len(score.edges)
+        drawn.append(score)
     return Scores(
-        main=[_score(inputs, name, cuts.get(name, []), pictures=True) for name in main],
-        others=[_score(inputs, name, cuts.get(name, []), pictures=False) for name in rest[:OTHERS]],
+        main=drawn,
+        others=[_score(inputs, name, pictures=0) for name in rest[:OTHERS]],
         flags=[_flag(inputs, name) for name in flags],
         unshown=max(len(rest) - OTHERS, 0),
     )
 
 
-def thresholds(rules: list[str]) -> dict[str, list[Threshold]]:
-    """Column -> thresholds, of the rules that compare one column with one number."""
-    found: dict[str, list[Threshold]] = {}
-    for rule in rules:
-        if match := _RULE.match(rule.strip()):
-            column, sign, value = match.groups()
-            shown = f"{'≥' if sign == '>=' else '≤' if sign == '<=' else sign} {value}"
-            cut = Threshold(float(value), sign.startswith(">"), shown)
-            found.setdefault(column, []).append(cut)
-    return found
+def _source(inputs: Inputs, name: str) -> tuple[str, str]:
+    """What stands behind FROM, and the column's type; the samples table says what a sample is."""
+    samples = inputs.columns("samples")
+    if name in samples:
+        return "(SELECT * FROM samples WHERE status = 'stored')", samples[name]
+    return "scores", inputs.columns("scores")[name]
 
 
-def _score(inputs: Inputs, name: str, cuts: list[Threshold], pictures: bool) -> Score:
+def _score(inputs: Inputs, name: str, pictures: int) -> Score:
     column = identifier(name)
+    source, kind = _source(inputs, name)
+    cuts = inputs.cuts.get(name, [])
     whole = inputs.rows(
         f"SELECT count(*) AS n, count({column}) AS valued, min({column}) AS low, "
-        f"max({column}) AS high, median({column}) AS median, "
-        f"quantile_cont({column}, [0.002, 0.998]) AS inner FROM scores WHERE "
+        f"max({column}) AS high, "
+        f"approx_quantile({column}::DOUBLE, [0.002, 0.5, 0.998]) AS inner FROM {source} WHERE "
         f"{column} IS NULL OR isfinite({column}::DOUBLE)"
     )[0]
     missing = whole["n"] - whole["valued"]
     if not whole["valued"]:
         return Score(name, 0, missing, None, None, 0, cuts, [])
     # A few far values must not squeeze all others into one bar; thresholds stay in sight.
-    places = [cut.value for cut in cuts]
+    places = [cut.threshold.value for cut in cuts]
     low = max(float(whole["low"]), min([float(whole["inner"][0]), *places]) - 1e-9)
-    high = min(float(whole["high"]), max([float(whole["inner"][1]), *places]) + 1e-9)
-    whole_numbers = not inputs.columns("scores")[name].startswith(("FLOAT", "DOUBLE", "DECIMAL"))
-    edges = bin_edges(low, high, whole_numbers)
-    bins = _bins(inputs, name, edges)
-    beyond = inputs.rows(
-        f"SELECT count(*) AS n FROM scores WHERE {column} < ? OR {column} > ?",
-        [edges[0], edges[-1]],
-    )[0]["n"]
-    shown = _edges(inputs, name, cuts) if pictures else []
-    return Score(name, whole["valued"], missing, whole["median"], bins, beyond, cuts, shown)
+    high = min(float(whole["high"]), max([float(whole["inner"][2]), *places]) + 1e-9)
+    edges = bin_edges(low, high, not kind.startswith(("FLOAT", "DOUBLE", "DECIMAL")))
+    bins, beyond = _bins(inputs, name, source, edges)
+    shown = _edges(inputs, name, cuts)[:pictures] if pictures > 0 else []
+    return Score(name, whole["valued"], missing, whole["inner"][1], bins, beyond, cuts, shown)
 
 
 def bin_edges(low: float, high: float, whole_numbers: bool) -> list[float]:
@@ -126,58 +143,65 @@ def bin_edges(low: float, high: float, whole_numbers: bool) -> list[float]:
     return [start + index * width for index in range(count + 1)]
 
 
-def _bins(inputs: Inputs, name: str, edges: list[float]) -> Bins:
+def _bins(inputs: Inputs, name: str, source: str, edges: Sequence[float]) -> tuple[Bins, int]:
+    """The counts, and how many samples lie beyond the edges (they count in the end bars)."""
     column = identifier(name)
     count, width = len(edges) - 1, edges[1] - edges[0]
     split = truth.split(inputs, name)
     label = split.sql if split is not None else "'samples'"
-    source = f"scores c{split.join if split is not None else ''}"
+    joined = f"{source} c{split.join if split is not None else ''}"
     rows = inputs.rows(
         f"SELECT {label} AS name, "
-        f"least(greatest(floor((c.{column} - ?) / ?)::INTEGER, 0), {count - 1}) AS bin, "
-        f"count(*) AS n FROM {source} WHERE c.{column} IS NOT NULL "
+        f"least(greatest(floor((c.{column} - $1) / $2)::INTEGER, 0), {count - 1}) AS bin, "
+        f"count(*) AS n, count(*) FILTER (c.{column} < $1 OR c.{column} > $3) AS beyond "
+        f"FROM {joined} WHERE c.{column} IS NOT NULL "
         f"AND isfinite(c.{column}::DOUBLE) GROUP BY 1, 2",
-        [edges[0], width],
+        [edges[0], width, edges[-1]],
     )
     names = split.names if split is not None else ("samples",)
     counts = {row_name: [0] * count for row_name in names}
     for row in rows:
         counts[row["name"]][row["bin"]] += row["n"]
-    return Bins(tuple(edges), {row_name: tuple(column) for row_name, column in counts.items()})
+    drawn = {row_name: tuple(column) for row_name, column in counts.items()}
+    return Bins(tuple(edges), drawn), sum(row["beyond"] for row in rows)
 
 
-def _edges(inputs: Inputs, name: str, cuts: list[Threshold]) -> list[Edge]:
+def _edges(inputs: Inputs, name: str, cuts: Sequence[Cut]) -> list[Edge]:
+    if not inputs.picture_shards:
+        return []
     column = identifier(name)
     base = (
-        f"SELECT s.key, s.shard, s.alt_text, c.{column} AS score FROM scores c "
-        f"JOIN samples s USING (key) WHERE s.shard IN {inputs.shard_list} "
-        f"AND isfinite(c.{column}::DOUBLE)"
+        f"SELECT key, shard, alt_text, {column} AS score FROM {inputs.pictured} "
+        f"WHERE isfinite({column}::DOUBLE)"
     )
-    if cuts:
-        cut = cuts[0]
-        inside = f"c.{column} {cut.text.replace('≥', '>=').replace('≤', '<=')}"
-        below_where = f"NOT ({inside})" if cut.keeps_above else inside
-        above_where = inside if cut.keeps_above else f"NOT ({inside})"
-    else:
-        below_where = above_where = "true"
-    # Next to a threshold: the highest below it. Without one: the lowest of all.
-    downwards = "DESC" if cuts else "ASC"
-    upwards = "ASC" if cuts else "DESC"
-    below = inputs.rows(f"{base} AND {below_where} ORDER BY score {downwards}, s.key LIMIT {SHOWN}")
-    above = inputs.rows(f"{base} AND {above_where} ORDER BY score {upwards}, s.key LIMIT {SHOWN}")
-    sides = [(row, not cuts[0].keeps_above if cuts else None) for row in below]
-    sides += [(row, cuts[0].keeps_above if cuts else None) for row in above]
-    found = inputs.pictures(
-        {row["key"]: row["shard"] for row, _ in sides},
-        {row["key"]: f"{text.words(name)} {row['score']:.4g}" for row, _ in sides},
-        side=96,
-    )
-    edges = {
-        row["key"]: Edge(row["score"], kept, found[row["key"]], row["alt_text"])
-        for row, kept in sides
-        if row["key"] in found
-    }
-    return sorted(edges.values(), key=lambda edge: edge.score)
+    edges = []
+    for cut in cuts or [None]:
+        inside = f"({cut.sql})" if cut is not None else "true"
+        above_is_kept = cut.threshold.keeps_above if cut is not None else True
+        # Next to a threshold: the highest below it. Without one: the lowest of all.
+        downwards = "DESC" if cut is not None else "ASC"
+        upwards = "ASC" if cut is not None else "DESC"
+        outside = f"NOT {inside}" if cut is not None else "true"
+        below_where, above_where = (outside, inside) if above_is_kept else (inside, outside)
+        below = inputs.rows(
+            f"{base} AND {below_where} ORDER BY score {downwards}, key LIMIT {SHOWN}"
+        )
+        above = inputs.rows(f"{base} AND {above_where} ORDER BY score {upwards}, key LIMIT {SHOWN}")
+        sides = [(row, None if cut is None else not above_is_kept) for row in below]
+        sides += [(row, None if cut is None else above_is_kept) for row in above]
+        found = inputs.pictures(
+            {row["key"]: row["shard"] for row, _ in sides},
+            {row["key"]: f"{text.words(name)} {row['score']:.4g}" for row, _ in sides},
+            side=96,
+        )
+        shown = {
+            row["key"]: Shown(row["score"], kept, found[row["key"]], row["alt_text"])
+            for row, kept in sides
+            if row["key"] in found
+        }
+        if shown:
+            edges.append(Edge(cut, sorted(shown.values(), key=lambda one: one.score)))
+    return edges
 
 
 def _flag(inputs: Inputs, name: str) -> tuple[str, float, int]:

@@ -67,12 +67,13 @@ def test_a_browser_finds_no_error_no_request_and_no_broken_picture(
     assert foreign(browser) == []
 
 
-def test_all_thirteen_sections_of_a_demo_are_there(report: Path, browser: Browser) -> None:
+def test_all_sections_of_a_demo_are_there(report: Path, browser: Browser) -> None:
     browser.open(report)
     names = browser.value("[...document.querySelectorAll('main > section')].map(s => s.id)")
     assert names == [
-        *("headline", "road", "accounting", "funnel", "scores", "duplicates", "checks"),
-        *("captions", "training", "grids", "ablation", "limits", "stages"),
+        *("headline", "road", "accounting", "domains", "funnel", "scores", "correlations"),
+        *("duplicates", "checks", "captions", "training", "grids", "ablation", "limits"),
+        *("stages", "tables"),
     ]
     links = browser.value("[...document.querySelectorAll('nav a')].map(a => a.hash.slice(1))")
     assert links == names

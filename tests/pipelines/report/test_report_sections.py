@@ -82,8 +82,11 @@ def test_pictures_at_a_threshold_are_the_nearest_on_either_side(inputs: Inputs) 
     clip = facts.main[0]
     cut = clip.thresholds[0].value
     below = inputs.rows("SELECT max(clip_similarity) AS x FROM scores WHERE clip_similarity < 0.2")
-    assert [edge.kept for edge in clip.edges] == [edge.score >= cut for edge in clip.edges]
-    assert max(edge.score for edge in clip.edges if not edge.kept) == below[0]["x"]
+    (edge,) = clip.edges
+    assert edge.cut is not None
+    assert edge.cut.selections == ("default",)
+    assert [one.kept for one in edge.shown] == [one.score >= cut for one in edge.shown]
+    assert max(one.score for one in edge.shown if not one.kept) == below[0]["x"]
 
 
 def test_groups_of_duplicates_show_the_kept_sample_first(inputs: Inputs) -> None:
