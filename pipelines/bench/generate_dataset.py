@@ -128,6 +128,8 @@ class _Shard:
         aspect = np.exp(np.abs(random.normal(0.2, 0.28, size))).clip(1, 3)
         tall = random.random(size) < 0.3
         short_side = long_side / aspect
+        equal = self._equal_to(groups)
+        long_side, short_side, tall = long_side[equal], short_side[equal], tall[equal]
         original = [np.where(tall, short_side, long_side), np.where(tall, long_side, short_side)]
         scale = np.minimum(1, 512 / short_side)
         bytes_ = (long_side * short_side * random.uniform(0.08, 0.35, size)).astype(np.int64)
@@ -173,6 +175,13 @@ class _Shard:
         if pictures:
             self._pictures(keys, stored, groups, table)
         return np.where(stored, keys, "").astype("S32")
+
+    def _equal_to(self, groups: Groups) -> NDArray[np.int64]:
+        """(size,) the row of this shard that each row is an exact copy of, or the row itself."""
+        own = np.arange(len(self.rows))
+        first = groups.first[self.rows] - self.rows[0]
+        here = (groups.method[self.rows] == 0) & (first >= 0) & (first < len(own))
+        return np.where(here, first, own)
 
     def _reasons(self, failed: NDArray[np.bool_], dead: NDArray[np.bool_]) -> tuple[Any, Any]:
         names = np.array([name for name, _, _ in _FAILURES])
@@ -274,7 +283,7 @@ class _Shard:
         ):
             for row in np.flatnonzero(stored):
                 picture = Image.fromarray(pixels[row])
-                edit = row - place[row]
+                edit = 0 if groups.method[self.rows[row]] == 0 else row - place[row]
                 if edit:
                     picture = picture.point(lambda level, edit=edit: level * (0.8 + edit % 5 / 10))
                 buffer = io.BytesIO()

@@ -175,7 +175,8 @@ def _edges(inputs: Inputs, name: str, cuts: Sequence[Cut]) -> list[Edge]:
         f"WHERE isfinite({column}::DOUBLE)"
     )
     edges = []
-    for cut in cuts or [None]:
+    places: list[Cut | None] = list(cuts) or [None]
+    for cut in places:
         inside = f"({cut.sql})" if cut is not None else "true"
         above_is_kept = cut.threshold.keeps_above if cut is not None else True
         # Next to a threshold: the highest below it. Without one: the lowest of all.
