@@ -143,6 +143,7 @@ DUPLICATE_SEARCHED = pa.schema(
 REFERENCE_MATCHES = pa.schema(
     [
         ("key", pa.string()),
+        ("purpose", pa.string()),  # "contaminated" or "known": the column of a selection
         ("references", pa.string()),  # name of the reference set
         ("reference", pa.string()),  # path in its folder, or key in its dataset
         ("method", pa.string()),  # "exact" or "near"

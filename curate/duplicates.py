@@ -27,6 +27,7 @@ structure to compare and are only matched exactly.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -242,3 +243,13 @@ def _found_before(dataset: Dataset, mark: str) -> dict[str, int] | None:
     last = json.loads(notes.get(_NOTE, b"{}"))
     counts: dict[str, int] | None = last.get("counts") if last.get("mark") == mark else None
     return counts
+
+
+def describe(counts: Mapping[str, int]) -> str:
+    """The counts of `find_duplicates`, one line a level."""
+    methods = [name.removesuffix("_pairs") for name in counts if name.endswith("_pairs")]
+    lines = [f"{counts['samples']:,} samples"]
+    for method in methods:
+        pairs, dropped = counts[f"{method}_pairs"], counts[f"{method}_dropped"]
+        lines.append(f"{method:<9}  {pairs:>11,} pairs  {dropped:>11,} to drop at this level")
+    return "\n".join(lines)

@@ -6,6 +6,8 @@
                  duplicate_semdedup, which verifies nothing: duplicate search would drop the
                  sample at that level, were nothing else selected (see curate.duplicates);
                  duplicate: at the widest level that was run. All false where nobody searched.
+    references   contaminated: shows a picture of a reference set of `caplab decontaminate`;
+                 known: shows one of a dataset that duplicates were searched against
 
 `sample_view(dataset)` offers all of it for one's own questions. A selection joins only the tables
 that its rules name: a scan of the scores alone costs a third of the join with samples.
@@ -29,7 +31,7 @@ METHODS = ("exact", "near", "embedding")
 """Levels of duplicates, each including those before it."""
 SEMDEDUP = "semdedup"
 """A level beside them: equal files and near embeddings, nothing verified."""
-TABLES = ("samples", "scores", "duplicates", "duplicate_pairs")
+TABLES = ("samples", "scores", "duplicates", "duplicate_pairs", "reference_matches")
 
 
 def sample_view(dataset: Dataset) -> duckdb.DuckDBPyConnection:
@@ -65,6 +67,9 @@ class SampleTables:
         self._joined: dict[str, str] = {}
         self._complete: bool | None = None
         self._make_flags()
+        for purpose in ("contaminated", "known"):
+            matched = f"SELECT DISTINCT key FROM reference_matches WHERE purpose = '{purpose}'"
+            self.add_keys(purpose, f"({matched})")
         self.connection.execute(
             f"CREATE VIEW sample AS SELECT * FROM ({self.source(self.columns)})"
         )

@@ -15,8 +15,10 @@ from typing import Any
 import click
 
 from curate import __version__
+from curate.duplicates import DuplicateSettings
 from curate.errors import CaplabError, ConfigError
 from curate.export.settings import ExportSettings
+from curate.reference_settings import UNUSED, ReferenceSettings
 from curate.select import SelectSettings
 from pipelines.ablation.settings import AblateSettings
 from pipelines.bench.commands import bench
@@ -164,6 +166,70 @@ def select(directory: Path, config: Path | None, given: Given) -> None:
 
     settings = resolve(SelectSettings, config, given)
     click.echo(run(Dataset.open(directory), settings).text())
+
+
+@cli.command()
+@click.argument("directory", metavar="DIR", type=EXISTING)
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="DATASET",
+    help="Search against an earlier dataset too: its pictures make the column `known`; repeatable.",
+)
+@settings_options(DuplicateSettings)
+def duplicates(
+    directory: Path, against: tuple[str, ...], config: Path | None, given: Given
+) -> None:
+    """Find duplicates: exact, near and embedding, and SemDeDup's rule where it is asked for.
+
+    `caplab curate` runs this stage too; here it runs alone, with other settings or against other
+    datasets. What was compared before is not compared again.
+
+    \b
+    Examples:
+      caplab duplicates data/mine --quality "aesthetic,width * height"
+      caplab duplicates data/mine --semdedup-epsilon 0.03
+      caplab duplicates data/new --against data/old
+      caplab select data/new --name fresh --where "not known"
+    """
+    from curate.dataset import Dataset
+    from curate.duplicates import describe, find_duplicates
+    from curate.references import find_references
+
+    settings = resolve(DuplicateSettings, config, given)
+    dataset = Dataset.open(directory)
+    places = [Dataset.open(place) for place in against]
+    click.echo(describe(find_duplicates(dataset, settings)))
+    for place in places:
+        rule = ReferenceSettings(**settings.resolved())
+        click.echo(find_references(dataset, place.directory, rule, "known").text())
+
+
+@cli.command()
+@click.argument("directory", metavar="DIR", type=EXISTING)
+@click.option(
+    "--references",
+    required=True,
+    metavar="PLACE",
+    help="Evaluation pictures: a folder or glob, local or remote, or a dataset directory.",
+)
+@settings_options(ReferenceSettings, hidden=UNUSED)
+def decontaminate(directory: Path, references: str, config: Path | None, given: Given) -> None:
+    """Find the samples that show a picture of an evaluation set.
+
+    They are reported apart from the duplicates, in the table reference_matches, and are the column
+    `contaminated` of a selection. Fingerprints of a folder are computed once.
+
+    \b
+    Example:
+      caplab decontaminate data/mine --references data/coco/val2017
+      caplab select data/mine --name clean --where "not contaminated"
+    """
+    from curate.dataset import Dataset
+    from curate.references import find_references
+
+    settings = resolve(ReferenceSettings, config, given)
+    click.echo(find_references(Dataset.open(directory), references, settings).text())
 
 
 @cli.command()

@@ -66,3 +66,32 @@ def bench_download(as_json: bool, out: Path | None, images: Path, count: int, as
     from pipelines.bench.figures import render
 
     click.echo(render(download_figures(images, out, count, as_is), as_json))
+
+
+@bench.command("duplicates")
+@click.option("--scale", is_flag=True, help="Time, memory and growth of the searches.")
+@click.option(
+    "--sizes", default="100000,300000,1000000", show_default=True, help="Samples, with --scale."
+)
+@click.option(
+    "--kinds",
+    default="hashes,embeddings,isotropic",
+    show_default=True,
+    help="Generated data, with --scale.",
+)
+@click.option("--memory-limit", default="2GB", show_default=True, help="With --scale.")
+@as_json
+@out
+def bench_duplicates(
+    scale: bool, sizes: str, kinds: str, memory_limit: str, as_json: bool, out: Path | None
+) -> None:
+    """How duplicate search grows with the dataset (--scale)."""
+    from curate.errors import ConfigError
+    from pipelines.bench.duplicates_scale import scale_figures
+    from pipelines.bench.figures import render
+
+    if not scale:
+        raise ConfigError("Say --scale.")
+    counts = tuple(int(size) for size in sizes.split(","))
+    figures = scale_figures(out, counts, memory_limit, tuple(kinds.split(",")))
+    click.echo(render(figures, as_json))

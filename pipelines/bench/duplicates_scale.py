@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from curate.errors import ConfigError
 from curate.memory import parse_bytes
 from pipelines.bench.figures import Figure
 from pipelines.bench.processes import run_measured
@@ -48,14 +49,24 @@ ISOTROPIC_UP_TO = 300_000
 
 
 def scale_figures(
-    out: Path | None = None, sizes: tuple[int, ...] = SIZES, memory_limit: str = "2GB"
+    out: Path | None = None,
+    sizes: tuple[int, ...] = SIZES,
+    memory_limit: str = "2GB",
+    kinds: tuple[str, ...] | None = None,
 ) -> list[Figure]:
-    """Time, memory and recall of both searches at every size, and how they grow."""
+    """Time, memory and recall of the searches at every size, and how they grow.
+
+    Raises:
+        ConfigError: an unknown kind.
+    """
+    for kind in kinds or ():
+        if kind not in GENERATORS:
+            raise ConfigError(f"There is no kind {kind!r}; kinds are {', '.join(GENERATORS)}.")
     folder = out or Path(tempfile.mkdtemp(prefix="caplab-bench-"))
     folder.mkdir(parents=True, exist_ok=True)
     figures = []
-    for kind, write in GENERATORS.items():
-        seconds = []
+    for kind in kinds or GENERATORS:
+        write, seconds = GENERATORS[kind], []
         mine = tuple(size for size in sizes if kind != "isotropic" or size <= ISOTROPIC_UP_TO)
         for size in mine:
             place = folder / f"{kind}-{size}"
