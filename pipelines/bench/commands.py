@@ -75,7 +75,7 @@ def bench_download(as_json: bool, out: Path | None, images: Path, count: int, as
 )
 @click.option(
     "--kinds",
-    default="hashes,embeddings,isotropic",
+    default="hashes,embeddings,isotropic,pipeline",
     show_default=True,
     help="Generated data, with --scale.",
 )

@@ -12,6 +12,9 @@ embeddings  512 numbers in float16: two thousand topics of very different size (
 isotropic   the same with own directions that have no structure at all. No embedding is like that,
             and nothing is harder to cluster: a bound from above, up to 300,000 samples.
 
+pipeline    a dataset directory through `find_duplicates` from end to end, verification of every
+            candidate on its thumbnails included; at 100,000.
+
 Generated in blocks from a seed and streamed to disk, so the generator never holds a dataset either.
 Time is CPU seconds of the search alone (another program's work does not count), wall time and peak
 memory are the whole process's. The growth exponent is the slope of log time over log samples.
@@ -20,6 +23,7 @@ memory are the whole process's. The growth exponent is the slope of log time ove
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -30,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.errors import ConfigError
-from curate.memory import parse_bytes
+from curate.memory import MemoryLimit, parse_bytes
 from pipelines.bench.figures import Figure
 from pipelines.bench.processes import run_measured
 
@@ -45,7 +49,6 @@ GROWTH_GOAL = 1.15
 RECALL_GOAL = 0.99
 _BLOCK = 50_000
 _TOPICS = 2_000
-ISOTROPIC_UP_TO = 300_000
 
 
 def scale_figures(
@@ -67,7 +70,7 @@ def scale_figures(
     figures = []
     for kind in kinds or GENERATORS:
         write, seconds = GENERATORS[kind], []
-        mine = tuple(size for size in sizes if kind != "isotropic" or size <= ISOTROPIC_UP_TO)
+        mine = tuple(size for size in sizes if size <= UP_TO.get(kind, size))
         for size in mine:
             place = folder / f"{kind}-{size}"
             write(place, size)
@@ -88,8 +91,7 @@ def scale_figures(
                     goal=RECALL_GOAL, better="higher",
                 ),
             ]  # fmt: skip
-            for path in place.iterdir():
-                path.unlink()
+            shutil.rmtree(place)
         if len(mine) > 1:
             figures.append(
                 Figure(
@@ -195,11 +197,21 @@ def write_embeddings(place: Path, size: int, falling: float = 1.0, seed: int = 0
     np.save(place / "original.npy", np.concatenate(originals))
 
 
+def write_pipeline(place: Path, size: int) -> None:
+    """A dataset directory; see pipelines.bench.duplicates_dataset."""
+    from pipelines.bench.duplicates_dataset import write_dataset
+
+    write_dataset(place, size)
+
+
 GENERATORS: dict[str, Callable[[Path, int], None]] = {
     "hashes": write_hashes,
     "embeddings": write_embeddings,
     "isotropic": write_isotropic,
+    "pipeline": write_pipeline,
 }
+UP_TO = {"isotropic": 300_000, "pipeline": 100_000}
+"""Largest size of the kinds that say enough at less than a million."""
 
 
 def search_hashes(place: Path, memory: int) -> dict[str, float]:
@@ -245,6 +257,28 @@ def search_embeddings(place: Path, memory: int) -> dict[str, float]:
     }
 
 
+def search_pipeline(place: Path, memory_limit: str) -> dict[str, float]:
+    """`find_duplicates` as `caplab duplicates` runs it: reads tables, searches, writes tables."""
+    from curate.dataset import Dataset
+    from curate.duplicates import DuplicateSettings, find_duplicates
+
+    _compile()
+    dataset = Dataset.open(place)
+    started = time.process_time()
+    counts = find_duplicates(dataset, DuplicateSettings(memory_limit=memory_limit))
+    cpu = time.process_time() - started
+    found, planted = (
+        dataset.connect()
+        .execute(
+            "SELECT count(p.key_a), count(*) FROM samples s LEFT JOIN duplicate_pairs p ON "
+            "p.method = 'near' AND p.key_a = least(s.key, alt_text) "
+            "AND p.key_b = greatest(s.key, alt_text) WHERE alt_text IS NOT NULL"
+        )
+        .fetchall()[0]
+    )
+    return {"cpu": cpu, "pairs": counts["near_pairs"], "recall": found / planted}
+
+
 def _compile() -> None:
     """Have the compiled functions ready: their compilation is no part of the search."""
     from curate.hamming import join_blocks
@@ -267,15 +301,11 @@ def _note(
 def main() -> None:
     """The measured process: KIND FOLDER MEMORY; prints one JSON object."""
     kind, place, memory = sys.argv[1:]
+    if kind == "pipeline":
+        print(json.dumps(search_pipeline(Path(place), memory)))
+        return
     search = search_hashes if kind == "hashes" else search_embeddings
-    print(json.dumps(search(Path(place), search_memory(parse_bytes(memory)))))
-
-
-def search_memory(limit: int) -> int:
-    """What the searches may take of a process's limit; see curate.memory."""
-    from curate.memory import MemoryLimit
-
-    return MemoryLimit(limit).blocks(0)
+    print(json.dumps(search(Path(place), MemoryLimit(parse_bytes(memory)).blocks(0))))
 
 
 if __name__ == "__main__":
