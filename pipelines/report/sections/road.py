@@ -149,24 +149,32 @@ def _scores(inputs: Inputs, key: str) -> tuple[list[ScoreLine], list[str]]:
 def _passed(inputs: Inputs, key: str) -> dict[str, bool]:
     """Rule -> whether the sample passes it, through the view that selections are made on.
 
-    A rule that looks at a reference set cannot be asked again and is left out.
+    A rule that looks at a reference set cannot be asked again and is left out, and so are all
+    where an old selection names columns or selections that are gone.
     """
+    import duckdb
+
     record = inputs.selection_record
     asked = {
         text: sql
         for text, sql in zip(inputs.rules, record.get("sql", inputs.rules), strict=True)
         if "near_reference" not in sql
     }
-    if inputs.dataset is None or not asked:
+    if inputs.dataset is None or not asked or not inputs.dataset.has_table("scores"):
+        return {}
+    if not set(record.get("rests_on", {})) <= set(inputs.dataset.selections()):
         return {}
     tables = SampleTables(inputs.dataset)
     for name in record.get("rests_on", {}):
         tables.add_selection(f"in selection {name}", name)
     values = ", ".join(f"({sql}) AS r{index}" for index, sql in enumerate(asked.values()))
     with tables.lock().connection as connection:
-        row = connection.execute(
-            f"SELECT {values} FROM ({tables.source(tables.columns)}) WHERE key = ?", [key]
-        ).fetchone()
+        try:
+            row = connection.execute(
+                f"SELECT {values} FROM ({tables.source(tables.columns)}) WHERE key = ?", [key]
+            ).fetchone()
+        except duckdb.BinderException:
+            return {}
     return dict(zip(asked, map(bool, row), strict=True)) if row else {}
 
 

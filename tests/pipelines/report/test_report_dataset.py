@@ -293,6 +293,18 @@ def test_a_selection_of_older_tables_says_so(copy: Dataset, tmp_path: Path) -> N
     assert "The tables have changed since this selection was made" in html
 
 
+def test_a_selection_whose_columns_and_selections_are_gone_is_still_shown(
+    copy: Dataset, tmp_path: Path
+) -> None:
+    copy.selection_path("datacomp-clip").unlink()
+    for shard in copy.shards():
+        table = copy.read_table("scores", shard)
+        copy.write_table("scores", table.drop_columns(["nsfw"]), shard)
+    for name in ("both", "sd2-base"):
+        target = write_report(tmp_path / "report.html", copy.directory, selection=name)
+        assert f"The selection “{name}” keeps" in target.read_text(encoding="utf-8")
+
+
 def test_the_user_chooses_the_selection_to_follow(copy: Dataset) -> None:
     write(copy.directory, "datacomp-clip")
     html = (copy.directory / "report.html").read_text(encoding="utf-8")
