@@ -274,8 +274,8 @@ def caption_scores(
     )
 
 
-def caption_columns(connection: duckdb.DuckDBPyConnection) -> str | None:
-    """SQL of one row a sample with the scores of each caption kind; None where none is scored.
+def caption_columns(connection: duckdb.DuckDBPyConnection) -> tuple[str, list[str]]:
+    """SQL of one row a sample with the scores of each caption kind, and the columns behind `key`.
 
     Columns are KIND_clip_similarity, KIND_clip_sentence_min and so on: the mean over the kind's
     captions, the least of the `_min`, the greatest of the `_max` and of the truncated tokens.
@@ -284,18 +284,20 @@ def caption_columns(connection: duckdb.DuckDBPyConnection) -> str | None:
     kinds = connection.execute("SELECT DISTINCT kind FROM caption_scores ORDER BY 1").fetchall()
     described = connection.execute("DESCRIBE caption_scores").fetchall()
     names = [row[0] for row in described if row[0] not in _IDENTITY]
-    parts = []
+    parts, columns = ["key"], []
     for (kind,) in kinds:
         literal = str(kind).replace("'", "''")
         for name in names:
-            how = (
-                "min" if "_min" in name else "max" if "_max" in name or "_trunc" in name else "avg"
-            )
-            alias = f"{kind}_{name}".replace('"', '""')
-            parts.append(f"{how}({name}) FILTER (kind = '{literal}') AS \"{alias}\"")
-    if not parts:
-        return None
-    return f"SELECT key, {', '.join(parts)} FROM caption_scores GROUP BY key"
+            columns.append(f"{kind}_{name}")
+            alias = columns[-1].replace('"', '""')
+            parts.append(f"{_over(name)}({name}) FILTER (kind = '{literal}') AS \"{alias}\"")
+    return f"SELECT {', '.join(parts)} FROM caption_scores GROUP BY key", columns
+
+
+def _over(name: str) -> str:
+    if "_min" in name:
+        return "min"
+    return "max" if "_max" in name or "_truncated" in name else "avg"
 
 
 def _sources(dataset: Dataset, shard: str) -> list[str]:

@@ -137,16 +137,13 @@ def _attempt(raw: bytes, view: PictureView, more: Sequence[PictureView] = ()) ->
 
 
 def _decode(raw: bytes, view: PictureView, more: Sequence[PictureView]) -> _Decoded:
-    with Image.open(io.BytesIO(raw)) as opened:
-        width, height = opened.size
-        if width * height > MAX_PIXELS:
-            raise ValueError(f"{width}x{height} has more than {MAX_PIXELS} pixels")
-        if view.draft and opened.format == "JPEG":
-            floor = max(view.size, GREY_SIDE, *(other.size for other in more))
-            opened.draft("RGB", (floor, floor))
-        opened.load()
-        turned = opened.getexif().get(0x0112, 1) > 4  # orientations 5 to 8 swap the axes
-        upright = to_rgb(ImageOps.exif_transpose(opened))
+    floor = max(view.size, GREY_SIDE)
+    upright, size = _upright(raw, view.draft, floor)
+    fine = upright
+    larger = [other.size for other in more if other.size > floor]
+    if larger and upright.size != size:
+        # Further models must not change what all others see, so a larger one decodes again.
+        fine, _ = _upright(raw, view.draft, max(larger))
     pixels = upright.tobytes()
     digest = hashlib.sha256(b"%d %d " % upright.size + pixels).hexdigest()
     grey = upright.convert("L")
@@ -156,10 +153,24 @@ def _decode(raw: bytes, view: PictureView, more: Sequence[PictureView]) -> _Deco
         picture=_view_of(upright, view),
         canvas=np.asarray(upright.resize((CANVAS, CANVAS), Image.Resampling.BOX)),
         grey=np.asarray(grey),
-        size=(height, width) if turned else (width, height),
+        size=size,
         pixel_sha256=digest,
-        views=tuple(_view_of(upright, other) for other in more),
+        views=tuple(_view_of(fine if other.size > floor else upright, other) for other in more),
     )
+
+
+def _upright(raw: bytes, draft: bool, floor: int) -> tuple[Image.Image, tuple[int, int]]:
+    """The picture as RGB, and its full size; a JPEG's shorter side may shrink to `floor`."""
+    with Image.open(io.BytesIO(raw)) as opened:
+        width, height = opened.size
+        if width * height > MAX_PIXELS:
+            raise ValueError(f"{width}x{height} has more than {MAX_PIXELS} pixels")
+        if draft and opened.format == "JPEG":
+            opened.draft("RGB", (floor, floor))
+        opened.load()
+        turned = opened.getexif().get(0x0112, 1) > 4  # orientations 5 to 8 swap the axes
+        upright = to_rgb(ImageOps.exif_transpose(opened))
+    return upright, (height, width) if turned else (width, height)
 
 
 _RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}

@@ -9,6 +9,9 @@
     references   contaminated: shows a picture of a reference set of `caplab decontaminate`;
                  known: shows one of a dataset that duplicates were searched against
 
+A rule may also name the columns of curate.sample_lookups (text_count, image_embedding, scores of
+captions), which cost a join of their own and are no part of `sample_view`.
+
 `sample_view(dataset)` offers all of it for one's own questions. A selection joins only the tables
 that its rules name: a scan of the scores alone costs a third of the join with samples.
 """
@@ -23,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from curate.dataset import Dataset
 from curate.errors import ConfigError, DatasetError
 from curate.files import fingerprint
+from curate.sample_lookups import lookups
 
 if TYPE_CHECKING:
     import duckdb
@@ -65,19 +69,29 @@ class SampleTables:
             "duplicate",
         ]
         self._joined: dict[str, str] = {}
+        self._lookups = lookups(dataset, self.connection, self._scores)
         self._complete: bool | None = None
         self._make_flags()
         for purpose in ("contaminated", "known"):
             matched = f"SELECT DISTINCT key FROM reference_matches WHERE purpose = '{purpose}'"
             self.add_keys(purpose, f"({matched})")
         self.connection.execute(
-            f"CREATE VIEW sample AS SELECT * FROM ({self.source(self.columns)})"
+            f"CREATE VIEW sample AS SELECT * FROM ({self.source([*self._own, *self._joined])})"
         )
 
     @property
     def columns(self) -> list[str]:
         """Names that a rule may read."""
-        return [*self._samples, *self._scores, *self._flags, *self._joined]
+        return [*self._own, *self._joined, *self._lookups]
+
+    @property
+    def _own(self) -> list[str]:
+        return [*self._samples, *self._scores, *self._flags]
+
+    def tables_of(self, used: Sequence[str]) -> set[str]:
+        """Further tables that the columns in `used` lie in."""
+        wanted = {name.lower() for name in used}
+        return {look.table for name, look in self._lookups.items() if name.lower() in wanted}
 
     def add_keys(self, column: str, source: str) -> None:
         """Offer the boolean `column`: whether the sample's key is in `source`.
@@ -120,6 +134,10 @@ class SampleTables:
             columns.append(f"_k{index}.key IS NOT NULL AS {_name(name)}")
             source = self._joined[name]
             tables += f" LEFT JOIN {source} _k{index} ON _k{index}.key = scores.key"
+        looked = {name: look for name, look in self._lookups.items() if name.lower() in wanted}
+        columns += [f"{look.value} AS {_name(name)}" for name, look in looked.items()]
+        for join in dict.fromkeys(look.join for look in looked.values()):
+            tables += f" {join}"
         return f"SELECT {', '.join(columns)} FROM {tables} WHERE {where}"
 
     def lock(self) -> SampleTables:
@@ -173,8 +191,10 @@ def tables_version(dataset: Dataset, tables: Sequence[str] = TABLES) -> str:
     marks: list[Any] = []
     for table in tables:
         folder = dataset.table_directory(table)
-        for path in sorted(folder.glob("[!.]*.parquet")):
-            marks.append([table, path.name, path.stat().st_size, file_mark(path)])
+        for path in sorted(folder.rglob("[!.]*.parquet")):
+            marks.append(
+                [table, str(path.relative_to(folder)), path.stat().st_size, file_mark(path)]
+            )
     return fingerprint(marks)
 
 

@@ -30,6 +30,7 @@ from curate.provenance import provenance
 from curate.rule_functions import Resolved, resolve
 from curate.rules import split_rules
 from curate.sample_view import METHODS, SampleTables, file_mark, sample_view, tables_version
+from curate.scorers.head_sql import add_head_functions
 from curate.settings import Settings
 
 __all__ = [
@@ -119,6 +120,9 @@ class SelectSettings(Settings):
         return values
 
 
+_TABLE = "table "  # no selection's name holds a space
+
+
 def select(dataset: Dataset, settings: SelectSettings) -> SelectionSummary:
     """Select samples and store their keys with the rules, the funnel and what they rest on.
 
@@ -142,6 +146,7 @@ def select(dataset: Dataset, settings: SelectSettings) -> SelectionSummary:
         tables.lock()
         preset = preset_where(settings, dataset, tables.columns)
         where = _joined(preset.where if preset else None, settings.where)
+        add_head_functions(connection, where)
         rules = [resolve(rule, tables) for rule in split_rules(connection, where, tables.columns)]
         _evaluate(tables, rules)
         funnel, stored = rule_counts(connection, [rule.text for rule in rules])
@@ -171,7 +176,7 @@ def select(dataset: Dataset, settings: SelectSettings) -> SelectionSummary:
         "selected": selected,
         "funnel": [asdict(count) for count in funnel],
         "tables_version": tables_version(dataset),
-        "rests_on": _rests_on(dataset, rules),
+        "rests_on": _rests_on(dataset, tables, rules),
         **provenance(settings),
     }
     dataset.write_selection(settings.name, keys.column("key").combine_chunks(), record)
@@ -239,13 +244,18 @@ def _current(dataset: Dataset, record: Mapping[str, Any]) -> bool:
     return all(_selection_mark(dataset, name) == mark for name, mark in marks.items())
 
 
-def _rests_on(dataset: Dataset, rules: Sequence[Resolved]) -> dict[str, str | None]:
-    """Selections that the rules name -> a mark of their keys."""
+def _rests_on(
+    dataset: Dataset, tables: SampleTables, rules: Sequence[Resolved]
+) -> dict[str, str | None]:
+    """Selections and further tables that the rules name -> a mark of their content."""
     names = {name for rule in rules for name in rule.selections}
+    names |= {_TABLE + name for rule in rules for name in tables.tables_of(rule.columns)}
     return {name: _selection_mark(dataset, name) for name in sorted(names)}
 
 
 def _selection_mark(dataset: Dataset, name: str) -> str | None:
+    if name.startswith(_TABLE):
+        return tables_version(dataset, [name.removeprefix(_TABLE)])
     path = dataset.selection_path(name)
     return fingerprint([path.stat().st_size, file_mark(path)]) if path.exists() else None
 

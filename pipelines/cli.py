@@ -371,6 +371,27 @@ def report(target: Path, selection: str | None) -> None:
     click.echo(run(target, selection))
 
 
+@cli.command()
+@click.argument("source", metavar="NAME_OR_SOURCE")
+@click.option("--allow-pickle", multiple=True, help="A pickle that you trust: file name or sha256.")
+@click.option("--sql", is_flag=True, help="Print the head as SQL over a column `embedding`.")
+def weights(source: str, allow_pickle: tuple[str, ...], sql: bool) -> None:
+    """Fetch a published head, check it, convert it once to safetensors, print where it lies.
+
+    \b
+    Examples:
+      caplab weights laion-nsfw-l14
+      caplab weights laion-aesthetic-v2 --allow-pickle sac+logos+ava1-l14-linearMSE.pth --sql
+    """
+    from curate.scorers.head_source import find_head
+    from curate.scorers.head_sql import head_sql
+    from curate.scorers.heads import Head
+
+    path = find_head(source, allow_pickle)
+    head = Head.load(path)
+    click.echo(head_sql(head) if sql else f"{path} takes embeddings of {head.width} numbers")
+
+
 cli.add_command(bench)
 
 

@@ -21,6 +21,7 @@ from curate.score import ScoreSettings, ScoreStage
 from curate.select import SelectSettings, check_name, select
 from pipelines.local_stages import run_light_stage
 from pipelines.ray_stages import ray_session, run_stage
+from pipelines.score import remember
 from pipelines.settings import CurateSettings, Until
 from recaption.alt_captions import AltCaptionStage
 
@@ -91,6 +92,7 @@ def curate(
     with ray_session():
         run_stage(AltCaptionStage(), dataset, 1)
         run_stage(score, dataset, settings.workers, gpus_per_worker=settings.gpus_per_worker)
+        remember(dataset, score.settings, score.weights())
         if intake.imported:
             run_stage(ImportScoresStage(), dataset, 1)
         if until == "score":

@@ -71,6 +71,21 @@ def record_path(dataset: Dataset) -> Path:
     return dataset.directory / "scores.json"
 
 
+def remember(dataset: Dataset, settings: ScoreSettings, weights: Mapping[str, str]) -> None:
+    """Note what `caplab curate` scored, over what `caplab score` added before."""
+    path = record_path(dataset)
+    before = read_json(path)["settings"] if path.exists() else {}
+    ours = settings.resolved()
+    defaults = {name: info.default for name, info in ScoreSettings.model_fields.items()}
+    # What curate leaves at its default, a scorer that was added later may have set.
+    changed = {
+        name: value for name, value in ours.items() if getattr(settings, name) != defaults[name]
+    }
+    wanted = {**ours, **before, **changed}
+    if wanted != before:
+        write_json(path, provenance(wanted, weights))
+
+
 def on_top_of_stored(
     directory: Path | str, config: Path | None, given: Mapping[str, Any]
 ) -> ScoreCommandSettings:

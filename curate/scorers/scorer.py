@@ -96,8 +96,9 @@ class Plan:
         return any(is_picture_input(name) for name in self.inputs)
 
     def views(self) -> dict[str, PictureView]:
-        """Picture input -> how it is made; the scorers of `run` must be open."""
-        return {name: view for scorer in self.run for name, view in scorer.views().items()}
+        """Picture input -> how it is made, the main model's first; `run` must be open."""
+        views = {name: view for scorer in self.run for name, view in scorer.views().items()}
+        return dict(sorted(views.items(), key=lambda entry: entry[0] != "picture"))
 
 
 class ScorerGraph:

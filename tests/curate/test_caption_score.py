@@ -135,9 +135,8 @@ def test_every_source_and_kind_is_kept_apart(dataset: Dataset, clip) -> None:
     assert kinds == [("short", "other")] * 4 + [("descriptive", "other")] * 4
     assert {row["source"] for row in rows(dataset)} == {"vlm"}
     connection = dataset.connect()
-    sql = caption_columns(connection)
-    described = connection.execute(f"DESCRIBE {sql}").fetchall()
-    assert {"short_clip_similarity", "descriptive_clip_sentence_min"} <= {d[0] for d in described}
+    sql, columns = caption_columns(connection)
+    assert {"short_clip_similarity", "descriptive_clip_sentence_min"} <= set(columns)
     assert connection.execute(f"SELECT count(*) FROM ({sql})").fetchone() == (4,)
 
 

@@ -96,3 +96,16 @@ def test_a_very_long_picture_costs_little() -> None:
     (batch,) = batches_of([encoded(np.zeros((1, 30_000, 3), np.uint8))], PictureView(224))
     assert batch.decoded.all()
     assert batch.picture.shape == (1, 224, 224, 3)
+
+
+def test_a_further_model_of_any_size_changes_nothing_that_others_see() -> None:
+    raw = encoded(drawn(3, 1024, 768), "JPEG", quality=90)
+    (alone,) = decode_batches([("a", raw)], PictureView(224), 1)
+    more = [PictureView(256, squash=True), PictureView(384)]
+    (both,) = decode_batches([("a", raw)], PictureView(224), 1, more=more)
+    assert np.array_equal(alone.picture, both.picture)
+    assert np.array_equal(alone.grey[0], both.grey[0])
+    assert alone.pixel_sha256 == both.pixel_sha256
+    assert [view.shape[1] for view in both.views] == [256, 384]
+    (whole,) = decode_batches([("a", raw)], PictureView(384), 1)
+    assert np.array_equal(both.views[1], whole.picture)

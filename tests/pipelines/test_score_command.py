@@ -4,13 +4,16 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from curate.dataset import Dataset
+from curate.score_settings import ScoreSettings
+from curate.scorers.heads import save_head
 from curate.shards import write_shard
 from pipelines import cli
 from pipelines.ray_stages import ray_session
-from pipelines.score import on_top_of_stored
+from pipelines.score import on_top_of_stored, remember
 from recaption.alt_captions import AltCaptionStage
 from tests.curate.tiny import drawn, encoded, make_dataset, tiny_clip, tiny_head
 
@@ -53,3 +56,33 @@ def test_scorers_are_added_one_command_after_the_other(caplab, tmp_path: Path):
     assert len(record["weights"]) == 2
     (row, *_) = Dataset.open(where).read_table("caption_scores", "00000", "alt").to_pylist()
     assert row["clip_sentences"] == 2
+
+
+def test_curation_again_keeps_the_scorers_that_were_added_later(tmp_path: Path):
+    config, weights = tiny_clip(tmp_path / "clip")
+    head = str(tiny_head(tmp_path / "head.safetensors"))
+    dataset = make_dataset(tmp_path / "data", [[]])
+    clip = {"clip_model": str(config), "clip_pretrained": str(weights)}
+    remember(dataset, ScoreSettings(**clip), {})
+    assert (
+        on_top_of_stored(dataset.directory, None, {"aesthetic_head": head}).aesthetic_head == head
+    )
+    remember(dataset, ScoreSettings(**clip, aesthetic_head=head), {})
+    remember(dataset, ScoreSettings(**clip, precision="bf16"), {})
+    settings = on_top_of_stored(dataset.directory, None, {})
+    assert (settings.aesthetic_head, settings.precision) == (head, "bf16")
+    # `--aesthetic-head none` takes it away.
+    assert (
+        on_top_of_stored(dataset.directory, None, {"aesthetic_head": None}).aesthetic_head is None
+    )
+
+
+def test_a_head_as_sql_is_what_a_database_computes(caplab, tmp_path: Path):
+    import duckdb
+
+    layers = [(np.arange(4, dtype=np.float32)[None], np.ones(1, np.float32))]
+    path = save_head(layers, tmp_path / "h.safetensors", {"activation": "none", "output": "score"})
+    assert "embeddings of 4 numbers" in caplab("weights", path)
+    sql = caplab("weights", path, "--sql").strip()
+    (row,) = duckdb.sql(f"SELECT {sql} FROM (SELECT [1, 2, 3, 4] AS embedding)").fetchall()
+    assert row == (21.0,)
