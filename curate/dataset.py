@@ -23,8 +23,9 @@ Everybody reads and writes through this module. A table is a folder of Parquet f
 each written atomically, so any of DuckDB, pandas and `datasets.load_dataset("parquet", ...)`
 reads it as it lies, at any moment of a run. The schema's version stands in every file's metadata.
 
-Keys are 32 hex digits (128 bits) of a hash of URL and alt text: stable however the input list is
-sorted or cut. At a billion samples the chance that any two keys collide is below 1e-20.
+Keys are 32 hex digits (128 bits) of a hash of URL and alt text (of a picture that came without a
+URL: its place in the input, see docs/inputs.md): stable however the input is sorted or cut.
+At a billion samples the chance that any two keys collide is below 1e-20.
 """
 
 from __future__ import annotations

@@ -21,7 +21,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -194,8 +193,6 @@ class _Folders(Layout):
     def write(self, number: int, rows: pa.Table, reader: PictureReader) -> None:
         path = self.shard_path(number)
         path.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-            shutil.rmtree(leftover)
         temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
         temporary.mkdir()
         self.fill(temporary, rows, reader)

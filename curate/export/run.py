@@ -71,12 +71,15 @@ def export(dataset: Dataset, out: Path | str, settings: ExportSettings) -> Expor
         if new:  # nothing was exported; leave no claim on the directory
             shutil.rmtree(record, ignore_errors=True)
         raise
+    for folder in (out, record):
+        _remove_leftovers(folder, "")
     layout = make_layout(out, settings, plan)
     with progress(plan.samples, "exporting") as bar, PictureReader(dataset) as reader:
         for number in range(plan.shards):
             rows = plan.shard_rows(number)
             if not layout.shard_path(number).exists():
-                _remove_leftovers(layout.shard_path(number))
+                path = layout.shard_path(number)
+                _remove_leftovers(path.parent, path.name)
                 layout.write(number, rows, reader)
             bar.update(rows.num_rows)
     layout.finish()
@@ -126,9 +129,9 @@ def _identity(dataset: Dataset, settings: ExportSettings) -> dict[str, Any]:
     }
 
 
-def _remove_leftovers(path: Path) -> None:
-    """Half-written files of this shard that a killed run left behind."""
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+def _remove_leftovers(folder: Path, name: str) -> None:
+    """Half-written files, whose names start so, that a killed run left behind."""
+    for leftover in folder.glob(f".{name}*.tmp"):
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:

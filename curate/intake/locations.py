@@ -83,7 +83,7 @@ class Store:
         is listed in one go. Hidden files and folders are left out.
         """
         if not self.scheme:
-            yield from _walk_local(self.root, "")
+            yield from _walk_local(self.root, "", ())
             return
         selector = fs.FileSelector(self.root, recursive=True)
         for info in sorted(_file_system(self.scheme).get_file_info(selector), key=_folder_first):
@@ -274,14 +274,22 @@ def _is_folder(scheme: str, path: str) -> bool:
     return bool(_file_system(scheme).get_file_info(path).type == fs.FileType.Directory)
 
 
-def _walk_local(root: str, folder: str) -> Iterator[str]:
-    with os.scandir(os.path.join(root, folder)) as entries:
-        inside = sorted((entry.name, entry.is_dir()) for entry in entries)
+def _walk_local(root: str, folder: str, above: tuple[str, ...]) -> Iterator[str]:
+    here = os.path.realpath(os.path.join(root, folder))
+    if here in above:  # a link that leads back up
+        return
+    with os.scandir(here) as entries:
+        # A broken link is a file that cannot be read; a pipe or a socket is no file at all.
+        inside = sorted(
+            (entry.name, entry.is_dir())
+            for entry in entries
+            if entry.is_dir() or entry.is_file() or entry.is_symlink()
+        )
     files = [name for name, is_folder in inside if not is_folder and not name.startswith(".")]
     yield from (os.path.join(folder, name) for name in files)
     for name, is_folder in inside:
         if is_folder and not name.startswith("."):
-            yield from _walk_local(root, os.path.join(folder, name))
+            yield from _walk_local(root, os.path.join(folder, name), (*above, here))
 
 
 def _folder_first(info: Any) -> tuple[Any, ...]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -30,7 +30,7 @@ from curate.outcomes import (
     SOURCE_KEY,
     SOURCE_OFFSET,
 )
-from curate.reasons import Failure
+from curate.reasons import Failure, Reason
 
 IDENTITY = "identity"
 OTHER_FIELDS = "other_fields"
@@ -104,7 +104,7 @@ class RowTypes:
         seen: dict[str, set[str]] = {}
         for record in records:
             for name, value in record.fields.items():
-                if name in seen or len(seen) < _MOST_COLUMNS:
+                if name in seen or (len(seen) < _MOST_COLUMNS and _encodable(name)):
                     seen.setdefault(name, set()).add(_kind(value, textual))
         return cls({name: _type(kinds) for name, kinds in seen.items()}, local, textual)
 
@@ -127,6 +127,7 @@ class RowTypes:
         Raises:
             TypesChangedError: a value does not fit; nothing is dropped or bent to fit.
         """
+        records = [_storable(record) for record in records]
         columns: dict[str, list[Any]] = {
             IDENTITY: [r.url if r.identity is None else r.identity for r in records],
             "url": [r.url for r in records],
@@ -157,6 +158,18 @@ class RowTypes:
     def _others(self, fields: Mapping[str, Any]) -> str | None:
         others = {name: value for name, value in fields.items() if name not in self.fields}
         return json.dumps(others, ensure_ascii=True, default=str) if others else None
+
+
+def _storable(record: Record) -> Record:
+    """The record with names that can be stored; a file whose name cannot is out of reach later."""
+    names = (record.identity, record.file, record.key)
+    if all(name is None or _encodable(name) for name in names):
+        return record
+    identity, file, key = (n and n.encode("utf-8", "backslashreplace").decode() for n in names)
+    failure = record.failure
+    if record.file is not None and not _encodable(record.file):
+        failure = failure or Failure(Reason.UNREADABLE_FILE, f"its name is no UTF-8: {file}")
+    return replace(record, identity=identity, file=file, key=key, failure=failure)
 
 
 def _kind(value: Any, textual: bool) -> str:

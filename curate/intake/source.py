@@ -28,7 +28,7 @@ from curate.intake.columns import (
 from curate.intake.folders import is_picture, read_folder
 from curate.intake.formats import InputFormat, recognise
 from curate.intake.lines import is_gzip
-from curate.intake.locations import Store, locate
+from curate.intake.locations import Found, Store, locate
 from curate.intake.parquet_lists import (
     ParquetColumns,
     image_column,
@@ -45,7 +45,8 @@ from curate.intake.text_lists import TEXT_URL, TextKind, read_text_list
 from curate.reasons import Failure, Reason, printable
 
 _TYPED_ROWS = 1000  # rows from which the columns of a text file or sidecar are taken
-_COUNTED_BYTES = 256 << 20  # text lists below this are counted, above it estimated
+_COUNTED_BYTES = 64 << 20  # lists and tars below this are counted, above it estimated ...
+_LOOKED_AT_BYTES = 1 << 20  # ... from as much of a list, or from the first tar
 
 
 @dataclass(frozen=True)
@@ -132,13 +133,16 @@ class Source:
         sizes = [self.store.state(path)[0] for path in self.files]
         if sum(sizes) <= _COUNTED_BYTES:
             return sum(1 for _ in self.records()), True
-        if self.format == "webdataset" or any(is_gzip(self.store, p) for p in self.files[:1]):
+        first = self.files[0]
+        if is_gzip(self.store, first):
             return None, False
-        sample = sum(len(str(r.url)) + len(str(r.text)) for r in self._some(_TYPED_ROWS))
-        return round(sum(sizes) / max(1.0, sample / _TYPED_ROWS * 1.1)), False
-
-    def _some(self, rows: int) -> list[Record]:
-        return list(itertools.islice(self.records(), rows))
+        if self.format == "webdataset":
+            rows, read = sum(1 for _ in self._file_records(first)), sizes[0]
+        else:
+            with self.store.open(first) as stream:
+                start = stream.read(_LOOKED_AT_BYTES)
+            rows, read = start.count(b"\n"), len(start)
+        return round(rows * sum(sizes) / max(1, read)), False
 
     def describe(self) -> str:
         """What was recognised, for a person: format, files, columns, imported scores."""
@@ -195,17 +199,42 @@ def inspect_input(
         ConfigError: nothing is there, the format is unknown or mixed, the contents are not what
             the name says, there are no rows, or a column is missing; one sentence.
     """
-    found = locate(str(given))
-    kind, files = recognise(found, str(given), input_format)
+    try:
+        return _looked_at(
+            locate(str(given)),
+            str(given),
+            url_column,
+            text_column,
+            input_format,
+            import_columns,
+            without_texts,
+        )
+    except OSError as error:
+        raise ConfigError(f"The input {given} cannot be read ({error}).") from error
+
+
+def _looked_at(
+    found: Found,
+    given: str,
+    url_column: str | None,
+    text_column: str | None,
+    input_format: InputFormat | None,
+    import_columns: Sequence[str],
+    without_texts: bool,
+) -> Source:
+    kind, files = recognise(found, given, input_format)
     store = found.store
+    for path in files:
+        if text_problem(path):
+            raise ConfigError(f"The name of {path!a} is no UTF-8; rename the file.")
     if kind == "parquet":
         return _parquet_source(
-            str(given), store, files, url_column, text_column, import_columns, without_texts
+            given, store, files, url_column, text_column, import_columns, without_texts
         )
     local = kind in ("webdataset", "folder")
     if local:
         source = Source(
-            str(given), kind, store, files, url_column, text_column, None, {}, {}, True,
+            given, kind, store, files, url_column, text_column, None, {}, {}, True,
             RowTypes({}, True, False),
         )  # fmt: skip
     else:
@@ -214,7 +243,7 @@ def inspect_input(
             store, files, _text_kind(kind), url_column, text_column, without_texts
         )
         source = Source(
-            str(given), kind, store, files, url_column, text_column, None, {}, {}, False,
+            given, kind, store, files, url_column, text_column, None, {}, {}, False,
             RowTypes({}, False, kind in ("csv", "tsv")),
         )  # fmt: skip
     first = list(itertools.islice(source.records(), _TYPED_ROWS))

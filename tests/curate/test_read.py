@@ -13,6 +13,7 @@ import pytest
 
 from curate.dataset import Dataset, sample_key
 from curate.errors import ConfigError, DatasetError
+from curate.intake import source
 from curate.intake.source import inspect_input
 from curate.read import plan_shards
 
@@ -334,3 +335,17 @@ def test_an_intake_that_was_killed_starts_again_and_equals_an_unbroken_one(tmp_p
     assert killed.shards() == whole.shards()
     for shard in whole.shards():
         assert killed.input_path(shard).read_bytes() == whole.input_path(shard).read_bytes()
+
+
+def test_the_rows_of_a_long_list_are_estimated_and_those_of_a_short_one_counted(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "list.csv"
+    path.write_text("url,text\n" + "".join(f"http://a/{n},text {n % 7}\n" for n in range(2000)))
+    found = inspect_input(path)
+    assert found.count() == (2000, True)
+    monkeypatch.setattr(source, "_COUNTED_BYTES", 0)
+    monkeypatch.setattr(source, "_LOOKED_AT_BYTES", 10_000)
+    rows, exact = found.count()
+    assert not exact
+    assert 1800 < rows < 2200

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -306,6 +307,27 @@ def test_the_same_input_gives_the_same_shards_however_it_was_interrupted(tmp_pat
     for shard in whole.shards():
         assert whole.shard_path(shard).read_bytes() == broken.shard_path(shard).read_bytes()
         assert whole.read_table("samples", shard).equals(broken.read_table("samples", shard))
+
+
+def test_names_that_are_no_utf8_links_in_a_circle_and_pipes_stop_nothing(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(jpeg(1))
+    (folder / "a.json").write_text('{"\\ud800": 1, "caption": "lone \\ud800"}')
+    Path(os.fsdecode(bytes(folder) + b"/caf\xe9.jpg")).write_bytes(jpeg(2))
+    (folder / "broken.jpg").symlink_to(tmp_path / "nowhere")
+    (folder / "circle").symlink_to(folder, target_is_directory=True)
+    os.mkfifo(folder / "pipe.jpg")
+    found = samples(take_in(folder, tmp_path / "out"))
+    assert [s["reason"] for s in found] == ["unreadable_row", "unreadable_file", "unreadable_file"]
+    assert "no UTF-8: caf" in found[2]["detail"]
+
+
+def test_a_tar_with_names_that_are_no_utf8_is_read(tmp_path):
+    name = os.fsdecode(b"caf\xe9.jpg")
+    dataset = take_in(write_tar(tmp_path / "a.tar", [(name, jpeg(1))]), tmp_path / "out")
+    assert [s["reason"] for s in samples(dataset)] == [None]
+    assert inputs(dataset)[0]["source_key"] == "caf\\udce9"
 
 
 @pytest.mark.parametrize(
