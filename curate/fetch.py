@@ -28,7 +28,7 @@ from curate.urls import parse_url
 
 # Files that are decoded at once in a worker: decoding a large one takes much memory, and a worker
 # has about one processor to do it with.
-_DECODES_AT_A_TIME = 2
+_DECODES_AT_A_TIME = 1
 
 
 class DownloadStage(Stage):

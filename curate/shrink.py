@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 # The work is spread over processes and threads already; OpenCV must not add its own.
 cv2.setNumThreads(1)
 
-_LOBES = 3  # Lanczos-3: the filter reaches this many target pixels to either side, if it may
-_LONGEST_REACH = 5  # source pixels to either side; what lies beyond is the filter's faint tail
+_LOBES = 3  # the filter is Lanczos-3, cut short:
+_REACH = 1.0  # target pixels that the filter reaches to either side: its main lobe
+_LONGEST_REACH = 5  # and no more source pixels than these
 _LARGEST_RATIO = 4.0  # above, the picture is averaged by a whole factor first
 
 
@@ -52,7 +53,7 @@ def _kernel(ratio: float) -> NDArray[np.float32]:
     """The low-pass filter for source / target = `ratio`: odd length, sum 1."""
     if ratio <= 1:
         return np.ones(1, np.float32)
-    reach = min(_LONGEST_REACH, math.ceil(2 * ratio))
+    reach = min(_LONGEST_REACH, math.ceil(_REACH * ratio))
     x = np.arange(-reach, reach + 1) / ratio
     weights = np.where(np.abs(x) < _LOBES, np.sinc(x) * np.sinc(x / _LOBES), 0.0)
     return np.asarray(weights / weights.sum(), np.float32)
