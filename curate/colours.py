@@ -10,12 +10,13 @@ from PIL import Image, ImageCms
 
 _BITS_PER_SAMPLE = 258  # TIFF 6.0, section 8
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
+_WHITES = (1.0, 255.0, 65535.0, 4294967295.0)
 # What a profile must describe for pixels of a mode.
 _PROFILE_SPACES = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}
 
 
 class PixelRangeError(ValueError):
-    """Float or 32-bit pixels: nothing says which values are black and white."""
+    """Float or 32-bit pixels that fit no range: nothing says which values are black and white."""
 
 
 def to_resizable(image: Image.Image) -> Image.Image:
@@ -24,14 +25,17 @@ def to_resizable(image: Image.Image) -> Image.Image:
     16-bit grey is scaled to 8 bits by its full range (65535, or 4095 for a 12-bit TIFF), not
     clipped at 255. Palette and key colours become an alpha channel.
 
+    32-bit and float grey is taken to fill the smallest of the customary ranges that holds it: 0 to
+    1 (float only), 255, 65535 or 4294967295.
+
     Raises:
-        PixelRangeError: float or 32-bit integer pixels.
+        PixelRangeError: float or 32-bit pixels that fit none of them.
     """
     mode = image.mode
     if mode in _SIXTEEN_BIT:
         return Image.fromarray(_scale_table(_significant_bits(image))[np.asarray(image)])
     if mode in ("I", "F"):
-        raise PixelRangeError(f"pixels of mode {mode}")
+        return Image.fromarray(_ranged(np.asarray(image), mode == "F"))
     if mode == "LAB":
         return _applied(_lab_to_srgb(), image)
     if image.has_transparency_data:
@@ -68,6 +72,18 @@ def _applied(transform: ImageCms.ImageCmsTransform, image: Image.Image) -> Image
     converted = ImageCms.applyTransform(image, transform)
     assert converted is not None  # None only where the image is changed in place
     return converted
+
+
+def _ranged(values: np.ndarray, real: bool) -> np.ndarray:
+    """(H, W) float32 or int32 samples as uint8."""
+    finite = np.isfinite(values)
+    low, high = values.min(where=finite, initial=0), values.max(where=finite, initial=0)
+    white = next((w for w in _WHITES[0 if real else 1 :] if high <= w), None)
+    # A little below zero is the overshoot of a filter; far below is no brightness.
+    if white is None or low < -0.1 * white or not finite.any():
+        raise PixelRangeError(f"pixels from {low:g} to {high:g}")
+    shares = np.where(finite, values, 0).astype(np.float64) / white
+    return np.rint(255 * shares.clip(0, 1)).astype(np.uint8)
 
 
 @lru_cache(maxsize=4)

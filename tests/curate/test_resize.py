@@ -14,6 +14,7 @@ from PIL import Image, ImageCms
 
 from curate.reasons import Failure, FailureError, Reason
 from curate.resize import Resizer, StoredImage
+from curate.shrink import shrink
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -266,9 +267,87 @@ def test_policies_refuse_with_the_size_that_the_picture_has():
     assert (refused.original_width, refused.original_height) == (120, 80)
 
 
-def test_float_pixels_are_refused_because_nothing_says_what_white_is():
-    content = encoded(Image.new("F", (8, 8), 0.5), "TIFF")
+@pytest.mark.parametrize(
+    ("mode", "top"), [("F", 1), ("F", 255), ("F", 65535), ("I", 255), ("I", 65535)]
+)
+def test_float_and_32_bit_grey_fills_the_smallest_customary_range(mode, top):
+    kind = np.float32 if mode == "F" else np.int32
+    ramp = np.linspace(0, top, 64 * 64).reshape(64, 64).astype(kind)
+    stored = Resizer(encode_format="png").store(encoded(Image.fromarray(ramp, mode), "TIFF"))
+    assert abs(pixels(stored)[..., 0] - ramp.astype(float) * 255 / top).max() <= 1
+
+
+@pytest.mark.parametrize("value", [1e20, -5.0, float("nan")])
+def test_float_pixels_of_no_known_range_are_refused(value):
+    content = encoded(Image.new("F", (8, 8), value), "TIFF")
     assert reason_of(content) is Reason.UNSUPPORTED_IMAGE
+
+
+def noise(width: int = 320, height: int = 240, **options: object) -> bytes:
+    """A JPEG in which every block has detail."""
+    grid = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return encoded(Image.fromarray(grid), "JPEG", **options)
+
+
+@pytest.mark.parametrize("size", [64, 1000])
+def test_a_jpeg_that_is_damaged_in_its_middle_is_refused(size):
+    content = noise()
+    for place in range(len(content) // 4, len(content) * 3 // 4, len(content) // 40):
+        damaged = content[:place] + bytes(64) + content[place + 64 :]
+        Image.open(io.BytesIO(damaged)).load()  # Pillow says nothing
+        outcome = Resizer(size).outcome(damaged)
+        assert isinstance(outcome, Failure)
+        assert outcome.reason is Reason.BROKEN_IMAGE
+
+
+@pytest.mark.parametrize("padding", [b"\0" * 7, b"\xff" * 3])
+def test_padding_before_the_end_and_bytes_behind_it_are_no_damage(padding):
+    content = noise()
+    whole = Resizer(64, encode_format="png").store(content)
+    for harmless in (content[:-2] + padding + content[-2:], content + b"behind the end"):
+        stored = Resizer(64, encode_format="png").store(harmless)
+        assert np.array_equal(pixels(stored), pixels(whole))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_every_kind_of_jpeg_is_decoded(mode, options):
+    image = quarters().convert(mode)
+    stored = Resizer(120, encode_format="png").store(encoded(image, "JPEG", **options))
+    difference = pixels(stored).astype(int) - np.asarray(image.convert("RGB"))
+    assert abs(difference).mean() < 6
+
+
+@pytest.mark.parametrize("size", [(37, 91), (640, 5), (333, 250), (64, 64), (1, 1)])
+@pytest.mark.parametrize("mode", ["keep_ratio_largest", "keep_ratio", "center_crop"])
+def test_odd_sizes_come_out_at_the_size_that_is_asked_for(size, mode):
+    for kind in ("JPEG", "PNG"):
+        content = picture(*size, kind=kind)
+        stored = Resizer(24, resize_mode=mode).store(content)
+        assert Image.open(io.BytesIO(stored.content)).size == (stored.width, stored.height)
+        side = {"keep_ratio_largest": max(size), "keep_ratio": min(size)}.get(mode, min(size))
+        wanted = min(24, side)
+        found = (stored.width, stored.height)
+        assert (max(found) if mode == "keep_ratio_largest" else min(found)) == wanted
+
+
+@pytest.mark.parametrize("ratio", [1.05, 1.4, 2.0, 2.7, 3.9, 6.5, 13.0])
+def test_shrinking_stays_close_to_lanczos(ratio):
+    full = np.asarray(Image.open(io.BytesIO(picture(1040, 780, "PNG"))))
+    size = (round(1040 / ratio), round(780 / ratio))
+    wanted = Image.fromarray(full).resize(size, Image.Resampling.LANCZOS)
+    error = (shrink(full, size).astype(float) - np.asarray(wanted)) ** 2
+    assert 10 * np.log10(255**2 / error.mean()) > 40
+
+
+def test_shrinking_keeps_one_colour_as_it_is_and_the_middle_in_the_middle():
+    flat = np.full((90, 130, 3), (12, 130, 250), np.uint8)
+    assert (shrink(flat, (41, 29)) == (12, 130, 250)).all()
+    dot = np.zeros((301, 301), np.uint8)
+    dot[150, 150] = 255
+    small = shrink(dot, (101, 101)).astype(float)
+    assert np.unravel_index(small.argmax(), small.shape) == (50, 50)
+    assert np.allclose(small, small[::-1, ::-1], atol=1)
 
 
 @pytest.mark.parametrize("content", [b"", b"\0", b"<svg></svg>", b"%PDF-1.7", b"8BPS\0\1"])

@@ -1,0 +1,65 @@
+"""`--retry-failed` through the whole of `caplab curate`: its tables are those of an unbroken run."""
+
+import pyarrow.parquet as pq
+from conftest import free_port
+
+from curate.dataset import Dataset
+from pipelines.curate import curate
+from pipelines.demo import curate_settings
+from pipelines.ray_stages import ray_session
+from pipelines.world.serve import serve
+
+
+def tables(dataset: Dataset) -> dict[str, list[dict]]:
+    """Every per-shard table's rows, by path."""
+    found = sorted(dataset.directory.glob("tables/*/**/0*.parquet"))
+    return {str(p.relative_to(dataset.directory)): pq.read_table(p).to_pylist() for p in found}
+
+
+def copies(dataset: Dataset) -> set[tuple[str, str, str]]:
+    rows = dataset.read_table("duplicate_pairs").to_pylist()
+    return {(row["method"], row["key_a"], row["key_b"]) for row in rows}
+
+
+def test_a_retry_completes_scores_captions_duplicates_and_selection(small_web, tmp_path):
+    """Every third URL is of a host that is down at first."""
+    dead = free_port()
+    rows = pq.read_table(small_web.urls).slice(0, 60)
+    place = rows.column_names.index("url")
+    urls = [
+        url.replace(f":{small_web.port}/", f":{dead}/") if number % 3 == 0 else url
+        for number, url in enumerate(rows.column("url").to_pylist())
+    ]
+    # A column to import, so that scores of the list are completed as well.
+    rows = rows.set_column(place, "url", [urls])
+    rows = rows.append_column("punsafe", [[number / 60 for number in range(60)]])
+    listing = tmp_path / "urls.parquet"
+    pq.write_table(rows, listing)
+    settings = curate_settings(small_web.settings).model_copy(
+        update={"rows_per_shard": 30, "retries": 0}
+    )
+    retried, unbroken = tmp_path / "retried", tmp_path / "unbroken"
+    with ray_session(cpus=2), serve(small_web.directory, small_web.port):
+        first = curate(listing, retried, settings)
+        assert "connection_refused 20" in first.accounting
+        with serve(small_web.directory, dead):
+            done = curate(listing, retried, settings, retry_failed=True)
+            whole = curate(listing, unbroken, settings)
+    assert done.text() == whole.text()
+    a, b = Dataset.open(retried), Dataset.open(unbroken)
+    for shard in b.shards():
+        assert a.shard_path(shard).read_bytes() == b.shard_path(shard).read_bytes()
+    assert tables(a) == tables(b)
+    assert copies(a) == copies(b)
+    assert set(a.selection_keys("clean")) == set(b.selection_keys("clean"))
+
+
+def test_without_scores_nothing_is_loaded_and_the_next_call_goes_on(small_web, tmp_path):
+    settings = curate_settings(small_web.settings)
+    out = tmp_path / "data"
+    with serve(small_web.directory, small_web.port):
+        summary = curate(small_web.urls, out, settings, until="download")
+    assert summary.text() == summary.accounting
+    dataset = Dataset.open(out)
+    assert dataset.has_table("samples")
+    assert not dataset.has_table("scores")
