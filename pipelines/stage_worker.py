@@ -1,8 +1,8 @@
 """One local worker process: `python -m pipelines.stage_worker`, spoken to over its pipes.
 
 It reads a pickled (stage, dataset) from stdin, then one shard's name a line, and answers each with
-one line of JSON. It imports what the stage needs and nothing else, so it starts in a third of a
-second; pickle is safe here, for the one who writes is the process that started it.
+one line of JSON. It imports what the stage needs and nothing else, so that it starts
+quickly; pickle is safe here, for the one who writes is the process that started it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`--retry-failed` through the whole of `caplab curate`: its tables are those of an unbroken run."""
+"""`--retry-failed` through all of `caplab curate`: the tables are those of an unbroken run."""
 
 import pyarrow.parquet as pq
 from conftest import free_port
