@@ -87,11 +87,10 @@ class LocalPicturesStage(Stage):
                 outcomes[position] = Failure(Reason.EMPTY_BODY)
             else:
                 try:
-                    outcomes[position] = spool.add(resizer.store(content))
-                except FailureError as error:
-                    outcomes[position] = error.failure
+                    stored = resizer.outcome(content)
                 except MemoryError:
-                    outcomes[position] = Failure(Reason.UNEXPECTED, "out of memory")
+                    stored = Failure(Reason.UNEXPECTED, "out of memory")
+                outcomes[position] = stored if isinstance(stored, Failure) else spool.add(stored)
         lost = Failure(Reason.UNEXPECTED, "no outcome")
         return [outcomes.get(position, lost) for position in range(rows.num_rows)]
 

@@ -1,8 +1,8 @@
 """Make a picture smaller, close to what Lanczos gives, at a fraction of its price.
 
 Pillow's filters are not vectorised, and OpenCV's area average is slow for ratios that are no whole
-number, and blurs. Two steps of OpenCV that are vectorised do better: a separable low-pass filter (Lanczos,
-cut off at what the smaller picture can hold), then bicubic samples of the result.
+number, and blurs. Two steps of OpenCV that are vectorised do better: a separable low-pass filter
+(Lanczos, cut off at what the smaller picture can hold), then bicubic samples of the result.
 `caplab bench download` measures both against a full decode and Lanczos.
 """
 
