@@ -1,8 +1,8 @@
 """Run a stage in a few processes of this machine, without Ray.
 
 For stages that load no model (the download): starting Ray costs as much as many pictures do. The
-contract is that of `pipelines.ray_stages.run_stage`: one shard a call, long-lived workers, two tries
-a shard, finished shards skipped. On a cluster (RAY_ADDRESS) Ray is used.
+contract is that of `pipelines.ray_stages.run_stage`: one shard a call, long-lived workers, two
+tries a shard, finished shards skipped. On a cluster (RAY_ADDRESS) Ray is used.
 """
 
 from __future__ import annotations
