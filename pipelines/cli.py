@@ -386,10 +386,16 @@ def weights(source: str, allow_pickle: tuple[str, ...], sql: bool) -> None:
     from curate.scorers.head_source import find_head
     from curate.scorers.head_sql import head_sql
     from curate.scorers.heads import Head
+    from curate.scorers.published import PUBLISHED
 
     path = find_head(source, allow_pickle)
     head = Head.load(path)
-    click.echo(head_sql(head) if sql else f"{path} takes embeddings of {head.width} numbers")
+    if sql:
+        click.echo(head_sql(head))
+        return
+    click.echo(f"{path} takes embeddings of {head.width} numbers")
+    if (entry := PUBLISHED.get(source.partition("#")[0])) is not None:
+        click.echo(f"CLIP model: {entry.clip}; what its authors kept: {entry.rule}")
 
 
 cli.add_command(bench)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import duckdb
 
 # Scores that say how the scoring went, or repeat a text.
-_NOT_SCORES = frozenset({"key", "decode_error", "text_normalised"})
+_NOT_SCORES = frozenset({"key", "decode_error", "text_normalised", "text_hash"})
 _SAMPLE_COLUMNS = ("url", "alt_text", "width", "height", "original_width", "original_height")
 _BATCH = 50_000
 

@@ -12,11 +12,13 @@ from curate.scorers.fingerprint import Fingerprint
 from curate.scorers.head_source import find_head
 from curate.scorers.heads import HeadScorer
 from curate.scorers.image_basics import ImageBasics
+from curate.scorers.published import PUBLISHED
 from curate.scorers.scorer import Scorer
 from curate.scorers.text_basics import TextBasics
 from curate.scorers.text_language import TextLanguage
 from curate.scorers.text_normalised import TextNormalised
 from curate.scorers.text_words import TextWords
+from curate.weight_source import split_hash
 
 _LABEL = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
 
@@ -64,9 +66,28 @@ def _heads(settings: ScoreSettings) -> list[Scorer]:
                 f"The head {column!r} rests on the CLIP model {label!r}, which is not among "
                 f"--more-clips ({', '.join(settings.more_clips) or 'none'})."
             )
+        _check_clip(column, path, settings.more_clips[label] if label else _main_clip(settings))
         embedding = f"image_embedding_{label}" if label else "image_embedding"
         scorers.append(HeadScorer(column, find_head(path, settings.allow_pickle), embedding))
     return scorers
+
+
+def _main_clip(settings: ScoreSettings) -> str:
+    return "@".join(filter(None, (settings.clip_model, settings.clip_pretrained)))
+
+
+def _check_clip(column: str, head: str, clip: str) -> None:
+    """Raise ConfigError for a published head on another published CLIP model than its own.
+
+    Local weights and hub models are taken at their user's word: they may be the same model.
+    """
+    entry = PUBLISHED.get(split_hash(head)[0])
+    published = "/" not in clip and ":" not in clip and not clip.endswith(".json")
+    if entry is not None and entry.clip and published and clip != entry.clip:
+        raise ConfigError(
+            f"The head {head} for {column!r} was trained on {entry.clip}; on {clip} its numbers "
+            f"mean nothing. Add --more-clips LABEL={entry.clip} and write {head}@LABEL."
+        )
 
 
 def _classifiers(settings: ScoreSettings) -> list[Scorer]:

@@ -97,12 +97,11 @@ class TextBasics(Scorer):
 def _hashes(lower: pa.Array) -> pa.Array:
     single = pc.replace_substring_regex(lower, r"\s+", " ").to_pylist()
     digests = [
-        int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
-        if text
-        else None
+        int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") if text else None
         for text in single
     ]
-    return pa.array(digests, pa.int64())
+    # Unsigned: a hash is a name and no quantity, so nobody should draw its histogram.
+    return pa.array(digests, pa.uint64())
 
 
 def _share(text: pa.Array, pattern: str, chars: pa.Array) -> pa.Array:

@@ -9,9 +9,11 @@ import pytest
 
 from curate.errors import ConfigError
 from curate.files import sha256_file
+from curate.score_settings import ScoreSettings
 from curate.scorers.head_source import find_head
 from curate.scorers.heads import Head, Preparation
 from curate.scorers.keras_head import convert_keras_head
+from curate.scorers.make import make_scorers
 from curate.scorers.published import PUBLISHED
 
 KERAS = {"laion-nsfw-l14": ("l_14", 768), "laion-nsfw-b32": ("b_32", 512)}
@@ -151,3 +153,16 @@ def test_a_stack_that_does_not_say_its_activation_is_refused(tmp_path: Path) -> 
     torch.save({"weight": torch.ones(1, 4)}, tmp_path / "mine.pth")
     with pytest.raises(ConfigError, match="convert_head"):
         find_head(str(tmp_path / "mine.pth"), ["mine.pth"])
+
+
+def test_a_published_head_on_another_published_model_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"trained on ViT-L-14-quickgelu@openai.*@LABEL"):
+        make_scorers(ScoreSettings(clip_model="ViT-B-32-quickgelu", nsfw_head="laion-nsfw-l14"))
+    # The right one on the second model gets past that check, to where its weights are fetched.
+    with pytest.raises(ConfigError, match="sha256 of laion-nsfw-h14"):
+        make_scorers(
+            ScoreSettings(
+                more_clips={"h14": "ViT-H-14@laion2b_s32b_b79k"},
+                more_heads={"nsfw_h14": "laion-nsfw-h14@h14"},
+            )
+        )
