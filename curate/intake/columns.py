@@ -20,6 +20,12 @@ IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "b
 # Where a file that lies beside a list of texts is named.
 FILE_COLUMNS = ("file_name", "filename", "image_path", "image", "file", "path")
 
+# Hashes that a download is checked against, under the names that they have in the shards.
+HASH_COLUMNS = {"md5": "md5", "sha256": "sha256", "sha512": "sha512"}
+HASH_COLUMNS |= {
+    f"{name}{end}": name for name in ("md5", "sha256", "sha512") for end in ("hash", "_hash")
+}
+
 IMPORTED = "imported_"
 """What stands before the name of an imported score, so that none is mistaken for one of ours."""
 
@@ -61,6 +67,11 @@ SCORE_COLUMNS = frozenset(
         "lang",
     }
 )
+
+
+def hash_name(column: str) -> str | None:
+    """md5, sha256 or sha512 for a column of such hashes, in any case; None for any other."""
+    return HASH_COLUMNS.get(column.lower())
 
 
 def imported_name(column: str) -> str:

@@ -22,6 +22,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from curate.intake.columns import hash_name
 from curate.outcomes import (
     FAILURE,
     FAILURE_DETAIL,
@@ -82,7 +83,9 @@ def own_names(columns: Iterable[str]) -> dict[str, str]:
     """The name that each column of the input has in the shards."""
     names = {column: column for column in columns}
     for column in names:
-        own = column
+        own = hash_name(column) or column
+        if own != column and own in names.values():
+            own = column
         # Shards of ours that are taken in again hold "key" and perhaps "input_key" already.
         while own.lower() in _RESERVED or (own != column and own in names.values()):
             own = f"input_{own}"

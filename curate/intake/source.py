@@ -23,6 +23,7 @@ from curate.intake.columns import (
     URL_COLUMNS,
     choose_column,
     find_column,
+    hash_name,
     score_columns,
 )
 from curate.intake.folders import is_picture, read_folder
@@ -161,7 +162,7 @@ class Source:
         lines.append(f"  other columns, kept: {', '.join(others) or 'none'}")
         scores = [f"{name} as {own}" for name, own in self.imported.items()]
         lines.append(f"  imported as scores: {', '.join(scores) or 'none'}")
-        hashes = [n for n in self.columns if n.lower() in ("md5", "sha256", "sha512")]
+        hashes = [name for name in self.columns if hash_name(name)]
         if hashes and not self.local:
             lines.append(f"  hashes in the list: {', '.join(hashes)}")
         return "\n".join(lines)

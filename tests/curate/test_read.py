@@ -194,6 +194,15 @@ def written_as_parquet(path: Path) -> Path:
     return path.with_suffix(".parquet")
 
 
+def test_columns_of_hashes_have_the_names_that_the_download_checks(tmp_path):
+    table = pa.table({"url": ["a"], "text": ["b"], "SHA256": ["x"], "md5hash": ["y"], "md5": ["z"]})
+    pq.write_table(table, tmp_path / "list.parquet")
+    dataset = Dataset(tmp_path / "out")
+    plan_shards(tmp_path / "list.parquet", dataset)
+    (row,) = read_rows(dataset)
+    assert (row["sha256"], row["md5"], row["md5hash"]) == ("x", "z", "y")
+
+
 def test_shards_of_ours_can_be_taken_in_again(tmp_path):
     table = pa.table({"url": ["a"], "text": ["b"], "key": ["k1"], "input_key": ["k0"], "row": [5]})
     pq.write_table(table, tmp_path / "list.parquet")
