@@ -1,6 +1,9 @@
 """New samples beside old: only the new are searched; the tables are those of one search."""
 
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -166,6 +169,35 @@ def test_a_search_killed_between_its_tables_continues_to_the_same_tables(
                 find_duplicates(dataset, SETTINGS)
         find_duplicates(dataset, SETTINGS)
         assert rows(dataset) == rows(whole)
+
+
+KILLED = """
+import os, signal, sys
+from curate.dataset import Dataset
+from curate.duplicates import DuplicateSettings, find_duplicates
+write = Dataset.write_table
+def killed(self, table, *rest):
+    if table == "duplicate_searched":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return write(self, table, *rest)
+Dataset.write_table = killed
+settings = DuplicateSettings(embedding_similarity=0.5, semdedup_epsilon=0.001)
+find_duplicates(Dataset.open(sys.argv[1]), settings)
+"""
+
+
+def test_after_kill_9_the_tables_are_the_same_and_no_scratch_file_is_left(
+    whole: Dataset, tmp_path: Path
+) -> None:
+    dataset = part_of(whole, whole.shards(), tmp_path / "d")
+    process = subprocess.run([sys.executable, "-c", KILLED, dataset.directory])
+    assert process.returncode == -signal.SIGKILL
+    assert list(dataset.directory.glob(".scratch-*"))
+    assert dataset.has_table("duplicate_pairs")
+    assert not dataset.has_table("duplicates")
+    find_duplicates(dataset, SETTINGS)
+    assert rows(dataset) == rows(whole)
+    assert not list(dataset.directory.glob(".scratch-*"))
 
 
 def test_a_sample_that_is_gone_takes_its_pairs_along(whole: Dataset, tmp_path: Path) -> None:
