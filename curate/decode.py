@@ -102,8 +102,7 @@ def decode_batches(
     pairs = iter(samples)
     if threads <= 1:
         while batch := list(islice(pairs, batch_size)):
-            results = [_attempt(raw, view, more) for _, raw in batch]
-            yield _collate(batch, results, view, more)
+            yield decode_batch(batch, view, more)
         return
     Ahead = tuple[list[tuple[str, bytes]], list[Future[_Decoded | str]]]
     ahead: deque[Ahead] = deque()
@@ -117,9 +116,11 @@ def decode_batches(
             yield _collate(batch, [future.result() for future in futures], view, more)
 
 
-def empty_batch(view: PictureView, more: Sequence[PictureView] = ()) -> PictureBatch:
-    """A batch of no pictures, with the shapes and types of any other."""
-    return _collate([], [], view, more)
+def decode_batch(
+    batch: list[tuple[str, bytes]], view: PictureView, more: Sequence[PictureView] = ()
+) -> PictureBatch:
+    """Decode (key, image bytes) pairs, in this thread; none give a batch of the usual types."""
+    return _collate(batch, [_attempt(raw, view, more) for _, raw in batch], view, more)
 
 
 def _attempt(raw: bytes, view: PictureView, more: Sequence[PictureView] = ()) -> _Decoded | str:

@@ -19,16 +19,20 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
+from curate.ahead import in_threads
 from curate.arrow_columns import merged, to_arrow, to_numpy
 from curate.dataset import Dataset
-from curate.decode import PictureBatch, PictureView, decode_batches, empty_batch
+from curate.decode import PictureBatch, PictureView, decode_batch, decode_batches
 from curate.errors import ConfigError, DatasetError
 from curate.score_settings import ScoreSettings
 from curate.scored_with import models_note
@@ -71,6 +75,17 @@ def _type(name: str) -> pa.DataType | None:
     return pa.list_(pa.float16()) if _EMBEDDING.fullmatch(name) else _TYPES.get(name)
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """A batch of samples whose columns are computed from stored ones."""
+
+    keys: list[str]
+    decoded: NDArray[np.bool_]
+
+
+_Batch = list[tuple[str, bytes]] | PictureBatch | _Stored
+"""Encoded pictures by key, decoded ones, or none at all."""
+
 _Computed = tuple[list[str], dict[str, pa.ChunkedArray]]
 """Keys, and columns of as many rows."""
 
@@ -79,7 +94,7 @@ class ScoreStage(Stage):
     """Scores a shard's stored samples. See the module for what it writes.
 
     Cost a sample: one decode, one CLIP forward of picture and text, and below a millisecond for
-    everything else. Memory: two decoded batches, and the columns of one shard.
+    everything else. Memory: a decoded batch a thread and one ahead, and the columns of one shard.
     """
 
     name = "score"
@@ -166,16 +181,17 @@ class ScoreStage(Stage):
         self._open(plan.run)
         parts: dict[str, list[pa.Array]] = defaultdict(list)
         keys: list[str] = []
-        for batch_keys, decoded, columns in self._batches(dataset, shard, plan, texts, scored):
+        loaded = _Loaded(dataset, shard, plan.load)
+
+        def scored_batch(batch: _Batch) -> tuple[list[str], dict[str, pa.Array]]:
+            return self._score_batch(batch, plan, texts, loaded, shard)
+
+        batches = self._batches(dataset, shard, plan, texts, scored)
+        threads = self.settings.score_threads
+        for batch_keys, arrays in in_threads(scored_batch, batches, threads):
             keys += batch_keys
-            for scorer in plan.run:
-                columns |= scorer.score(columns)
-            for scorer in plan.run:
-                for name in scorer.adds:
-                    known = decoded if self.graph.rests_on_picture(name) else None
-                    parts[name].append(to_arrow(columns[name], known, _type(name)))
-            if plan.decodes:
-                parts[_DECODE_ERROR].append(pa.array(columns[_DECODE_ERROR], pa.string()))
+            for name, array in arrays.items():
+                parts[name].append(array)
         if set(keys) != texts.keys() or len(keys) != len(texts):
             raise DatasetError(
                 f"Shard {shard} of {dataset.directory} holds other samples than its samples "
@@ -192,43 +208,57 @@ class ScoreStage(Stage):
         plan: Plan,
         texts: Mapping[str, str | None],
         scored: Mapping[str, str | None],
-    ) -> Iterator[tuple[list[str], np.ndarray[Any, Any] | None, Columns]]:
-        """Keys, which rows decoded, and the input columns of each batch, in tar order."""
+    ) -> Iterator[_Batch]:
+        """Batches in tar order, as far as the reading thread takes them."""
         size = self.settings.score_batch_size
-        loaded = _Loaded(dataset, shard, plan.load)
-        if plan.decodes:
-            views = plan.views()
-            wanted = list(dict.fromkeys(views.values())) or [PictureView(1)]
-            # A shard in which everything failed has no picture and still gets its empty tables.
-            samples = iter_shard(dataset, shard) if texts else iter(())
-            pictures = ((k, raw) for k, raw, _ in samples if k in texts or k not in scored)
-            threads = self.settings.decode_threads
-            batches = decode_batches(pictures, wanted[0], size, threads, wanted[1:])
-            for batch in batches if texts else [empty_batch(wanted[0], wanted[1:])]:
-                seen = dict(zip(wanted, (batch.picture, *batch.views), strict=True))
-                yield (
-                    batch.keys,
-                    batch.decoded,
-                    {
-                        **_inputs(batch),
-                        **{name: seen[view] for name, view in views.items()},
-                        **loaded.take(batch.keys),
-                        "alt_text": _texts_of(batch.keys, texts, shard),
-                    },
-                )
+        if not plan.decodes:
+            keys = [key for key in scored if key in texts]
+            for start in range(0, max(len(keys), 1), size):
+                some = keys[start : start + size]
+                yield _Stored(some, np.array([scored[key] is None for key in some], bool))
             return
-        keys = [key for key in scored if key in texts]
-        decoded = np.array([scored[key] is None for key in keys], bool)
-        for start in range(0, max(len(keys), 1), size):
-            some = keys[start : start + size]
-            yield (
-                some,
-                decoded[start : start + size],
-                {
-                    **loaded.take(some),
-                    "alt_text": _texts_of(some, texts, shard),
-                },
-            )
+        # A shard in which everything failed has no picture and still gets its empty tables.
+        samples = iter_shard(dataset, shard) if texts else iter(())
+        pictures = ((k, raw) for k, raw, _ in samples if k in texts or k not in scored)
+        threads = self.settings.decode_threads
+        if threads > 1 and texts:
+            view, *more = _wanted_views(plan)
+            yield from decode_batches(pictures, view, size, threads, more)
+            return
+        if not texts:
+            yield []
+        while batch := list(islice(pictures, size)):
+            yield batch
+
+    def _score_batch(
+        self,
+        batch: _Batch,
+        plan: Plan,
+        texts: Mapping[str, str | None],
+        loaded: _Loaded,
+        shard: str,
+    ) -> tuple[list[str], dict[str, pa.Array]]:
+        """Keys and the plan's columns of one batch; decodes it where nobody did yet."""
+        if isinstance(batch, list):
+            view, *more = _wanted_views(plan)
+            batch = decode_batch(batch, view, more)
+        columns: Columns = {
+            **loaded.take(batch.keys),
+            "alt_text": _texts_of(batch.keys, texts, shard),
+        }
+        arrays: dict[str, pa.Array] = {}
+        if isinstance(batch, PictureBatch):
+            seen = dict(zip(_wanted_views(plan), (batch.picture, *batch.views), strict=True))
+            columns |= {name: seen[view] for name, view in plan.views().items()}
+            columns |= _inputs(batch)
+            arrays[_DECODE_ERROR] = pa.array(batch.error, pa.string())
+        for scorer in plan.run:
+            columns |= scorer.score(columns)
+        for scorer in plan.run:
+            for name in scorer.adds:
+                known = batch.decoded if self.graph.rests_on_picture(name) else None
+                arrays[name] = to_arrow(columns[name], known, _type(name))
+        return batch.keys, arrays
 
     def _stored(self, dataset: Dataset, shard: str) -> dict[str, str]:
         """Column -> signature of what the tables hold; nothing unless all three tables do."""
@@ -300,7 +330,8 @@ class ScoreStage(Stage):
     def _limit_threads(self) -> None:
         import torch
 
-        torch.set_num_threads(self.settings.score_threads)
+        # Threads score whole batches side by side: nobody waits for the others inside a product.
+        torch.set_num_threads(1)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": set()}
@@ -323,13 +354,17 @@ class _Loaded:
         return {name: column[rows] for name, column in self._columns.items()}
 
 
+def _wanted_views(plan: Plan) -> list[PictureView]:
+    """The different views that the plan's scorers want; a pixel where none wants any."""
+    return list(dict.fromkeys(plan.views().values())) or [PictureView(1)]
+
+
 def _inputs(batch: PictureBatch) -> Columns:
     return {
         "canvas": batch.canvas,
         "grey": batch.grey,
         "size": batch.size,
         "pixel_sha256": batch.pixel_sha256,
-        _DECODE_ERROR: batch.error,
     }
 
 

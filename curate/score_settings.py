@@ -89,11 +89,15 @@ class ScoreSettings(Settings):
         64, ge=1, description="Samples a batch.", json_schema_extra=_OPERATIONAL
     )
     score_threads: int = Field(
-        1, ge=1, description="Torch threads a worker.", json_schema_extra=_OPERATIONAL
+        1,
+        ge=1,
+        description="Batches scored side by side in each worker, each on one CPU thread.",
+        json_schema_extra=_OPERATIONAL,
     )
     decode_threads: int = Field(
         1,
         ge=1,
-        description="Threads that decode pictures ahead of the model; 1 decodes in line.",
+        description="Threads that decode pictures ahead of the model, for a model on a GPU; with 1 "
+        "each scoring thread decodes its own.",
         json_schema_extra=_OPERATIONAL,
     )

@@ -155,12 +155,13 @@ def test_a_shard_where_everything_failed_gets_empty_tables_of_the_same_types(
 def test_the_tables_are_the_same_bytes_on_every_run_and_with_threads(clip, tmp_path: Path) -> None:
     samples = [(encoded(drawn(i)), f"text {i}") for i in range(7)]
     written = []
-    for name, threads in (("one", 1), ("two", 1), ("three", 3)):
-        dataset = make_dataset(tmp_path / name, [samples])
-        run(dataset, ScoreSettings(**clip, decode_threads=threads))
+    runs = ({}, {}, {"decode_threads": 3}, {"score_threads": 3})
+    for number, threads in enumerate(runs):
+        dataset = make_dataset(tmp_path / str(number), [samples])
+        run(dataset, ScoreSettings(**clip, score_batch_size=2, **threads))
         tables = ("scores", "embeddings", "fingerprints")
         written.append([dataset.table_path(table, "00000").read_bytes() for table in tables])
-    assert written[0] == written[1] == written[2]
+    assert all(tables == written[0] for tables in written)
 
 
 def test_the_stage_travels_by_pickle_without_its_models(dataset: Dataset, clip) -> None:
