@@ -16,6 +16,8 @@ from curate.read import read_intake
 from curate.score import ScoreStage
 from curate.score_settings import ScoreSettings
 from curate.settings import load_settings
+from curate.stage import Stage
+from pipelines.local_stages import run_light_stage
 from pipelines.ray_stages import StageSummary, ray_session, run_stage
 from pipelines.settings import ScoreCommandSettings
 
@@ -52,18 +54,25 @@ def score(directory: Path | str, settings: ScoreCommandSettings) -> ScoreSummary
     captions = CaptionScoreStage(part, settings.captions) if settings.captions else None
     if captions is not None:
         captions.check(dataset)
-    with ray_session():
-        done = [run_stage(stage, dataset, settings.workers, 1.0, settings.gpus_per_worker)]
-        if captions is not None:
-            gpus = settings.gpus_per_worker
-            done.append(run_stage(captions, dataset, settings.workers, 1.0, gpus))
-        intake = read_intake(dataset)
-        if intake is not None and intake.imported:  # for samples that came later
-            done.append(run_stage(ImportScoresStage(), dataset, 1))
+    stages: list[tuple[Stage, int]] = [(stage, settings.workers)]
+    if captions is not None:
+        stages.append((captions, settings.workers))
+    intake = read_intake(dataset)
+    if intake is not None and intake.imported:  # for samples that came later
+        stages.append((ImportScoresStage(), 1))
+    done = [_run(each, dataset, workers, settings.gpus_per_worker) for each, workers in stages]
     write_json(record_path(dataset), provenance(settings, stage.weights()))
     connection = dataset.connect()
     columns = [row[0] for row in connection.execute("DESCRIBE scores").fetchall()]
     return ScoreSummary(tuple(done), tuple(columns))
+
+
+def _run(stage: Stage, dataset: Dataset, workers: int, gpus: float) -> StageSummary:
+    """On Ray where it shares out GPUs or machines; else starting it would cost 5 CPU seconds."""
+    if gpus:
+        with ray_session():
+            return run_stage(stage, dataset, workers, 1.0, gpus)
+    return run_light_stage(stage, dataset, workers)
 
 
 def record_path(dataset: Dataset) -> Path:

@@ -95,3 +95,30 @@ def bench_duplicates(
     counts = tuple(int(size) for size in sizes.split(","))
     figures = scale_figures(out, counts, memory_limit, tuple(kinds.split(",")))
     click.echo(render(figures, as_json))
+
+
+@bench.command("score")
+@as_json
+@out
+@click.option(
+    "--pairs",
+    "folders",
+    type=PLACE,
+    multiple=True,
+    required=True,
+    help="Folder with captions.jsonl and pictures; may be repeated.",
+)
+@click.option("--limit", default=2000, show_default=True, help="Pairs in all.")
+def bench_score(as_json: bool, out: Path | None, folders: tuple[Path, ...], limit: int) -> None:
+    """CPU a pair and throughput of CLIP scores, beside clip-retrieval and Data-Juicer.
+
+    The same random ViT-S-32 and the same real pairs for everybody, and the bare forward as limit.
+    """
+    from pipelines.bench.figures import render
+    from pipelines.bench.score import score_figures
+
+    click.echo(render(score_figures(folders, limit, out, _say), as_json))
+
+
+def _say(words: str) -> None:
+    click.echo(words, err=True)
