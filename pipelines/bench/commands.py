@@ -69,6 +69,15 @@ def bench_download(as_json: bool, out: Path | None, images: Path, count: int, as
 
 
 @bench.command("duplicates")
+@as_json
+@out
+@click.option(
+    "--photographs", multiple=True, type=PLACE, help="Folder of pictures to edit and to search."
+)
+@click.option("--published", type=PLACE, help="Near-duplicates with manifest.jsonl.")
+@click.option("--limit", default=200, show_default=True, help="Photographs to edit; 0 for none.")
+@click.option("--seed", default=0, show_default=True, help="Of the edits.")
+@click.option("--no-peers", is_flag=True, help="Ours alone.")
 @click.option("--scale", is_flag=True, help="Time, memory and growth of the searches.")
 @click.option(
     "--sizes", default="100000,300000,1000000", show_default=True, help="Samples, with --scale."
@@ -80,21 +89,39 @@ def bench_download(as_json: bool, out: Path | None, images: Path, count: int, as
     help="Generated data, with --scale.",
 )
 @click.option("--memory-limit", default="2GB", show_default=True, help="With --scale.")
-@as_json
-@out
 def bench_duplicates(
-    scale: bool, sizes: str, kinds: str, memory_limit: str, as_json: bool, out: Path | None
+    as_json: bool,
+    out: Path | None,
+    photographs: tuple[Path, ...],
+    published: Path | None,
+    limit: int,
+    seed: int,
+    no_peers: bool,
+    scale: bool,
+    sizes: str,
+    kinds: str,
+    memory_limit: str,
 ) -> None:
-    """How duplicate search grows with the dataset (--scale)."""
-    from curate.errors import ConfigError
-    from pipelines.bench.duplicates_scale import scale_figures
-    from pipelines.bench.figures import render
+    """Recall of edited photographs, false pairs and cost, beside imagededup and fastdup.
 
-    if not scale:
-        raise ConfigError("Say --scale.")
-    counts = tuple(int(size) for size in sizes.split(","))
-    figures = scale_figures(out, counts, memory_limit, tuple(kinds.split(",")))
-    click.echo(render(figures, as_json))
+    With --scale how the search grows with the dataset instead.
+    """
+    from curate.errors import ConfigError
+
+    if scale:
+        from pipelines.bench.duplicates_scale import scale_figures
+        from pipelines.bench.figures import render
+
+        counts = tuple(int(size) for size in sizes.split(","))
+        figures = scale_figures(out, counts, memory_limit, tuple(kinds.split(",")))
+        click.echo(render(figures, as_json))
+        return
+    from pipelines.bench.duplicates_accuracy import PEERS, print_duplicates
+
+    if not photographs:
+        raise ConfigError("Say --photographs FOLDER (which pictures to edit and search) or --scale.")
+    peers = () if no_peers else tuple(PEERS)
+    click.echo(print_duplicates(photographs, published, limit, seed, peers, out, as_json))
 
 
 @bench.command("score")
