@@ -16,6 +16,8 @@ number. An edit is told from a sibling by what differs:
   all over, may do so in a few cells (a label hides what was there); a flat graphic may not, because
   that is how it tells its siblings apart.
 - Differences at the rim weigh less than those within.
+- In a graphic, differing cells are believed to be an edit only where the copy descriptors, which
+  see the whole, are alike; in a scene of few things, hardly ever.
 
 So `disagreement` is a weighed count of differing cells, in units of agreeing ones.
 """
@@ -35,23 +37,30 @@ STRUCTURE = 3.0
 """Variance of fine structure (8-bit levels, squared) from which on a cell has any."""
 AGREES, DIFFERS = 0.75, 0.5
 """Correlation of fine structure from which a cell agrees, and below which it differs."""
-FAR_LIGHT, FAR_COLOUR = 60.0, 30.0**2
+FAR_LIGHT, FAR_COLOUR, FAR_COLOUR_PLAIN = 60.0, 30.0**2, 18.0**2
 """Mean squared difference of luma, and of colour, from which a cell differs in any case."""
 RIM, ONE_SIDED = 0.25, 0.25
 """Weights of a cell at the rim, and of one where only one picture has structure."""
-GREY = 4.0
-"""Mean colour below which a picture is grey, and colours say nothing."""
+GREY = 8.0
+"""Colour that a picture must reach somewhere, or it is grey and its colours say nothing."""
 _ONE_SIDED_RATIO = 3.0
 _BLOCK = 64
 _FLAT_RANGE = 2.0
-
 
 LEAST_CELLS = 4
 """Agreeing cells that a copy needs at the least: a flat picture can be compared with nothing."""
 FEW_CELLS, FEW_SHARE = 10, 0.9
 """With fewer agreeing cells than this, this share of the cells must agree."""
-RICH = 0.8
-"""Share of a picture that is not flat from which on it is a photograph full of detail."""
+RICH, PLAIN = 0.8, 0.4
+"""Share of a picture that is not flat from which on it is a photograph full of detail, and below
+which it is a scene of few things on one ground."""
+SURE, CERTAIN = 0.9, 0.95
+"""Cosine of copy descriptors from which on differing cells are believed to be an edit, and from
+which on few agreeing cells are enough evidence."""
+UNSURE_CELLS, PLAIN_UNSURE_CELLS, PLAIN_CELLS = 1.0, 0.3, 1.25
+"""Differing cells, weighed, that are allowed where that is not so, and in plain pictures."""
+
+
 MAX_COLOUR = 16.0
 """Largest mean difference of colour, in 8-bit levels."""
 
@@ -103,15 +112,28 @@ def compare(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Agreement:
     )
 
 
-def is_copy(found: Agreement, limits: CopyLimits) -> NDArray[np.bool_]:
-    """(P,) whether each compared pair shows one picture."""
+def is_copy(
+    found: Agreement, limits: CopyLimits, similarity: NDArray[np.float32]
+) -> NDArray[np.bool_]:
+    """(P,) whether each compared pair shows one picture.
+
+    Args:
+        similarity: (P,) cosine of the two's copy descriptors: a second opinion where some cells
+            differ in a graphic, which is an edit or a sibling.
+    """
     rich = found.rich >= RICH
-    share = np.where(found.agreeing < FEW_CELLS, max(FEW_SHARE, limits.share), limits.share)
+    plain, sure = found.rich < PLAIN, similarity >= SURE
+    cells = np.where(sure, np.inf, UNSURE_CELLS)
+    cells = np.where(plain, np.where(sure, PLAIN_CELLS, PLAIN_UNSURE_CELLS), cells)
+    cells = np.where(rich, np.inf, cells)
+    few = (found.agreeing < FEW_CELLS) & (similarity < CERTAIN)
+    share = np.where(few, max(FEW_SHARE, limits.share), limits.share)
     return np.asarray(
         (found.misfit <= MISFIT_LIMIT)
         & (found.agreeing >= LEAST_CELLS)
         & (found.share >= share)
         & (found.disagreement <= np.where(rich, 2, 1) * limits.disagreement)
+        & (found.disagreement * np.maximum(found.agreeing, 1) <= cells)
         & (found.residual <= np.where(rich, 1.5, 1) * limits.residual)
         & (found.colour <= MAX_COLOUR)
     )
@@ -167,7 +189,9 @@ def _judged(
     structured = known & (np.maximum(power_a, power_b) > STRUCTURE)
     correlation = product / np.sqrt((power_a + 1) * (power_b + 1))
     far = known & (light > np.maximum(FAR_LIGHT, 0.12 * contrast))
-    far |= known & (colour > FAR_COLOUR) & coloured[:, None, None]
+    rich = 1 - np.maximum(_flat_share(luma_a), _flat_share(luma_b))
+    limit = np.where(rich < PLAIN, FAR_COLOUR_PLAIN, FAR_COLOUR)
+    far |= known & (colour > limit[:, None, None]) & coloured[:, None, None]
     differs = (structured & (correlation < DIFFERS)) | far
     agrees = structured & (correlation >= AGREES) & ~differs
     agreeing = agrees.sum(axis=(1, 2)).astype(np.float32)
@@ -179,7 +203,7 @@ def _judged(
         _weighed(differs, np.asarray((power_a + 2) / (power_b + 2))) / np.maximum(agreeing, 1),
         np.sqrt((broad * rest).sum(axis=(1, 2)) / left / contrast[:, 0, 0]),
         np.where(coloured, np.sqrt((colour * rest).sum(axis=(1, 2)) / left), 0),
-        1 - np.maximum(_flat_share(luma_a), _flat_share(luma_b)),
+        rich,
     )
 
 
@@ -203,13 +227,14 @@ def _colour_difference(
     mask = inside(pose, COLOUR_SIDE)[:, None]
     every = (1, 2, 3)
     count = np.maximum(2 * mask.sum(axis=every), 1)
-    power_a, power_b = ((x * x * mask).sum(axis=every) / count for x in (warped, colour_b))
+    power_a = (warped * warped * mask).sum(axis=every) / count
     product = (warped * colour_b * mask).sum(axis=every) / count
     gain = np.clip(product / np.maximum(power_a, 1), 0, 1.8)[:, None, None, None]
     difference = ((gain * warped - colour_b) ** 2 * mask).sum(axis=1)
     fold = COLOUR_SIDE // CELLS
     cells = difference.reshape(-1, CELLS, fold, CELLS, fold).mean(axis=(2, 4))
-    return cells, np.minimum(power_a, power_b) > GREY**2
+    strongest = [np.abs(x).max(axis=every) for x in (colour_a, colour_b)]
+    return cells, np.minimum(*strongest) > GREY
 
 
 def _fine(pictures: Floats) -> Floats:

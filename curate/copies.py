@@ -235,21 +235,29 @@ class Verifier:
         for start in range(0, len(pairs), _BLOCK):
             some = pairs[start : start + _BLOCK]
             first, second = (self.samples.thumbnails.take(rows) for rows in some.T)
-            kept.append(some[are_copies(first, second, self.limits)])
+            alike = similarity(self.samples.descriptor, some)
+            kept.append(some[are_copies(first, second, alike, self.limits)])
         return np.concatenate(kept)
 
 
 def are_copies(
-    first: NDArray[np.uint8], second: NDArray[np.uint8], limits: CopyLimits
+    first: NDArray[np.uint8],
+    second: NDArray[np.uint8],
+    alike: NDArray[np.float32],
+    limits: CopyLimits,
 ) -> NDArray[np.bool_]:
-    """Whether each pair of thumbnails, (P, 4608) uint8 each, shows copies of one picture."""
+    """Whether each pair of thumbnails, (P, 4608) uint8 each, shows copies of one picture.
+
+    Args:
+        alike: (P,) cosine of their copy descriptors.
+    """
     agreement = compare(first, second)
-    good = is_copy(agreement, limits)
+    good = is_copy(agreement, limits, alike)
     # Registration can get lost in one direction and not in the other, where it then fits better.
     again = np.flatnonzero(~good & (agreement.misfit <= _WORTH_TURNING))
     turned = compare(second[again], first[again])
     better = turned.misfit <= _BETTER * agreement.misfit[again]
-    good[again] = better & is_copy(turned, limits)
+    good[again] = better & is_copy(turned, limits, alike[again])
     return good
 
 

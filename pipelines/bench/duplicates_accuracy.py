@@ -150,10 +150,10 @@ def known_duplicates() -> dict[tuple[str, str], str]:
 
 def recall(found: Found, edit: str, data: EditedPhotographs) -> float:
     """Share of the edited photographs that are paired with their original."""
-    names = {number: data.originals[number].name for number in data.edited}
+    pairs = found.edits.get(edit, set())
     hits = [
-        _pair(name, f"edit/{number:05d}.jpg") in found.edits.get(edit, set())
-        for number, name in names.items()
+        _pair(data.original(number).name, f"edit/{number:05d}.jpg") in pairs
+        for number in data.edited
     ]
     return float(np.mean(hits))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from curate.decode import to_rgb
 from pipelines.bench.photo_edits import EDITS
@@ -29,10 +29,11 @@ class EditedPhotographs:
     @property
     def originals(self) -> list[Path]:
         """All original photographs, by number."""
-        return [
-            self.folder / "originals" / f"{number:05d}{file.suffix.lower()}"
-            for number, file in enumerate(self.files)
-        ]
+        return [self.original(number) for number in range(len(self.files))]
+
+    def original(self, number: int) -> Path:
+        """One original photograph."""
+        return self.folder / "originals" / f"{number:05d}{self.files[number].suffix.lower()}"
 
     def edits(self, name: str) -> list[Path]:
         """The edited copies of one kind, in the order of `edited`."""
@@ -55,12 +56,14 @@ def write_edited_photographs(
     held_out = [number for number, file in enumerate(files) if is_held_out(file)]
     spread = np.linspace(0, len(held_out), min(limit, len(held_out)), endpoint=False).astype(int)
     edited = [held_out[place] for place in spread]
-    for place, name in enumerate(EDITS):
+    for name in EDITS if edited else ():
         (folder / "edits" / name).mkdir(parents=True, exist_ok=True)
-        for number in edited:
-            with Image.open(files[number]) as opened:
-                image = to_rgb(opened)
-            image.thumbnail((_LONGEST, _LONGEST))
+    for number in edited:
+        with Image.open(files[number]) as opened:
+            opened.load()
+            image = to_rgb(ImageOps.exif_transpose(opened))
+        image.thumbnail((_LONGEST, _LONGEST))
+        for place, name in enumerate(EDITS):
             made = EDITS[name](image, np.random.default_rng([seed, place, number]))
             (folder / "edits" / name / f"{number:05d}.jpg").write_bytes(made)
     return EditedPhotographs(folder, files, edited)

@@ -13,8 +13,9 @@ def thumbnail(picture: np.ndarray) -> np.ndarray:
     return thumbnails(np.asarray(canvas)[None])
 
 
-def copy(a: np.ndarray, b: np.ndarray) -> bool:
-    return bool(are_copies(thumbnail(a), thumbnail(b), CopyLimits())[0])
+def copy(a: np.ndarray, b: np.ndarray, alike: float = 0.8) -> bool:
+    cosine = np.array([alike], np.float32)
+    return bool(are_copies(thumbnail(a), thumbnail(b), cosine, CopyLimits())[0])
 
 
 def chart(heights: list[int], note: str = "", at: int = 60) -> np.ndarray:
@@ -47,7 +48,8 @@ def test_a_grey_copy_is_a_copy_and_other_colours_are_not() -> None:
 
 def test_different_pictures_are_no_copies() -> None:
     first = np.concatenate([thumbnail(drawn(seed)) for seed in range(30)])
-    assert not are_copies(first, np.roll(first, 1, axis=0), CopyLimits()).any()
+    alike = np.ones(len(first), np.float32)
+    assert not are_copies(first, np.roll(first, 1, axis=0), alike, CopyLimits()).any()
 
 
 def test_an_exchanged_object_in_the_middle_is_no_edit() -> None:
@@ -59,8 +61,21 @@ def test_an_exchanged_object_in_the_middle_is_no_edit() -> None:
 
 def test_charts_of_one_frame_are_no_copies_and_a_relabelled_chart_is_one() -> None:
     bars = [60, 150, 90, 120, 40]
-    assert not copy(chart(bars), chart([150, 60, 120, 50, 130]))
+    assert not copy(chart(bars), chart([150, 60, 120, 50, 130]), alike=0.97)
     assert copy(chart(bars), chart(bars))
+
+
+def test_another_thing_on_one_ground_is_no_copy() -> None:
+    def scene(left: int, colour: tuple[int, int, int]) -> np.ndarray:
+        image = Image.new("RGB", (256, 256), "white")
+        pen = ImageDraw.Draw(image)
+        for row in range(0, 256, 64):
+            pen.rectangle((0, row, 256, row + 31), fill=(200, 200, 200))
+        pen.ellipse((left, 150, left + 50, 200), fill=colour)
+        return np.asarray(image)
+
+    assert copy(scene(40, (30, 60, 220)), scene(40, (30, 60, 220)))
+    assert not copy(scene(40, (30, 60, 220)), scene(160, (250, 130, 30)), alike=0.85)
 
 
 def test_what_only_one_of_two_plain_pictures_holds_counts_less_than_what_each_does() -> None:
@@ -79,5 +94,6 @@ def test_blocks_do_not_change_the_answer() -> None:
 
 def test_flat_pictures_and_no_pictures_are_no_copies() -> None:
     flat = thumbnail(np.full((64, 64, 3), 200, np.uint8))
-    assert not are_copies(flat, flat, CopyLimits()).any()
-    assert not len(are_copies(flat[:0], flat[:0], CopyLimits()))
+    alike = np.ones(1, np.float32)
+    assert not are_copies(flat, flat, alike, CopyLimits()).any()
+    assert not len(are_copies(flat[:0], flat[:0], alike[:0], CopyLimits()))

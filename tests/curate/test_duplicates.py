@@ -57,6 +57,9 @@ EDITS: dict[str, Callable[[Image.Image], bytes]] = {
     "label": label,
     "centre crop 6%": lambda image: cut(image, 0.03, 0.03, 0.03, 0.03),
     "uneven crop": lambda image: cut(image, 0.01, 0.03, 0.02, 0.04),
+    "12% off one corner": lambda image: cut(image, 0.12, 0.12, 0, 0),
+    "turned": lambda image: jpeg(image.rotate(2, Image.Resampling.BICUBIC)),
+    "grey": lambda image: jpeg(ImageOps.grayscale(image)),
 }
 
 
@@ -97,8 +100,8 @@ def test_edited_copies_of_photographs_are_found(
     pictures = [Image.open(file).convert("RGB") for file in files[:25]]
     samples += [(EDITS[edit](picture), f"{i} edit") for i, picture in enumerate(pictures)]
     precision, recall = copies(make_dataset(tmp_path / "d", [samples]), score, 25)
-    assert precision >= 0.95
-    assert recall >= 0.92
+    assert precision >= 0.97  # two of these photographs stand in two chapters
+    assert recall >= 0.96
 
 
 def test_published_edits_of_one_photograph_are_found(
