@@ -119,7 +119,7 @@ def bench_duplicates(
     from pipelines.bench.duplicates_accuracy import PEERS, print_duplicates
 
     if not photographs:
-        raise ConfigError("Say --photographs FOLDER (which pictures to edit and search) or --scale.")
+        raise ConfigError("Say --photographs FOLDER (pictures to edit and search) or --scale.")
     peers = () if no_peers else tuple(PEERS)
     click.echo(print_duplicates(photographs, published, limit, seed, peers, out, as_json))
 

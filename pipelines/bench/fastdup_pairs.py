@@ -14,6 +14,7 @@ import resource
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 os.environ["SENTRY_OPT_OUT"] = "1"
 os.environ["FASTDUP_PRODUCTION"] = "0"
@@ -40,7 +41,7 @@ def main(folder: Path, out: Path) -> None:
 
     started = cpu()
     alone = similar(folder / "originals")
-    record = {
+    record: dict[str, Any] = {
         "cpu_seconds": cpu() - started,
         "pictures": len(list((folder / "originals").iterdir())),
         "originals": sorted(

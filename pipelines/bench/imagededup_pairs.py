@@ -11,6 +11,7 @@ import json
 import resource
 import sys
 from pathlib import Path
+from typing import Any
 
 
 def main(folder: Path, out: Path) -> None:
@@ -35,7 +36,7 @@ def main(folder: Path, out: Path) -> None:
     started = cpu()
     originals = hashes(folder / "originals")
     seconds = cpu() - started
-    record = {
+    record: dict[str, Any] = {
         "cpu_seconds": seconds,
         "pictures": len(originals),
         "originals": pairs(originals),

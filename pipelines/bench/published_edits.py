@@ -37,7 +37,9 @@ def published_figures(folder: Path) -> list[Figure]:
     with tempfile.TemporaryDirectory() as scratch:
         rows = our_pairs.pairs(found, "near", Path(scratch)).pairs.tolist()
     near = {(min(a, b), max(a, b)) for a, b in rows}
-    figures, edits, turns = [], [], []
+    figures: list[Figure] = []
+    edits: list[bool] = []
+    turns: list[bool] = []
     for number, entry in enumerate(entries):
         if entry["group"] is None:
             continue
