@@ -47,13 +47,6 @@ class Intake:
     broken: dict[str, int]
     """Reason -> rows that came in broken."""
 
-    def text(self) -> str:
-        """One line for a person."""
-        line = f"{self.rows:,} rows in, {self.without_text:,} without a text"
-        if self.broken:
-            line += f"; broken: {', '.join(f'{n} {c:,}' for n, c in self.broken.items())}"
-        return line
-
 
 def plan_shards(
     source: Source | Path | str,

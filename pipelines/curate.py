@@ -87,6 +87,8 @@ def curate(
     if retry_failed:
         run_light_stage(RetryStage(download), dataset, settings.workers, before)
     counted = accounting_line(accounting(dataset))
+    if intake.without_text:
+        counted += f"; {intake.without_text:,} came without a text"
     if score is None:  # until the download
         return CurateSummary(dataset.directory, counted)
     with ray_session():
