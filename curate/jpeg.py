@@ -92,7 +92,9 @@ def read_header(content: bytes) -> JpegHeader:
     return JpegHeader(*frame, turn, icc)
 
 
-def decode(content: bytes, header: JpegHeader, needed: tuple[int, int]) -> NDArray[np.uint8]:
+def decode(
+    content: bytes, header: JpegHeader, needed: tuple[int, int], plain_chroma: bool = False
+) -> NDArray[np.uint8]:
     """The pixels, (H, W, 3) sRGB or (H, W, 1) grey, decoded at the smallest sufficient scale.
 
     libjpeg scales by 1/2, 1/4 and 1/8 inside the inverse cosine transform: less work there, and
@@ -100,6 +102,8 @@ def decode(content: bytes, header: JpegHeader, needed: tuple[int, int]) -> NDArr
 
     Args:
         needed: width and height in pixels that are wanted at least.
+        plain_chroma: repeat the values of halved chroma instead of interpolating them. Right for
+            what is stored with halved chroma again: averaging then gives the same values back.
 
     Raises:
         DamagedJpegError: see the module.
@@ -109,7 +113,7 @@ def decode(content: bytes, header: JpegHeader, needed: tuple[int, int]) -> NDArr
         (f for f in _FACTORS if width >= f * needed[0] and height >= f * needed[1]),
         1,
     )
-    return _decode(content, header, -(-width // factor), -(-height // factor))
+    return _decode(content, header, -(-width // factor), -(-height // factor), plain_chroma)
 
 
 def check(content: bytes, header: JpegHeader) -> None:
@@ -129,11 +133,13 @@ def encode(pixels: NDArray[np.uint8], quality: int) -> bytes:
     return encoded
 
 
-def _decode(content: bytes, header: JpegHeader, width: int, height: int) -> NDArray[np.uint8]:
+def _decode(
+    content: bytes, header: JpegHeader, width: int, height: int, plain_chroma: bool = True
+) -> NDArray[np.uint8]:
     space = {1: "GRAY", 3: "RGB", 4: "CMYK"}.get(header.components)
     if space is None:
         raise DamagedJpegError(f"{header.components} components")
-    size = {"min_width": width, "min_height": height}
+    size = {"min_width": width, "min_height": height, "fastupsample": plain_chroma}
     try:
         try:
             pixels = simplejpeg.decode_jpeg(content, space, **size)

@@ -172,7 +172,8 @@ class Resizer:
             return self._other(content, "jpeg")
         width, height = self._scaled(size)
         needed = (_DECODE_MARGIN * width, _DECODE_MARGIN * height)
-        small = self._shrunk(jpeg.decode(content, header, needed), size)
+        halved = self.encode_format == "jpg" and not self.upscale
+        small = self._shrunk(jpeg.decode(content, header, needed, halved), size)
         if header.profile is not None or small.shape[2] == 1:
             grey = Image.fromarray(small[..., 0] if small.shape[2] == 1 else small)
             small = np.asarray(to_srgb(grey, header.profile))

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 from zlib import crc32
 
 import numpy as np
@@ -106,7 +107,7 @@ class HostileHandler(BaseHTTPRequestHandler):
 
     def be_file(self) -> None:
         folder: Path = self.server.folder  # type: ignore[attr-defined]
-        self.answer((folder / self.path.removeprefix("/file/")).read_bytes())
+        self.answer((folder / unquote(self.path.removeprefix("/file/"))).read_bytes())
 
     def be_slow_good(self) -> None:
         time.sleep(0.3)

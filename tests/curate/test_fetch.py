@@ -1,11 +1,13 @@
 """The download stage on a server that misbehaves: every row accounted for, every run the same."""
 
+import hashlib
 import io
 import json
 import pickle
 import resource
 import tarfile
 from pathlib import Path
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -257,6 +259,27 @@ def test_every_reason_says_what_it_means_and_what_to_do():
     assert Reason.TIMEOUT.may_pass
     assert not Reason.HTTP_404.may_pass
     assert Reason.named("too_small").reason_class == "policy"
+
+
+def test_every_nasty_file_is_accounted_for(real_data, tmp_path):
+    folder = real_data / "nasty"
+    names = [json.loads(line)["file"] for line in (folder / "manifest.jsonl").open()]
+    with hostile_server(folder) as server:
+        dataset = make_dataset(tmp_path, [server.url(f"file/{quote(name)}") for name in names])
+        counts = run(dataset, SETTINGS.model_copy(update={"max_bytes": 20_000_000}))
+    assert sum(counts.values()) == len(names) == 297
+    assert accounting(dataset)["balanced"]
+    assert set(counts) <= {
+        "stored",
+        *("broken_image", "not_an_image", "unsupported_image", "too_many_pixels", "empty_body"),
+        *("too_small", "aspect"),
+    }
+    samples = dataset.read_table("samples", "00000").to_pylist()
+    for name, sample in zip(names, samples, strict=True):
+        content = (folder / name).read_bytes()
+        if content:
+            assert sample["sha256"] == hashlib.sha256(content).hexdigest()
+            assert sample["original_bytes"] == len(content)
 
 
 def test_real_photographs_all_arrive(real_data, tmp_path):
