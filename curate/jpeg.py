@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,12 +21,14 @@ from numpy.typing import NDArray
 
 from curate.exif import exif_orientation
 
-_START_OF_SCAN, _END = 0xDA, 0xD9
+_START_OF_SCAN, _END, _COMMENT = 0xDA, 0xD9, 0xFE
+_APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
+_MOST_SEGMENTS = 10_000
 # Frames of 8 bits: baseline to progressive, Huffman or arithmetic coding.
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _PROGRESSIVE = frozenset({0xC2, 0xCA})
 # Markers without a length: TEM, the restarts, and the start of the image.
-_NO_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
+_NO_LENGTH = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
 _EXIF, _ICC = b"Exif\0\0", b"ICC_PROFILE\0"
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 _ODDITIES = ("Invalid SOS parameters", "Inconsistent progression", "Unknown Adobe", "Warning:")
@@ -34,6 +37,10 @@ _FACTORS = (8, 4, 2)
 
 class DamagedJpegError(ValueError):
     """The file is damaged, cut short or no JPEG that we decode; the text says how."""
+
+
+class UncommonJpegError(ValueError):
+    """A JPEG that the fast decoder does not take, such as one with 4:1:0 chroma."""
 
 
 @dataclass(frozen=True)
@@ -54,42 +61,59 @@ def read_header(content: bytes) -> JpegHeader:
     Raises:
         DamagedJpegError: no frame, or segments that make no sense.
     """
-    place, end = 2, len(content)
     frame: tuple[int, int, int, bool] | None = None
-    turn, profile = 1, {}
+    turn = 1
+    profile: dict[int, bytes] = {}
     try:
-        while place < end:
-            if content[place] != 0xFF:
-                place += 1  # libjpeg skips to the next marker as well
-                continue
-            marker = content[place + 1]
-            if marker == 0xFF:
-                place += 1
-                continue
-            if marker in _NO_LENGTH or marker == 0:
-                place += 2
-                continue
-            if marker in (_START_OF_SCAN, _END):
-                break
-            (length,) = struct.unpack_from(">H", content, place + 2)
-            start, stop = place + 4, place + 2 + length
-            if length < 2:
-                raise DamagedJpegError(f"segment {marker:#x} is {length} bytes long")
+        for marker, _, start, stop in _segments(content):
             if marker in _FRAMES and frame is None:
                 height, width, components = struct.unpack_from(">HHB", content, start + 1)
                 frame = (width, height, components, marker in _PROGRESSIVE)
-            elif marker == 0xE1 and content.startswith(_EXIF, start):
+            elif marker == _APP1 and content.startswith(_EXIF, start):
                 turn = exif_orientation(content[start + len(_EXIF) : stop])
-            elif marker == 0xE2 and content.startswith(_ICC, start):
+            elif marker == _APP2 and content.startswith(_ICC, start):
                 number = content[start + len(_ICC)]
                 profile[number] = content[start + len(_ICC) + 2 : stop]
-            place = stop
     except (struct.error, IndexError) as error:
         raise DamagedJpegError("the file ends in its header") from error
     if frame is None:
         raise DamagedJpegError("no frame of a kind that is decoded")
     icc = b"".join(profile[number] for number in sorted(profile)) or None
     return JpegHeader(*frame, turn, icc)
+
+
+def _segments(content: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """(marker, where it stands, start and end of what it holds) of all before the first scan."""
+    place = 2
+    for _ in range(_MOST_SEGMENTS):
+        place = content.find(b"\xff", place)  # libjpeg skips what lies between segments as well
+        if place < 0:
+            raise IndexError("no further marker")
+        marker = content[place + 1]
+        if marker == 0xFF:
+            place += 1  # filling
+        elif marker in _NO_LENGTH:
+            place += 2
+        elif marker in (_START_OF_SCAN, _END):
+            yield marker, place, place, len(content)
+            return
+        else:
+            (length,) = struct.unpack_from(">H", content, place + 2)
+            yield marker, place, place + 4, place + 2 + length
+            place += 2 + max(2, length)
+    raise DamagedJpegError(f"more than {_MOST_SEGMENTS} segments")
+
+
+def _essential(content: bytes) -> bytes:
+    """The file without the segments that hold notes: some are broken and harm the decoder alone."""
+    parts = [content[:2]]
+    for marker, place, start, stop in _segments(content):
+        adobe = marker == _APP14 and content[start : start + 5] == b"Adobe" and stop - start >= 12
+        if adobe and content[start + 11] in (0, 1, 2):
+            parts.append(content[place:stop])  # says how colours are coded
+        elif not (_APP0 <= marker <= _APP15 or marker == _COMMENT):
+            parts.append(content[place:stop])
+    return b"".join(parts)
 
 
 def decode(
@@ -107,6 +131,7 @@ def decode(
 
     Raises:
         DamagedJpegError: see the module.
+        UncommonJpegError: another decoder has to tell.
     """
     width, height = header.width, header.height
     factor = next(
@@ -120,7 +145,7 @@ def check(content: bytes, header: JpegHeader) -> None:
     """Go over all scans of a picture that another decoder reads, as small as can be.
 
     Raises:
-        DamagedJpegError: see the module.
+        DamagedJpegError, UncommonJpegError: as `decode`.
     """
     _decode(content, header, -(-header.width // 8), -(-header.height // 8))
 
@@ -142,18 +167,28 @@ def _decode(
     size = {"min_width": width, "min_height": height, "fastupsample": plain_chroma}
     try:
         try:
+            _confirm(content, header)
             pixels = simplejpeg.decode_jpeg(content, space, **size)
         except ValueError as error:
-            if not _is_harmless(str(error), content):
-                raise
-            pixels = simplejpeg.decode_jpeg(content, space, strict=False, **size)
-    except ValueError as error:
+            if _is_harmless(str(error), content):
+                pixels = simplejpeg.decode_jpeg(content, space, strict=False, **size)
+            else:
+                bare = _essential(content)
+                _confirm(bare, header)
+                pixels = simplejpeg.decode_jpeg(bare, space, **size)
+    except (ValueError, IndexError, struct.error) as error:
+        if "subsampling" in str(error):
+            raise UncommonJpegError(str(error)) from error
         raise DamagedJpegError(str(error)) from error
-    # The size in the header decided what was allowed; a second frame must not change it.
-    if pixels.shape[0] < height or pixels.shape[1] < width:
-        raise DamagedJpegError("the frame is smaller than its header says")
     decoded: NDArray[np.uint8] = pixels
     return decoded
+
+
+def _confirm(content: bytes, header: JpegHeader) -> None:
+    """The size that was allowed must be the one that libjpeg-turbo is going to decode."""
+    height, width, *_ = simplejpeg.decode_jpeg_header(content)
+    if (width, height) != (header.width, header.height):
+        raise DamagedJpegError(f"two sizes: {header.width} x {header.height}, {width} x {height}")
 
 
 def _is_harmless(warning: str, content: bytes) -> bool:

@@ -11,7 +11,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -168,12 +168,17 @@ class Resizer:
         self._check_size(turned)
         if header.components == 4:
             # Pillow knows how Adobe's CMYK is meant, and nothing of damage.
-            jpeg.check(content, header)
+            with suppress(jpeg.UncommonJpegError):
+                jpeg.check(content, header)
             return self._other(content, "jpeg")
         width, height = self._scaled(size)
         needed = (_DECODE_MARGIN * width, _DECODE_MARGIN * height)
         halved = self.encode_format == "jpg" and not self.upscale
-        small = self._shrunk(jpeg.decode(content, header, needed, halved), size)
+        try:
+            decoded = jpeg.decode(content, header, needed, halved)
+        except jpeg.UncommonJpegError:
+            return self._other(content, "jpeg")
+        small = self._shrunk(decoded, size)
         if header.profile is not None or small.shape[2] == 1:
             grey = Image.fromarray(small[..., 0] if small.shape[2] == 1 else small)
             small = np.asarray(to_srgb(grey, header.profile))

@@ -27,6 +27,16 @@ from curate.progress import progress
 from curate.stage import Stage
 from pipelines.ray_stages import ATTEMPTS_PER_SHARD, StageSummary, rows_of, run_stage
 
+_WORKER_ENV = {
+    # One thread for each library: the stage has threads of its own.
+    "OMP_NUM_THREADS": "1",
+    # glibc gives each thread an arena and returns large blocks to the system at once; pictures
+    # come and go in many threads, and every page would be fetched and cleared anew.
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 27),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
+}
+
 
 def run_light_stage(
     stage: Stage, dataset: Dataset, workers: int, shards: Sequence[str] | None = None
@@ -141,8 +151,7 @@ def _serve(
 
 
 def _start(message: bytes) -> subprocess.Popen[bytes]:
-    # One thread for each library: the stage has threads of its own.
-    env = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    env = {**_WORKER_ENV, **os.environ}
     worker = subprocess.Popen(
         [sys.executable, "-m", "pipelines.stage_worker"],
         stdin=subprocess.PIPE,

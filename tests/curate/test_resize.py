@@ -309,6 +309,24 @@ def test_padding_before_the_end_and_bytes_behind_it_are_no_damage(padding):
         assert np.array_equal(pixels(stored), pixels(whole))
 
 
+def test_broken_notes_in_a_header_harm_no_picture(real_data):
+    path = real_data / "nasty" / "pillow" / "icc-after-SOF.jpg"
+    assert Resizer(64).store(path.read_bytes())
+
+
+@pytest.mark.parametrize("filling", [b"\0", b"\xff", b"\xff\xd0", b"\xff\xfe\0\2"])
+def test_a_header_of_nothing_but_filling_is_refused_after_a_bounded_walk(filling):
+    content = b"\xff\xd8\xff\xe0" + filling * 4_000_000
+    assert reason_of(content) is Reason.BROKEN_IMAGE
+
+
+def test_a_jpeg_with_two_frames_cannot_be_larger_than_it_says():
+    content = noise()
+    frame = content.index(b"\xff\xc0")
+    small = content[frame : frame + 5] + b"\0\x10\0\x10" + content[frame + 9 : frame + 19]
+    assert reason_of(content[:frame] + small + content[frame:]) is Reason.BROKEN_IMAGE
+
+
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_every_kind_of_jpeg_is_decoded(mode, options):
