@@ -136,12 +136,30 @@ def bench_duplicates(
     help="Folder with captions.jsonl and pictures; may be repeated.",
 )
 @click.option("--limit", default=2000, show_default=True, help="Pairs in all.")
-def bench_score(as_json: bool, out: Path | None, folders: tuple[Path, ...], limit: int) -> None:
+@click.option("--gpu", is_flag=True, help="ViT-L/14 in bf16 on this machine's GPU, no peers.")
+@click.option(
+    "--peak-tflops", type=float, help="With --gpu: the GPU's dense bf16 peak, to print MFU."
+)
+def bench_score(
+    as_json: bool,
+    out: Path | None,
+    folders: tuple[Path, ...],
+    limit: int,
+    gpu: bool,
+    peak_tflops: float | None,
+) -> None:
     """CPU a pair and throughput of CLIP scores, beside clip-retrieval and Data-Juicer.
 
     The same random ViT-S-32 and the same real pairs for everybody, and the bare forward as limit.
     """
     from pipelines.bench.figures import render
+
+    if gpu:
+        from pipelines.bench.score_gpu import GpuRun, gpu_figures
+
+        run = GpuRun(peak_tflops=peak_tflops)
+        click.echo(render(gpu_figures(folders, limit, out, run), as_json))
+        return
     from pipelines.bench.score import score_figures
 
     click.echo(render(score_figures(folders, limit, out, _say), as_json))

@@ -64,26 +64,34 @@ def score_figures(
         f"clip-retrieval {peer_version('clip-retrieval', 'clip-retrieval')}": run_clip_retrieval,
         f"data-juicer {peer_version('data-juicer', 'py-data-juicer')}": run_data_juicer,
     }
+    runs = work / "runs"
+    say(f"everybody on {WARM_PAIRS} pairs, to warm up")
+    for run in peers.values():
+        run(warm, model, runs)
+    for precision in PRECISIONS:
+        run_ours(warm, model, runs, precision)
     costs: dict[str, ProcessCost] = {}
     theirs: dict[str, Similarities] = {}
     for name, run in peers.items():
-        say(f"{name}: {WARM_PAIRS} pairs to warm up, then {limit}")
-        run(warm, model, work / "runs")
-        costs[name], theirs[name] = run(pairs, model, work / "runs")
+        costs[name], theirs[name] = run(pairs, model, runs)
+        say(f"{name}: {_words(costs[name])}")
     figures = []
     for precision in PRECISIONS:
-        say(f"caplab score in {precision}: {WARM_PAIRS} pairs twice, then {limit}")
-        run_ours(warm, model, work / "runs", precision)
-        short, _ = run_ours(warm, model, work / "runs", precision)
-        cost, dataset = run_ours(pairs, model, work / "runs", precision)
-        say(f"the bare forward in {precision}")
+        short, _ = run_ours(warm, model, runs, precision)
+        cost, dataset = run_ours(pairs, model, runs, precision)
+        say(f"caplab score in {precision}: {_words(cost)}; {WARM_PAIRS} pairs: {_words(short)}")
         bare = _bare_forward(pairs, model, precision)
+        say(f"bare forward in {precision}, seconds: {bare}")
         figures += _cpu(precision, cost, costs, limit)
         figures += _throughput(precision, cost, short, bare, limit, len(warm.keys))
         ours = our_similarities(dataset)
         for name, similarities in theirs.items():
             figures += _agreement(precision, ours, similarities, name)
     return [*figures, *_peers(costs, limit)]
+
+
+def _words(cost: ProcessCost) -> str:
+    return f"{cost.wall_seconds:.1f} s, {cost.cpu_seconds:.1f} CPU-s"
 
 
 def _bare_forward(pairs: Pairs, model: ModelFiles, precision: str) -> dict[str, float]:
