@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 BATCH_SIZES = (8, 16, 32, 64)
-COUNT = 128
+COUNT = 64
 
 
 def best_forward(model: Any, pictures: torch.Tensor, tokens: torch.Tensor) -> dict[str, float]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from curate.dataset import Dataset
 from curate.errors import ConfigError
 from curate.shards import iter_shard
 from pipelines.bench.processes import ProcessCost
@@ -136,5 +137,6 @@ def test_the_gpu_road_gives_its_figures_on_any_device(tiny, folder, tmp_path) ->
     assert speed.ratio == pytest.approx(speed.value / speed.peer_value)
     assert bare.value > 0
     assert np.isfinite(mfu.value)
-    stored = pack_pairs([folder], 6, tmp_path / "pairs", 1000).dataset
-    assert not stored.has_table("scores")  # only a copy was scored
+    packed, scored = (Dataset.open(tmp_path / name) for name in ("pairs/dataset", "scored"))
+    assert not packed.has_table("scores")  # only the copy was scored
+    assert scored.read_table("scores", "00000").num_rows == 6
