@@ -6,7 +6,7 @@ import re
 
 from curate.errors import ConfigError
 from curate.score_settings import ScoreSettings
-from curate.scorers.classifier import ImageClassifier, LaionWatermark, is_laion_watermark
+from curate.scorers.classifier import ImageClassifier
 from curate.scorers.clip import Clip
 from curate.scorers.fingerprint import Fingerprint
 from curate.scorers.head_source import find_head
@@ -18,6 +18,7 @@ from curate.scorers.text_basics import TextBasics
 from curate.scorers.text_language import TextLanguage
 from curate.scorers.text_normalised import TextNormalised
 from curate.scorers.text_words import TextWords
+from curate.scorers.watermark import LaionWatermark, is_laion_watermark
 from curate.weight_source import split_hash
 
 _LABEL = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")

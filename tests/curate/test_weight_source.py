@@ -11,10 +11,11 @@ import pytest
 from curate.errors import ConfigError
 from curate.score import ScoreSettings, ScoreStage
 from curate.scorers import published
-from curate.scorers.classifier import ImageClassifier, LaionWatermark, watermark_network
+from curate.scorers.classifier import ImageClassifier
 from curate.scorers.clip import ClipModel
 from curate.scorers.head_source import find_head
 from curate.scorers.heads import Head
+from curate.scorers.watermark import LaionWatermark, watermark_network
 from curate.weight_source import parse_hub, split_hash
 from tests.curate.hub_server import COMMIT, hub_server
 from tests.curate.tiny import CLIP_CONFIG, drawn, encoded, make_dataset, tiny_clip, tiny_head
