@@ -60,7 +60,7 @@ _LANGUAGE = Need(
     "language",
     "the language of the alt text",
     ("text_language", "language", "imported_language"),
-    "score the alt texts' language",
+    "score with `caplab score`",
 )
 _AESTHETIC = Need(
     "aesthetic",
@@ -69,26 +69,25 @@ _AESTHETIC = Need(
         *("aesthetic_v2", "aesthetic", "imported_aesthetic_score_laion_v2"),
         *("imported_aesthetic_score_v2", "imported_aesthetic_score"),
     ),
-    "score with --aesthetic-head",
+    "score with --aesthetic-head laion-aesthetic-v2",
 )
 _AESTHETIC_V1 = Need(
     "aesthetic_v1",
     "the aesthetic score of LAION's first predictor (linear, on CLIP ViT-L/14)",
     ("aesthetic_v1", "imported_prediction"),
-    "score with LAION's linear head as --aesthetic-head and say --preset-columns "
-    "aesthetic_v1=aesthetic",
+    "score with --more-heads aesthetic_v1=laion-aesthetic-v1-l14",
 )
 _UNSAFE = Need(
     "unsafe",
     "the probability that the picture is unsafe",
     ("nsfw", "imported_punsafe"),
-    "score with --nsfw-head",
+    "score with --nsfw-head laion-nsfw-l14",
 )
 _WATERMARK = Need(
     "watermark",
     "the probability of a watermark",
     ("watermark", "imported_pwatermark", "imported_watermark_score"),
-    "score with a watermark classifier",
+    "score with --watermark-model",
 )
 _NEAR_REFERENCE = Need(
     "near_reference",

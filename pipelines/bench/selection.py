@@ -65,11 +65,11 @@ def select_figures(
     dataset = generate(out / f"generated-{rows}", Shape(rows=rows))
     metadata = _joined_metadata(dataset, out / f"metadata-{rows}")
     reference = _reference(out / "reference.npy")
-    prefix = f"select/{rows // 1000}k"
+    scale = f"{rows // 1_000_000}m" if rows % 1_000_000 == 0 else f"{rows // 1000}k"
     figures: list[Figure] = []
     for name in names or list(PRESETS):
-        figures += _preset_figures(dataset, metadata, reference, name, prefix)
-    return [*figures, *report_figures(dataset, f"report/{rows // 1000}k")]
+        figures += _preset_figures(dataset, metadata, reference, name, f"select/{scale}")
+    return [*figures, *report_figures(dataset, f"report/{scale}")]
 
 
 def report_figures(dataset: Dataset, prefix: str) -> list[Figure]:

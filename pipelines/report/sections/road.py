@@ -162,18 +162,21 @@ def _passed(inputs: Inputs, key: str) -> dict[str, bool]:
     }
     if inputs.dataset is None or not asked or not inputs.dataset.has_table("scores"):
         return {}
-    if not set(record.get("rests_on", {})) <= set(inputs.dataset.selections()):
+    named = [name for name in record.get("rests_on", {}) if not name.startswith("table ")]
+    if not set(named) <= set(inputs.dataset.selections()):
         return {}
     tables = SampleTables(inputs.dataset)
-    for name in record.get("rests_on", {}):
+    for name in named:
         tables.add_selection(f"in selection {name}", name)
+    # Only what the rules name: further columns may cost a join of their own.
+    used = [name for name in tables.columns if any(name in sql for sql in asked.values())]
     values = ", ".join(f"({sql}) AS r{index}" for index, sql in enumerate(asked.values()))
     with tables.lock().connection as connection:
         try:
             row = connection.execute(
-                f"SELECT {values} FROM ({tables.source(tables.columns)}) WHERE key = ?", [key]
+                f"SELECT {values} FROM ({tables.source(used)}) WHERE key = ?", [key]
             ).fetchone()
-        except duckdb.BinderException:
+        except duckdb.Error:
             return {}
     return dict(zip(asked, map(bool, row), strict=True)) if row else {}
 
