@@ -134,6 +134,7 @@ def curate_settings(settings: DemoSettings) -> CurateSettings:
         image_size=64,
         min_side=64,
         allow_private_addresses=True,  # the synthetic web is on loopback
+        host_connections=32,  # and is one host
         clip_model=f"local-dir:{weights.clip_dir()}",
         clip_pretrained=None,
         aesthetic_head=str(weights.aesthetic_head_path()),
