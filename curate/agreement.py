@@ -16,8 +16,8 @@ number. An edit is told from a sibling by what differs:
   all over, may do so in a few cells (a label hides what was there); a flat graphic may not, because
   that is how it tells its siblings apart.
 - Differences at the rim weigh less than those within.
-- In a graphic, differing cells are believed to be an edit only where the copy descriptors, which
-  see the whole, are alike; in a scene of few things, hardly ever.
+- In a scene of few things on one ground, hardly a cell may differ, and hardly any part of one where
+  the copy descriptors, which see the whole, are not alike.
 
 So `disagreement` is a weighed count of differing cells, in units of agreeing ones.
 """
@@ -55,10 +55,12 @@ RICH, PLAIN = 0.8, 0.4
 """Share of a picture that is not flat from which on it is a photograph full of detail, and below
 which it is a scene of few things on one ground."""
 SURE, CERTAIN = 0.9, 0.95
-"""Cosine of copy descriptors from which on differing cells are believed to be an edit, and from
-which on few agreeing cells are enough evidence."""
-UNSURE_CELLS, PLAIN_UNSURE_CELLS, PLAIN_CELLS = 1.0, 0.3, 1.25
-"""Differing cells, weighed, that are allowed where that is not so, and in plain pictures."""
+"""Cosine of copy descriptors from which on a differing cell of a plain picture may be an edit, and
+from which on few agreeing cells are enough evidence."""
+EQUAL, EQUAL_MISFIT, EQUAL_RESIDUAL = 0.98, 0.05, 0.05
+"""Least cosine, largest misfit and residual of pictures that are equal but for their encoding."""
+PLAIN_CELLS, PLAIN_UNSURE_CELLS = 1.25, 0.3
+"""Differing cells, weighed, that are allowed in plain pictures, sure or not."""
 
 
 MAX_COLOUR = 16.0
@@ -118,20 +120,20 @@ def is_copy(
     """(P,) whether each compared pair shows one picture.
 
     Args:
-        similarity: (P,) cosine of the two's copy descriptors: a second opinion where some cells
-            differ in a graphic, which is an edit or a sibling.
+        similarity: (P,) cosine of the two's copy descriptors: a second opinion on plain pictures.
     """
     rich = found.rich >= RICH
     plain, sure = found.rich < PLAIN, similarity >= SURE
-    cells = np.where(sure, np.inf, UNSURE_CELLS)
-    cells = np.where(plain, np.where(sure, PLAIN_CELLS, PLAIN_UNSURE_CELLS), cells)
-    cells = np.where(rich, np.inf, cells)
+    cells = np.where(plain, np.where(sure, PLAIN_CELLS, PLAIN_UNSURE_CELLS), np.inf)
     few = (found.agreeing < FEW_CELLS) & (similarity < CERTAIN)
     share = np.where(few, max(FEW_SHARE, limits.share), limits.share)
+    # Too little structure for a vote of cells, but nothing that differs anywhere.
+    equal = (found.misfit <= EQUAL_MISFIT) & (found.residual <= EQUAL_RESIDUAL)
+    equal &= (similarity >= EQUAL) & (found.disagreement == 0)
     return np.asarray(
         (found.misfit <= MISFIT_LIMIT)
-        & (found.agreeing >= LEAST_CELLS)
-        & (found.share >= share)
+        & ((found.agreeing >= LEAST_CELLS) | equal)
+        & ((found.share >= share) | equal)
         & (found.disagreement <= np.where(rich, 2, 1) * limits.disagreement)
         & (found.disagreement * np.maximum(found.agreeing, 1) <= cells)
         & (found.residual <= np.where(rich, 1.5, 1) * limits.residual)

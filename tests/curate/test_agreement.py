@@ -92,8 +92,20 @@ def test_blocks_do_not_change_the_answer() -> None:
     assert whole.misfit[66] == pytest.approx(one.misfit[0], abs=1e-4)
 
 
-def test_flat_pictures_and_no_pictures_are_no_copies() -> None:
-    flat = thumbnail(np.full((64, 64, 3), 200, np.uint8))
-    alike = np.ones(1, np.float32)
-    assert not are_copies(flat, flat, alike, CopyLimits()).any()
-    assert not len(are_copies(flat[:0], flat[:0], alike[:0], CopyLimits()))
+def test_a_flat_picture_is_no_copy_of_one_with_something_in_it() -> None:
+    flat = np.full((64, 64, 3), 200, np.uint8)
+    assert not copy(flat, drawn(1), alike=0.99)
+
+
+def test_a_faint_picture_without_detail_is_a_copy_of_itself_alone() -> None:
+    faint = np.full((128, 128, 3), 20, np.uint8)
+    faint[50:70, 60:64] += 60
+    other = np.full((128, 128, 3), 20, np.uint8)
+    other[20:24, 10:40] += 60
+    assert copy(faint, faint, alike=1.0)
+    assert not copy(faint, other, alike=0.8)
+
+
+def test_no_pictures_are_no_copies() -> None:
+    none = thumbnail(drawn(1))[:0]
+    assert not len(are_copies(none, none, np.empty(0, np.float32), CopyLimits()))
