@@ -36,6 +36,8 @@ from pipelines.bench.score_peers import (
 )
 
 ROWS_PER_SHARD = 500
+# clip-retrieval never ends where it has fewer shards than loaders.
+_SHARDS = 4
 WARM_PAIRS = 64
 PRECISIONS = ("fp32", "bf16")
 _CPU_GOAL = 1 / 3
@@ -57,8 +59,9 @@ def score_figures(
     """
     work = (out or Path(tempfile.mkdtemp(prefix="caplab-bench-score-"))).absolute()
     say(f"packing pairs and weights into {work}")
-    pairs = pack_pairs(folders, limit, work / "pairs", ROWS_PER_SHARD)
-    warm = pack_pairs(folders, WARM_PAIRS, work / "warm", ROWS_PER_SHARD)
+    rows = max(1, min(ROWS_PER_SHARD, limit // _SHARDS))
+    pairs = pack_pairs(folders, limit, work / "pairs", rows)
+    warm = pack_pairs(folders, WARM_PAIRS, work / "warm", WARM_PAIRS // _SHARDS)
     model = write_model(work / "model")
     peers = {
         f"clip-retrieval {peer_version('clip-retrieval', 'clip-retrieval')}": run_clip_retrieval,
