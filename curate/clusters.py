@@ -3,16 +3,15 @@
 Plain k-means with N / s centroids costs N^2 / s, in training and in assigning. Here the centroids
 form a tree of two levels: about sqrt(N / s) coarse ones, and below each as many fine ones as its
 share of the vectors asks for. Training looks at a bounded number of vectors a centroid, assigning
-at the fine centroids below the nearest coarse ones alone, so both cost N^1.5 times a small factor:
-at a million vectors still less than comparing within clusters, which is linear.
+at the fine centroids below the nearest coarse ones alone, so both cost N^1.5 times a small factor.
 
 Centroids have unit length and nearest means by direction: spherical k-means, as in SemDeDup (Abbas
-and others, 2023). By distance, the short mean of a diffuse cluster is next best for everybody: one
-cluster took a sixth of the dataset.
+and others, 2023). By distance, the short mean of a diffuse cluster is next best for everybody, and
+its cluster grows with the dataset.
 
 Two vectors can be compared only where they share a cluster, and a pair may lie across a border.
-So each vector is assigned to its `NEAREST` centroids. With two, as many as 2% of the planted pairs
-of `caplab bench duplicates --scale` (cosine 0.92 to 0.99) were missed; hence three.
+So each vector is assigned to its `NEAREST` centroids: one more than SemDeDup's pairs need at
+least, for what lies near two borders.
 """
 
 from __future__ import annotations

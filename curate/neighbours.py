@@ -4,9 +4,9 @@ Hashes: curate.hamming, exact within the radius. Vectors: within clusters of a c
 (curate.clusters), each vector in its three nearest, so two neighbours meet unless all of these
 differ. Up to 4,096 vectors are one cluster, and the answer is exact.
 
-Costs for N: hashes N * 165 look-ups a view, vectors N * 1,350 * D multiplications, and assigning
-to clusters, N * 6 sqrt(N / 300) * D, which overtakes near fifteen million. `caplab bench duplicates
---scale` measures both; docs/duplicates.md has the figures.
+Costs for N: hashes N * 165 look-ups a view; vectors about N * 1,350 * D multiplications within
+clusters, and N * 9 sqrt(N / 300) * D to assign them, the part that grows faster than N. `caplab
+bench duplicates --scale` measures both; docs/duplicates.md has the figures.
 """
 
 from __future__ import annotations
