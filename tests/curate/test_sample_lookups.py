@@ -112,6 +112,7 @@ def test_aesthetic_v2_in_a_rule_is_what_the_published_head_says_of_the_embedding
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The real function and road, with a head that fits the tiny model's embedding.
+    monkeypatch.setenv("CAPLAB_CACHE", str(tmp_path / "cache"))
     import torch
 
     torch.manual_seed(0)
