@@ -103,7 +103,7 @@ FINGERPRINTS = pa.schema(
         ("key", pa.string()),
         ("pixel_sha256", pa.string()),  # of the decoded RGB pixels with their size
         ("phash", pa.list_(pa.uint64())),  # 64-bit perceptual hashes, one a view
-        ("descriptor", pa.list_(pa.float16())),  # 64 numbers of length 1; curate.copy_descriptor
+        ("descriptor", pa.list_(pa.float16())),  # 64, unit length; duplicates.copy_descriptor
         ("thumbnail", pa.binary()),  # small picture, to verify candidates with
     ]
 )
@@ -129,7 +129,7 @@ DUPLICATES = pa.schema(
     ]
 )
 
-# By which methods a sample was compared with all others; see curate.earlier_search.
+# By which methods a sample was compared with all others; see curate.duplicates.earlier_search.
 DUPLICATE_SEARCHED = pa.schema(
     [
         ("key", pa.string()),

@@ -17,8 +17,8 @@ from typing import IO, Any
 import pyarrow as pa
 
 from curate.dataset import FAILED, STORED, Dataset
+from curate.pictures.resize import StoredImage
 from curate.reasons import Failure, Reason
-from curate.resize import StoredImage
 from curate.shards import write_shard
 
 # Columns that the intake adds to the rows of a shard: a row that came in broken carries its reason

@@ -32,14 +32,14 @@ from numpy.typing import NDArray
 from curate.ahead import in_threads
 from curate.arrow_columns import merged, to_arrow, to_numpy
 from curate.dataset import Dataset
-from curate.decode import PictureBatch, PictureView, decode_batch, decode_batches
 from curate.errors import ConfigError, DatasetError
+from curate.pictures.decode import PictureBatch, PictureView, decode_batch, decode_batches
 from curate.score_settings import ScoreSettings
-from curate.scored_with import models_note
 from curate.scorers.clip import Clip
 from curate.scorers.heads import HeadScorer
 from curate.scorers.make import make_scorers
 from curate.scorers.scorer import Column, Columns, Plan, Scorer, ScorerGraph
+from curate.selection.scored_with import models_note
 from curate.shards import iter_shard
 from curate.stage import Stage
 

@@ -15,11 +15,11 @@ from typing import Any
 import click
 
 from curate import __version__
-from curate.duplicates import DuplicateSettings
+from curate.duplicates.reference_settings import UNUSED, ReferenceSettings
+from curate.duplicates.search import DuplicateSettings
 from curate.errors import CaplabError, ConfigError
 from curate.export.settings import ExportSettings
-from curate.reference_settings import UNUSED, ReferenceSettings
-from curate.select import SelectSettings
+from curate.selection.select import SelectSettings
 from pipelines.ablation.settings import AblateSettings
 from pipelines.bench.commands import bench
 from pipelines.demo_settings import DemoSettings
@@ -108,7 +108,7 @@ def curate(
 
 
 def _list_presets(context: click.Context, _: click.Parameter, wanted: bool) -> None:
-    from curate.presets import describe_presets
+    from curate.selection.presets import describe_presets
 
     if wanted and not context.resilient_parsing:
         click.echo(describe_presets())
@@ -162,7 +162,7 @@ def select(directory: Path, config: Path | None, given: Given) -> None:
     dropped last, among the samples that pass everything else.
     """
     from curate.dataset import Dataset
-    from curate.select import select as run
+    from curate.selection.select import select as run
 
     settings = resolve(SelectSettings, config, given)
     click.echo(run(Dataset.open(directory), settings).text())
@@ -193,8 +193,8 @@ def duplicates(
       caplab select data/new --name fresh --where "not known"
     """
     from curate.dataset import Dataset
-    from curate.duplicates import describe, find_duplicates
-    from curate.references import find_references
+    from curate.duplicates.references import find_references
+    from curate.duplicates.search import describe, find_duplicates
 
     settings = resolve(DuplicateSettings, config, given)
     dataset = Dataset.open(directory)
@@ -226,7 +226,7 @@ def decontaminate(directory: Path, references: str, config: Path | None, given: 
       caplab select data/mine --name clean --where "not contaminated"
     """
     from curate.dataset import Dataset
-    from curate.references import find_references
+    from curate.duplicates.references import find_references
 
     settings = resolve(ReferenceSettings, config, given)
     click.echo(find_references(Dataset.open(directory), references, settings).text())

@@ -7,18 +7,18 @@ from pathlib import Path
 
 from curate.accounting import accounting, accounting_line
 from curate.dataset import Dataset
-from curate.download_settings import DownloadSettings
-from curate.duplicates import DuplicateSettings, find_duplicates
+from curate.download.fetch import DownloadStage
+from curate.download.retry import RetryStage, finish_retries
+from curate.download.settings import DownloadSettings
+from curate.duplicates.search import DuplicateSettings, find_duplicates
 from curate.errors import ConfigError
-from curate.fetch import DownloadStage
-from curate.imported_scores import ImportScoresStage
+from curate.intake.imported_scores import ImportScoresStage
+from curate.intake.local_pictures import LocalPicturesStage
+from curate.intake.read import plan_shards
 from curate.intake.source import Source, inspect_input
-from curate.local_pictures import LocalPicturesStage
 from curate.provenance import provenance
-from curate.read import plan_shards
-from curate.retry import RetryStage, finish_retries
 from curate.score import ScoreSettings, ScoreStage
-from curate.select import SelectSettings, check_name, select
+from curate.selection.select import SelectSettings, check_name, select
 from pipelines.local_stages import run_light_stage
 from pipelines.ray_stages import ray_session, run_stage
 from pipelines.score import remember

@@ -10,9 +10,9 @@ from typing import Any
 from curate.caption_score import CaptionScoreStage
 from curate.dataset import Dataset
 from curate.files import read_json, write_json
-from curate.imported_scores import ImportScoresStage
+from curate.intake.imported_scores import ImportScoresStage
+from curate.intake.read import read_intake
 from curate.provenance import provenance
-from curate.read import read_intake
 from curate.score import ScoreStage
 from curate.score_settings import ScoreSettings
 from curate.settings import load_settings

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from curate.download_settings import DownloadSettings
-from curate.duplicates import DuplicateSettings
+from curate.download.settings import DownloadSettings
+from curate.duplicates.search import DuplicateSettings
 from curate.intake.formats import InputFormat
 from curate.score_settings import ScoreSettings
-from curate.select import SelectSettings
+from curate.selection.select import SelectSettings
 from recaption.settings import RecaptionSettings
 from train.settings import TrainSettings
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from PIL import Image, ImageOps
 
-from curate.decode import MAX_PIXELS, to_rgb
+from curate.pictures.decode import MAX_PIXELS, to_rgb
 
 PictureFormat = Literal["jpeg", "png"]
 _ORIENTATION = 0x0112  # EXIF tag; 1 is upright

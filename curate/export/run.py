@@ -18,7 +18,7 @@ from curate.export.settings import ExportSettings, check
 from curate.files import atomic_path, fingerprint, read_json, sha256_file, write_json, write_text
 from curate.progress import progress
 from curate.provenance import provenance
-from curate.sample_view import file_mark
+from curate.selection.sample_view import file_mark
 
 
 @dataclass(frozen=True)

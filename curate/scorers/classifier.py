@@ -1,7 +1,7 @@
 """Image classifiers: any of transformers', for NSFW or watermarks.
 
 A score is the probability of the labels that mean it: the sum of their softmax. Each classifier has
-a view of the picture of its own (curate.decode), from the same decode as all else.
+a view of the picture of its own (curate.pictures.decode), from the same decode as all else.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.decode import PictureView
 from curate.errors import ConfigError
 from curate.files import fingerprint, read_json
+from curate.pictures.decode import PictureView
 from curate.scorers.scorer import VIEW_PREFIX, Column, Columns, Scorer
 from curate.settings import nearest
 from curate.weight_source import HUB, hub_folder

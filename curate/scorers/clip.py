@@ -27,8 +27,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from curate.decode import PictureView, model_view
 from curate.errors import ConfigError
+from curate.pictures.decode import PictureView, model_view
 from curate.scorers.clip_picture import PictureTower
 from curate.scorers.clip_source import (
     check_source,
@@ -63,7 +63,7 @@ class Clip(Scorer):
             folder for AutoTokenizer or a tokenizer.json.
         precision: of the weights and activations; layer norms stay in float32.
         device: "cpu", "cuda", "cuda:1", or "auto" for a GPU where there is one.
-        draft: allow reduced-scale JPEG decoding (see curate.decode).
+        draft: allow reduced-scale JPEG decoding (see curate.pictures.decode).
         allow_pickle: pickles that the user trusts, see curate.weight_source.
         label: tells a second model from the first: its columns are `clip_similarity_LABEL` and so
             on, and it has a view of the picture of its own.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from curate.copy_descriptor import WEIGHTS, CopyDescriptor
+from curate.duplicates.copy_descriptor import WEIGHTS, CopyDescriptor
+from curate.duplicates.fingerprints import VIEWS, perceptual_hashes, thumbnails
 from curate.files import sha256_file
-from curate.fingerprints import VIEWS, perceptual_hashes, thumbnails
 from curate.scorers.scorer import Column, Columns, Scorer
 
 
@@ -15,7 +15,7 @@ class Fingerprint(Scorer):
     """Adds `phash` (B, views) uint64, `thumbnail` (B, 4608) uint8, `copy_descriptor` (B, 64).
 
     The hash of the pixels comes from the reader, who has them, and goes to the same table. See
-    curate.fingerprints and curate.copy_descriptor.
+    curate.duplicates.fingerprints and curate.duplicates.copy_descriptor.
     """
 
     name = "fingerprint"

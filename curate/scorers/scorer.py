@@ -3,10 +3,10 @@
 A batch is a dictionary of columns of equal length B. Inputs that the reader supplies:
 
     alt_text         list[str | None]              exactly as it came
-    picture          (B, S, S, 3) uint8            the main CLIP model's view, see curate.decode
+    picture          (B, S, S, 3) uint8            main CLIP's view, see curate.pictures.decode
     picture_NAME     (B, S, S, 3) uint8            the view of the scorer that asks for it by name
-    canvas           (B, 128, 128, 3) uint8        see curate.decode
-    grey             list of (h, w) uint8          see curate.decode
+    canvas           (B, 128, 128, 3) uint8        see curate.pictures.decode
+    grey             list of (h, w) uint8          see curate.pictures.decode
     size             (B, 2) int32                  width, height
     pixel_sha256     list[str | None]
 
@@ -27,7 +27,7 @@ from curate.files import fingerprint
 from curate.settings import nearest
 
 if TYPE_CHECKING:
-    from curate.decode import PictureView
+    from curate.pictures.decode import PictureView
 
 Column = Any
 """A NumPy array, a pyarrow array or a list, of length B."""

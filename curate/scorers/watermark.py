@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from curate.decode import PictureView
 from curate.errors import ConfigError
 from curate.files import atomic_path, sha256_file
+from curate.pictures.decode import PictureView
 from curate.scorers.classifier import pick_device, softmax_of
 from curate.scorers.published import PUBLISHED
 from curate.scorers.scorer import VIEW_PREFIX, Column, Columns, Scorer

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from curate.arrow_columns import to_arrow
-from curate.copy_descriptor import WIDTH as DESCRIPTOR
 from curate.dataset import SAMPLES, Dataset
+from curate.duplicates.copy_descriptor import WIDTH as DESCRIPTOR
+from curate.duplicates.fingerprints import VIEWS, thumbnails
 from curate.files import atomic_path
-from curate.fingerprints import VIEWS, thumbnails
 
 ROWS_PER_SHARD = 10_000
 EMBEDDING = 512

@@ -216,7 +216,7 @@ UP_TO = {"isotropic": 300_000, "pipeline": 100_000}
 
 def search_hashes(place: Path, memory: int) -> dict[str, float]:
     """Join every view with the plain hashes; the pairs are counted and not kept."""
-    from curate.hash_pairs import near_hashes
+    from curate.duplicates.hash_pairs import near_hashes
 
     views = [np.fromfile(place / f"view{view}.u64", np.uint64) for view in range(VIEWS)]
     _compile()
@@ -234,9 +234,9 @@ def search_hashes(place: Path, memory: int) -> dict[str, float]:
 
 def search_embeddings(place: Path, memory: int) -> dict[str, float]:
     """Train the clusters, assign, and compare within them."""
-    from curate.clusters import train
-    from curate.neighbours import similar_pairs
-    from curate.vectors import FileVectors
+    from curate.duplicates.clusters import train
+    from curate.duplicates.neighbours import similar_pairs
+    from curate.duplicates.vectors import FileVectors
 
     vectors = FileVectors(place / "vectors.f16", WIDTH)
     original = np.load(place / "original.npy")
@@ -260,7 +260,7 @@ def search_embeddings(place: Path, memory: int) -> dict[str, float]:
 def search_pipeline(place: Path, memory_limit: str) -> dict[str, float]:
     """`find_duplicates` as `caplab duplicates` runs it: reads tables, searches, writes tables."""
     from curate.dataset import Dataset
-    from curate.duplicates import DuplicateSettings, find_duplicates
+    from curate.duplicates.search import DuplicateSettings, find_duplicates
 
     _compile()
     dataset = Dataset.open(place)
@@ -281,7 +281,7 @@ def search_pipeline(place: Path, memory_limit: str) -> dict[str, float]:
 
 def _compile() -> None:
     """Have the compiled functions ready: their compilation is no part of the search."""
-    from curate.hamming import join_blocks
+    from curate.duplicates.hamming import join_blocks
 
     some = np.random.default_rng(0).integers(0, 2**64, 6_000, dtype=np.uint64)
     for _ in join_blocks(some, some, BITS):

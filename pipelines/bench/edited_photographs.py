@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from curate.decode import to_rgb
+from curate.pictures.decode import to_rgb
 from pipelines.bench.photo_edits import EDITS
 from pipelines.bench.photographs import is_held_out, photograph_files
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.dataset import DUPLICATE_PAIRS, DUPLICATES, Dataset
-from curate.keep import keep_best
+from curate.duplicates.keep import keep_best
 
 PICTURE_ROWS = 500  # of a shard with pictures
 SHARE = 0.12  # of rows that are a copy of an earlier row

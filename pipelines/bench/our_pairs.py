@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.copies import FLAT, Found, Samples, Verifier, near_pairs
-from curate.decode import PictureView, decode_batches
-from curate.duplicates import DuplicateSettings
-from curate.fingerprints import unpacked
+from curate.duplicates.copies import FLAT, Found, Samples, Verifier, near_pairs
+from curate.duplicates.fingerprints import unpacked
+from curate.duplicates.search import DuplicateSettings
+from curate.duplicates.thumbnails import in_memory
+from curate.pictures.decode import PictureView, decode_batches
 from curate.scorers.fingerprint import Fingerprint
-from curate.thumbnails import in_memory
 
 LEVELS = {
     "hashes": DuplicateSettings(descriptor_similarity=None),

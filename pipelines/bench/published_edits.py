@@ -12,8 +12,8 @@ import json
 import tempfile
 from pathlib import Path
 
-from curate.decode import PictureView, decode_batches
 from curate.errors import ConfigError
+from curate.pictures.decode import PictureView, decode_batches
 from pipelines.bench import our_pairs
 from pipelines.bench.figures import Figure
 

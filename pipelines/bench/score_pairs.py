@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.dataset import Dataset
-from curate.download_settings import DownloadSettings
+from curate.download.fetch import DownloadStage
+from curate.download.settings import DownloadSettings
 from curate.errors import ConfigError
-from curate.fetch import DownloadStage
 from curate.files import atomic_path
-from curate.read import plan_shards
+from curate.intake.read import plan_shards
 from curate.shards import iter_shard
 from pipelines.bench.serve_pairs import write_url_list
 from pipelines.world.serve import serve

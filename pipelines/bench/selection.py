@@ -26,8 +26,8 @@ import numpy as np
 from curate.dataset import Dataset
 from curate.errors import CaplabError
 from curate.files import atomic_path
-from curate.preset_list import PRESETS
 from curate.provenance import package_versions
+from curate.selection.preset_list import PRESETS
 from pipelines.bench.figures import Figure
 from pipelines.bench.generate_dataset import Shape, generate
 from pipelines.bench.pandas_filters import FILTERS

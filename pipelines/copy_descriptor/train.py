@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from curate.copy_descriptor import LAYERS, make_network, net_input
-from curate.decode import to_rgb
+from curate.duplicates.copy_descriptor import LAYERS, make_network, net_input
+from curate.pictures.decode import to_rgb
 from pipelines.bench.photographs import is_held_out, photograph_files
 from pipelines.copy_descriptor.edits import SOURCE, edited
 from pipelines.world.render import render

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curate.clusters import train
-from curate.duplicates import BYTES_A_SAMPLE, DuplicateSettings, find_duplicates
+from curate.duplicates.clusters import train
+from curate.duplicates.hamming import join_blocks
+from curate.duplicates.neighbours import similar_pairs
+from curate.duplicates.search import BYTES_A_SAMPLE, DuplicateSettings, find_duplicates
+from curate.duplicates.vectors import FileVectors
 from curate.errors import ConfigError
-from curate.hamming import join_blocks
 from curate.memory import LEAST_BLOCKS, LIBRARIES, MemoryLimit, parse_bytes
-from curate.neighbours import similar_pairs
 from curate.score import ScoreSettings, ScoreStage
-from curate.vectors import FileVectors
 from tests.curate.tiny import drawn, encoded, make_dataset, tiny_clip
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from curate.dataset import Dataset
-from curate.decode import model_view
 from curate.errors import ConfigError, DatasetError
+from curate.pictures.decode import model_view
 from curate.score import ScoreSettings, ScoreStage
 from curate.scorers.clip import ClipModel
 from curate.shards import write_shard

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from curate.sample_view import SampleTables
+from curate.selection.sample_view import SampleTables
 from pipelines.report import text
 from pipelines.report.cuts import thresholds
 from pipelines.report.inputs import Inputs

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from curate.dataset import SCHEMAS
-from curate.scored_with import clip_models
+from curate.selection.scored_with import clip_models
 from pipelines.report.inputs import Inputs
 from pipelines.report.page import Page, Section
 

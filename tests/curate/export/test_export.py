@@ -23,7 +23,7 @@ from curate.dataset import CAPTIONS, Dataset
 from curate.errors import ConfigError, DatasetError
 from curate.export.run import export
 from curate.export.settings import ExportSettings
-from curate.select import SelectSettings, select
+from curate.selection.select import SelectSettings, select
 from curate.settings import load_settings
 from curate.shards import iter_shard
 from tests.curate.tiny import drawn, encoded, make_dataset

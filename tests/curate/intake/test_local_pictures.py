@@ -13,12 +13,12 @@ import pytest
 
 from curate.accounting import accounting
 from curate.dataset import Dataset, sample_key
-from curate.download_settings import DownloadSettings
+from curate.download.settings import DownloadSettings
 from curate.errors import ConfigError, DatasetError
+from curate.intake.local_pictures import LocalPicturesStage
+from curate.intake.read import plan_shards
 from curate.intake.source import inspect_input
-from curate.local_pictures import LocalPicturesStage
-from curate.read import plan_shards
-from curate.resize import Resizer
+from curate.pictures.resize import Resizer
 from curate.shards import iter_shard
 from tests.curate.tiny import drawn, encoded, hash_of
 

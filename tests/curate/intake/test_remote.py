@@ -15,8 +15,8 @@ from pyarrow import fs
 
 from curate.dataset import Dataset
 from curate.errors import ConfigError
+from curate.intake.read import plan_shards
 from curate.intake.source import inspect_input
-from curate.read import plan_shards
 from tests.curate.intake.test_local_pictures import (
     img2dataset_output,
     inputs,

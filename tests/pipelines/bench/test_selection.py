@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from curate.dataset import Dataset
-from curate.preset_list import PRESETS
-from curate.select import SelectSettings, select
+from curate.selection.preset_list import PRESETS
+from curate.selection.select import SelectSettings, select
 from pipelines.bench import pandas_filters
 from pipelines.bench.generate_dataset import Shape, generate
 from pipelines.bench.selection import _joined_metadata

@@ -19,7 +19,7 @@ from PIL import Image
 
 from curate.dataset import CAPTIONS, DUPLICATES, SAMPLES, Dataset, sample_key
 from curate.files import sha256_file, write_json
-from curate.select import SelectSettings, select
+from curate.selection.select import SelectSettings, select
 from pipelines.ablation.tables import arms_table, contrasts_table, headline, value_matrices
 from pipelines.world.render import render
 from pipelines.world.scene import Scene, WorldConfig, sample_scenes

@@ -12,7 +12,7 @@ from report_browser import Browser, chromium
 
 from curate.dataset import DUPLICATE_PAIRS, DUPLICATES, SAMPLES, Dataset
 from curate.errors import DatasetError
-from curate.select import SelectSettings, select
+from curate.selection.select import SelectSettings, select
 from pipelines.bench.generate_dataset import Shape, generate
 from pipelines.report import write_report
 from pipelines.report.cuts import cut_of

@@ -1,0 +1,1 @@
+"""URLs become files: guarded, polite requests, one shard at a time."""

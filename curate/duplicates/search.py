@@ -1,0 +1,257 @@
+"""Duplicates of a whole dataset, at three levels, with every pair on record.
+
+exact      equal bytes as downloaded, or equal decoded pixels.
+near       edited copies: re-encoded, resized, cropped, mirrored, turned a little, relit, labelled.
+           Candidates come from perceptual hashes of several views and the nearest copy
+           descriptors (curate.duplicates.copy_descriptor).
+embedding  the same asked of the nearest CLIP embeddings (SemDeDup's candidates).
+
+Hashes, descriptors and embeddings only propose; curate.duplicates.agreement decides every near and
+embedding pair on the pixels, so that two pictures of one layout (or one subject) are not called
+copies.
+
+Levels are cumulative. "near" groups by exact and near pairs, "embedding" by all: each level is a
+complete answer to "what to drop if I deduplicate this far", in which every dropped sample is near
+one that is KEPT at that level (see curate.duplicates.keep). Exact copies share one fate.
+
+Beside them stands "semdedup", SemDeDup's own rule: equal files, and all pairs of embeddings above a
+cosine, nothing verified. It is for who wants one picture of a kind, not one copy of a picture.
+
+New samples are compared with all and old ones with the new alone
+(curate.duplicates.earlier_search).
+
+Cost: near-linear in the samples (curate.duplicates.neighbours has the terms, docs/duplicates.md the
+figures), plus about 2 CPU ms a candidate pair. Memory: `BYTES_A_SAMPLE`, and blocks that fit what
+is left of `memory_limit`; thumbnails and embeddings stay on disk. Flat pictures (one colour,
+nearly) have no structure to compare and are only matched exactly.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from curate.dataset import Dataset
+from curate.duplicates.agreement import CopyLimits
+from curate.duplicates.copies import (
+    Verifier,
+    embedding_pairs,
+    exact_pairs,
+    near_pairs,
+    semdedup_pairs,
+    with_exact,
+)
+from curate.duplicates.earlier_search import (
+    EarlierSearch,
+    column_marks,
+    kept_tree,
+    merged,
+    note,
+    searched_rows,
+)
+from curate.duplicates.neighbours import MAX_RADIUS
+from curate.duplicates.samples import load_samples, ranked_keys, write_embeddings
+from curate.duplicates.tables import group_rows, pair_rows
+from curate.duplicates.thumbnails import scratch_folder
+from curate.duplicates.vectors import ArrayVectors
+from curate.files import fingerprint
+from curate.memory import MemoryLimit, parse_bytes
+from curate.selection.sample_view import tables_version
+from curate.settings import Settings
+
+_NOTE = b"caplab_found"
+_READ = ("samples", "scores", "fingerprints", "embeddings")
+BYTES_A_SAMPLE = 600
+"""Keys, hashes, descriptors, and the order of quality: what is in memory for every sample."""
+_VERSION = 2  # of the method; a change of it makes stored results stale
+
+
+class DuplicateSettings(Settings):
+    """What counts as a copy, and which copy to keep."""
+
+    near_bits: int = Field(
+        8,
+        ge=0,
+        le=MAX_RADIUS,
+        description="Bits of 64 by which perceptual hashes of a candidate may differ.",
+    )
+    descriptor_similarity: float | None = Field(
+        0.5,
+        description="Least cosine of the copy descriptors of a candidate; none leaves candidates "
+        "to the hashes alone.",
+    )
+    copy_share: float = Field(
+        CopyLimits.share,
+        ge=0,
+        le=1,
+        description="Least share of the places with detail in which a copy's detail agrees.",
+    )
+    copy_disagreement: float = Field(
+        CopyLimits.disagreement,
+        ge=0,
+        description="Most that may differ in a copy (labels, logos), as a share of what agrees; "
+        "twice as much in photographs that are full of detail.",
+    )
+    copy_residual: float = Field(
+        CopyLimits.residual,
+        gt=0,
+        description="Largest difference of light elsewhere, as a share of the picture's contrast.",
+    )
+    embedding_similarity: float | None = Field(
+        0.9,
+        description="Least cosine of CLIP image embeddings of a candidate; none skips this level.",
+    )
+    neighbours: int = Field(
+        4, ge=1, description="Nearest descriptors and embeddings to look at for each sample."
+    )
+    quality: list[str] = Field(
+        ["width * height", "clip_similarity"],
+        description="SQL expressions over a sample's columns, each larger for the better copy; "
+        "later ones break ties, and the key does last.",
+    )
+    semdedup_epsilon: float | None = Field(
+        None,
+        ge=0,
+        le=2,
+        description="SemDeDup's own rule as a further level, `semdedup`: embeddings with a cosine "
+        "of 1 - epsilon or more are duplicates, whatever the pictures show. 0.01 to 0.07 are in "
+        "use for CLIP ViT-L/14; larger drops more. None skips it.",
+    )
+    memory_limit: str = Field(
+        "2GB",
+        description="Resident memory of the search; blocks shrink and tables are made in parts to "
+        "stay within it.",
+        json_schema_extra={"identity": False},
+    )
+    duplicate_threads: int = Field(
+        1, ge=1, description="Threads of the searches.", json_schema_extra={"identity": False}
+    )
+
+
+def find_duplicates(dataset: Dataset, settings: DuplicateSettings) -> dict[str, int]:
+    """Find all duplicates and write the tables duplicate_pairs and duplicates.
+
+    With the same settings over unchanged tables it returns what was found before. Deterministic:
+    the same tables give the same bytes; another processor's rounding can move a pair only at the
+    very edge of a threshold.
+
+    Returns:
+        samples, and for each level its pairs and how many samples it drops, such as
+        {"samples": 1000, "exact_pairs": 30, "exact_dropped": 30, "near_pairs": 50, ...}.
+
+    Raises:
+        ConfigError: a quality expression that does not work.
+        DatasetError: fingerprints are missing; score first.
+    """
+    mark = fingerprint([_VERSION, settings.identity(), tables_version(dataset, _READ)])
+    if (before := _found_before(dataset, mark)) is not None:
+        return before
+    with scratch_folder(dataset.directory) as scratch:
+        return _find(dataset, settings, mark, scratch)
+
+
+def _find(
+    dataset: Dataset, settings: DuplicateSettings, mark: str, scratch: Path
+) -> dict[str, int]:
+    keys = ranked_keys(dataset, settings.quality)
+    memory = MemoryLimit(parse_bytes(settings.memory_limit)).blocks(len(keys) * BYTES_A_SAMPLE)
+    samples = load_samples([(dataset, keys)], scratch)
+    exact, representative = exact_pairs(samples)
+    chosen = np.flatnonzero((representative == np.arange(len(samples))) & samples.structured)
+    marks = _method_marks(dataset, settings)
+    before = EarlierSearch(dataset, samples, representative, marks)
+    verifier = Verifier(samples, settings)
+    found, compared = {"exact": exact}, {"near": chosen}
+    descriptors = ArrayVectors(samples.descriptor, chosen)
+    tree = kept_tree(dataset, "descriptors", descriptors, marks["near"])
+    fresh = before.fresh("near", chosen)
+    near = merged(
+        before.pairs("near", chosen),
+        near_pairs(samples, chosen, verifier, settings, fresh, tree, memory),
+    )
+    found["near"] = with_exact(near, exact, samples)
+    levels = {"exact": [exact], "near": [exact, near]}
+    if "embedding" in marks or "semdedup" in marks:
+        vectors, rows = write_embeddings(dataset, samples.keys, chosen, scratch)
+        columns = column_marks(dataset, "embeddings", ["image_embedding"])
+        tree = kept_tree(dataset, "embeddings", vectors, columns)
+    if "embedding" in marks:
+        embedding = merged(
+            before.pairs("embedding", rows),
+            embedding_pairs(
+                vectors, rows, samples, near, verifier, settings,
+                before.fresh("embedding", rows), tree, memory,
+            ),
+        )  # fmt: skip
+        found["embedding"] = with_exact(embedding, exact, samples)
+        levels["embedding"] = [exact, near, embedding]
+        compared["embedding"] = rows
+    if "semdedup" in marks:
+        assert settings.semdedup_epsilon is not None
+        semdedup = merged(
+            before.pairs("semdedup", rows),
+            semdedup_pairs(
+                vectors, rows, settings.semdedup_epsilon,
+                before.fresh("semdedup", rows), tree, memory,
+            ),
+        )  # fmt: skip
+        found["semdedup"] = with_exact(semdedup, exact, samples)
+        levels["semdedup"] = [exact, semdedup]
+        compared["semdedup"] = rows
+    counts = {"samples": len(samples)}
+    pair_tables, group_tables = [], []
+    for method, evidence in levels.items():
+        pair_tables.append(pair_rows(method, found[method], samples))
+        groups, dropped = group_rows(method, evidence, representative, samples)
+        group_tables.append(groups)
+        counts[f"{method}_pairs"] = len(found[method].pairs)
+        counts[f"{method}_dropped"] = dropped
+    pairs = pa.concat_tables(pair_tables).replace_schema_metadata(note(marks))
+    dataset.write_table("duplicate_pairs", pairs)
+    dataset.write_table("duplicate_searched", searched_rows(samples, compared, marks))
+    # The mark stands in the table that is written last, so a killed run leaves none.
+    last = {_NOTE: json.dumps({"mark": mark, "counts": counts}).encode()}
+    groups = pa.concat_tables(group_tables).replace_schema_metadata(last)
+    dataset.write_table("duplicates", groups)
+    return counts
+
+
+def _method_marks(dataset: Dataset, settings: DuplicateSettings) -> dict[str, str]:
+    """Method -> fingerprint of all that its pairs depend on: not the quality, nor the samples."""
+    embedding, epsilon = settings.embedding_similarity, settings.semdedup_epsilon
+    others = ("quality", "embedding_similarity", "semdedup_epsilon")
+    rule = {name: value for name, value in settings.identity().items() if name not in others}
+    near = fingerprint([_VERSION, rule, column_marks(dataset, "fingerprints")])
+    columns = column_marks(dataset, "embeddings", ["image_embedding"])
+    marks = {"near": near}
+    if embedding is not None:
+        marks["embedding"] = fingerprint([near, embedding, columns])
+    if epsilon is not None:
+        marks["semdedup"] = fingerprint([_VERSION, epsilon, columns])
+    return marks
+
+
+def _found_before(dataset: Dataset, mark: str) -> dict[str, int] | None:
+    """The counts of an earlier run with this mark."""
+    if not (dataset.has_shard("duplicates") and dataset.has_shard("duplicate_pairs")):
+        return None
+    notes = pq.read_schema(dataset.table_path("duplicates")).metadata or {}
+    last = json.loads(notes.get(_NOTE, b"{}"))
+    counts: dict[str, int] | None = last.get("counts") if last.get("mark") == mark else None
+    return counts
+
+
+def describe(counts: Mapping[str, int]) -> str:
+    """The counts of `find_duplicates`, one line a level."""
+    methods = [name.removesuffix("_pairs") for name in counts if name.endswith("_pairs")]
+    lines = [f"{counts['samples']:,} samples"]
+    for method in methods:
+        pairs, dropped = counts[f"{method}_pairs"], counts[f"{method}_dropped"]
+        lines.append(f"{method:<9}  {pairs:>11,} pairs  {dropped:>11,} to drop at this level")
+    return "\n".join(lines)

@@ -1,0 +1,107 @@
+"""Scores that came with the input, as columns of the scores table: `imported_punsafe` and the like.
+
+They stand beside the computed ones and are selected on in the same way, as in
+`--where "imported_punsafe < 0.1 and clip_similarity >= 0.28"`. The prefix keeps LAION's
+`similarity` (of another CLIP) apart from our `clip_similarity`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import ClassVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curate.dataset import Dataset
+from curate.files import fingerprint
+from curate.intake.read import read_intake
+from curate.stage import Stage
+
+_NOTE = b"caplab_columns"
+
+
+class ImportScoresStage(Stage):
+    """Copies the input's score columns into the scores table, shard by shard.
+
+    Numbers stay numbers and texts stay texts (LAION's NSFW says UNLIKELY); nested columns become
+    JSON. Nothing is decoded and no model is loaded.
+    """
+
+    name: ClassVar[str] = "import"
+    needs = ("samples", "scores")
+    adds: ClassVar[tuple[str, ...]] = ("scores",)
+
+    def is_done(self, dataset: Dataset, shard: str) -> bool:
+        """Whether the scores table holds every imported column, from this input."""
+        if not dataset.has_shard("scores", shard):
+            return False
+        marks = _marks(pq.read_schema(dataset.table_path("scores", shard)))
+        return all(marks.get(name) == mark for name, mark in _wanted(dataset).items())
+
+    def run(self, dataset: Dataset, shard: str) -> dict[str, int]:
+        """Add the columns of one shard; returns {"imported": values that are not null}."""
+        intake = read_intake(dataset)
+        imported = intake.imported if intake else {}
+        scores = dataset.read_table("scores", shard)
+        marks = {**_marks(scores.schema), **_wanted(dataset)}
+        with pq.ParquetFile(dataset.input_path(shard)) as parquet:
+            given = parquet.read(columns=["key", *imported])
+        order = pc.index_in(scores.column("key"), value_set=given.column("key").combine_chunks())
+        given = given.take(order)
+        count = 0
+        for column, name in imported.items():
+            values = _plain(given.column(column))
+            count += len(values) - values.null_count
+            if name in scores.column_names:
+                scores = scores.drop_columns([name])
+            scores = scores.append_column(name, values)
+        note = {_NOTE: json.dumps(marks, sort_keys=True).encode()}
+        metadata = {**(scores.schema.metadata or {}), **note}
+        dataset.write_table("scores", scores.replace_schema_metadata(metadata), shard)
+        return {"imported": count}
+
+
+def forget_imported(dataset: Dataset, shard: str) -> None:
+    """Take the imported columns out of a shard's scores, so that the stage adds them anew.
+
+    For a shard that gained samples: the new ones would have nulls where the input has values.
+    """
+    if not dataset.has_shard("scores", shard):
+        return
+    scores = dataset.read_table("scores", shard)
+    wanted, marks = _wanted(dataset), _marks(scores.schema)
+    known = [name for name in scores.column_names if name in wanted]
+    if not known:
+        return
+    left = {name: mark for name, mark in marks.items() if name not in wanted}
+    note = {_NOTE: json.dumps(left, sort_keys=True).encode()}
+    metadata = {**(scores.schema.metadata or {}), **note}
+    rest = scores.drop_columns(known).replace_schema_metadata(metadata)
+    dataset.write_table("scores", rest, shard)
+
+
+def _wanted(dataset: Dataset) -> dict[str, str]:
+    """Imported column -> what it was made of, in the manner of the scorers' signatures."""
+    intake = read_intake(dataset)
+    imported = intake.imported if intake else {}
+    return {name: fingerprint(["imported", column, 1]) for column, name in imported.items()}
+
+
+def _marks(schema: pa.Schema) -> dict[str, str]:
+    marks: dict[str, str] = json.loads((schema.metadata or {}).get(_NOTE, b"{}"))
+    return marks
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Numbers, booleans or text."""
+    kind = column.type
+    if pa.types.is_nested(kind):
+        texts = [None if v is None else json.dumps(v, default=str) for v in column.to_pylist()]
+        return pa.chunked_array([pa.array(texts, pa.string())])
+    if pa.types.is_dictionary(kind):
+        column = column.cast(kind.value_type)
+    if pa.types.is_decimal(column.type) or pa.types.is_float16(column.type):
+        return column.cast(pa.float64())
+    return column

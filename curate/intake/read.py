@@ -1,0 +1,286 @@
+"""The first step: an input becomes numbered shards of rows, each with its stable key."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.dataset import Dataset, empty_directory, sample_key
+from curate.errors import DatasetError
+from curate.files import atomic_path, fingerprint, read_json, sha256_file, write_json
+from curate.intake.rows import IDENTITY, TypesChangedError
+from curate.intake.source import InputFormat, Source, inspect_input
+from curate.outcomes import FAILURE, SOURCE_FILE
+from curate.progress import progress
+
+DEFAULT_ROWS_PER_SHARD = 10_000
+_MEMORY_LIMIT = "2GB"
+_LISTED_FILES = 1000  # more are recorded as one fingerprint
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What was taken in."""
+
+    rows: int
+    shards: int
+    rows_per_shard: int
+    format: str
+    local: bool
+    """The pictures lie in the input itself; see curate.intake.local_pictures."""
+    scheme: str
+    root: str
+    """Where the rows' `source_file` lie: storage scheme ("" for local paths) and folder."""
+    url_column: str | None
+    text_column: str | None
+    image_column: str | None
+    imported: dict[str, str]
+    """Column of the input -> its name in the scores table."""
+    without_text: int
+    broken: dict[str, int]
+    """Reason -> rows that came in broken."""
+
+
+def plan_shards(
+    source: Source | Path | str,
+    dataset: Dataset,
+    url_column: str | None = None,
+    text_column: str | None = None,
+    rows_per_shard: int = DEFAULT_ROWS_PER_SHARD,
+    input_format: InputFormat | None = None,
+) -> Intake:
+    """Cut an input into `dataset.input_path(shard)` files, in the input's order.
+
+    Each file holds the columns key, row (number in the input, from 0), url, alt_text, failure and
+    failure_detail (why a row came in broken), for pictures that are here already where they lie
+    (source_file, source_key, source_offset, source_bytes), and every other column of the input
+    under its own name ("input_NAME" where that would hide one of ours). Rows of the same identity
+    and text are told apart by their occurrence (`sample_key`). The same input gives the same
+    files. `input/input.json` comes last and says that all are there; with it, a second call does
+    nothing. The input is read once; then the keys are compared and the few shards that hold
+    repeated ones are written again. Memory is one shard of rows and the repeated keys.
+
+    Args:
+        source: the input, or what `inspect_input` said of it.
+
+    Raises:
+        ConfigError: the input is missing, unreadable, empty or lacks a column; nothing is written.
+        DatasetError: the dataset was made from another input, or the input changed since.
+    """
+    if not isinstance(source, Source):
+        source = inspect_input(source, url_column, text_column, input_format)
+    record_path = dataset.directory / "input" / "input.json"
+    if record_path.exists():
+        return _finished(record_path, source)
+    while True:
+        for leftover in record_path.parent.glob("*.parquet"):
+            leftover.unlink()
+        try:
+            shards, counts = _write_shards(source, dataset, rows_per_shard)
+            break
+        except TypesChangedError as error:
+            # As text every value fits, exactly as it came.
+            source = source.with_text(error.columns)
+    _tell_repeated_apart(dataset)
+    rows, without_text = counts.pop("rows"), counts.pop("without_text")
+    intake = Intake(
+        rows=rows,
+        shards=shards,
+        rows_per_shard=rows_per_shard,
+        format=source.format,
+        local=source.local,
+        scheme=source.store.scheme,
+        root=source.store.root,
+        url_column=source.url_column,
+        text_column=source.text_column,
+        image_column=source.image_column,
+        imported=source.imported,
+        without_text=without_text,
+        broken=dict(counts.most_common()),
+    )
+    write_json(record_path, {**asdict(intake), "files": _files_record(source)})
+    return intake
+
+
+def read_intake(dataset: Dataset) -> Intake | None:
+    """What was taken in; None for a dataset that was not made by `plan_shards`."""
+    path = dataset.directory / "input" / "input.json"
+    if not path.exists():
+        return None
+    record = read_json(path)
+    record.pop("files", None)
+    return Intake(**record)
+
+
+def _write_shards(
+    source: Source, dataset: Dataset, rows_per_shard: int
+) -> tuple[int, Counter[str]]:
+    counts: Counter[str] = Counter(rows=0, without_text=0)
+    shards = 0
+    with progress(None, "reading the input", "row") as bar:
+        for table in _shard_tables(source, rows_per_shard):
+            with atomic_path(dataset.input_path(f"{shards:05d}")) as temporary:
+                pq.write_table(table, temporary, compression="zstd")
+            shards += 1
+            counts["rows"] += table.num_rows
+            broken = table.column(FAILURE).drop_null().to_pylist()
+            counts.update(broken)
+            unbroken = table.filter(table.column(FAILURE).is_null())
+            counts["without_text"] += unbroken.column("alt_text").null_count
+            bar.update(table.num_rows)
+    return shards, counts
+
+
+def _shard_tables(source: Source, rows_per_shard: int) -> Iterator[pa.Table]:
+    held: list[pa.Table] = []
+    held_rows, row = 0, 0
+    for batch in source.batches(min(rows_per_shard, DEFAULT_ROWS_PER_SHARD)):
+        rest = _keyed(batch, row)
+        row += batch.num_rows
+        while held_rows + rest.num_rows >= rows_per_shard:
+            room = rows_per_shard - held_rows
+            yield pa.concat_tables([*held, rest.slice(0, room)]).combine_chunks()
+            rest, held, held_rows = rest.slice(room), [], 0
+        if rest.num_rows:
+            held.append(rest)
+            held_rows += rest.num_rows
+    if held_rows:
+        yield pa.concat_tables(held).combine_chunks()
+
+
+def _keyed(batch: pa.RecordBatch, first_row: int) -> pa.Table:
+    """The batch with key and row in front, as if nothing were repeated."""
+    pairs = zip(
+        batch.column(IDENTITY).to_pylist(), batch.column("alt_text").to_pylist(), strict=True
+    )
+    keys = [sample_key(identity, text) for identity, text in pairs]
+    rows = np.arange(first_row, first_row + batch.num_rows, dtype=np.int64)
+    kept = pa.Table.from_batches([batch]).drop_columns([IDENTITY])
+    return kept.add_column(0, "row", pa.array(rows)).add_column(0, "key", pa.array(keys))
+
+
+def _tell_repeated_apart(dataset: Dataset) -> None:
+    """Give the second, third, ... row of one identity and text keys of their own.
+
+    DuckDB finds the repeated keys (it spills to disk above its memory limit); only the shards that
+    hold one are written again. Killed in between, the whole intake is done again.
+    """
+    import duckdb
+
+    files = str(dataset.directory / "input" / "*.parquet")
+    scratch = dataset.directory / "input" / ".duckdb"
+    config: dict[str, Any] = {
+        "threads": 1,
+        "memory_limit": _MEMORY_LIMIT,
+        "temp_directory": str(scratch),
+    }
+    with duckdb.connect(config=config) as connection:
+        connection.execute("SET enable_progress_bar = false")
+        connection.execute(
+            "CREATE TEMP TABLE repeated AS SELECT key FROM read_parquet($files) "
+            "GROUP BY key HAVING count(*) > 1",
+            {"files": files},
+        )
+        rows = connection.execute(
+            "SELECT filename, file_row_number, key FROM read_parquet($files, filename = true, "
+            "file_row_number = true) SEMI JOIN repeated USING (key) ORDER BY filename, "
+            "file_row_number",
+            {"files": files},
+        )
+        occurrences: Counter[str] = Counter()
+        current: str | None = None
+        changed: dict[int, int] = {}
+        while batch := rows.fetchmany(10_000):
+            for filename, position, key in batch:
+                if filename != current:
+                    _rewrite(current, changed)
+                    current, changed = filename, {}
+                if occurrences[key]:
+                    changed[position] = occurrences[key]
+                occurrences[key] += 1
+        _rewrite(current, changed)
+    empty_directory(scratch)
+
+
+def _rewrite(filename: str | None, changed: dict[int, int]) -> None:
+    """Derive the keys at these positions anew for their occurrence."""
+    if filename is None or not changed:
+        return
+    path = Path(filename)
+    with pq.ParquetFile(path) as parquet:
+        table = parquet.read()
+    keys = table.column("key").to_pylist()
+    for position, occurrence in changed.items():
+        row = table.slice(position, 1).to_pylist()[0]
+        # The identity of a row without a URL stands in no column; its first key stands for it.
+        stand_in = row["url"] is None and (row[FAILURE] or row.get(SOURCE_FILE))
+        identity = f"again:{keys[position]}" if stand_in else row["url"]
+        keys[position] = sample_key(identity, row["alt_text"], occurrence)
+    with atomic_path(path) as temporary:
+        pq.write_table(table.set_column(0, "key", pa.array(keys)), temporary, compression="zstd")
+
+
+# ---- the record of a finished intake ----------------------------------------------------------
+
+
+def _files_record(source: Source) -> Any:
+    """What the input looked like: enough to see that it changed.
+
+    A local list is hashed. Tars, pictures and remote files go by name and size, remote ones also
+    by their time.
+    """
+    hashed = not source.local and not source.store.scheme
+    records = []
+    for path in source.files:
+        size, modified = source.store.state(path)
+        record: dict[str, Any] = {"path": path, "bytes": size}
+        if hashed:
+            record |= {
+                "modified_ns": modified,
+                "sha256": sha256_file(Path(source.store.root) / path),
+            }
+        elif source.store.scheme:
+            record["modified_ns"] = modified
+        records.append(record)
+    if not source.files:
+        return {"names": fingerprint(list(source.store.walk()))}
+    return records if len(records) <= _LISTED_FILES else {"fingerprint": fingerprint(records)}
+
+
+def _finished(record_path: Path, source: Source) -> Intake:
+    """The recorded intake, if `source` is still what it was made from."""
+    record = read_json(record_path)
+    known = record.pop("files")
+    if not _same_files(known, source):
+        raise DatasetError(
+            f"{record_path.parent.parent} was made from another version of its input; "
+            f"choose another --out for this one."
+        )
+    if record["imported"] != source.imported:  # further scores of the same input are asked for
+        record["imported"] = source.imported
+        write_json(record_path, {**record, "files": known})
+    return Intake(**record)
+
+
+def _same_files(known: Any, source: Source) -> bool:
+    if not isinstance(known, list) or not known or "sha256" not in known[0]:
+        return bool(known == _files_record(source))
+    if [record["path"] for record in known] != list(source.files):
+        return False
+    return all(_unchanged(record, source) for record in known)
+
+
+def _unchanged(known: dict[str, Any], source: Source) -> bool:
+    size, modified = source.store.state(known["path"])
+    if size != known["bytes"]:
+        return False
+    # An untouched file needs no hashing; a touched one may still hold the same bytes.
+    file = Path(source.store.root) / known["path"]
+    return modified == known["modified_ns"] or sha256_file(file) == known["sha256"]

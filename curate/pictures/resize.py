@@ -1,0 +1,293 @@
+"""From the bytes of a stranger's file to the picture that is stored.
+
+A picture is stored upright, in sRGB, 8 bits a channel, on white where it was transparent, without
+metadata, beside the original's size and sha256; a JPEG is decoded at a reduced DCT scale where that
+still leaves twice the wanted size; a file that is broken or cut short is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from curate.download.hashes import verify
+from curate.pictures import jpeg
+from curate.pictures.colours import PixelRangeError, to_resizable, to_srgb
+from curate.pictures.exif import orientation, upright_pixels
+from curate.pictures.png_chunks import damaged_pixel_data
+from curate.pictures.shrink import shrink
+from curate.pictures.sniff import sniff
+from curate.reasons import Failure, FailureError, Reason
+
+ResizeMode = Literal["keep_ratio_largest", "keep_ratio", "center_crop", "no"]
+EncodeFormat = Literal["jpg", "png", "webp"]
+Pixels = NDArray[np.uint8]
+
+_PILLOW_FORMATS = {"png": "PNG", "webp": "WEBP"}
+# A JPEG is decoded at the smallest DCT scale that leaves at least this times the wanted size; the
+# filter behind it then still works on more detail than it keeps.
+_DECODE_MARGIN = 2
+# Pictures that Pillow resizes (with transparency, or in CMYK) are averaged by whole factors to no
+# less than this times the wanted size, then filtered.
+_REDUCING_GAP = 1.5
+# Each scan of a progressive JPEG goes over the whole picture; real ones have about ten.
+_MOST_SCANS = 100
+_START_OF_SCAN = b"\xff\xda"
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """A picture as it will stand in the shard, and what is known of the file that it came from."""
+
+    content: bytes
+    format: str  # extension in the shard: "jpg", "png" or "webp"
+    width: int  # pixels
+    height: int
+    original_width: int  # pixels, upright
+    original_height: int
+    original_format: str  # "jpeg", "png", ...: sniffed from the bytes
+    original_bytes: int
+    sha256: str  # of the original file, hex
+
+
+class Resizer:
+    """Stores pictures of one size, mode and format. Safe to use from many threads."""
+
+    def __init__(
+        self,
+        image_size: int = 512,
+        resize_mode: ResizeMode = "keep_ratio_largest",
+        encode_format: EncodeFormat = "jpg",
+        encode_quality: int = 95,
+        upscale: bool = False,
+        max_pixels: int = 64_000_000,
+        min_side: int = 0,
+        max_aspect: float | None = None,
+    ) -> None:
+        """Set what is wanted.
+
+        Args:
+            image_size: pixels of the side that `resize_mode` names.
+            resize_mode: "keep_ratio_largest" (longer side), "keep_ratio" (shorter side),
+                "center_crop" (shorter side, then the centre square) or "no".
+            encode_quality: 1 to 100 for jpg and webp; png is lossless and ignores it.
+            upscale: enlarge pictures that are smaller; otherwise they keep their size.
+            max_pixels: width times height of the original, read before anything is decoded.
+                Peak memory is about 10 bytes a pixel.
+            min_side: shortest side, in pixels, that is stored.
+            max_aspect: greatest longer side / shorter side that is stored; None stores all.
+        """
+        self.image_size = image_size
+        self.resize_mode = resize_mode
+        self.encode_format = encode_format
+        self.encode_quality = encode_quality
+        self.upscale = upscale
+        self.max_pixels = max_pixels
+        self.min_side = min_side
+        self.max_aspect = max_aspect
+
+    def outcome(
+        self, content: bytes, expected: Mapping[str, str | None] | None = None
+    ) -> StoredImage | Failure:
+        """The stored picture, or why there is none with what is known of the file.
+
+        Every way in goes through here, downloads and local files alike. Nothing is raised, whatever
+        the bytes are.
+
+        Args:
+            expected: hex digits that the list gives, by "md5", "sha256" and "sha512".
+        """
+        try:
+            verify(content, expected or {})
+            return self.store(content)
+        except FailureError as error:
+            return replace(
+                error.failure,
+                original_format=sniff(content),
+                original_bytes=len(content),
+                sha256=hashlib.sha256(content).hexdigest(),
+            )
+
+    def store(self, content: bytes) -> StoredImage:
+        """Decode, turn upright, resize, convert to sRGB and encode again.
+
+        Raises:
+            FailureError: not_an_image, broken_image, unsupported_image, too_many_pixels,
+                too_small or aspect.
+        """
+        original_format = sniff(content)
+        if original_format is None:
+            raise FailureError(Reason.NOT_AN_IMAGE, _first_bytes(content))
+        # Decoders raise whatever they like on hostile bytes (OSError, SyntaxError, struct.error,
+        # KeyError, TypeError, ...); each of them means that the file is broken.
+        try:
+            small, size = (
+                self._jpeg(content)
+                if original_format == "jpeg"
+                else self._other(content, original_format)
+            )
+            encoded = self._encode(small)
+        except (FailureError, MemoryError):
+            raise
+        except Image.DecompressionBombError as error:
+            raise FailureError(Reason.TOO_MANY_PIXELS, error) from error
+        except PixelRangeError as error:
+            raise FailureError(Reason.UNSUPPORTED_IMAGE, error) from error
+        except jpeg.DamagedJpegError as error:
+            raise FailureError(Reason.BROKEN_IMAGE, error) from error
+        except Exception as error:
+            raise FailureError(Reason.BROKEN_IMAGE, f"{type(error).__name__}: {error}") from error
+        return StoredImage(
+            content=encoded,
+            format=self.encode_format,
+            width=small.shape[1],
+            height=small.shape[0],
+            original_width=size[0],
+            original_height=size[1],
+            original_format=original_format,
+            original_bytes=len(content),
+            sha256=hashlib.sha256(content).hexdigest(),
+        )
+
+    def _jpeg(self, content: bytes) -> tuple[Pixels, tuple[int, int]]:
+        """The picture at its stored size, (H, W, 3) sRGB, upright; and the original's size."""
+        header = jpeg.read_header(content)
+        if header.progressive and content.count(_START_OF_SCAN) > _MOST_SCANS:
+            raise FailureError(Reason.BROKEN_IMAGE, f"more than {_MOST_SCANS} JPEG scans")
+        size = (header.width, header.height)
+        turned = _turned(size, header.orientation)
+        self._check_size(turned)
+        if header.components == 4:
+            # Pillow knows how Adobe's CMYK is meant, and nothing of damage.
+            with suppress(jpeg.UncommonJpegError):
+                jpeg.check(content, header)
+            return self._other(content, "jpeg")
+        width, height = self._scaled(size)
+        needed = (_DECODE_MARGIN * width, _DECODE_MARGIN * height)
+        halved = self.encode_format == "jpg" and not self.upscale
+        try:
+            decoded = jpeg.decode(content, header, needed, halved)
+        except jpeg.UncommonJpegError:
+            return self._other(content, "jpeg")
+        small = self._shrunk(decoded, size)
+        if header.profile is not None or small.shape[2] == 1:
+            grey = Image.fromarray(small[..., 0] if small.shape[2] == 1 else small)
+            small = np.asarray(to_srgb(grey, header.profile))
+        return upright_pixels(small, header.orientation), turned
+
+    def _other(self, content: bytes, original_format: str) -> tuple[Pixels, tuple[int, int]]:
+        """The same through Pillow, for all other formats and for CMYK."""
+        damage = damaged_pixel_data(content) if original_format == "png" else None
+        if damage:
+            raise FailureError(Reason.BROKEN_IMAGE, damage)
+        quiet = _silent_stderr() if original_format == "tiff" else nullcontext()
+        with quiet, Image.open(io.BytesIO(content), formats=[original_format.upper()]) as image:
+            # Sizes in the header decide before anything is decoded: this stops bombs.
+            self._check_size(_turned(image.size, orientation(image.info)))
+            # Exactly once: a broken PNG raises on its first load and passes on a second one.
+            image.load()
+            size = image.size  # a TIFF turns itself while it loads
+            turn = orientation(image.info)  # again: in a PNG it may stand behind the pixels
+            full = to_resizable(image)
+            if full.mode in ("RGB", "L"):
+                full = Image.fromarray(self._shrunk(np.asarray(full), size))
+            else:
+                full = self._resized(full)
+            small = to_srgb(full, image.info.get("icc_profile"))
+        return upright_pixels(np.asarray(small), turn), _turned(size, turn)
+
+    def _check_size(self, size: tuple[int, int]) -> None:
+        shown = f"{size[0]} x {size[1]} pixels"
+        shorter, longer = min(size), max(size)
+        if shorter < 1:
+            raise FailureError(Reason.BROKEN_IMAGE, shown)
+        if shorter * longer > self.max_pixels:
+            raise FailureError(Reason.TOO_MANY_PIXELS, shown, size)
+        if shorter < self.min_side:
+            raise FailureError(Reason.TOO_SMALL, shown, size)
+        if self.max_aspect is not None and longer > self.max_aspect * shorter:
+            raise FailureError(Reason.ASPECT, shown, size)
+
+    def _scaled(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Size after scaling and before cropping."""
+        if self.resize_mode == "no":
+            return size
+        side = max(size) if self.resize_mode == "keep_ratio_largest" else min(size)
+        scale = self.image_size / side
+        if scale >= 1 and not self.upscale:
+            return size
+        return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+    def _shrunk(self, pixels: Pixels, size: tuple[int, int]) -> Pixels:
+        """Scale (and crop) pixels that were decoded at full size or smaller; `size` is the full."""
+        target = self._scaled(size)
+        if self.resize_mode == "center_crop":
+            height, width = pixels.shape[:2]
+            target, box = _crop_square(target, (width, height), self.image_size)
+            left, top, right, bottom = (round(edge) for edge in box)
+            pixels = pixels[top:bottom, left:right]
+        shrunk = shrink(pixels, target)
+        return shrunk if shrunk.ndim == pixels.ndim else shrunk[..., None]  # OpenCV drops (.., 1)
+
+    def _resized(self, image: Image.Image) -> Image.Image:
+        """The same by Pillow, which weighs colours by their transparency."""
+        target = self._scaled(image.size)
+        box: tuple[float, float, float, float] = (0, 0, *image.size)
+        if self.resize_mode == "center_crop":
+            target, box = _crop_square(target, image.size, self.image_size)
+        if target == image.size and box == (0, 0, *image.size):
+            return image
+        return image.resize(target, Image.Resampling.BICUBIC, box=box, reducing_gap=_REDUCING_GAP)
+
+    def _encode(self, pixels: Pixels) -> bytes:
+        if self.encode_format == "jpg":
+            return jpeg.encode(pixels, self.encode_quality)
+        options = {"quality": self.encode_quality} if self.encode_format == "webp" else {}
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, _PILLOW_FORMATS[self.encode_format], **options)
+        return buffer.getvalue()
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Send file descriptor 2 to nowhere: libtiff writes pages of warnings to it, past Python."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _turned(size: tuple[int, int], turn: int) -> tuple[int, int]:
+    """Orientations 5 to 8 swap width and height."""
+    return (size[1], size[0]) if turn >= 5 else size
+
+
+def _crop_square(
+    target: tuple[int, int], size: tuple[int, int], wanted: int
+) -> tuple[tuple[int, int], tuple[float, float, float, float]]:
+    """The centre square of at most `wanted` pixels: its size, and its place in the source."""
+    side = min(*target, wanted)
+    margin_x = size[0] * (target[0] - side) / (2 * target[0])
+    margin_y = size[1] * (target[1] - side) / (2 * target[1])
+    return (side, side), (margin_x, margin_y, size[0] - margin_x, size[1] - margin_y)
+
+
+def _first_bytes(content: bytes) -> str:
+    """What came instead of a picture, for a person."""
+    start = content[:256].lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html", b"<head")):
+        return "HTML"
+    return f"starts with {content[:16]!r}"

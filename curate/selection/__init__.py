@@ -1,0 +1,1 @@
+"""Which samples to keep: SQL over stored scores, presets, and copies dropped among what passes."""

@@ -1,0 +1,341 @@
+"""Selections: SQL over stored scores. Pictures are never touched, scores never change.
+
+A rule sees one row for each stored sample (curate.selection.sample_view has its columns) and may
+call the functions of curate.selection.rule_functions (fractions, other selections). A preset
+(curate.selection.presets) is a published recipe written as such a rule. Copies are dropped last,
+among the samples that passed everything else (curate.selection.keep_among), so that a group whose
+best copy fails a rule keeps its next.
+
+Cost: one scan of the columns that the rules read, one of the keys, and what the pairs of
+duplicates cost; `caplab bench select` measures it at a million samples.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from curate.dataset import Dataset
+from curate.errors import ConfigError
+from curate.files import fingerprint
+from curate.provenance import provenance
+from curate.scorers.head_sql import add_head_functions
+from curate.selection.funnel import RuleCount, SelectionSummary, all_of, rule_counts, summary_of
+from curate.selection.keep_among import WIDEST, find_copies, levels
+from curate.selection.near_reference import NearReference, reference_mark
+from curate.selection.presets import preset_where
+from curate.selection.rule_functions import Resolved, resolve
+from curate.selection.rules import split_rules
+from curate.selection.sample_view import (
+    METHODS,
+    SampleTables,
+    file_mark,
+    sample_view,
+    tables_version,
+)
+from curate.settings import Settings
+
+__all__ = [
+    "METHODS",
+    "RuleCount",
+    "SelectSettings",
+    "SelectionSummary",
+    "check_name",
+    "sample_view",
+    "select",
+    "summary_of",
+    "tables_version",
+]
+
+# Of equal copies the larger is better, then the one whose text fits.
+_QUALITY = ("width * height", "clip_similarity")
+
+
+class SelectSettings(Settings):
+    """Which samples to select, and under which name."""
+
+    name: str = Field(
+        "default",
+        description="Name of the selection: letters, digits, dots, dashes, underscores; the "
+        "preset's name where there is one.",
+    )
+    where: str = Field(
+        "true",
+        description="SQL expression over the columns of a sample, such as "
+        '"clip_similarity >= 0.28 and aesthetic >= 5 and nsfw < 0.5"; '
+        "top_fraction(clip_similarity, 0.3) is true for the best 30%, in_selection('a') for the "
+        "samples of another selection.",
+    )
+    preset: str | None = Field(
+        None,
+        description="A published recipe, in addition to --where; --list-presets shows them all.",
+    )
+    preset_values: dict[str, float] = Field(
+        {}, description="Numbers of the preset in place of its own, such as fraction=0.2."
+    )
+    preset_columns: dict[str, str] = Field(
+        {},
+        description="What stands for a quantity that the preset needs: a column or an SQL "
+        "expression, such as similarity_b32=my_b32_score.",
+    )
+    any_clip_model: bool = Field(
+        False,
+        description="Apply the preset's thresholds to similarities of another CLIP model than "
+        "its source used, or of an unknown one.",
+    )
+    reference: str | None = Field(
+        None,
+        description="Embeddings to be near to (a dataset, .npy or .parquet); adds the column "
+        "near_reference: the sample's cluster is nearest to one of them.",
+    )
+    reference_clusters: int = Field(
+        1000, ge=1, description="Clusters of image embeddings for near_reference."
+    )
+    reference_embedding: str = Field(
+        "image", description="Column of the embeddings table to cluster for near_reference."
+    )
+    keep_duplicates: bool = Field(
+        False, description="Keep all copies; otherwise only the best of each group of duplicates."
+    )
+    duplicate_level: str = Field(
+        WIDEST,
+        description=f"Which pairs make a copy: {', '.join(METHODS)} (each with those before), or "
+        f"{WIDEST}: all that were found.",
+    )
+    quality: list[str] = Field(
+        [],
+        description="SQL expressions over a sample's columns, each larger for the better copy, "
+        "later ones breaking ties; by default the larger picture, then the higher "
+        "clip_similarity where there is one.",
+    )
+    overwrite: bool = Field(
+        False,
+        description="Replace a selection of this name that has other rules or older tables.",
+        json_schema_extra={"identity": False},
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_after_its_preset(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("preset") and "name" not in values:
+            return {**values, "name": values["preset"]}
+        return values
+
+
+_TABLE = "table "  # no selection's name holds a space
+
+
+def select(dataset: Dataset, settings: SelectSettings) -> SelectionSummary:
+    """Select samples and store their keys with the rules, the funnel and what they rest on.
+
+    The same settings over unchanged tables are a no-op.
+
+    Raises:
+        ConfigError: a bad name, rule or preset, a column that the preset needs and nobody
+            computed, or a name that stands for another selection (or one made from older tables)
+            without `overwrite`. Nothing is written then.
+        DatasetError: nothing has been stored or scored yet.
+    """
+    check_name(settings.name)
+    previous = _previous(dataset, settings)
+    if previous is not None:
+        return previous
+    tables = SampleTables(dataset)
+    with tables.connection as connection:
+        reference = _reference(dataset, settings)
+        if reference is not None:
+            tables.add_keys("near_reference", reference.register(connection))
+        tables.lock()
+        preset = preset_where(settings, dataset, tables.columns)
+        where = _joined(preset.where if preset else None, settings.where)
+        add_head_functions(connection, where)
+        rules = [resolve(rule, tables) for rule in split_rules(connection, where, tables.columns)]
+        _evaluate(tables, rules)
+        funnel, stored = rule_counts(connection, [rule.text for rule in rules])
+        dropped: dict[str, Any] | None = None
+        if not settings.keep_duplicates:
+            dropped = _drop_copies(tables, settings, len(rules), funnel, stored)
+        chosen = "key NOT IN (SELECT key FROM _dropped)" if dropped else "true"
+        keys = connection.sql(
+            f"SELECT key FROM passed WHERE {all_of(len(rules))} AND {chosen} ORDER BY key"
+        ).to_arrow_table()
+        total = connection.execute("SELECT count(*) FROM samples").fetchall()[0][0]
+    selected = keys.num_rows
+    summary = SelectionSummary(
+        settings.name, where, int(total), stored, selected, tuple(funnel), True
+    )
+    record = {
+        "where": where,
+        "rules": [rule.text for rule in rules],
+        "sql": [rule.sql for rule in rules],
+        "fractions": [asdict(part) for rule in rules for part in rule.fractions],
+        "preset": preset.record() if preset else None,
+        "duplicates": dropped,
+        "keep_duplicates": settings.keep_duplicates,
+        "reference": reference.record() if reference else None,
+        "rows": summary.rows,
+        "stored": stored,
+        "selected": selected,
+        "funnel": [asdict(count) for count in funnel],
+        "tables_version": tables_version(dataset),
+        "rests_on": _rests_on(dataset, tables, rules),
+        **provenance(settings),
+    }
+    dataset.write_selection(settings.name, keys.column("key").combine_chunks(), record)
+    return summary
+
+
+def check_name(name: str) -> None:
+    """Raise ConfigError for a name that is no plain file name."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,99}", name):
+        raise ConfigError(
+            f"{name!r} cannot name a selection; use letters, digits, dots, dashes, underscores."
+        )
+
+
+def _joined(preset: str | None, where: str) -> str:
+    if preset is None:
+        return where
+    return preset if where.strip().lower() == "true" else f"({preset}) AND ({where})"
+
+
+def _reference(dataset: Dataset, settings: SelectSettings) -> NearReference | None:
+    if settings.reference is None:
+        return None
+    return NearReference(
+        dataset,
+        Path(settings.reference),
+        settings.reference_clusters,
+        settings.reference_embedding,
+    )
+
+
+def _previous(dataset: Dataset, settings: SelectSettings) -> SelectionSummary | None:
+    """The stored selection where it is this one; ConfigError where it is another."""
+    if not dataset.selection_path(settings.name).exists():
+        return None
+    record = dataset.selection_record(settings.name)
+    stored = record.get("settings", {})
+    mine = settings.identity()
+    differing = [name for name in mine if stored.get(name) != mine[name]]
+    same_reference = (record.get("reference") or {}).get("mark") == reference_mark(
+        settings.reference
+    )
+    if not differing and same_reference and _current(dataset, record):
+        return summary_of(record, settings.name)
+    if settings.overwrite:
+        return None
+    if not differing:
+        reason = "was made from an earlier state of the tables"
+    elif set(differing) <= {"where", "preset", "preset_values", "preset_columns"}:
+        reason = f"stands for {record['where']!r}"
+    else:
+        name = differing[0]
+        reason = f"was made with {name} = {stored.get(name)!r}, not {mine[name]!r}"
+    raise ConfigError(
+        f"The selection {settings.name!r} exists and {reason}; choose another --name, "
+        f"or say --overwrite."
+    )
+
+
+def _current(dataset: Dataset, record: Mapping[str, Any]) -> bool:
+    """Whether everything that a stored selection rests on is as it was."""
+    if record.get("tables_version") != tables_version(dataset):
+        return False
+    marks: Mapping[str, str] = record.get("rests_on", {})
+    return all(_selection_mark(dataset, name) == mark for name, mark in marks.items())
+
+
+def _rests_on(
+    dataset: Dataset, tables: SampleTables, rules: Sequence[Resolved]
+) -> dict[str, str | None]:
+    """Selections and further tables that the rules name -> a mark of their content."""
+    names = {name for rule in rules for name in rule.selections}
+    names |= {_TABLE + name for rule in rules for name in tables.tables_of(rule.columns)}
+    return {name: _selection_mark(dataset, name) for name in sorted(names)}
+
+
+def _selection_mark(dataset: Dataset, name: str) -> str | None:
+    if name.startswith(_TABLE):
+        return tables_version(dataset, [name.removeprefix(_TABLE)])
+    path = dataset.selection_path(name)
+    return fingerprint([path.stat().st_size, file_mark(path)]) if path.exists() else None
+
+
+def _evaluate(tables: SampleTables, rules: Sequence[Resolved]) -> None:
+    """Make the table `passed`: key and r0, r1, ...: true, false or null for each rule."""
+    import duckdb
+
+    connection = tables.connection
+    source = tables.source([name for rule in rules for name in rule.columns])
+    for rule in rules:
+        try:
+            kind = connection.execute(
+                f"SELECT key, ({rule.sql}) FROM ({source}) LIMIT 0"
+            ).description
+        except duckdb.Error as error:
+            raise ConfigError(f"The rule {rule.text!r} does not work: {_first(error)}") from error
+        if kind is None or str(kind[1][1]).upper() not in ("BOOLEAN", "BOOL"):
+            raise ConfigError(
+                f"The rule {rule.text!r} is no yes or no; compare it with something, such as "
+                f"{rule.text!r} >= 1."
+            )
+    values = ", ".join(f"({rule.sql}) AS r{index}" for index, rule in enumerate(rules))
+    try:
+        # Keys are sorted in the end; their order on the way is nobody's business.
+        connection.execute(f"CREATE TEMP TABLE passed AS SELECT key, {values} FROM ({source})")
+    except duckdb.Error as error:
+        raise ConfigError(f"The rules cannot be computed: {_first(error)}") from error
+
+
+def _drop_copies(
+    tables: SampleTables,
+    settings: SelectSettings,
+    rules: int,
+    funnel: list[RuleCount],
+    stored: int,
+) -> dict[str, Any]:
+    """Apply the keep rule, make the table `_dropped` and append its step to the funnel."""
+    import numpy as np
+
+    connection = tables.connection
+    methods = levels(connection, settings.duplicate_level)
+    quality = settings.quality or [part for part in _QUALITY if _known(part, tables.columns)]
+    copies = find_copies(
+        tables, methods, quality, f"SELECT key, coalesce({all_of(rules)}, false) AS passes "
+        "FROM passed",
+    )  # fmt: skip
+    everybody = np.ones(len(copies.passes), bool)
+    alone = int(copies.dropped(everybody).sum())
+    ranks = np.flatnonzero(copies.dropped(copies.passes))
+    connection.execute("CREATE TEMP TABLE _dropped_ranks (rank BIGINT)")
+    # By hand: DuckDB would import pandas to register an Arrow table.
+    for part in np.split(ranks, range(1 << 17, len(ranks), 1 << 17)):
+        connection.execute("INSERT INTO _dropped_ranks SELECT unnest($1)", [part.tolist()])
+    connection.execute(
+        "CREATE TEMP TABLE _dropped AS SELECT key FROM _copies "
+        "SEMI JOIN _dropped_ranks USING (rank)"
+    )
+    level = methods[-1] if methods else None
+    left = funnel[-1].left if funnel else stored
+    funnel.append(
+        RuleCount(
+            f"best of its copies ({level or 'none were searched'})",
+            alone, 0, len(ranks), 0, left - len(ranks),
+        )
+    )  # fmt: skip
+    return {"level": level, "methods": list(methods), "quality": quality}
+
+
+def _known(expression: str, columns: Sequence[str]) -> bool:
+    return set(re.findall(r"[a-z_]+", expression)) <= set(columns)
+
+
+def _first(error: Exception) -> str:
+    message = str(error).splitlines()[0]
+    return re.sub(r"^\w+ Error: ", "", message).strip().rstrip(".") + "."
