@@ -53,7 +53,11 @@ def test_scorers_are_added_one_command_after_the_other(caplab, tmp_path: Path):
     record = json.loads((where / "scores.json").read_text())
     assert record["settings"]["captions"] == ["alt"]
     assert record["settings"]["aesthetic_head"] == str(head)
-    assert len(record["weights"]) == 2
+    assert {name.split("/")[0] for name in record["weights"]} == {
+        "aesthetic",
+        "clip",
+        "text_language",
+    }
     (row, *_) = Dataset.open(where).read_table("caption_scores", "00000", "alt").to_pylist()
     assert row["clip_sentences"] == 2
 
