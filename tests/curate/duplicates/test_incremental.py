@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
-from tests.curate.test_duplicates import EDITS, jpeg
 
 import curate.duplicates.search
 from curate.dataset import Dataset
 from curate.duplicates.search import DuplicateSettings, find_duplicates
 from curate.score import ScoreSettings, ScoreStage
+from tests.curate.duplicates.test_duplicates import EDITS, jpeg
 from tests.curate.tiny import drawn, make_dataset, tiny_clip
 
 SETTINGS = DuplicateSettings(embedding_similarity=0.5, semdedup_epsilon=0.001)

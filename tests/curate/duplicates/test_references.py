@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.curate.test_duplicates import EDITS, cut, jpeg
 
 import curate.duplicates.reference_folder
 from curate.dataset import Dataset
@@ -16,6 +15,7 @@ from curate.duplicates.references import find_references
 from curate.errors import ConfigError, DatasetError
 from curate.score import ScoreSettings, ScoreStage
 from curate.selection.select import SelectSettings, select
+from tests.curate.duplicates.test_duplicates import EDITS, cut, jpeg
 from tests.curate.tiny import drawn, encoded, make_dataset, tiny_clip
 
 Score = Callable[[Dataset], None]
