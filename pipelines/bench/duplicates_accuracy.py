@@ -5,15 +5,17 @@ edit searched on its own among all originals. A false pair is one of two photogr
 copies: every pair that any setting of ours found among the originals was looked at, and those that
 are true stand, by file name and with a reason, in known_duplicates.json. So do "siblings": one
 drawing or one page in two versions that differ in a label or a number, which a person may or may
-not want to drop; pairs of them are counted apart.
+not want to drop; pairs of them are counted apart. Recall is given for all edited pictures and for
+those that are photographs by a rule that no tool's answer enters (`is_photographic`).
 """
 
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -148,14 +150,17 @@ def known_duplicates() -> dict[tuple[str, str], str]:
     return {_pair(entry["a"], entry["b"]): entry["kind"] for entry in entries}
 
 
-def recall(found: Found, edit: str, data: EditedPhotographs) -> float:
-    """Share of the edited photographs that are paired with their original."""
+def recall(
+    found: Found, edit: str, data: EditedPhotographs, among: Collection[int] | None = None
+) -> float:
+    """Share of the edited pictures (of those in `among`) that are paired with their original."""
     pairs = found.edits.get(edit, set())
     hits = [
         _pair(data.original(number).name, f"edit/{number:05d}.jpg") in pairs
         for number in data.edited
+        if among is None or number in among
     ]
-    return float(np.mean(hits))
+    return float(np.mean(hits)) if hits else math.nan
 
 
 def _recalls(columns: Mapping[str, Found], data: EditedPhotographs) -> list[Figure]:
@@ -169,6 +174,11 @@ def _recalls(columns: Mapping[str, Found], data: EditedPhotographs) -> list[Figu
             value = round(recall(found, edit, data), 4)
             name = f"duplicates/{_slug(column)}/{edit}/recall"
             figures.append(Figure(name, value, "share", goal=goal, better="higher"))
+            if data.photographic:
+                value = round(recall(found, edit, data, data.photographic), 4)
+                figures.append(
+                    Figure(f"{name}_photographs", value, "share", goal=goal, better="higher")
+                )
     return figures
 
 
@@ -230,13 +240,20 @@ def _slug(column: str) -> str:
 
 def _table(columns: Mapping[str, Found], data: EditedPhotographs) -> str:
     width = max(len(edit) for edit in EDITS)
-    lines = [
-        f"recall of {len(data.edited)} edited photographs among {len(data.files)}",
-        " ".join([" " * width, *(column.rjust(15) for column in columns)]),
+    parts: list[tuple[str, Collection[int]]] = [
+        ("edited pictures", data.edited),
+        ("of them photographs, not charts, drawings or screens", data.photographic),
     ]
-    for edit in EDITS:
-        cells = [f"{recall(found, edit, data):.3f}".rjust(15) for found in columns.values()]
-        lines.append(" ".join([edit.ljust(width), *cells]))
+    lines = []
+    for title, among in parts:
+        if not among:
+            continue
+        lines.append(f"recall of {len(among)} {title}, among {len(data.files)}")
+        lines.append(" ".join([" " * width, *(column.rjust(15) for column in columns)]))
+        for edit in EDITS:
+            shares = [recall(found, edit, data, among) for found in columns.values()]
+            cells = [f"{share:.3f}".rjust(15) for share in shares]
+            lines.append(" ".join([edit.ljust(width), *cells]))
     return "\n".join(lines) + "\n"
 
 
@@ -271,5 +288,5 @@ def print_duplicates(
     if as_json:
         return render(figures, True)
     # The table says them already.
-    shown = [f for f in figures if not (f.name.count("/") == 3 and f.name.endswith("/recall"))]
+    shown = [f for f in figures if not (f.name.count("/") == 3 and "/recall" in f.name)]
     return f"{text}\n{render(shown)}"

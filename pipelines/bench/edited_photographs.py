@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from curate.pictures.decode import to_rgb
 from pipelines.bench.photo_edits import EDITS
-from pipelines.bench.photographs import is_held_out, photograph_files
+from pipelines.bench.photographs import is_held_out, is_photographic, photograph_files
 
 _LONGEST = 1024
 
@@ -25,6 +25,8 @@ class EditedPhotographs:
     """The source of originals/NNNNN, by number."""
     edited: list[int]
     """Numbers of the photographs that were edited; no training of ours ever saw one."""
+    photographic: frozenset[int] = frozenset()
+    """Those of `edited` that are no charts, drawings or screens."""
 
     @property
     def originals(self) -> list[Path]:
@@ -58,12 +60,15 @@ def write_edited_photographs(
     edited = [held_out[place] for place in spread]
     for name in EDITS if edited else ():
         (folder / "edits" / name).mkdir(parents=True, exist_ok=True)
+    photographic = set()
     for number in edited:
         with Image.open(files[number]) as opened:
             opened.load()
             image = to_rgb(ImageOps.exif_transpose(opened))
+        if is_photographic(image):
+            photographic.add(number)
         image.thumbnail((_LONGEST, _LONGEST))
         for place, name in enumerate(EDITS):
             made = EDITS[name](image, np.random.default_rng([seed, place, number]))
             (folder / "edits" / name / f"{number:05d}.jpg").write_bytes(made)
-    return EditedPhotographs(folder, files, edited)
+    return EditedPhotographs(folder, files, edited, frozenset(photographic))

@@ -10,7 +10,7 @@ from pipelines.bench.commands import bench
 from pipelines.bench.duplicates_accuracy import known_duplicates
 from pipelines.bench.edited_photographs import write_edited_photographs
 from pipelines.bench.photo_edits import EDITS
-from pipelines.bench.photographs import is_held_out, photograph_files
+from pipelines.bench.photographs import is_held_out, is_photographic, photograph_files
 from tests.curate.tiny import drawn
 
 
@@ -83,3 +83,11 @@ def test_published_edits_are_found_and_turns_are_told_apart(real_data: Path) -> 
     assert figures["duplicates/published/edits"].value == 49
     assert figures["duplicates/published/recall"].met
     assert figures["duplicates/published/false_pairs"].value == 0
+
+
+def test_a_chart_is_told_from_a_photograph_by_its_flat_paper() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)
+    assert is_photographic(Image.fromarray(noise))
+    chart = np.full((300, 400, 3), 255, np.uint8)
+    chart[100:120] = noise[100:120]
+    assert not is_photographic(Image.fromarray(chart))
