@@ -26,8 +26,8 @@ import click
 if TYPE_CHECKING:
     import torch
 
-BATCH_SIZES = (8, 16, 32, 64)
-COUNT = 64
+BATCH_SIZES = (16, 32, 64, 128)
+COUNT = 128
 
 
 def best_forward(model: Any, pictures: torch.Tensor, tokens: torch.Tensor) -> dict[str, float]:

@@ -1,9 +1,9 @@
 """Real pairs for the scoring benchmark: the same bytes as our dataset and as the peers' inputs.
 
 Pictures and texts come from folders with `captions.jsonl` (see pipelines.bench.serve_pairs), go
-through our own download over loopback HTTP once, and lie in shards of 512 px JPEGs as any list
-from the web would. clip-retrieval reads those very tars (img2dataset's layout); Data-Juicer reads
-one JSONL with the same JPEGs as files.
+through our own download over loopback HTTP once, and lie in shards of 512 px JPEGs as any list from
+the web would, but for their texts, which are cleaned first. clip-retrieval reads those very tars
+(img2dataset's layout); Data-Juicer reads one JSONL with the same JPEGs as files.
 """
 
 from __future__ import annotations
@@ -75,8 +75,22 @@ def _choose(listed: Path, limit: int, out: Path) -> None:
     if len(filled) < limit:
         raise ConfigError(f"The folders hold {len(filled)} pairs with a text, fewer than {limit}.")
     chosen = [filled[number * len(filled) // limit] for number in range(limit)]
+    table = rows.take(pa.array(chosen))
+    place = table.schema.get_field_index("alt_text")
+    texts = pa.array([_clean(texts[row]) for row in chosen], pa.string())
     with atomic_path(out) as temporary:
-        pq.write_table(rows.take(pa.array(chosen)), temporary)
+        pq.write_table(table.set_column(place, "alt_text", texts), temporary)
+
+
+def _clean(text: str) -> str:
+    """As open_clip's tokenizer cleans a text (ftfy, HTML entities, white space).
+
+    transformers' tokenizer for the same CLIP does not, so on raw texts Data-Juicer would compute
+    another function; on clean ones all three see the same tokens.
+    """
+    from open_clip.tokenizer import basic_clean, whitespace_clean
+
+    return str(whitespace_clean(basic_clean(text)))
 
 
 def _lay_out(dataset: Dataset, folder: Path) -> Pairs:
