@@ -33,7 +33,7 @@ _POINTS = 80
 """Training vectors to a centroid."""
 _ROUNDS = 12
 _COARSE_PROBES = 8
-_BLOCK = 16_384
+_BLOCK = 8192
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,11 @@ class Tree:
         best = np.full((len(vectors), NEAREST), -np.inf, np.float32)
         which = np.full((len(vectors), NEAREST), -1, np.int32)
         probes = _top(_closeness(vectors, self.coarse), _COARSE_PROBES)
+        # Who asks which cell, by one sort in place of a look at all probes for each cell.
+        askers = np.argsort(probes, axis=None, kind="stable") // probes.shape[1]
+        ends = np.cumsum(np.bincount(probes.ravel(), minlength=len(self.coarse)))
         for cell in range(len(self.coarse)):
-            rows = np.flatnonzero((probes == cell).any(axis=1))
+            rows = askers[ends[cell - 1] if cell else 0 : ends[cell]]
             start, stop = int(self.start[cell]), int(self.start[cell + 1])
             if not len(rows) or start == stop:
                 continue
