@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import threading
@@ -46,7 +47,7 @@ def run_measured(
     Raises:
         CaplabError: it failed or ran past `timeout` seconds; the end of its output is quoted.
     """
-    _adopt_orphans()
+    _adopt_orphans(True)
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     started = time.perf_counter()
     process = subprocess.Popen(
@@ -79,6 +80,8 @@ def run_measured(
         wall = time.perf_counter() - started
         stop.set()
         watcher.join()
+        _adopt_orphans(False)
+        _bury({pid for pid, _ in seen} - {process.pid})
     if process.returncode:
         tail = "\n".join(output.splitlines()[-15:])
         raise CaplabError(f"{' '.join(map(str, command))} ended with {process.returncode}:\n{tail}")
@@ -101,8 +104,15 @@ def _sample(before: set[int], seen: dict[tuple[int, float], float]) -> int:
     return memory
 
 
-def _adopt_orphans() -> None:
+def _adopt_orphans(adopt: bool) -> None:
     """Make processes whose parent ended children of ours, so that the tree stays whole (Linux)."""
     import ctypes
 
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0)
+
+
+def _bury(adopted: set[int]) -> None:
+    """Take the exit codes of adopted processes, lest they stay on as zombies of ours."""
+    for pid in adopted:
+        with contextlib.suppress(ChildProcessError):  # it had a parent of its own to its end
+            os.waitpid(pid, os.WNOHANG)
