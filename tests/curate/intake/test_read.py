@@ -335,7 +335,7 @@ read.plan_shards("{source}", Dataset("{out}"), rows_per_shard=2)
 def test_an_intake_that_was_killed_starts_again_and_equals_an_unbroken_one(tmp_path, at):
     source = write_parquet(tmp_path)
     code = KILLED.format(at=at, source=source, out=tmp_path / "killed")
-    died = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False)
+    died = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=False)
     assert died.returncode == -signal.SIGKILL
     killed, whole = Dataset(tmp_path / "killed"), Dataset(tmp_path / "whole")
     assert plan_shards(source, killed, rows_per_shard=2) == plan_shards(
