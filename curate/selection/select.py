@@ -325,7 +325,7 @@ def _drop_copies(
     left = funnel[-1].left if funnel else stored
     funnel.append(
         RuleCount(
-            f"best of its copies ({level or 'none were searched'})",
+            f"best of its copies ({level or 'no pair on record'})",
             alone, 0, len(ranks), 0, left - len(ranks),
         )
     )  # fmt: skip
