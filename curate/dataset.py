@@ -161,15 +161,26 @@ CAPTIONS = pa.schema(
         ("raw_text", pa.string()),  # what the captioner said, before repair
         ("status", pa.string()),  # "ok", "rejected" (by a gate) or "failed"
         ("reason", pa.string()),  # the gate or error that decided; null where ok
+        ("detail", pa.string()),  # an error's own words; null where there was none
         ("flags", pa.list_(pa.string())),  # every gate that spoke, also after repair
         ("finish_reason", pa.string()),  # "stop" or "length"
         ("attempts", pa.int32()),
         ("words", pa.int32()),
-        ("output_tokens", pa.int32()),
+        ("clip_tokens", pa.int32()),  # CLIP's BPE, start and end included; above 77 is truncated
+        ("t5_tokens", pa.int32()),  # end included; null without a T5 tokenizer
+        ("prompt_tokens", pa.int32()),  # read by the captioner, picture included
+        ("output_tokens", pa.int32()),  # written by it, end token included
+        ("clip_similarity", pa.float32()),  # cosine of picture and caption, first 77 tokens
+        ("clip_sentence_mean", pa.float32()),  # of picture and each sentence: nothing is cut off
+        ("clip_sentence_min", pa.float32()),
+        ("alt_clip_similarity", pa.float32()),  # mean over the alt text's sentences
+        ("language", pa.string()),  # ISO 639-1 as detected; null where too short to tell
         ("image_sha256", pa.string()),  # of the picture's bytes in the shard
-        ("sent_width", pa.int32()),
+        ("image_width", pa.int32()),  # of that picture, in pixels
+        ("image_height", pa.int32()),
+        ("sent_width", pa.int32()),  # as the captioner was shown it
         ("sent_height", pa.int32()),
-        ("engine", pa.string()),  # "transformers", "http", "none" for alt texts
+        ("engine", pa.string()),  # "transformers", "http", ...; "none" for alt texts
         ("model", pa.string()),
         ("model_revision", pa.string()),  # hub revision, or the weights' sha256 for a local folder
         ("prompt_id", pa.string()),
@@ -177,9 +188,13 @@ CAPTIONS = pa.schema(
         ("alt_text_shown", pa.bool_()),
         ("sampling", pa.string()),  # JSON of the decoding parameters
         ("seed", pa.int64()),
+        ("latency_seconds", pa.float32()),  # of all tries; a batch's time is shared by its rows
         ("versions", pa.string()),  # JSON of the package versions
+        ("created_at", pa.timestamp("ms", tz="UTC")),
     ]
 )
+CAPTIONS_VOLATILE = ("latency_seconds", "created_at")
+"""Columns in which two equal runs differ."""
 
 SELECTION = pa.schema([("key", pa.string())])
 
@@ -195,7 +210,10 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     "captions": CAPTIONS,
     "caption_scores": CAPTION_SCORES,
 }
-SCHEMA_VERSIONS: Mapping[str, int] = dict.fromkeys(SCHEMAS, 1) | {"fingerprints": 2}
+SCHEMA_VERSIONS: Mapping[str, int] = dict.fromkeys(SCHEMAS, 1) | {
+    "fingerprints": 2,
+    "captions": 2,
+}
 
 # Tables that let a writer add columns behind the declared ones.
 _OPEN_TABLES = frozenset({"scores", "embeddings", "caption_scores"})

@@ -6,6 +6,8 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -216,7 +218,8 @@ def _table(
     outcomes = [draft.outcome for draft in drafts]
     texts = [draft.text for draft in drafts]
     words = np.where([t is not None for t in texts], count_words([t or "" for t in texts]), -1)
-    columns = {
+    columns: dict[str, Any] = {name: [None] * count for name in CAPTIONS.names}
+    columns |= {
         "key": pending.keys,
         "kind": [template.name] * count,
         "sample_index": pending.sample_indices,
@@ -224,10 +227,12 @@ def _table(
         "raw_text": [outcome.text for outcome in outcomes],
         "status": [draft.status for draft in drafts],
         "reason": [draft.reason for draft in drafts],
+        "detail": [outcome.detail for outcome in outcomes],
         "flags": [draft.flags for draft in drafts],
         "finish_reason": [outcome.finish_reason for outcome in outcomes],
         "attempts": [draft.attempts for draft in drafts],
         "words": [None if n < 0 else int(n) for n in words],
+        "prompt_tokens": [outcome.prompt_tokens for outcome in outcomes],
         "output_tokens": [outcome.output_tokens for outcome in outcomes],
         "image_sha256": [
             hashlib.sha256(picture).hexdigest() if picture else None for picture in pending.pictures
@@ -244,6 +249,8 @@ def _table(
         ],
         "sampling": [draft.sampling.to_json() for draft in drafts],
         "seed": [draft.seed for draft in drafts],
+        "latency_seconds": [outcome.latency_seconds for outcome in outcomes],
+        "created_at": [datetime.now(UTC)] * count,
         "versions": [
             json.dumps({name: versions.get(name) for name in _RECORDED_PACKAGES}, sort_keys=True)
         ]

@@ -13,6 +13,7 @@ FinishReason = Literal["stop", "length"]
 BROKEN_PICTURE = "broken_picture"
 ENGINE_ERROR = "engine_error"
 NO_ANSWER = "no_answer"
+NO_PICTURE = "no_picture"
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,15 @@ class CaptionRequest:
 
     Attributes:
         pictures: encoded image files (JPEG, PNG, WebP), as they lie in the shard. Encoded, so that
-            thousands of rows cost megabytes, and decoded by the engine while it works.
+            thousands of rows cost megabytes, and decoded by the engine while it works. None where
+            the row is a text alone (prompt up-sampling).
         prompts: the user turn of each row, alt-text hint included.
         seeds: one a row, 0 <= seed < 2**31; unused when greedy.
         sampling: the same for all rows.
         system: the system turn of all rows; empty means none.
     """
 
-    pictures: Sequence[bytes]
+    pictures: Sequence[bytes | None]
     prompts: Sequence[str]
     seeds: Sequence[int]
     sampling: Sampling
@@ -75,17 +77,22 @@ class CaptionOutcome:
         error: short countable reason, such as "broken_picture" or "http_429".
         detail: the error's own words, for a person.
         finish_reason: "length" when `max_new_tokens` cut the text off.
+        prompt_tokens: tokens read, picture and chat template included, padding not; None where the
+            engine cannot tell.
         output_tokens: tokens written, end token included; None where the engine cannot tell.
         sent_width, sent_height: pixels of the picture as the captioner was shown it.
+        latency_seconds: wall time of the row; where rows go in batches, an equal share of it.
     """
 
     text: str | None = None
     error: str | None = None
     detail: str | None = None
     finish_reason: FinishReason | None = None
+    prompt_tokens: int | None = None
     output_tokens: int | None = None
     sent_width: int | None = None
     sent_height: int | None = None
+    latency_seconds: float | None = None
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.error is None):

@@ -22,6 +22,7 @@ import aiohttp
 from curate.errors import ConfigError
 from recaption.engine import (
     BROKEN_PICTURE,
+    NO_PICTURE,
     CaptionOutcome,
     CaptionRequest,
     Sampling,
@@ -136,9 +137,12 @@ class HttpEngine:
         row: int,
         server: Server,
     ) -> CaptionOutcome:
+        stored = request.pictures[row]
+        if stored is None:
+            return CaptionOutcome(error=NO_PICTURE)
         try:
             picture, size = await asyncio.to_thread(
-                for_sending, request.pictures[row], self._image_size, self._format
+                for_sending, stored, self._image_size, self._format
             )
         except BrokenPictureError as error:
             return CaptionOutcome(error=BROKEN_PICTURE, detail=str(error))

@@ -20,6 +20,7 @@ from curate.errors import ConfigError
 from recaption.engine import (
     BROKEN_PICTURE,
     ENGINE_ERROR,
+    NO_PICTURE,
     CaptionOutcome,
     CaptionRequest,
     FinishReason,
@@ -135,8 +136,12 @@ class TransformersEngine:
         batch = _Batch(rows=[])
         images: list[Image.Image] = []
         for row in rows:
+            picture = request.pictures[row]
+            if picture is None:
+                outcomes[row] = CaptionOutcome(error=NO_PICTURE)
+                continue
             try:
-                images.append(decode(request.pictures[row], self._image_size))
+                images.append(decode(picture, self._image_size))
                 batch.rows.append(row)
             except BrokenPictureError as error:
                 outcomes[row] = CaptionOutcome(error=BROKEN_PICTURE, detail=str(error))
