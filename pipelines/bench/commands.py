@@ -165,5 +165,68 @@ def bench_score(
     click.echo(render(score_figures(folders, limit, out, _say), as_json))
 
 
+@bench.command("caption")
+@as_json
+@out
+@click.option(
+    "--part",
+    type=click.Choice(["transformers", "http", "all"]),
+    default="transformers",
+    show_default=True,
+    help="Which engine to measure.",
+)
+@click.option(
+    "--pairs",
+    "folders",
+    type=PLACE,
+    multiple=True,
+    help="Folder with captions.jsonl and pictures; may be repeated. Without: generated pictures.",
+)
+@click.option("--limit", default=256, show_default=True, help="Pictures in all.")
+@click.option("--tokens", default=64, show_default=True, help="New tokens a picture.")
+@click.option("--gpu", is_flag=True, help="A full-size model in bf16 on this machine's GPU.")
+@click.option(
+    "--model",
+    "preset",
+    help="Random weights in the sizes of: tiny, small (default), llava-1.5-7b, qwen2.5-vl-3b "
+    "(default with --gpu).",
+)
+def bench_caption(
+    as_json: bool,
+    out: Path | None,
+    part: str,
+    folders: tuple[Path, ...],
+    limit: int,
+    tokens: int,
+    gpu: bool,
+    preset: str | None,
+) -> None:
+    """Pictures a second from shards to captions, beside a bare model.generate loop.
+
+    The models have random weights and no end token, so every caption has the same length.
+    """
+    from curate.errors import ConfigError
+    from pipelines.bench.figures import Figure, render
+
+    figures: list[Figure] = []
+    if part in ("transformers", "all"):
+        from pipelines.bench.caption import CaptionRun, caption_figures
+
+        run = CaptionRun(preset=preset or "small", tokens=tokens)
+        if gpu:
+            run = CaptionRun(
+                preset=preset or "qwen2.5-vl-3b",
+                device="cuda",
+                dtype="bfloat16",
+                tokens=tokens,
+                batch_sizes=(32, 64, 128, 256),
+                whole_command=False,
+            )
+        figures += caption_figures(folders, limit, out, run, _say)
+    if part in ("http", "all"):
+        raise ConfigError("The http part is not there yet; say --part transformers.")
+    click.echo(render(figures, as_json))
+
+
 def _say(words: str) -> None:
     click.echo(words, err=True)
