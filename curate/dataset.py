@@ -558,4 +558,5 @@ _DUCKDB_TYPES: Mapping[pa.DataType, str] = {
     pa.uint64(): "UBIGINT",
     pa.float16(): "FLOAT",
     pa.float32(): "FLOAT",
+    pa.timestamp("ms", tz="UTC"): "TIMESTAMPTZ",
 }
