@@ -163,7 +163,8 @@ def source_name(
     if captioner.engine == "http":
         del decisive["precision"]
     else:
-        del decisive["image_format"], decisive["served_model"], decisive["api_key_env"]
+        for name in ("image_format", "served_model", "api_key_env", "omit_fields", "extra_body"):
+            del decisive[name]
     decisive |= {
         "engine": captioner.engine,
         "captioner": captioner.digest,

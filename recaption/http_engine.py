@@ -8,75 +8,52 @@ error page, a JSON error with status 200) is never taken for one.
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
+import logging
 import os
 import random
-from collections.abc import Coroutine, Iterator
+from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
 
 import aiohttp
+from PIL import Image
+from yarl import URL
 
 from curate.errors import ConfigError
+from recaption.chat_body import ChatBodies
 from recaption.engine import (
     BROKEN_PICTURE,
-    NO_PICTURE,
+    ENGINE_ERROR,
     CaptionOutcome,
     CaptionRequest,
     Sampling,
 )
 from recaption.http_reply import CONNECTION, TIMEOUT, Reply, failure, read, understand
-from recaption.pictures import BrokenPictureError, PictureFormat, encode, for_sending
+from recaption.loop_thread import LoopThread
+from recaption.pictures import (
+    BrokenPictureError,
+    PictureFormat,
+    encode,
+    for_sending,
+    size_as_it_is,
+)
+from recaption.server import Server
 
-T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 # Longer waits than this are a closed shop, not a busy one; the row's next try will tell.
 _MAX_WAIT_SECONDS = 120.0
-
-
-@dataclass(frozen=True)
-class Server:
-    """Where requests go and how patiently.
-
-    Attributes:
-        base_url: such as http://localhost:8000/v1.
-        model: its name on the server.
-        api_key_env: NAME of the environment variable with the key; empty sends none.
-        timeout: seconds one request may take.
-        attempts: tries of one request that meets faults (5xx, HTML, a dropped connection).
-        patience: seconds that one row goes on asking a server that says it is busy (429).
-        first_wait: seconds before the second try; doubles with each try, plus up to as much again
-            at random, so that many clients do not come back at once.
-    """
-
-    base_url: str
-    model: str = ""
-    api_key_env: str = ""
-    timeout: float = 120.0
-    attempts: int = 6
-    patience: float = 600.0
-    first_wait: float = 0.5
-
-    def headers(self) -> dict[str, str]:
-        """Request headers.
-
-        Raises:
-            ConfigError: the environment variable is not set.
-        """
-        if not self.api_key_env:
-            return {}
-        key = os.environ.get(self.api_key_env, "")
-        if not key:
-            raise ConfigError(
-                f"The environment variable {self.api_key_env}, named by api_key_env, is not set."
-            )
-        return {"Authorization": f"Bearer {key}"}
+_CONNECT_SECONDS = 30.0
+_TRIAL = Sampling(max_new_tokens=16)
 
 
 class HttpEngine:
-    """A captioner behind an OpenAI-compatible server; see CaptionEngine."""
+    """A captioner behind an OpenAI-compatible server; see CaptionEngine.
+
+    Connections stay open between calls; several threads may call at once and share the window.
+    `latency_seconds` of an outcome is the time of the request that gave it, waits not included.
+    """
 
     name = "http"
     revision = ""
@@ -87,6 +64,7 @@ class HttpEngine:
         in_flight: int = 64,
         image_size: int = 512,
         picture_format: PictureFormat = "jpeg",
+        trial: Sampling = _TRIAL,
     ) -> None:
         """Ask for one caption of a grey picture, so that a wrong address or key shows here.
 
@@ -95,123 +73,144 @@ class HttpEngine:
             in_flight: requests at any time; no effect on the captions.
             image_size: longest side in pixels that is sent; 0 sends the stored size.
             picture_format: in which pictures are sent.
+            trial: of that first caption; with all that later requests may hold, a field that the
+                server refuses shows here as well.
 
         Raises:
-            ConfigError: nobody answers at the address, or it refuses the key, path or model.
+            ConfigError: nobody answers at the address, or it refuses the key, path, model or a
+                field of the request.
         """
         self._server = server
+        self._url = URL(server.address("chat/completions"), encoded=True)
+        self._key = server.key()
         self._in_flight = in_flight
         self._image_size = image_size
         self._format = picture_format
-        self._headers = server.headers()
-        self._probe()
+        self._loop = LoopThread()
+        # Decoders release the GIL, so pictures that need work get it on all cores.
+        self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="encode")
+        self._client = self._loop.run(self._open())
+        self._loop.at_end(self._client.session.close)
+        self._probe(trial)
 
     def caption(self, request: CaptionRequest) -> list[CaptionOutcome]:
         """See CaptionEngine."""
-        return _run(self._caption(request, self._server))
+        return self._loop.run(self._caption(request, self._server))
+
+    def close(self) -> None:
+        """Close all connections; an engine that is dropped closes them by itself."""
+        self._loop.close()
+        self._threads.shutdown(wait=False)
+
+    async def _open(self) -> _Client:
+        server = self._server
+        connect = min(_CONNECT_SECONDS, server.timeout)
+        return _Client(
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
+                timeout=aiohttp.ClientTimeout(total=server.timeout, sock_connect=connect),
+                headers={**server.headers(), "Content-Type": "application/json"},
+                # A server's cookies would tie rows to one another.
+                cookie_jar=aiohttp.DummyCookieJar(),
+            ),
+            asyncio.Semaphore(self._in_flight),
+            _Gate(),
+            answered_at=asyncio.get_running_loop().time(),
+        )
+
+    # ---- rows ---------------------------------------------------------------------------------
 
     async def _caption(self, request: CaptionRequest, server: Server) -> list[CaptionOutcome]:
-        outcomes: list[CaptionOutcome | None] = [None] * len(request)
-        rows = iter(range(len(request)))
-        gate = _Gate()
-        connector = aiohttp.TCPConnector(limit=self._in_flight)
-        timeout = aiohttp.ClientTimeout(total=self._server.timeout)
-        async with aiohttp.ClientSession(
-            connector=connector, timeout=timeout, headers=self._headers
-        ) as session:
+        outcomes: dict[int, CaptionOutcome] = {}
+        bodies = ChatBodies(server, request, self._format)
+        # All senders draw from one source, so a slow row holds up no other.
+        source = _Pictures(request, self._threads, self._image_size, self._format)
 
-            async def work(rows: Iterator[int]) -> None:
-                # All workers draw from one iterator, so a slow row holds up no other.
-                for row in rows:
-                    outcomes[row] = await self._caption_row(session, gate, request, row, server)
+        async def send() -> None:
+            for row, waiting in source:
+                try:
+                    picture, size = (
+                        await waiting if isinstance(waiting, asyncio.Future) else waiting
+                    )
+                    body = bodies.body(row, picture)
+                    outcomes[row] = await self._ask(body, size, server)
+                except BrokenPictureError as error:
+                    outcomes[row] = CaptionOutcome(error=BROKEN_PICTURE, detail=str(error))
+                except Exception as error:
+                    # Whatever it was, it was this row's; the others are still to be captioned.
+                    logger.exception("a row could not be captioned")
+                    outcomes[row] = CaptionOutcome(error=ENGINE_ERROR, detail=type(error).__name__)
 
-            workers = min(self._in_flight, len(request))
-            await asyncio.gather(*(work(rows) for _ in range(workers)))
-        return [outcome for outcome in outcomes if outcome is not None]
+        senders = min(self._in_flight, len(request))
+        async with asyncio.TaskGroup() as group:
+            for _ in range(senders):
+                group.create_task(send())
+        return [outcomes[row] for row in range(len(request))]
 
-    async def _caption_row(
-        self,
-        session: aiohttp.ClientSession,
-        gate: _Gate,
-        request: CaptionRequest,
-        row: int,
-        server: Server,
+    async def _ask(
+        self, body: bytes, size: tuple[int, int] | None, server: Server
     ) -> CaptionOutcome:
-        stored = request.pictures[row]
-        if stored is None:
-            return CaptionOutcome(error=NO_PICTURE)
-        try:
-            picture, size = await asyncio.to_thread(
-                for_sending, stored, self._image_size, self._format
-            )
-        except BrokenPictureError as error:
-            return CaptionOutcome(error=BROKEN_PICTURE, detail=str(error))
-        body = self._body(request, row, picture)
-        clock = asyncio.get_running_loop().time
+        """Ask until there is a caption, a lasting fault, or no more patience."""
+        clock, client = asyncio.get_running_loop().time, self._client
         give_up_at = clock() + server.patience
         faults = tries = 0
         while True:
-            await gate.wait()
-            reply = await self._post(session, body, size)
+            await client.gate.wait()
+            async with client.window:
+                started = clock()
+                reply = await self._post(body, size)
+                latency = clock() - started
             tries += 1
-            faults += reply.passing and not reply.busy
-            spent = clock() >= give_up_at if reply.busy else faults >= server.attempts
+            if reply.gone:
+                # Counted from the server's last answer and not for each row, or a million rows
+                # would each wait for a server that was switched off.
+                spent = clock() >= client.answered_at + server.patience
+            else:
+                client.answered_at = clock()
+                faults += reply.passing and not reply.busy
+                spent = clock() >= give_up_at if reply.busy else faults >= server.attempts
             if spent or not reply.passing:
-                return reply.outcome
+                return replace(reply.outcome, latency_seconds=latency)
             pause = min(
                 server.first_wait * 2 ** min(tries - 1, 10) * random.uniform(1.0, 2.0),
                 _MAX_WAIT_SECONDS,
             )
             if reply.busy:
                 # A busy server is busy for every request in flight, so all of them wait.
-                gate.close(min(pause if reply.wait is None else reply.wait, _MAX_WAIT_SECONDS))
+                client.gate.close(
+                    min(pause if reply.wait is None else reply.wait, _MAX_WAIT_SECONDS)
+                )
             else:
                 await asyncio.sleep(pause)
 
-    def _body(self, request: CaptionRequest, row: int, picture: bytes) -> bytes:
-        address = f"data:image/{self._format};base64,{base64.b64encode(picture).decode('ascii')}"
-        turns: list[dict[str, Any]] = [
-            {
-                "role": "user",
-                "content": [
-                    {"type": "image_url", "image_url": {"url": address}},
-                    {"type": "text", "text": request.prompts[row]},
-                ],
-            }
-        ]
-        if request.system:
-            turns.insert(0, {"role": "system", "content": request.system})
-        body = {"model": self._server.model, "messages": turns}
-        body.update(_sampling_fields(request.sampling, request.seeds[row]))
-        return json.dumps(body).encode()
-
-    async def _post(
-        self, session: aiohttp.ClientSession, body: bytes, size: tuple[int, int]
-    ) -> Reply:
+    async def _post(self, body: bytes, size: tuple[int, int] | None) -> Reply:
         """One try."""
         try:
-            async with session.post(
-                f"{self._server.base_url}/chat/completions",
-                data=body,
-                headers={"Content-Type": "application/json"},
-                # A redirect could carry the key and the pictures to somewhere else.
-                allow_redirects=False,
+            # A redirect could carry the key and the pictures to somewhere else.
+            async with self._client.session.post(
+                self._url, data=body, allow_redirects=False
             ) as response:
                 raw = await read(response)
-                return understand(response.status, response.headers.get("Retry-After"), raw, size)
+                wait = response.headers.get("Retry-After")
+                return understand(response.status, wait, raw, size, self._key)
+        # The order matters: an aiohttp connect error may be a TimeoutError or an OSError as well.
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            return failure(CONNECTION, f"{type(error).__name__}: {error}", passing=True, gone=True)
         except TimeoutError:
             return failure(TIMEOUT, f"no answer within {self._server.timeout:g} s", passing=True)
         except (aiohttp.ClientError, OSError) as error:
             return failure(CONNECTION, f"{type(error).__name__}: {error}", passing=True)
 
-    def _probe(self) -> None:
-        grey = encode(_grey(), "png")
-        request = CaptionRequest([grey], ["Describe this image."], [0], Sampling(max_new_tokens=8))
+    # ---- set-up -------------------------------------------------------------------------------
+
+    def _probe(self, trial: Sampling) -> None:
+        grey = encode(Image.new("RGB", (64, 64), (128, 128, 128)), self._format)
+        request = CaptionRequest([grey], ["Describe this image."], [0], trial)
         hasty = replace(self._server, attempts=1, patience=0.0)
-        outcome = _run(self._caption(request, hasty))[0]
-        address = self._server.base_url
+        outcome = self._loop.run(self._caption(request, hasty))[0]
+        address, detail = self._server.base_url, outcome.detail
         if outcome.error == CONNECTION:
-            raise ConfigError(f"No captioner answers at {address} ({outcome.detail}).")
+            raise ConfigError(f"No captioner answers at {address} ({detail}).")
         if outcome.error in ("http_401", "http_403"):
             raise ConfigError(
                 f"The server at {address} refuses access ({outcome.error[5:]}); name the "
@@ -220,12 +219,31 @@ class HttpEngine:
         if outcome.error in ("http_404", "http_405"):
             raise ConfigError(
                 f"The server at {address} has no model {self._server.model!r} or no "
-                f"/chat/completions; the URL usually ends in /v1 ({outcome.detail})."
+                f"/chat/completions; the URL usually ends in /v1 ({detail})."
+            )
+        if outcome.error in ("http_400", "http_422"):
+            raise ConfigError(
+                f"The server at {address} refuses the request ({detail}); a field that it does "
+                f"not take can be left out with omit_fields or renamed with token_limit_field."
             )
 
 
+@dataclass
+class _Client:
+    """What lives on the engine's loop.
+
+    Attributes:
+        answered_at: when the server last answered anything, on the loop's clock.
+    """
+
+    session: aiohttp.ClientSession
+    window: asyncio.Semaphore
+    gate: _Gate
+    answered_at: float
+
+
 class _Gate:
-    """Holds back all workers of a run until a moment that the server named."""
+    """Holds back all senders until a moment that the server named."""
 
     def __init__(self) -> None:
         self._open_at = 0.0
@@ -238,66 +256,48 @@ class _Gate:
             await asyncio.sleep(left)
 
 
-def served_model(server: Server) -> str:
-    """The only model that a server offers.
+_Ready = tuple[bytes | None, tuple[int, int] | None]
+"""A file to send, or None, and its (width, height) in pixels."""
 
-    Raises:
-        ConfigError: nobody answers, or it offers none or several.
+
+class _Pictures:
+    """Rows and their pictures; those that need work are made ready ahead of the senders.
+
+    Iterating gives a row's number with its picture or a future of it. Memory: `ahead` pictures.
     """
-    names = _run(_model_names(server))
-    if len(names) != 1:
-        offered = ", ".join(names[:10]) or "none"
-        raise ConfigError(
-            f"The server at {server.base_url} offers {len(names)} models ({offered}); name the "
-            f"one to use with served_model."
-        )
-    return names[0]
 
+    def __init__(
+        self,
+        request: CaptionRequest,
+        threads: ThreadPoolExecutor,
+        longest_side: int,
+        picture_format: PictureFormat,
+        ahead: int = 16,
+    ) -> None:
+        self._request = request
+        self._threads = threads
+        self._side = longest_side
+        self._format = picture_format
+        self._rows = iter(range(len(request)))
+        self._ahead: deque[tuple[int, _Ready | asyncio.Future[_Ready]]] = deque()
+        self._depth = ahead
 
-async def _model_names(server: Server) -> list[str]:
-    timeout = aiohttp.ClientTimeout(total=min(server.timeout, 30.0))
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout, headers=server.headers()) as session,
-            session.get(f"{server.base_url}/models", allow_redirects=False) as response,
-        ):
-            status, raw = response.status, await read(response)
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise ConfigError(
-            f"No captioner answers at {server.base_url} ({type(error).__name__}: {error})."
-        ) from error
-    try:
-        return [str(model["id"]) for model in json.loads(raw)["data"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"The server at {server.base_url} does not list its models (status {status}); name "
-            f"the model with served_model."
-        ) from error
+    def __iter__(self) -> Iterator[tuple[int, _Ready | asyncio.Future[_Ready]]]:
+        return self
 
+    def __next__(self) -> tuple[int, _Ready | asyncio.Future[_Ready]]:
+        while len(self._ahead) < self._depth and (row := next(self._rows, None)) is not None:
+            self._ahead.append((row, self._ready(row)))
+        if not self._ahead:
+            raise StopIteration
+        return self._ahead.popleft()
 
-def _sampling_fields(sampling: Sampling, seed: int) -> dict[str, Any]:
-    """Fields of the request; those outside of OpenAI's own set only where they matter."""
-    fields: dict[str, Any] = {
-        "max_tokens": sampling.max_new_tokens,
-        "temperature": sampling.temperature,
-    }
-    if sampling.temperature > 0:
-        fields["seed"] = seed
-        fields["top_p"] = sampling.top_p
-        if sampling.top_k:
-            fields["top_k"] = sampling.top_k
-    if sampling.repetition_penalty != 1.0:
-        fields["repetition_penalty"] = sampling.repetition_penalty
-    return fields
-
-
-def _grey() -> Any:
-    from PIL import Image
-
-    return Image.new("RGB", (64, 64), (128, 128, 128))
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    # On a thread of its own, because a notebook's thread already runs an event loop.
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, work).result()
+    def _ready(self, row: int) -> _Ready | asyncio.Future[_Ready]:
+        stored = self._request.pictures[row]
+        if stored is None:
+            return None, None
+        size = size_as_it_is(stored, self._side, self._format)
+        if size is not None:
+            return stored, size
+        loop = asyncio.get_running_loop()
+        return loop.run_in_executor(self._threads, for_sending, stored, self._side, self._format)

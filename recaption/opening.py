@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from curate.errors import ConfigError
 from recaption.captioner import Captioner, is_url, local_captioner, served_captioner
-from recaption.engine import CaptionEngine
+from recaption.engine import CaptionEngine, Sampling
 from recaption.settings import RecaptionSettings
 
 if TYPE_CHECKING:
-    from recaption.http_engine import Server
+    from recaption.server import Server
 
 
 def identify(settings: RecaptionSettings) -> Captioner:
@@ -29,7 +29,7 @@ def identify(settings: RecaptionSettings) -> Captioner:
         return local_captioner(settings.captioner, settings.revision)
     model = settings.served_model
     if not model:
-        from recaption.http_engine import served_model
+        from recaption.served_models import served_model
 
         model = served_model(_server(settings, model))
     return served_captioner(settings.captioner, model)
@@ -49,6 +49,7 @@ def open_engine(settings: RecaptionSettings, captioner: Captioner) -> CaptionEng
             in_flight=settings.in_flight,
             image_size=settings.image_size,
             picture_format=settings.image_format,
+            trial=_trial(settings),
         )
     from recaption.transformers_engine import TransformersEngine
 
@@ -63,7 +64,7 @@ def open_engine(settings: RecaptionSettings, captioner: Captioner) -> CaptionEng
 
 
 def _server(settings: RecaptionSettings, model: str) -> Server:
-    from recaption.http_engine import Server
+    from recaption.server import Server
 
     return Server(
         base_url=settings.captioner.rstrip("/"),
@@ -72,4 +73,19 @@ def _server(settings: RecaptionSettings, model: str) -> Server:
         timeout=settings.timeout,
         attempts=settings.request_attempts,
         patience=settings.patience,
+        token_limit_field=settings.token_limit_field,
+        omit_fields=settings.omit_fields,
+        extra_body=settings.extra_body,
+    )
+
+
+def _trial(settings: RecaptionSettings) -> Sampling:
+    """The sampling that needs most of a server: whatever a first try or a retry may send."""
+    hotter = max(settings.temperature, settings.retry_temperature if settings.retries else 0.0)
+    return Sampling(
+        max_new_tokens=max(map(settings.max_new_tokens_of, settings.kinds)),
+        temperature=hotter,
+        top_p=min(settings.top_p, 0.95),
+        top_k=settings.top_k,
+        repetition_penalty=settings.repetition_penalty,
     )

@@ -8,9 +8,15 @@ from typing import Literal
 from PIL import Image, ImageOps
 
 from curate.pictures.decode import MAX_PIXELS, to_rgb
+from curate.pictures.jpeg import DamagedJpegError, read_header
 
 PictureFormat = Literal["jpeg", "png"]
-_ORIENTATION = 0x0112  # EXIF tag; 1 is upright
+
+_JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_PNG_RGB_8 = b"\x08\x02"  # bit depth and colour type in the header chunk
+# Cameras append notes and previews behind the picture; more than this is looked at in full.
+_TRAILING_BYTES = 4096
 
 
 class BrokenPictureError(Exception):
@@ -59,23 +65,66 @@ def encode(image: Image.Image, picture_format: PictureFormat, quality: int = 90)
     return buffer.getvalue()
 
 
+def size_as_it_is(
+    encoded: bytes, longest_side: int, picture_format: PictureFormat
+) -> tuple[int, int] | None:
+    """(width, height) of a file that can be sent as it lies there; None for every other.
+
+    Such a file has the asked format, is 8-bit RGB, stands upright, is no larger than asked and
+    ends where a whole file ends. Only its header and its end are read: microseconds, whatever its
+    size. A file that was cut short is therefore found; damage in its middle is not, and goes out
+    to the captioner (Pillow would not notice most of that either).
+
+    Args:
+        longest_side: in pixels; 0 allows any size.
+    """
+    size = _jpeg_size(encoded) if picture_format == "jpeg" else _png_size(encoded)
+    if size is None or size[0] * size[1] > MAX_PIXELS or min(size) == 0:
+        return None
+    return None if longest_side and max(size) > longest_side else size
+
+
 def for_sending(
     encoded: bytes, longest_side: int, picture_format: PictureFormat
 ) -> tuple[bytes, tuple[int, int]]:
     """Bytes to send and their (width, height) in pixels.
 
-    A file that already has the format and the size, and stands upright, goes as it is: another
-    round of JPEG would only cost time and detail.
+    A file that can go as it is does (see `size_as_it_is`): another round of JPEG would only cost
+    time and detail.
 
     Raises:
         BrokenPictureError: as `decode`.
     """
+    size = size_as_it_is(encoded, longest_side, picture_format)
+    if size is not None:
+        return encoded, size
     image = decode(encoded, longest_side)
-    with Image.open(io.BytesIO(encoded)) as stored:
-        untouched = (
-            stored.size == image.size
-            and (stored.format or "").lower() == picture_format
-            and stored.mode == "RGB"
-            and stored.getexif().get(_ORIENTATION, 1) == 1
-        )
-    return (encoded if untouched else encode(image, picture_format)), image.size
+    return encode(image, picture_format), image.size
+
+
+def _jpeg_size(encoded: bytes) -> tuple[int, int] | None:
+    if not encoded.startswith(_JPEG_START) or _JPEG_END not in encoded[-_TRAILING_BYTES:]:
+        return None
+    try:
+        header = read_header(encoded)
+    except DamagedJpegError:
+        return None
+    upright = header.components == 3 and header.orientation == 1
+    return (header.width, header.height) if upright else None
+
+
+def _png_size(encoded: bytes) -> tuple[int, int] | None:
+    plain = (
+        encoded.startswith(_PNG_START)
+        and encoded[12:16] == b"IHDR"
+        and encoded[24:26] == _PNG_RGB_8
+        and encoded.endswith(_PNG_END)
+        # A transparent colour and a turned picture need another look; so do the rare files whose
+        # pixels happen to spell these names.
+        and b"tRNS" not in encoded
+        and b"eXIf" not in encoded
+        and b"Raw profile type" not in encoded
+    )
+    if not plain:
+        return None
+    return int.from_bytes(encoded[16:20], "big"), int.from_bytes(encoded[20:24], "big")

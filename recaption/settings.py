@@ -12,6 +12,7 @@ from curate.errors import ConfigError
 from curate.settings import Settings, nearest
 from recaption.gates import DEFAULT_REJECTS, GATES
 from recaption.pictures import PictureFormat
+from recaption.server import OmittableField, TokenLimitField, check_address, check_extra_body
 
 OPERATIONAL: dict[str, Any] = {"identity": False}
 
@@ -48,6 +49,21 @@ class RecaptionSettings(Settings):
         "",
         description="NAME of the environment variable that holds the server's key; the key "
         "itself is never stored.",
+    )
+    token_limit_field: TokenLimitField = Field(
+        "max_tokens",
+        description="What the server calls the limit of output tokens; some take only the second.",
+        json_schema_extra=OPERATIONAL,
+    )
+    omit_fields: tuple[OmittableField, ...] = Field(
+        (),
+        description="Sampling fields that the server refuses and that are never sent, such as "
+        "seed; the captions table records what was asked for all the same.",
+    )
+    extra_body: dict[str, Any] = Field(
+        {},
+        description="Further fields of every request to a server, such as reasoning_effort=low; "
+        "stored with the settings, so never a key.",
     )
     prompts: str = Field("", description="YAML file with prompt templates of your own, by kind.")
     show_alt_text: bool = Field(
@@ -149,12 +165,8 @@ class RecaptionSettings(Settings):
     def _no_secret_in_address(cls, captioner: str) -> str:
         if not captioner.strip():
             raise ValueError("name a folder, a hub id or a server's URL")
-        if re.match(r"https?://[^/]*@", captioner):
-            # Not a ValueError: its message would print the password.
-            raise ConfigError(
-                "The captioner's URL holds a password, which would be stored; remove it and name "
-                "an environment variable that holds the key with api_key_env."
-            )
+        if captioner.startswith(("http://", "https://")):
+            check_address(captioner)
         return captioner
 
     @field_validator("api_key_env")
@@ -167,6 +179,12 @@ class RecaptionSettings(Settings):
                 "put the key into that variable."
             )
         return name
+
+    @field_validator("extra_body")
+    @classmethod
+    def _sendable(cls, extra_body: dict[str, Any]) -> dict[str, Any]:
+        check_extra_body(extra_body)
+        return extra_body
 
     @field_validator("kinds")
     @classmethod

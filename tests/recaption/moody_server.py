@@ -9,7 +9,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,12 +29,19 @@ class MoodyServer:
     url: str = ""
     key: str = ""
     models: tuple[str, ...] = ("tiny-vlm",)
+    refused_fields: set[str] = field(default_factory=set)
+    busy: int = 0
+    """How many further requests are answered with 429."""
+    paths: list[str] = field(default_factory=list)
+    """Path and query of every request."""
+    connections: set[int] = field(default_factory=set)
     tries: Counter[str] = field(default_factory=Counter)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     in_flight: int = 0
     most_in_flight: int = 0
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
+        self.paths.append(request.path_qs)
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
@@ -48,10 +55,17 @@ class MoodyServer:
         body = await request.json()
         if body["model"] not in self.models:
             return web.json_response({"error": f"no model {body['model']}"}, status=404)
-        prompt = body["messages"][-1]["content"][1]["text"]
+        prompt = prompt_of(body)
         name = f"{prompt}/{body.get('seed')}/{picture_of(body)[:8].hex()}"
+        for name_of_field in self.refused_fields & body.keys():
+            error = {"message": f"Unsupported parameter: '{name_of_field}'"}
+            return web.json_response({"error": error}, status=400)
+        if self.busy > 0:
+            self.busy -= 1
+            return await MOODS["429"](request)
         self.tries[name] += 1
         self.bodies.append(body)
+        self.connections.add(id(request.transport))
         how, _, mood = prompt.partition(" ")
         if mood in MOODS and (how == "always" or self.tries[name] == 1):
             return await MOODS[mood](request)
@@ -62,9 +76,19 @@ class MoodyServer:
         return web.json_response({"data": [{"id": name} for name in self.models]})
 
 
+def prompt_of(body: dict[str, Any]) -> str:
+    """The text of a request's last turn."""
+    content = body["messages"][-1]["content"]
+    text: str = content if isinstance(content, str) else content[1]["text"]
+    return text
+
+
 def picture_of(body: dict[str, Any]) -> bytes:
-    """sha256 of the picture in a request, after checking that it is a picture."""
-    url = body["messages"][-1]["content"][0]["image_url"]["url"]
+    """sha256 of the picture in a request, after checking that it is a picture; empty for none."""
+    content = body["messages"][-1]["content"]
+    if isinstance(content, str):
+        return b""
+    url = content[0]["image_url"]["url"]
     head, encoded = url.split(",", 1)
     raw = base64.b64decode(encoded)
     assert head in ("data:image/jpeg;base64", "data:image/png;base64")
@@ -76,7 +100,7 @@ def caption(body: dict[str, Any]) -> web.Response:
     """A caption that depends on picture, prompt and seed alone."""
     mark = hashlib.sha256(picture_of(body) + str(body.get("seed")).encode()).hexdigest()[:6]
     text = f"A picture numbered {mark} hangs on a plain wall beside a door."
-    if body["max_tokens"] < 8:
+    if body.get("max_tokens", body.get("max_completion_tokens")) < 8:
         text, finish = "A picture", "length"
     else:
         finish = "stop"
@@ -84,7 +108,7 @@ def caption(body: dict[str, Any]) -> web.Response:
     return web.json_response(
         {
             "choices": [{"index": 0, "message": message, "finish_reason": finish}],
-            "usage": {"completion_tokens": len(text.split())},
+            "usage": {"prompt_tokens": 70, "completion_tokens": len(text.split())},
         }
     )
 
@@ -109,15 +133,54 @@ async def _slow(request: web.Request) -> web.StreamResponse:
     return web.Response()
 
 
+async def _trickling(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    with suppress(ConnectionError):
+        for _ in range(100):
+            await response.write(b" ")
+            await asyncio.sleep(0.05)
+    return response
+
+
+async def _endless(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    with suppress(ConnectionError):
+        while True:
+            await response.write(b"x" * (1 << 18))
+    return response
+
+
+async def _no_http(request: web.Request) -> web.StreamResponse:
+    assert request.transport is not None
+    request.transport.write(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")  # type: ignore[attr-defined]
+    request.transport.close()
+    return web.Response()
+
+
+async def _echo(request: web.Request) -> web.StreamResponse:
+    """Quotes the whole request in its error, as some validators do."""
+    quoted = {"headers": dict(request.headers), "input": await request.json()}
+    return web.json_response({"error": "invalid", **quoted}, status=400)
+
+
 def _fixed(
-    status: int = 200, text: str = "", headers: dict[str, str] | None = None
+    status: int = 200, text: str | bytes = "", headers: dict[str, str] | None = None
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def answer(request: web.Request) -> web.StreamResponse:
-        return web.Response(status=status, text=text, headers=headers)
+        body = text.encode() if isinstance(text, str) else text
+        return web.Response(status=status, body=body, headers=headers)
 
     return answer
 
 
+def _said(message: dict[str, Any], finish: str = "stop", **fields: Any) -> str:
+    choices = [{"message": message, "finish_reason": finish}]
+    return json.dumps({"choices": choices, **fields})
+
+
+_HALF = {"content": "Half a caption about a"}
 _HTML = "<html><body><h1>502 Bad Gateway</h1></body></html>"
 MOODS: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
     "429": _fixed(429, "slow down", {"Retry-After": "0.05"}),
@@ -136,7 +199,24 @@ MOODS: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
         200,
         json.dumps({"choices": [{"message": {"content": ""}, "finish_reason": "content_filter"}]}),
     ),
-    "endless": _fixed(200, "x" * (5 << 20)),
+    "empty choices": _fixed(200, json.dumps({"choices": []})),
+    "error and half": _fixed(200, _said(_HALF, error={"message": "out of memory", "code": 502})),
+    "429 in 200": _fixed(200, json.dumps({"error": {"message": "slow down", "code": 429}})),
+    "aborted": _fixed(200, _said(_HALF, "abort")),
+    "invalid utf-8": _fixed(
+        200, _said({"content": "caf\u00e9"}).encode().replace(b"u00e9", b"\xe9")
+    ),
+    "deep": _fixed(200, "[" * 200_000),
+    "no gzip": _fixed(200, "plain", {"Content-Encoding": "gzip"}),
+    "refused": _fixed(200, _said({"content": None, "refusal": "I cannot describe people."})),
+    "only reasoning": _fixed(
+        200, _said({"content": None, "reasoning_content": "Let me look."}, "length")
+    ),
+    "no quota": _fixed(429, json.dumps({"error": {"code": "insufficient_quota"}})),
+    "echo": _echo,
+    "no http": _no_http,
+    "endless": _endless,
+    "trickling": _trickling,
     "dropped": _dropped,
     "half": _half,
     "slow": _slow,

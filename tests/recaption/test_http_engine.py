@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -6,8 +7,11 @@ from moody_server import MoodyServer, moody_server
 from tiny_captioners import picture
 
 from curate.errors import ConfigError
-from recaption.engine import CaptionRequest, Sampling
-from recaption.http_engine import HttpEngine, Server, served_model
+from recaption.engine import CaptionOutcome, CaptionRequest, Sampling
+from recaption.http_engine import HttpEngine
+from recaption.http_reply import understand
+from recaption.served_models import served_model
+from recaption.server import Server
 
 SAMPLED = Sampling(max_new_tokens=50, temperature=0.8, top_p=0.9, top_k=20)
 
@@ -23,6 +27,10 @@ def server_of(moody: MoodyServer, **changes: object) -> Server:
     return replace(quick, **changes)
 
 
+def timeless(outcome: CaptionOutcome) -> CaptionOutcome:
+    return replace(outcome, latency_seconds=None)
+
+
 def asking(*prompts: str, sampling: Sampling = SAMPLED) -> CaptionRequest:
     rows = range(len(prompts))
     return CaptionRequest([picture(row) for row in rows], prompts, list(rows), sampling)
@@ -30,7 +38,8 @@ def asking(*prompts: str, sampling: Sampling = SAMPLED) -> CaptionRequest:
 
 PASSING = [
     "429", "429 dated", "429 silent", "500", "503", "html", "html error", "error in 200", "null",
-    "list", "endless", "dropped", "half", "slow",
+    "list", "endless", "dropped", "half", "slow", "trickling", "empty choices", "error and half",
+    "429 in 200", "aborted", "invalid utf-8", "deep", "no gzip", "no http",
 ]  # fmt: skip
 
 
@@ -39,7 +48,9 @@ def test_every_passing_fault_costs_tries_and_no_caption(moody: MoodyServer) -> N
     troubled = engine.caption(asking(*[f"once {mood}" for mood in PASSING]))
     calm = engine.caption(asking(*["simply"] * len(PASSING)))
 
-    assert [outcome.error for outcome in troubled] == [None] * len(PASSING)
+    assert dict(
+        zip(PASSING, [outcome.error for outcome in troubled], strict=True)
+    ) == dict.fromkeys(PASSING)
     assert [outcome.text for outcome in troubled] == [outcome.text for outcome in calm]
 
 
@@ -58,6 +69,19 @@ LASTING = {
     "dropped": "connection",
     "half": "connection",
     "slow": "timeout",
+    "trickling": "timeout",
+    "empty choices": "no_answer",
+    "error and half": "http_502",
+    "429 in 200": "http_429",
+    "aborted": "no_answer",
+    "invalid utf-8": "not_json",
+    "deep": "not_json",
+    "no gzip": "connection",
+    "no http": "connection",
+    "refused": "refused",
+    "only reasoning": "only_reasoning",
+    "no quota": "http_429",
+    "echo": "http_400",
 }
 
 
@@ -68,16 +92,19 @@ def test_a_lasting_fault_fails_its_own_row_and_is_never_taken_for_a_caption(
     prompts = [f"always {mood}" for mood in LASTING]
     outcomes = engine.caption(asking(*prompts, "simply"))
 
-    assert [outcome.error for outcome in outcomes] == [*LASTING.values(), None]
+    found = dict(zip(LASTING, [outcome.error for outcome in outcomes[:-1]], strict=True))
+    assert found == LASTING
     assert outcomes[-1].text.startswith("A picture numbered")
     assert all("base64" not in (outcome.detail or "") for outcome in outcomes)
 
 
 def test_what_will_not_pass_is_asked_once(moody: MoodyServer) -> None:
     engine = HttpEngine(server_of(moody))
-    engine.caption(asking("always 400", "always filtered", "always 500"))
-    tries = {name.split("/")[0]: count for name, count in moody.tries.items()}
-    assert (tries["always 400"], tries["always filtered"], tries["always 500"]) == (1, 1, 3)
+    lasting = ["400", "filtered", "refused", "only reasoning", "no quota"]
+    engine.caption(asking(*[f"always {mood}" for mood in lasting], "always 500"))
+    tries = {name.split("/")[0].removeprefix("always "): n for name, n in moody.tries.items()}
+    assert [tries[mood] for mood in lasting] == [1] * len(lasting)
+    assert tries["500"] == 3
 
 
 def test_requests_in_flight_are_bounded_and_many(moody: MoodyServer) -> None:
@@ -91,7 +118,8 @@ def test_outcomes_do_not_depend_on_the_window(moody: MoodyServer) -> None:
     request = asking(*["simply", "once 500", "once dropped"] * 5)
     wide = HttpEngine(server_of(moody), in_flight=16).caption(request)
     narrow = HttpEngine(server_of(moody), in_flight=1).caption(request)
-    assert wide == narrow
+    assert [timeless(outcome) for outcome in wide] == [timeless(outcome) for outcome in narrow]
+    assert all(outcome.latency_seconds > 0 for outcome in [*wide, *narrow])
 
 
 def test_the_request_says_what_was_asked(moody: MoodyServer) -> None:
@@ -102,6 +130,7 @@ def test_the_request_says_what_was_asked(moody: MoodyServer) -> None:
 
     assert (outcome.sent_width, outcome.sent_height) == (20, 10)
     assert (outcome.finish_reason, outcome.output_tokens) == ("stop", 12)
+    assert outcome.prompt_tokens == 70
     assert [turn["role"] for turn in body["messages"]] == ["system", "user"]
     assert (body["temperature"], body["top_p"], body["top_k"], body["seed"]) == (0.8, 0.9, 20, 0)
     assert body["messages"][1]["content"][0]["image_url"]["url"].startswith("data:image/png;")
@@ -144,6 +173,8 @@ def test_a_wrong_key_model_or_path_gets_one_sentence(monkeypatch: pytest.MonkeyP
             HttpEngine(server_of(locked, model="big-vlm", api_key_env="MY_KEY"))
         with pytest.raises(ConfigError, match="usually ends in /v1"):
             HttpEngine(server_of(locked, base_url=locked.url[:-3], api_key_env="MY_KEY"))
+        with pytest.raises(ConfigError, match="usually ends in /v1"):
+            served_model(server_of(locked, base_url=locked.url[:-3], api_key_env="MY_KEY"))
 
 
 def test_the_only_model_of_a_server_is_found_and_several_are_named() -> None:
@@ -151,3 +182,117 @@ def test_the_only_model_of_a_server_is_found_and_several_are_named() -> None:
         assert served_model(server_of(one)) == "tiny-vlm"
         with pytest.raises(ConfigError, match=r"offers 2 models \(a, b\)"):
             served_model(server_of(two))
+
+
+def test_neither_key_nor_picture_stands_in_an_error(
+    moody: MoodyServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MY_KEY", "secret-7\n")
+    engine = HttpEngine(server_of(moody, api_key_env="MY_KEY"))
+    outcome = engine.caption(asking("always echo"))[0]
+    assert "Bearer ***" in outcome.detail
+    assert "secret-7" not in outcome.detail + caplog.text
+    raw = (
+        b'{"detail": [{"input": {"url": "data:image/png;base64,' + b"iVBORw0KGgo=" * 999 + b'"}}]}'
+    )
+    detail = understand(422, None, raw, None).outcome.detail
+    assert "base64,..." in detail
+    assert "iVBOR" not in detail
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://me:secret-7@host/v1",
+        "https://host/v1?api-key=secret-7",
+        "https://host/v1?access_token=secret-7",
+        "host/v1",
+        "http://host:port/v1",
+        "https://host/v1/chat/completions",
+    ],
+)
+def test_an_address_that_cannot_work_or_holds_a_secret_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Server(url)
+    assert "secret-7" not in str(refused.value)
+
+
+def test_the_query_of_an_address_stays_behind_the_path(moody: MoodyServer) -> None:
+    HttpEngine(server_of(moody, base_url=f"{moody.url}/?api-version=2024-10-21"))
+    assert moody.paths[-1] == "/v1/chat/completions?api-version=2024-10-21"
+
+
+def test_a_row_without_a_picture_is_a_text_alone(moody: MoodyServer) -> None:
+    request = replace(asking("simply"), pictures=[None])
+    outcome = HttpEngine(server_of(moody)).caption(request)[0]
+    assert outcome.text.startswith("A picture numbered")
+    assert (outcome.sent_width, outcome.sent_height) == (None, None)
+    assert moody.bodies[-1]["messages"] == [{"role": "user", "content": "simply"}]
+
+
+def test_a_field_that_the_server_refuses_is_named_before_the_run(moody: MoodyServer) -> None:
+    moody.refused_fields = {"max_tokens", "seed", "top_k"}
+    plain = server_of(moody)
+    with pytest.raises(ConfigError, match=r"Unsupported parameter: '.*omit_fields"):
+        HttpEngine(plain, trial=SAMPLED)
+    server = replace(
+        plain,
+        token_limit_field="max_completion_tokens",
+        omit_fields=("seed", "top_k"),
+        extra_body={"reasoning_effort": "low"},
+    )
+    assert HttpEngine(server, trial=SAMPLED).caption(asking("simply"))[0].text
+    sent = {"model", "messages", "max_completion_tokens", "temperature", "top_p"}
+    assert set(moody.bodies[-1]) == {*sent, "reasoning_effort"}
+    with pytest.raises(ConfigError, match="extra_body cannot hold 'seed'"):
+        replace(plain, extra_body={"seed": 3})
+
+
+def test_connections_are_kept_from_call_to_call(moody: MoodyServer) -> None:
+    engine = HttpEngine(server_of(moody), in_flight=4)
+    for _ in range(5):
+        engine.caption(asking(*["simply"] * 12))
+    assert len(moody.connections) <= 4
+
+
+def test_several_threads_share_the_window(moody: MoodyServer) -> None:
+    engine = HttpEngine(server_of(moody), in_flight=6)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(engine.caption, [asking(*["simply"] * 20)] * 4))
+    assert all(outcome.text for outcomes in answers for outcome in outcomes)
+    assert moody.most_in_flight <= 6
+
+
+def test_a_busy_server_is_waited_for_beyond_the_tries_of_a_broken_one(moody: MoodyServer) -> None:
+    engine = HttpEngine(server_of(moody, attempts=1, patience=20.0))
+    moody.busy = 40
+    outcomes = engine.caption(asking(*["simply"] * 8))
+    assert all(outcome.text for outcome in outcomes)
+
+
+def test_a_server_that_goes_away_costs_each_row_its_caption_and_no_more() -> None:
+    with moody_server() as moody:
+        engine = HttpEngine(server_of(moody, patience=0.3))
+    outcomes = engine.caption(asking(*["simply"] * 200))
+    assert {outcome.error for outcome in outcomes} == {"connection"}
+
+
+def test_what_only_a_hostile_server_says_fits_the_captions_table() -> None:
+    message = '{"message": {"content": "A \\ud83d cat\\u0000."}, "finish_reason": ["x"]}'
+    usage = '{"prompt_tokens": 1e99, "completion_tokens": -3}'
+    raw = f'{{"choices": [{message}], "usage": {usage}}}'.encode()
+    outcome = understand(200, None, raw, (1, 1)).outcome
+    assert (outcome.text, outcome.prompt_tokens, outcome.output_tokens) == (
+        "A ? cat\0.",
+        None,
+        None,
+    )
+    huge = raw.replace(b"1e99", b"9" * 4000)
+    assert understand(200, None, huge, (1, 1)).outcome.prompt_tokens is None
+
+
+@pytest.mark.parametrize("after", ["nan", "inf", "soon", "Wed, 99 Oct 2015 07:28:00 GMT", "-5"])
+def test_a_strange_retry_after_is_no_wait_without_end(after: str) -> None:
+    reply = understand(429, after, b"", None)
+    assert reply.busy
+    assert reply.wait in (None, 0.0)
