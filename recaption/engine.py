@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 FinishReason = Literal["stop", "length"]
@@ -92,7 +92,8 @@ class CaptionOutcome:
     output_tokens: int | None = None
     sent_width: int | None = None
     sent_height: int | None = None
-    latency_seconds: float | None = None
+    # No part of what was said: two outcomes may be equal though one took longer.
+    latency_seconds: float | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.error is None):

@@ -55,6 +55,17 @@ def decode(encoded: bytes, longest_side: int = 0) -> Image.Image:
     return rgb
 
 
+def shown_pixels(encoded: bytes, longest_side: int = 0) -> int:
+    """Pixels of a picture as `decode` would give it, by its header alone; 0 for no picture."""
+    try:
+        with Image.open(io.BytesIO(encoded)) as opened:
+            width, height = opened.size
+    except Exception:  # decode will say what is wrong with it
+        return 0
+    scale = min(1.0, longest_side / max(width, height)) if longest_side else 1.0
+    return round(width * height * scale * scale)
+
+
 def encode(image: Image.Image, picture_format: PictureFormat, quality: int = 90) -> bytes:
     """Encode RGB; `quality` (1 to 95) is JPEG's."""
     buffer = io.BytesIO()

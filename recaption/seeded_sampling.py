@@ -19,10 +19,32 @@ _MIX_2 = 0x94D049BB133111EB - (1 << 64)
 
 
 class SeededSampler:
-    """A logits processor that leaves one finite score a row: the token that was drawn.
+    """Draws one token a row.
 
-    Made for one `generate` call; counts its steps. Cost a step: O(B * V), or O(B * top_k) hashes
-    with top-k, and a sort of each row with top-p.
+    Cost a draw: O(B * V), or O(B * top_k) hashes with top-k, and a sort of each row with top-p.
+    """
+
+    def __init__(self, sampling: Sampling) -> None:
+        """`sampling` has a temperature above 0."""
+        self._sampling = sampling
+
+    def draw(self, logits: torch.Tensor, seeds: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+        """The drawn token numbers, (B,).
+
+        Args:
+            logits: (B, V).
+            seeds: (B,) int64.
+            steps: (B,) int64, which token of its text each row draws; the first is 1.
+        """
+        values, tokens = _candidates(logits.double() / self._sampling.temperature, self._sampling)
+        noise = gumbel_noise(_mix(seeds + 1), steps, tokens)
+        return tokens.gather(-1, (values + noise).argmax(-1, keepdim=True))[:, 0]
+
+
+class SeededProcessor:
+    """The same draws as a logits processor of one `generate` call, which it counts the steps of.
+
+    It leaves one finite score a row, so that greedy search takes the token that was drawn.
     """
 
     def __init__(self, seeds: torch.Tensor, sampling: Sampling) -> None:
@@ -31,23 +53,21 @@ class SeededSampler:
             seeds: (B,) int64, one a row.
             sampling: temperature above 0.
         """
-        self._seeds = _mix(seeds + 1)
-        self._sampling = sampling
+        self._seeds = seeds
+        self._sampler = SeededSampler(sampling)
         self._step = 0
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """(B, V) scores -> (B, V) with 0 at the drawn token and -inf elsewhere."""
-        values, tokens = _candidates(scores.double() / self._sampling.temperature, self._sampling)
         self._step += 1
-        noise = gumbel_noise(self._seeds.to(scores.device), self._step, tokens)
-        drawn = tokens.gather(-1, (values + noise).argmax(-1, keepdim=True))
-        return torch.full_like(scores, -torch.inf).scatter(-1, drawn, 0.0)
+        seeds = self._seeds.to(scores.device)
+        drawn = self._sampler.draw(scores, seeds, torch.full_like(seeds, self._step))
+        return torch.full_like(scores, -torch.inf).scatter(-1, drawn[:, None], 0.0)
 
 
-def gumbel_noise(seeds: torch.Tensor, step: int, tokens: torch.Tensor) -> torch.Tensor:
-    """Standard Gumbel noise for (B,) seeds, a step and (B, K) token numbers; (B, K) float64."""
-    steps = torch.full_like(seeds, step) * _GAMMA  # as tensors, which wrap around at 64 bits
-    counters = _mix(seeds + steps)[:, None] + tokens * _GAMMA
+def gumbel_noise(seeds: torch.Tensor, steps: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Standard Gumbel noise for (B,) seeds and steps and (B, K) token numbers; (B, K) float64."""
+    counters = _mix(seeds + steps * _GAMMA)[:, None] + tokens * _GAMMA
     # 53 bits, moved by half a step so that neither 0 nor 1 comes out.
     uniform = (((_mix(counters) >> 11) & ((1 << 53) - 1)).double() + 0.5) * 2.0**-53
     return -torch.log(-torch.log(uniform))

@@ -2,51 +2,59 @@
 
 Any model that `AutoModelForImageTextToText` knows, from safetensors. Models with a chat template
 get system and user turns; models without one get their prompt as it is (see recaption.prompts).
+
+Pictures are decoded and processed by threads while the model generates (recaption.preparing), and
+rows whose text has ended make room for others (recaption.decoding). Models that the latter cannot
+decode go through `model.generate`, a batch at a time.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from PIL import Image
+from transformers.generation import GenerationMixin
 
+from curate.ahead import in_threads
 from curate.errors import ConfigError
-from recaption.engine import (
-    BROKEN_PICTURE,
-    ENGINE_ERROR,
-    NO_PICTURE,
-    CaptionOutcome,
-    CaptionRequest,
-    FinishReason,
-    Sampling,
-)
-from recaption.pictures import BrokenPictureError, decode, encode
+from recaption.decoding import CannotDecodeError, Flight, prefill
+from recaption.engine import ENGINE_ERROR, CaptionOutcome, CaptionRequest, FinishReason, Sampling
+from recaption.pictures import encode, shown_pixels
+from recaption.preparing import Batch, Preparer, words
 from recaption.prompts import NATIVE, SHORT
-from recaption.seeded_sampling import SeededSampler
+from recaption.seeded_sampling import SeededProcessor
 
 logger = logging.getLogger(__name__)
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
+# Rows read their prompts in groups of this share of a batch: small enough that few places stand
+# empty until a group fits, large enough for matrix products that fill a device.
+_GROUPS_A_BATCH = 4
+# Processed pictures kept for the next kind of caption and for retries.
+PICTURE_CACHE_BYTES = 1 << 30
+_PROBE_SIZES = ((64, 64), (160, 128))
 
-@dataclass
-class _Batch:
-    """Rows that go through the model together, with what became of them before it."""
-
-    rows: list[int]
-    inputs: Any = None
-    sizes: list[tuple[int, int]] = field(default_factory=list)
-    failure: str | None = None
+Outcomes = dict[int, CaptionOutcome]
+Failed = tuple[list[int], str]
+"""Rows that could not be captioned together, and the error in words."""
 
 
 class TransformersEngine:
-    """A captioner in this process; see CaptionEngine."""
+    """A captioner in this process; see CaptionEngine.
+
+    Threads may call `caption` at once: one request generates while the others are prepared.
+    """
 
     name = "transformers"
 
@@ -58,16 +66,19 @@ class TransformersEngine:
         precision: Precision = "auto",
         batch_size: int = 32,
         image_size: int = 0,
+        threads: int = 0,
     ) -> None:
-        """Load model and processor and caption one grey picture, so that faults show here.
+        """Load model and processor and caption grey pictures, so that faults show here.
 
         Args:
             folder: config, safetensors, tokenizer and processor, as `save_pretrained` writes.
             revision: recorded with the captions.
             device: "auto" takes the GPU if there is one.
             precision: "auto" is bfloat16 on a GPU and float32 on the CPU.
-            batch_size: pictures a forward pass; no effect on the captions.
+            batch_size: rows a forward pass; no effect on the captions.
             image_size: longest side in pixels shown to the captioner; 0 shows the stored size.
+            threads: that prepare pictures while the model generates; 0 takes as many as CPUs, at
+                most 8.
 
         Raises:
             ConfigError: the folder holds no captioner that transformers can load and run.
@@ -78,8 +89,9 @@ class TransformersEngine:
         self.device = torch.device(_device(device))
         self._batch_size = batch_size
         self._image_size = image_size
+        self._threads = threads or min(8, os.cpu_count() or 1)
         try:
-            self._processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+            processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
             self._model = AutoModelForImageTextToText.from_pretrained(
                 folder,
                 trust_remote_code=False,
@@ -88,156 +100,156 @@ class TransformersEngine:
             )
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError) as error:
             raise ConfigError(
-                f"{folder} cannot be loaded as a captioner ({_first_line(error)})."
+                f"{folder} cannot be loaded as a captioner ({words(error)})."
             ) from error
         self._model.eval().to(self.device)
-        self._tokenizer = self._processor.tokenizer
+        self._tokenizer = processor.tokenizer
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         if not self._model.config.is_encoder_decoder:
             # Generation continues at the right end, so padding has to stand at the left.
             self._tokenizer.padding_side = "left"
-        self._chat = bool(getattr(self._processor, "chat_template", None))
-        self._control_tokens = sorted(
-            {*self._tokenizer.all_special_tokens, *self._tokenizer.get_added_vocab()},
-            key=len,
-            reverse=True,
-        )
+        # A tokenizer of its own: the other one works in threads, which it refuses to share.
+        self._reader = copy.deepcopy(self._tokenizer)
         self._end_tokens = torch.tensor(self._end_token_ids(), device=self.device)
         self._forget_sampling_defaults()
+        self._preparer = Preparer(
+            processor,
+            self.device,
+            self._model.dtype,
+            image_size,
+            _picture_token(self._model.config),
+            PICTURE_CACHE_BYTES,
+        )
+        self._generating = threading.Lock()
+        self._tokens_a_pixel = 0.0
+        self._in_flight = False
         self._probe()
 
     def caption(self, request: CaptionRequest) -> list[CaptionOutcome]:
-        """See CaptionEngine. The next batch is decoded and tokenised while this one generates."""
+        """See CaptionEngine. Later groups are decoded and processed while earlier ones generate."""
         outcomes: dict[int, CaptionOutcome] = {}
-        # Prompts of like length share a batch, so that little padding is computed.
-        order = sorted(range(len(request)), key=lambda row: len(request.prompts[row]))
-        parts = [order[i : i + self._batch_size] for i in range(0, len(order), self._batch_size)]
-        with ThreadPoolExecutor(1, thread_name_prefix="prepare") as pool:
-            ahead = pool.submit(self._prepare, request, parts[0], outcomes) if parts else None
-            for following in [*parts[1:], None]:
-                if ahead is None:
-                    break
-                batch = ahead.result()
-                ahead = (
-                    pool.submit(self._prepare, request, following, outcomes)
-                    if following is not None
-                    else None
-                )
-                self._finish(request, batch, outcomes)
-        return [outcomes[row] for row in range(len(request))]
+        started = time.perf_counter()
+        size = -(-self._batch_size // _GROUPS_A_BATCH) if self._in_flight else self._batch_size
+        batches = in_threads(
+            lambda rows: self._preparer.batch(request, rows),
+            _groups(request, self._order(request), size),
+            self._threads + 1,  # with one thread nothing would run ahead
+        )
+        with self._generating:
+            run = self._fly if self._in_flight else self._in_batches
+            failed = run(request, batches, outcomes)
+            for rows, failure in failed:
+                self._halve(request, rows, failure, outcomes)
+        share = (time.perf_counter() - started) / max(1, len(request))
+        return [
+            outcome if outcome.text is None else replace(outcome, latency_seconds=share)
+            for outcome in (outcomes[row] for row in range(len(request)))
+        ]
 
-    # ---- one batch ----------------------------------------------------------------------------
+    def _order(self, request: CaptionRequest) -> list[int]:
+        """Rows, the longest prompts first, so that neighbours need little padding.
 
-    def _prepare(
-        self, request: CaptionRequest, rows: Sequence[int], outcomes: dict[int, CaptionOutcome]
-    ) -> _Batch:
-        """Decode and tokenise rows; broken pictures get their outcome and leave the batch."""
-        batch = _Batch(rows=[])
-        images: list[Image.Image] = []
-        for row in rows:
+        The longest come first because memory that runs out should do so at once.
+        """
+
+        def tokens(row: int) -> tuple[bool, float]:
             picture = request.pictures[row]
-            if picture is None:
-                outcomes[row] = CaptionOutcome(error=NO_PICTURE)
-                continue
-            try:
-                images.append(decode(picture, self._image_size))
-                batch.rows.append(row)
-            except BrokenPictureError as error:
-                outcomes[row] = CaptionOutcome(error=BROKEN_PICTURE, detail=str(error))
-        batch.sizes = [image.size for image in images]
-        if batch.rows:
-            prompts = [request.prompts[row] for row in batch.rows]
-            try:
-                batch.inputs = self._inputs(images, prompts, request.system)
-            except Exception as error:
-                batch.failure = _words(error)
-        return batch
+            seen = 0.0
+            if picture is not None and self._tokens_a_pixel:
+                seen = self._tokens_a_pixel * shown_pixels(picture, self._image_size)
+            return picture is not None, seen + len(request.prompts[row]) / 4
 
-    def _finish(
-        self, request: CaptionRequest, batch: _Batch, outcomes: dict[int, CaptionOutcome]
+        return sorted(range(len(request)), key=tokens, reverse=True)
+
+    # ---- rows in flight -----------------------------------------------------------------------
+
+    def _fly(
+        self, request: CaptionRequest, batches: Iterator[Batch], outcomes: Outcomes
+    ) -> list[Failed]:
+        """Caption all batches, rows joining as others end; those that could not be together."""
+        failed: list[Failed] = []
+        flight = Flight(self._model, self._end_tokens, request.sampling)
+        shown: dict[int, tuple[Batch, int]] = {}
+        waiting: Batch | None = None
+        while True:
+            waiting = waiting or _next(batches, outcomes, failed)
+            try:
+                if waiting is not None and (
+                    not len(flight) or len(flight) + len(waiting.rows) <= self._batch_size
+                ):
+                    group, waiting = waiting, None
+                    shown |= {row: (group, place) for place, row in enumerate(group.rows)}
+                    seeds = [request.seeds[row] for row in group.rows]
+                    flight.join(group.rows, seeds, prefill(self._model, group.inputs))
+                    group.inputs = None
+                    continue
+                if not len(flight):
+                    return failed
+                written = flight.fly()
+                if waiting is None:
+                    flight.shrink()
+            except torch.AcceleratorError:
+                raise
+            except Exception as error:
+                self._smaller_after(error, len(shown))
+                failed.append((list(shown), words(error)))
+                shown = {}
+                flight = Flight(self._model, self._end_tokens, request.sampling)
+                continue
+            texts = self._words_of([done.tokens for done in written])
+            for done, text in zip(written, texts, strict=True):
+                batch, place = shown.pop(done.row)
+                finish: FinishReason = "stop" if done.ended else "length"
+                outcomes[done.row] = _outcome(batch, place, text, finish, len(done.tokens))
+
+    # ---- whole batches ------------------------------------------------------------------------
+
+    def _in_batches(
+        self, request: CaptionRequest, batches: Iterator[Batch], outcomes: Outcomes
+    ) -> list[Failed]:
+        """Caption batch after batch by `generate`; those that could not be together."""
+        failed: list[Failed] = []
+        while (batch := _next(batches, outcomes, failed)) is not None:
+            try:
+                seeds = [request.seeds[row] for row in batch.rows]
+                written = self._generate(batch.inputs, seeds, request.sampling)
+            except torch.AcceleratorError:
+                raise
+            except Exception as error:
+                self._smaller_after(error, len(batch.rows))
+                failed.append((batch.rows, words(error)))
+                continue
+            finally:
+                batch.inputs = None
+            for place, (text, finish, tokens) in enumerate(written):
+                outcomes[batch.rows[place]] = _outcome(batch, place, text, finish, tokens)
+        return failed
+
+    def _halve(
+        self, request: CaptionRequest, rows: list[int], failure: str, outcomes: Outcomes
     ) -> None:
-        """Caption a prepared batch; where it fails, halve it until the bad rows stand alone.
+        """Caption rows that failed together by halves, until the bad ones stand alone.
 
         Halving also finds a batch that fits where memory ran out; later requests begin with it.
 
         Raises:
             torch.AcceleratorError: the device itself failed; the process has to be replaced.
         """
-        if not batch.rows:
-            return
-        failure = batch.failure
-        if failure is None:
-            seeds = [request.seeds[row] for row in batch.rows]
-            try:
-                written = self._generate(batch.inputs, seeds, request.sampling)
-            except torch.AcceleratorError:
-                raise
-            except Exception as error:
-                # Words only: the error itself would hold on to the memory that ran out.
-                failure = _words(error)
-                if isinstance(error, torch.OutOfMemoryError):
-                    self._batch_size = max(1, len(batch.rows) // 2)
-            else:
-                for row, size, (text, finish, tokens) in zip(
-                    batch.rows, batch.sizes, written, strict=True
-                ):
-                    outcomes[row] = CaptionOutcome(
-                        text=text,
-                        finish_reason=finish,
-                        output_tokens=tokens,
-                        sent_width=size[0],
-                        sent_height=size[1],
-                    )
-                return
-        batch.inputs = None
-        if len(batch.rows) == 1:
-            logger.warning("a row could not be captioned: %s", failure)
-            outcomes[batch.rows[0]] = CaptionOutcome(error=ENGINE_ERROR, detail=failure)
-            return
-        middle = len(batch.rows) // 2
-        for half in (batch.rows[:middle], batch.rows[middle:]):
-            self._finish(request, self._prepare(request, half, outcomes), outcomes)
+        middle = -(-len(rows) // 2)
+        for half in (rows[:middle], rows[middle:]):
+            batches = iter([self._preparer.batch(request, half)] if half else [])
+            run = self._fly if self._in_flight else self._in_batches
+            for some, again in run(request, batches, outcomes):
+                if len(some) > 1:
+                    self._halve(request, some, again, outcomes)
+                else:
+                    logger.warning("a row could not be captioned: %s", again)
+                    outcomes[some[0]] = CaptionOutcome(error=ENGINE_ERROR, detail=again)
 
-    def _inputs(self, images: list[Image.Image], prompts: list[str], system: str) -> Any:
-        """Model inputs of a batch, on the device."""
-        prompts = self._without_control_tokens(prompts)
-        options: dict[str, Any] = {}
-        texts: list[str] | None = prompts
-        if self._chat:
-            # Most rows share a prompt, so each distinct one is rendered once.
-            rendered = {prompt: self._render_chat(prompt, system) for prompt in set(prompts)}
-            texts = [rendered[prompt] for prompt in prompts]
-            start = self._tokenizer.bos_token
-            if start is not None and texts[0].startswith(start):
-                options["add_special_tokens"] = False
-        elif not any(prompts):
-            texts = None
-        if texts is not None:
-            options.update(text=texts, padding=True)
-        pictures = [[image] for image in images] if self._chat else images
-        inputs = self._processor(images=pictures, return_tensors="pt", **options)
-        return inputs.to(self.device, self._model.dtype)
-
-    def _render_chat(self, prompt: str, system: str) -> str:
-        user = {
-            "role": "user",
-            "content": [{"type": "image"}, {"type": "text", "text": prompt}],
-        }
-        turns = [user]
-        if system:
-            turns.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
-        text: str = self._processor.apply_chat_template(
-            turns, add_generation_prompt=True, tokenize=False
-        )
-        return text
-
-    def _without_control_tokens(self, prompts: list[str]) -> list[str]:
-        # An alt text that spells "<image>" or "<|im_end|>" would become a real control token.
-        if self._chat:
-            for token in self._control_tokens:
-                prompts = [p.replace(token, " ") if token in p else p for p in prompts]
-        return prompts
+    def _smaller_after(self, error: Exception, rows: int) -> None:
+        if isinstance(error, torch.OutOfMemoryError):
+            self._batch_size = max(1, rows // 2)
 
     @torch.inference_mode()
     def _generate(
@@ -253,20 +265,24 @@ class TransformersEngine:
             options["repetition_penalty"] = sampling.repetition_penalty
         if sampling.temperature > 0:
             columns = torch.tensor(seeds, dtype=torch.int64, device=self.device)
-            options["logits_processor"] = [SeededSampler(columns, sampling)]
+            options["logits_processor"] = [SeededProcessor(columns, sampling)]
         written = self._model.generate(**inputs, **options)
         prompt = inputs.get("input_ids")
         # Decoder-only models give the prompt back in front, all others their start token.
         echoed = prompt is not None and torch.equal(written[:, : prompt.shape[1]], prompt)
         written = written[:, prompt.shape[1] if echoed else 1 :]
-        texts = self._tokenizer.batch_decode(written, skip_special_tokens=True)
         is_end = torch.isin(written, self._end_tokens)
         ended = is_end.any(1)
         lengths = torch.where(ended, is_end.int().argmax(1) + 1, written.shape[1]).tolist()
+        texts = self._words_of(written.tolist())
         return [
-            (text.strip(), "stop" if stopped else "length", length)
+            (text, "stop" if stopped else "length", length)
             for text, stopped, length in zip(texts, ended.tolist(), lengths, strict=True)
         ]
+
+    def _words_of(self, tokens: list[list[int]]) -> list[str]:
+        texts = self._reader.batch_decode(tokens, skip_special_tokens=True)
+        return [text.strip() for text in texts]
 
     # ---- set-up -------------------------------------------------------------------------------
 
@@ -296,16 +312,86 @@ class TransformersEngine:
         )
 
     def _probe(self) -> None:
-        grey = encode(Image.new("RGB", (64, 64), (128, 128, 128)), "png")
+        """Caption grey pictures, and find out which of the faster ways this captioner can go.
+
+        Raises:
+            ConfigError: it cannot even caption them.
+        """
         family = self._model.config.model_type
-        template = SHORT if self._chat else NATIVE.get(family, {}).get("short", SHORT)
+        template = SHORT if self._preparer.chat else NATIVE.get(family, {}).get("short", SHORT)
         prompt = template.render([None])[0]
-        request = CaptionRequest([grey], [prompt], [0], Sampling(max_new_tokens=2))
-        outcome = self.caption(request)[0]
-        if outcome.error is not None:
+        prompts = [prompt, f"{prompt} {prompt}" if self._preparer.chat else prompt]
+        grey = [encode(Image.new("RGB", size, (128, 128, 128)), "png") for size in _PROBE_SIZES]
+        request = CaptionRequest(grey, prompts, [0, 1], Sampling(max_new_tokens=4))
+        first = self.caption(CaptionRequest(grey[:1], prompts[:1], [0], Sampling(max_new_tokens=2)))
+        if first[0].error is not None:
             raise ConfigError(
-                f"The captioner was loaded but cannot caption a grey picture ({outcome.detail})."
+                f"The captioner was loaded but cannot caption a grey picture ({first[0].detail})."
             )
+        if not self._preparer.process_alone(request):
+            self._threads = 1
+        same = replace(request, prompts=[prompt, prompt])
+        tokens = [self._preparer.batch(same, [row]).prompt_tokens for row in range(2)]
+        if tokens[0] and tokens[1]:
+            pixels = [shown_pixels(picture, self._image_size) for picture in grey]
+            slope = (tokens[1][0] - tokens[0][0]) / max(1, pixels[1] - pixels[0])
+            self._tokens_a_pixel = max(0.0, slope)
+        self._in_flight = self._can_fly(request)
+
+    def _can_fly(self, request: CaptionRequest) -> bool:
+        """Whether rows in flight say what `generate` says."""
+        batch = self._preparer.batch(request, range(len(request)))
+        if type(self._model).generate is not GenerationMixin.generate:
+            return False
+        try:
+            prefill(self._model, batch.inputs)
+        except CannotDecodeError as error:
+            logger.info("captions go through generate, for %s", error)
+            return False
+        plain = [outcome.text for outcome in self.caption(request)]
+        self._in_flight = True
+        flown = [outcome.text for outcome in self.caption(request)]
+        if flown != plain:
+            logger.warning("captions go through generate, for rows in flight came out differently")
+        return flown == plain
+
+
+def _groups(request: CaptionRequest, order: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Consecutive rows, `size` at most, all with a picture or all without."""
+    for _, rows in groupby(order, key=lambda row: request.pictures[row] is None):
+        alike = list(rows)
+        for start in range(0, len(alike), size):
+            yield alike[start : start + size]
+
+
+def _next(batches: Iterator[Batch], outcomes: Outcomes, failed: list[Failed]) -> Batch | None:
+    """The next batch that can go through the model; None behind the last."""
+    for batch in batches:
+        outcomes.update(batch.lost)
+        if batch.failure is not None:
+            failed.append((batch.rows, batch.failure))
+        elif batch.rows:
+            return batch
+    return None
+
+
+def _outcome(
+    batch: Batch, place: int, text: str, finish: FinishReason, tokens: int
+) -> CaptionOutcome:
+    size = batch.sizes[place]
+    return CaptionOutcome(
+        text=text,
+        finish_reason=finish,
+        prompt_tokens=batch.prompt_tokens[place] if batch.prompt_tokens else None,
+        output_tokens=tokens,
+        sent_width=size[0] if size else None,
+        sent_height=size[1] if size else None,
+    )
+
+
+def _picture_token(config: Any) -> int | None:
+    found = getattr(config, "image_token_id", None)
+    return found if found is not None else getattr(config, "image_token_index", None)
 
 
 def _device(device: str) -> str:
@@ -321,12 +407,3 @@ def _dtype(precision: Precision, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     dtype: torch.dtype = getattr(torch, precision)
     return dtype
-
-
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {_first_line(error)}"
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

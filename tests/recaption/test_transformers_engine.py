@@ -8,7 +8,7 @@ from tiny_captioners import picture
 
 from curate.errors import ConfigError
 from recaption.engine import CaptionOutcome, CaptionRequest, Sampling
-from recaption.seeded_sampling import SeededSampler
+from recaption.seeded_sampling import SeededProcessor
 from recaption.transformers_engine import TransformersEngine
 
 GREEDY = Sampling(max_new_tokens=12)
@@ -125,7 +125,7 @@ def test_an_empty_request_has_no_outcomes(llava: Path) -> None:
 
 def test_seeded_draws_follow_the_models_probabilities() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0, -30.0]]).expand(20_000, 5)
-    sampler = SeededSampler(torch.arange(20_000), Sampling(1, temperature=0.7))
+    sampler = SeededProcessor(torch.arange(20_000), Sampling(1, temperature=0.7))
     drawn = sampler(torch.empty(0), logits).argmax(-1)
     shares = np.bincount(drawn.numpy(), minlength=5) / 20_000
     assert np.abs(shares - (logits[0] / 0.7).softmax(-1).numpy()).max() < 0.01
@@ -133,11 +133,11 @@ def test_seeded_draws_follow_the_models_probabilities() -> None:
 
 def test_top_k_and_top_p_bar_unlikely_words() -> None:
     logits = torch.tensor([[2.0, 1.9, 1.8, 0.0, -1.0]]).expand(2_000, 5)
-    by_rank = SeededSampler(torch.arange(2_000), Sampling(1, temperature=1.0, top_k=2))
+    by_rank = SeededProcessor(torch.arange(2_000), Sampling(1, temperature=1.0, top_k=2))
     assert set(by_rank(torch.empty(0), logits).argmax(-1).tolist()) == {0, 1}
-    by_mass = SeededSampler(torch.arange(2_000), Sampling(1, temperature=1.0, top_p=0.8))
+    by_mass = SeededProcessor(torch.arange(2_000), Sampling(1, temperature=1.0, top_p=0.8))
     assert set(by_mass(torch.empty(0), logits).argmax(-1).tolist()) == {0, 1, 2}
-    at_least_one = SeededSampler(torch.arange(50), Sampling(1, temperature=1.0, top_p=1e-6))
+    at_least_one = SeededProcessor(torch.arange(50), Sampling(1, temperature=1.0, top_p=1e-6))
     assert set(at_least_one(torch.empty(0), logits[:50]).argmax(-1).tolist()) == {0}
 
 
