@@ -11,6 +11,7 @@ InternVL, PaliGemma and their like). `prefill` says whether a model is one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import torch
@@ -108,6 +109,96 @@ class Written:
     ended: bool
 
 
+@dataclass
+class _State:
+    """Rows between two steps: B rows, L positions in the cache.
+
+    Attributes:
+        cache: of L positions; the last chosen token is not in it yet.
+        mask: (B, L) bool, False at padding.
+        positions: (..., B, 1), of the last position.
+        options: for every forward pass.
+        seeds, steps: (B,) int64, each row's seed and the tokens that it has written.
+        alive: (B,) bool, False where a text has ended.
+        tokens: (B, most new tokens) int64, what was written.
+        last: (B,) int64, the last chosen token.
+        seen: (B, V) bool, the tokens of prompt and text, where repetition costs; else None.
+    """
+
+    cache: Any
+    mask: torch.Tensor
+    positions: torch.Tensor
+    options: dict[str, Any]
+    seeds: torch.Tensor
+    steps: torch.Tensor
+    alive: torch.Tensor
+    tokens: torch.Tensor
+    last: torch.Tensor
+    seen: torch.Tensor | None
+
+    @classmethod
+    def beginning(cls, group: Prefilled, seeds: list[int], sampling: Sampling) -> _State:
+        """The state of rows that have written nothing; takes over the group's cache."""
+        rows, device = len(seeds), group.logits.device
+        seen = None
+        if sampling.repetition_penalty != 1.0:
+            none = torch.zeros_like(group.logits, dtype=torch.bool)
+            # Padding is no word that was said.
+            seen = none.scatter(1, group.prompts, group.mask)
+        return cls(
+            cache=joined([(group.cache, None, 0)], group.mask.shape[1], sampling.max_new_tokens),
+            mask=group.mask,
+            positions=group.positions,
+            options=group.options,
+            seeds=torch.tensor(seeds, dtype=torch.int64, device=device),
+            steps=torch.zeros(rows, dtype=torch.int64, device=device),
+            alive=torch.ones(rows, dtype=torch.bool, device=device),
+            tokens=torch.zeros((rows, sampling.max_new_tokens), dtype=torch.int64, device=device),
+            last=torch.zeros(rows, dtype=torch.int64, device=device),
+            seen=seen,
+        )
+
+    def only(self, rows: list[int], room: int) -> _State:
+        """The state of some of the rows, without positions that are padding in all of them."""
+        chosen = torch.tensor(rows, device=self.alive.device)
+        mask = self.mask[chosen]
+        dropped = _padding(mask)
+        mask = mask[:, dropped:]
+        return _State(
+            cache=joined([(self.cache, chosen, dropped)], mask.shape[1], room),
+            mask=mask,
+            positions=self.positions.index_select(-2, chosen),
+            options=self.options,
+            seeds=self.seeds[chosen],
+            steps=self.steps[chosen],
+            alive=self.alive[chosen],
+            tokens=self.tokens[chosen],
+            last=self.last[chosen],
+            seen=None if self.seen is None else self.seen[chosen],
+        )
+
+    def with_rows(self, other: _State, room: int) -> _State:
+        """The state of these rows and others behind them; both caches are emptied."""
+        dropped = _padding(self.mask)
+        mine, theirs = self.mask[:, dropped:], other.mask
+        length = max(mine.shape[1], theirs.shape[1])
+        pad = torch.nn.functional.pad
+        masks = [pad(mask, (length - mask.shape[1], 0)) for mask in (mine, theirs)]
+        both = self.seen is not None and other.seen is not None
+        return _State(
+            cache=joined([(self.cache, None, dropped), (other.cache, None, 0)], length, room),
+            mask=torch.cat(masks),
+            positions=torch.cat([self.positions, other.positions], dim=-2),
+            options=other.options,
+            seeds=torch.cat([self.seeds, other.seeds]),
+            steps=torch.cat([self.steps, other.steps]),
+            alive=torch.cat([self.alive, other.alive]),
+            tokens=torch.cat([self.tokens, other.tokens]),
+            last=torch.cat([self.last, other.last]),
+            seen=torch.cat([self.seen, other.seen]) if both else None,  # type: ignore[list-item]
+        )
+
+
 class Flight:
     """Rows in the middle of their texts."""
 
@@ -122,12 +213,19 @@ class Flight:
         self._sampling = sampling
         self._sampler = SeededSampler(sampling) if sampling.temperature > 0 else None
         self._steps_between_looks = 1 if end_tokens.device.type == "cpu" else _STEPS_BETWEEN_LOOKS
-        self._clear()
+        self._state: _State | None = None
+        self._padded = False
+        # One entry a row of the state: the caller's number, whether it was not returned yet, and
+        # the tokens that it may still write.
+        self._rows: list[int] = []
+        self._writing: list[bool] = []
+        self._left: list[int] = []
 
     def __len__(self) -> int:
-        """Rows that still write."""
+        """Rows that were not returned yet."""
         return sum(self._writing)
 
+    @torch.inference_mode()
     def join(self, rows: list[int], seeds: list[int], group: Prefilled) -> None:
         """Add rows that have read their prompts; `group` is emptied.
 
@@ -135,159 +233,104 @@ class Flight:
             rows: the caller's numbers for them.
             seeds: one a row.
         """
-        device = group.logits.device
         self._leave()
-        if self._rows:
-            dropped = int(self._mask.int().argmax(1).min())
-            length = max(self._mask.shape[1] - dropped, group.mask.shape[1])
-            parts = [(self._cache, None, dropped), (group.cache, None, 0)]
-            mask = _right_aligned_masks(self._mask[:, dropped:], group.mask, length)
-        else:
-            length, mask = group.mask.shape[1], group.mask
-            parts = [(group.cache, None, 0)]
-        self._cache = joined(parts, length, self._sampling.max_new_tokens)
-        count = len(rows)
-        fresh = {
-            "_positions": group.positions,
-            "_seeds": torch.tensor(seeds, dtype=torch.int64, device=device),
-            "_steps": torch.zeros(count, dtype=torch.int64, device=device),
-            "_alive": torch.ones(count, dtype=torch.bool, device=device),
-            "_tokens": torch.zeros(
-                (count, self._sampling.max_new_tokens), dtype=torch.int64, device=device
-            ),
-            "_next": torch.zeros(count, dtype=torch.int64, device=device),
-        }
-        if self._sampling.repetition_penalty != 1.0:
-            seen = torch.zeros_like(group.logits, dtype=torch.bool)
-            # Padding is no word that was said.
-            fresh["_seen"] = seen.scatter(1, group.prompts, group.mask)
-        for name, tensor in fresh.items():
-            here = getattr(self, name)
-            along = -2 if name == "_positions" else 0
-            setattr(self, name, tensor if here is None else torch.cat([here, tensor], dim=along))
-        self._mask, self._options = mask, group.options
-        self._padded = not bool(mask.all())
+        most = self._sampling.max_new_tokens
+        fresh = _State.beginning(group, seeds, self._sampling)
+        # The first token comes out of the prompt's logits, which the rows in flight have none of.
+        self._take(fresh, group.logits)
+        self._state = fresh if self._state is None else self._state.with_rows(fresh, most)
         self._rows += rows
-        self._writing += [True] * count
-        self._left += [self._sampling.max_new_tokens] * count
-        # The first token comes out of the prompt's logits, for the new rows alone.
-        self._take(group.logits, slice(len(self._rows) - count, None))
+        self._writing += [True] * len(rows)
+        self._left += [most - 1] * len(rows)
+        self._padded = not bool(self._state.mask.all())
 
     @torch.inference_mode()
     def fly(self) -> list[Written]:
-        """Write tokens until rows end; those rows."""
-        looked = 0
-        while True:
-            # A row's last step is known beforehand, so a look behind it is never wasted.
-            looked += 1
-            least = min(left for left, on in zip(self._left, self._writing, strict=True) if on)
-            if looked % self._steps_between_looks == 0 or least <= 0:
-                ended = self._look()
+        """Write tokens until rows end; those rows. To be called while there are rows."""
+        assert self._state is not None
+        for step in count(1):
+            # When the first row reaches its limit is known beforehand, so a look is never late.
+            at_limit = min(n for n, on in zip(self._left, self._writing, strict=True) if on) <= 0
+            if at_limit or step % self._steps_between_looks == 0:
+                ended = self._look(self._state)
                 if ended:
                     return ended
-            self._step()
-
-    def _step(self) -> None:
-        self._positions = self._positions + 1
-        one_more = self._mask.new_ones((len(self._rows), 1))
-        self._mask = torch.cat([self._mask, one_more], dim=1)
-        inputs = self._model.prepare_inputs_for_generation(
-            self._next[:, None],
-            next_sequence_length=1,
-            past_key_values=self._cache,
-            attention_mask=self._mask.long() if self._padded else None,
-            position_ids=self._positions,
-            use_cache=True,
-            **self._options,
-        )
-        answer = self._model(**inputs, return_dict=True)
-        self._take(answer.logits[:, -1].float(), slice(None))
-
-    def _take(self, logits: torch.Tensor, rows: slice) -> None:
-        """Choose the next token of `rows` from (B, V) float32 logits."""
-        if self._seen is not None:
-            penalty, seen = self._sampling.repetition_penalty, self._seen[rows]
-            # Keskar et al. 2019, section 4.1, with transformers' rule for negative logits.
-            harsher = torch.where(logits < 0, logits * penalty, logits / penalty)
-            logits = torch.where(seen, harsher, logits)
-        if self._sampler is None:
-            chosen = logits.argmax(-1)
-        else:
-            chosen = self._sampler.draw(logits, self._seeds[rows], self._steps[rows] + 1)
-        alive = self._alive[rows].clone()
-        steps = self._steps[rows]
-        last = self._sampling.max_new_tokens - 1
-        place = steps.clamp(max=last)[:, None]
-        before = self._tokens[rows].gather(1, place)
-        self._tokens[rows] = self._tokens[rows].scatter(
-            1, place, torch.where(alive[:, None], chosen[:, None], before)
-        )
-        self._next[rows] = chosen
-        if self._seen is not None:
-            self._seen[rows] = self._seen[rows].scatter(1, chosen[:, None], True)
-        self._alive[rows] = alive & ~torch.isin(chosen, self._end_tokens) & (steps < last)
-        self._steps[rows] += alive
-        for row in range(*rows.indices(len(self._left))):
-            self._left[row] -= 1
-
-    def _look(self) -> list[Written]:
-        """Rows that ended since the last look."""
-        alive = self._alive.tolist()
-        ended = [n for n, on in enumerate(self._writing) if on and not alive[n]]
-        if not ended:
-            return []
-        lengths = self._steps[ended].tolist()
-        tokens = self._tokens[ended].tolist()
-        last = torch.tensor([row[length - 1] for row, length in zip(tokens, lengths, strict=True)])
-        stopped = torch.isin(last, self._end_tokens.cpu()).tolist()
-        for number in ended:
-            self._writing[number] = False
-        return [
-            Written(self._rows[number], row[:length], stop)
-            for number, row, length, stop in zip(ended, tokens, lengths, stopped, strict=True)
-        ]
+            self._step(self._state)
+            self._left = [left - 1 for left in self._left]
+        raise AssertionError("rows end at their limit")
 
     def shrink(self) -> None:
         """Give up the places of rows that ended, where that saves at least a quarter."""
         if 4 * len(self) <= 3 * len(self._rows):
             self._leave()
 
+    def _step(self, state: _State) -> None:
+        state.positions = state.positions + 1
+        one_more = state.mask.new_ones((len(state.mask), 1))
+        state.mask = torch.cat([state.mask, one_more], dim=1)
+        inputs = self._model.prepare_inputs_for_generation(
+            state.last[:, None],
+            next_sequence_length=1,
+            past_key_values=state.cache,
+            attention_mask=state.mask.long() if self._padded else None,
+            position_ids=state.positions,
+            use_cache=True,
+            **state.options,
+        )
+        answer = self._model(**inputs, return_dict=True)
+        self._take(state, answer.logits[:, -1].float())
+
+    def _take(self, state: _State, logits: torch.Tensor) -> None:
+        """Choose every row's next token from (B, V) float32 logits."""
+        if state.seen is not None:
+            # Keskar et al. 2019, section 4.1, with transformers' rule for negative logits.
+            penalty = self._sampling.repetition_penalty
+            harsher = torch.where(logits < 0, logits * penalty, logits / penalty)
+            logits = torch.where(state.seen, harsher, logits)
+        if self._sampler is None:
+            chosen = logits.argmax(-1)
+        else:
+            chosen = self._sampler.draw(logits, state.seeds, state.steps + 1)
+        last = self._sampling.max_new_tokens - 1
+        place = state.steps.clamp(max=last)[:, None]
+        # A row that has ended goes on until the next look; what it says then is not kept.
+        kept = torch.where(state.alive[:, None], chosen[:, None], state.tokens.gather(1, place))
+        state.tokens.scatter_(1, place, kept)
+        if state.seen is not None:
+            state.seen.scatter_(1, chosen[:, None], True)
+        ends = torch.isin(chosen, self._end_tokens) | (state.steps >= last)
+        state.steps = state.steps + state.alive
+        state.alive = state.alive & ~ends
+        state.last = chosen
+
+    def _look(self, state: _State) -> list[Written]:
+        """Rows that ended since the last look."""
+        alive = state.alive.tolist()
+        ended = [n for n, on in enumerate(self._writing) if on and not alive[n]]
+        if not ended:
+            return []
+        lengths = state.steps[ended].tolist()
+        tokens = state.tokens[ended].tolist()
+        end_tokens = set(self._end_tokens.tolist())
+        for number in ended:
+            self._writing[number] = False
+        return [
+            Written(self._rows[number], row[:length], row[length - 1] in end_tokens)
+            for number, row, length in zip(ended, tokens, lengths, strict=True)
+        ]
+
     def _leave(self) -> None:
-        """Drop the rows that ended."""
-        if all(self._writing):
-            return
+        """Drop the rows that were returned."""
         keep = [number for number, on in enumerate(self._writing) if on]
-        if not keep:
-            self._clear()
+        if self._state is None or len(keep) == len(self._rows):
             return
-        rows = torch.tensor(keep, device=self._alive.device)
-        mask = self._mask[rows]
-        dropped = int(mask.int().argmax(1).min())
-        self._mask = mask[:, dropped:]
-        length = self._mask.shape[1]
-        # The last chosen token is not in the cache yet, and its mask column comes with its step.
-        self._cache = joined([(self._cache, rows, dropped)], length, max(self._left))
-        self._positions = self._positions.index_select(-2, rows)
-        for name in ("_seeds", "_steps", "_alive", "_tokens", "_next", "_seen"):
-            tensor = getattr(self, name)
-            setattr(self, name, None if tensor is None else tensor[rows])
-        self._padded = not bool(self._mask.all())
         self._rows = [self._rows[number] for number in keep]
         self._left = [self._left[number] for number in keep]
         self._writing = [True] * len(keep)
-
-    def _clear(self) -> None:
-        self._rows: list[int] = []
-        self._writing: list[bool] = []
-        self._left: list[int] = []
-        self._cache: Any = None
-        self._options: dict[str, Any] = {}
-        self._padded = False
-        empty: Any = None
-        self._mask = self._positions = self._seeds = self._steps = empty
-        self._alive = self._tokens = self._next = self._seen = empty
+        self._state = self._state.only(keep, max(self._left)) if keep else None
+        self._padded = self._state is not None and not bool(self._state.mask.all())
 
 
-def _right_aligned_masks(one: torch.Tensor, other: torch.Tensor, length: int) -> torch.Tensor:
-    pad = torch.nn.functional.pad
-    return torch.cat([pad(mask, (length - mask.shape[1], 0)) for mask in (one, other)])
+def _padding(mask: torch.Tensor) -> int:
+    """Positions at the left that are padding in every row of a (B, L) mask."""
+    return int(mask.int().argmax(1).min())

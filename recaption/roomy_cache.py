@@ -33,7 +33,9 @@ class RoomyLayer(DynamicLayer):
         start = self.keys.shape[-2]
         end = start + key_states.shape[-2]
         if end > self._buffers[0].shape[-2]:
-            self._buffers = tuple(_with_room(old, end + _ROOM, start) for old in self._buffers)
+            keys, values = self._buffers
+            size = end + _ROOM
+            self._buffers = (_with_room(keys, size, start), _with_room(values, size, start))
         self._buffers[0][:, :, start:end] = key_states
         self._buffers[1][:, :, start:end] = value_states
         self._show(end)
