@@ -185,24 +185,6 @@ class CaptionScoreStage(Stage):
             if note["models"].get(clip.suffix) == _mark(clip)
         }
 
-    def _embeddings(
-        self, dataset: Dataset, shard: str, clip: Clip
-    ) -> tuple[dict[str, int], np.ndarray[Any, Any]]:
-        """Row of each key, and the stored picture embeddings (B, D)."""
-        column = f"image{clip.suffix}"
-        if dataset.has_shard("embeddings", shard):
-            path = dataset.table_path("embeddings", shard)
-            notes = pq.read_schema(path).metadata or {}
-            marks = json.loads(notes.get(_NOTE, b"{}"))
-            if marks.get(f"image_embedding{clip.suffix}") == _mark(clip):
-                table = dataset.read_table("embeddings", shard, columns=["key", column])
-                keys = table.column("key").to_pylist()
-                return {k: row for row, k in enumerate(keys)}, to_numpy(table.column(column))
-        raise DatasetError(
-            f"Shard {shard} of {dataset.directory} has no embeddings of {clip.model!r}; run "
-            f"`caplab score {dataset.directory}` with this model first."
-        )
-
     # ---- scoring --------------------------------------------------------------------------------
 
     def _scored(
@@ -218,7 +200,7 @@ class CaptionScoreStage(Stage):
         names = [f"{name}{clip.suffix}" for name in COLUMNS]
         known = set(old.column("row_key").to_pylist()) if old is not None else set()
         new = [row for row, row_key in enumerate(row_keys) if row_key not in known]
-        rows, pictures = self._embeddings(dataset, shard, clip)
+        rows, pictures = picture_embeddings(dataset, shard, clip)
         keys, texts = captions.column("key").to_pylist(), captions.column("text").to_pylist()
         parts: list[list[Any]] = [[] for _ in COLUMNS]
         size = self.settings.score_batch_size
@@ -244,10 +226,42 @@ class CaptionScoreStage(Stage):
         return {name: table.column(name) for name in names}, len(row_keys) - len(new)
 
 
+def picture_embeddings(
+    dataset: Dataset, shard: str, clip: Clip
+) -> tuple[dict[str, int], np.ndarray[Any, Any]]:
+    """Row of each key, and the shard's stored picture embeddings (B, D) float32; NaN where the
+    picture did not decode.
+
+    Raises:
+        DatasetError: the shard has none of this model.
+    """
+    if has_picture_embeddings(dataset, shard, clip):
+        column = f"image{clip.suffix}"
+        table = dataset.read_table("embeddings", shard, columns=["key", column])
+        keys = table.column("key").to_pylist()
+        return {k: row for row, k in enumerate(keys)}, to_numpy(table.column(column))
+    raise DatasetError(
+        f"Shard {shard} of {dataset.directory} has no embeddings of {clip.model!r}; run "
+        f"`caplab score {dataset.directory}` with this model first."
+    )
+
+
+def has_picture_embeddings(dataset: Dataset, shard: str, clip: Clip) -> bool:
+    """Whether the shard's stored picture embeddings are of this model, settings and weights."""
+    if not dataset.has_shard("embeddings", shard):
+        return False
+    notes = pq.read_schema(dataset.table_path("embeddings", shard)).metadata or {}
+    marks = json.loads(notes.get(_NOTE, b"{}"))
+    return bool(marks.get(f"image_embedding{clip.suffix}") == _mark(clip))
+
+
 def caption_scores(
     clip: Clip, image: np.ndarray[Any, Any], texts: Sequence[str]
 ) -> tuple[Sequence[Any], ...]:
-    """The values of COLUMNS for B pairs of picture embedding (B, D) and caption."""
+    """The values of COLUMNS for B pairs of picture embedding (B, D) and caption.
+
+    NaN where a caption is empty or an embedding is.
+    """
     model = clip.loaded
 
     def excess(text: str) -> int:

@@ -165,7 +165,7 @@ CAPTIONS = pa.schema(
         ("flags", pa.list_(pa.string())),  # every gate that spoke, also after repair
         ("finish_reason", pa.string()),  # "stop" or "length"
         ("attempts", pa.int32()),
-        ("words", pa.int32()),
+        ("words", pa.int32()),  # of the repaired text, accepted or not, as the measures below
         ("clip_tokens", pa.int32()),  # CLIP's BPE, start and end included; above 77 is truncated
         ("t5_tokens", pa.int32()),  # end included; null without a T5 tokenizer
         ("prompt_tokens", pa.int32()),  # read by the captioner, picture included
@@ -175,6 +175,7 @@ CAPTIONS = pa.schema(
         ("clip_sentence_min", pa.float32()),
         ("alt_clip_similarity", pa.float32()),  # mean over the alt text's sentences
         ("language", pa.string()),  # ISO 639-1 as detected; null where too short to tell
+        ("signature", pa.binary()),  # MinHash of its word 3-grams, see recaption.signature
         ("image_sha256", pa.string()),  # of the picture's bytes in the shard
         ("image_width", pa.int32()),  # of that picture, in pixels
         ("image_height", pa.int32()),
@@ -186,6 +187,7 @@ CAPTIONS = pa.schema(
         ("prompt_id", pa.string()),
         ("prompt_sha256", pa.string()),
         ("alt_text_shown", pa.bool_()),
+        ("prompt_variables", pa.string()),  # JSON of the other values that were shown
         ("sampling", pa.string()),  # JSON of the decoding parameters
         ("seed", pa.int64()),
         ("latency_seconds", pa.float32()),  # of all tries; a batch's time is shared by its rows
@@ -420,13 +422,16 @@ class Dataset:
 
     # ---- SQL ----------------------------------------------------------------------------------
 
-    def connect(self, tables: Iterable[str] = ()) -> duckdb.DuckDBPyConnection:
+    def connect(
+        self, tables: Iterable[str] = (), shard: str | None = None
+    ) -> duckdb.DuckDBPyConnection:
         """An in-memory DuckDB connection with one view a table, over the Parquet files.
 
         Tables that are still empty appear as empty views with the declared columns.
 
         Args:
             tables: the tables that are needed; by default all.
+            shard: only this shard of those tables that hold it; None means all shards.
         """
         import duckdb
 
@@ -436,7 +441,10 @@ class Dataset:
         connection.execute("SET parquet_metadata_cache = true")
         for table in tables or SCHEMAS:
             if self.has_table(table):
-                files = str(self.table_directory(table) / "**" / "*.parquet").replace("'", "''")
+                place: Path = self.table_directory(table) / "**" / "*.parquet"
+                if shard is not None and self.has_shard(table, shard):
+                    place = self.table_path(table, shard)
+                files = str(place).replace("'", "''")
                 connection.execute(
                     f"CREATE VIEW {table} AS SELECT * FROM "
                     f"read_parquet('{files}', union_by_name = true)"

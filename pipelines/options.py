@@ -128,11 +128,16 @@ class _CommaList(click.ParamType):
 
 
 class _NamedValues(click.ParamType):
-    """`descriptive=0.95,alt=0.05` -> {"descriptive": 0.95, "alt": 0.05}."""
+    """`descriptive=0.95,alt=0.05` -> {"descriptive": 0.95, "alt": 0.05}.
+
+    Values with commas are written as in YAML: `{tags: "coalesce(a, b)"}`.
+    """
 
     name = "name=value,..."
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if isinstance(value, str) and value.lstrip().startswith("{"):
+            return _Yaml().convert(value, param, ctx)
         return named_values(value) if isinstance(value, str) else value
 
 

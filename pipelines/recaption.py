@@ -67,17 +67,18 @@ def dry_run(directory: Path | str, settings: RecaptionCommandSettings, pictures:
         selected += len(alt_texts)
         if left <= 0:
             continue
+        values = stage.inputs(dataset, shard, list(alt_texts))
         for key, picture, _ in iter_shard(dataset, shard):
             if key in alt_texts and left > 0:
                 left -= 1
                 for columns in pending.values():
-                    columns.add(key, 0, picture, alt_texts[key])
+                    columns.add(key, 0, picture, alt_texts[key], *values[key])
     if left == pictures:
         raise ConfigError(f"Selection {settings.selection!r} has no stored pictures.")
     engine = stage.opened()
     started = time.perf_counter()
     tables = [
-        caption_kind(engine, stage.captioner, stage.plans[kind], columns)
+        caption_kind(engine, stage.captioner, stage.plans[kind], columns, stage.measures)
         for kind, columns in pending.items()
     ]
     seconds = time.perf_counter() - started
@@ -104,7 +105,7 @@ def dry_run(directory: Path | str, settings: RecaptionCommandSettings, pictures:
 def _stage(dataset: Dataset, settings: RecaptionCommandSettings) -> CaptionStage:
     if settings.selection:
         dataset.selection_keys(settings.selection)
-    return CaptionStage(settings.part(RecaptionSettings))
+    return CaptionStage(settings.part(RecaptionSettings), dataset=dataset)
 
 
 def _counts(dataset: Dataset, source: str) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from functools import lru_cache
 from itertools import product
 from typing import Any
@@ -20,9 +21,11 @@ from recaption.caption_rows import KindPlan, Pending, caption_kind, missing_pict
 from recaption.captioner import Captioner
 from recaption.checkpoint import ShardCaptions, caption_ids
 from recaption.engine import CaptionEngine
+from recaption.measures import CaptionMeasures
 from recaption.opening import identify, open_engine
 from recaption.prompts import PromptTemplate, templates_for
 from recaption.settings import RecaptionSettings
+from recaption.similarity import Embedding
 
 
 class CaptionStage(Stage):
@@ -36,20 +39,34 @@ class CaptionStage(Stage):
     needs = ("samples",)
     adds = ("captions",)
 
-    def __init__(self, settings: RecaptionSettings, captioner: Captioner | None = None) -> None:
+    def __init__(
+        self,
+        settings: RecaptionSettings,
+        captioner: Captioner | None = None,
+        dataset: Dataset | None = None,
+    ) -> None:
         """Identify the captioner (hashing a local folder's weights) and check every setting.
 
         Args:
             captioner: identified before; None identifies the one that the settings name.
+            dataset: whose samples are captioned, for the embeddings and columns that it stores;
+                None uses neither.
 
         Raises:
             ConfigError: no such captioner, or one that cannot write what is asked.
         """
         self.settings = settings
         self.captioner = captioner or identify(settings)
-        templates = templates_for(self.captioner.family, self.captioner.chat, settings.prompts)
+        templates = templates_for(
+            self.captioner.family,
+            self.captioner.chat,
+            settings.prompts,
+            settings.prompt_variables,
+            settings.prompt_columns,
+        )
         self.plans = _plans(settings, templates)
         self.source = source_name(settings, self.captioner, templates)
+        self.measures = CaptionMeasures(settings, dataset)
         self._engine: CaptionEngine | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -65,8 +82,9 @@ class CaptionStage(Stage):
         )
 
     def open(self) -> None:
-        """Load the captioner or reach its server."""
+        """Load the captioner or reach its server, and the models that measure captions."""
         self.opened()
+        self.measures.open()
 
     def run(self, dataset: Dataset, shard: str) -> dict[str, int]:
         """Caption what is missing in one shard.
@@ -86,7 +104,7 @@ class CaptionStage(Stage):
         def checkpoint() -> None:
             nonlocal rows, pending
             part = pa.concat_tables(
-                caption_kind(engine, self.captioner, self.plans[kind], columns)
+                caption_kind(engine, self.captioner, self.plans[kind], columns, self.measures)
                 for kind, columns in pending.items()
                 if len(columns)
             )
@@ -97,11 +115,12 @@ class CaptionStage(Stage):
 
         if missing:
             slots = list(product(self.plans, range(self.settings.samples_per_image)))
+            values = self.inputs(dataset, shard, list(alt_texts))
             for key, picture, _ in iter_shard(dataset, shard):
                 for kind, index in slots:
                     if (key, kind, index) in missing:
                         missing.remove((key, kind, index))
-                        pending[kind].add(key, index, picture, alt_texts[key])
+                        pending[kind].add(key, index, picture, alt_texts[key], *values[key])
                 if sum(map(len, pending.values())) >= self.settings.checkpoint_rows:
                     checkpoint()
             if any(map(len, pending.values())):
@@ -119,6 +138,14 @@ class CaptionStage(Stage):
         if self._engine is None:
             self._engine = open_engine(self.settings, self.captioner)
         return self._engine
+
+    def inputs(
+        self, dataset: Dataset, shard: str, keys: list[str]
+    ) -> dict[str, tuple[Mapping[str, str], Embedding | None]]:
+        """Key -> values of the prompt's columns and the picture's embedding, for Pending.add."""
+        values = self.measures.prompt_columns.values(dataset, shard, keys)
+        embeddings = self.measures.similarity.embeddings(dataset, shard, keys)
+        return dict(zip(keys, zip(values, embeddings, strict=True), strict=True))
 
     def selected(self, dataset: Dataset, shard: str) -> dict[str, str | None]:
         """Key of each stored and selected sample of a shard -> its alt text."""
@@ -138,7 +165,7 @@ class CaptionStage(Stage):
         for key, kind, index in missing:
             pending[kind].add(key, index, b"", alt_texts[key])
         return pa.concat_tables(
-            missing_picture_rows(self.plans[kind], self.captioner, columns)
+            missing_picture_rows(self.plans[kind], self.captioner, columns, self.measures)
             for kind, columns in pending.items()
         )
 

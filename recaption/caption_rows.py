@@ -3,115 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from curate.dataset import CAPTIONS
-from curate.provenance import package_versions
+from recaption.caption_table import caption_table
 from recaption.captioner import Captioner
-from recaption.engine import CaptionEngine, CaptionOutcome, CaptionRequest, Sampling
-from recaption.gates import GateColumns, count_words, judge
-from recaption.prompts import PromptTemplate
-from recaption.settings import RecaptionSettings
+from recaption.engine import CaptionEngine, CaptionOutcome, CaptionRequest
+from recaption.gates import GateColumns, judge
+from recaption.language import language_code
+from recaption.measures import CaptionMeasures
+from recaption.pending import FAILED, OK, REJECTED, Draft, KindPlan, Pending
+from recaption.prompt_template import LANGUAGE
+from recaption.repair import repair
+from recaption.similarity import CaptionSimilarity
 
-OK = "ok"
-REJECTED = "rejected"
-FAILED = "failed"
-
-# Nucleus of a retry: a loop needs other words, a caption still needs likely ones.
-RETRY_TOP_P = 0.95
-_RECORDED_PACKAGES = ("python", "caption-lab", "transformers", "torch", "pillow")
-
-
-@dataclass(frozen=True)
-class KindPlan:
-    """All that holds for every caption of one kind.
-
-    Attributes:
-        template: the prompt.
-        sampling: of the first try.
-        retry_sampling: of every further try.
-        retries: further tries at most.
-        seed: of the whole run.
-        min_words: fewer are too short.
-        rejects: gates that reject.
-        show_alt_text: whether the alt text is shown as a hint.
-    """
-
-    template: PromptTemplate
-    sampling: Sampling
-    retry_sampling: Sampling
-    retries: int
-    seed: int
-    min_words: int
-    rejects: tuple[str, ...]
-    show_alt_text: bool
-
-    @classmethod
-    def of(cls, settings: RecaptionSettings, template: PromptTemplate) -> KindPlan:
-        """The plan for the kind that `template` names."""
-        kind = template.name
-        first = Sampling(
-            max_new_tokens=settings.max_new_tokens_of(kind),
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            top_k=settings.top_k,
-            repetition_penalty=settings.repetition_penalty,
-        )
-        hotter = max(settings.temperature, settings.retry_temperature)
-        return cls(
-            template=template,
-            sampling=first,
-            retry_sampling=replace(
-                first, temperature=hotter, top_p=min(settings.top_p, RETRY_TOP_P)
-            ),
-            retries=settings.retries,
-            seed=settings.seed,
-            min_words=settings.min_words_of(kind),
-            rejects=settings.reject,
-            show_alt_text=settings.show_alt_text,
-        )
-
-
-@dataclass
-class Pending:
-    """Captions of one kind that are still to be written, as columns of equal length."""
-
-    keys: list[str] = field(default_factory=list)
-    sample_indices: list[int] = field(default_factory=list)
-    pictures: list[bytes] = field(default_factory=list)
-    alt_texts: list[str | None] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def add(self, key: str, sample_index: int, picture: bytes, alt_text: str | None) -> None:
-        """Append a row; several rows of one picture share its bytes."""
-        self.keys.append(key)
-        self.sample_indices.append(sample_index)
-        self.pictures.append(picture)
-        self.alt_texts.append(alt_text)
-
-
-@dataclass
-class _Draft:
-    """One row's latest answer and its judgement."""
-
-    outcome: CaptionOutcome
-    attempts: int
-    seed: int
-    sampling: Sampling
-    status: str = FAILED
-    reason: str | None = None
-    text: str | None = None
-    flags: list[str] = field(default_factory=list)
-    retry: bool = False
+__all__ = [
+    "FAILED",
+    "OK",
+    "REJECTED",
+    "KindPlan",
+    "Pending",
+    "caption_kind",
+    "missing_picture_rows",
+    "row_seed",
+]
 
 
 def row_seed(seed: int, key: str, kind: str, sample_index: int, attempt: int) -> int:
@@ -121,35 +39,51 @@ def row_seed(seed: int, key: str, kind: str, sample_index: int, attempt: int) ->
 
 
 def caption_kind(
-    engine: CaptionEngine, captioner: Captioner, plan: KindPlan, pending: Pending
+    engine: CaptionEngine,
+    captioner: Captioner,
+    plan: KindPlan,
+    pending: Pending,
+    measures: CaptionMeasures,
 ) -> pa.Table:
     """Write the pending captions of one kind.
+
+    Args:
+        measures: opened before.
 
     Returns:
         A table of the captions schema with exactly one row a pending caption, in their order:
         "ok", "rejected" with the gate that decided, or "failed" with the engine's error.
     """
-    prompts = plan.template.render(pending.alt_texts, plan.show_alt_text)
-    drafts: list[_Draft] = _ask(engine, plan, pending, prompts, range(len(pending)), attempt=0)
+    prompts = plan.template.render(pending.alt_texts, plan.show_alt_text, pending.prompt_values)
+    similarity = measures.similarity
+    alt = similarity.compare(pending.image_embeddings, pending.alt_texts).sentence_mean
+
+    def ask(rows: Sequence[int], attempt: int) -> list[Draft]:
+        drafts = _ask(engine, plan, pending, prompts, rows, attempt)
+        _judge(plan, drafts, pending, rows, similarity, alt)
+        return drafts
+
+    drafts = ask(range(len(pending)), 0)
     for attempt in range(1, plan.retries + 1):
         again = [row for row, draft in enumerate(drafts) if draft.retry]
         if not again:
             break
-        answers = _ask(engine, plan, pending, prompts, again, attempt)
-        for row, answer in zip(again, answers, strict=True):
+        for row, answer in zip(again, ask(again, attempt), strict=True):
             if answer.status == FAILED:
                 # The engine failed this time; what the gates said of the last answer stands.
                 drafts[row].attempts = answer.attempts
             else:
                 drafts[row] = answer
-    return _table(engine, captioner, plan, pending, drafts)
+    return caption_table(captioner, engine.revision, plan, pending, drafts, measures.tokens)
 
 
-def missing_picture_rows(plan: KindPlan, captioner: Captioner, pending: Pending) -> pa.Table:
+def missing_picture_rows(
+    plan: KindPlan, captioner: Captioner, pending: Pending, measures: CaptionMeasures
+) -> pa.Table:
     """Failed rows for samples whose picture is not in their shard."""
     outcome = CaptionOutcome(error="missing_picture")
-    drafts = [_Draft(outcome, 0, 0, plan.sampling, reason=outcome.error) for _ in pending.keys]
-    return _table(None, captioner, plan, pending, drafts)
+    drafts = [Draft(outcome, 0, 0, plan.sampling, reason=outcome.error) for _ in pending.keys]
+    return caption_table(captioner, "", plan, pending, drafts, measures.tokens)
 
 
 def _ask(
@@ -159,8 +93,8 @@ def _ask(
     prompts: Sequence[str],
     rows: Sequence[int],
     attempt: int,
-) -> list[_Draft]:
-    """One try for the given rows, judged."""
+) -> list[Draft]:
+    """One try for the given rows."""
     kind = plan.template.name
     sampling = plan.sampling if attempt == 0 else plan.retry_sampling
     seeds = [
@@ -174,86 +108,61 @@ def _ask(
         sampling=sampling,
         system=plan.template.render_system(),
     )
-    outcomes = engine.caption(request)
-    drafts = [
-        _Draft(outcome, attempt + 1, seed, sampling, reason=outcome.error)
-        for outcome, seed in zip(outcomes, seeds, strict=True)
+    return [
+        Draft(outcome, attempt + 1, seed, sampling, reason=outcome.error)
+        for outcome, seed in zip(engine.caption(request), seeds, strict=True)
     ]
-    _judge(plan, drafts, [pending.alt_texts[row] for row in rows])
-    return drafts
 
 
-def _judge(plan: KindPlan, drafts: Sequence[_Draft], alt_texts: Sequence[str | None]) -> None:
-    """Run the gates over all drafts that hold a text."""
-    spoken = [row for row, draft in enumerate(drafts) if draft.outcome.text is not None]
-    template = plan.template
+def _judge(
+    plan: KindPlan,
+    drafts: Sequence[Draft],
+    pending: Pending,
+    rows: Sequence[int],
+    similarity: CaptionSimilarity,
+    alt_similarities: NDArray[np.float32],
+) -> None:
+    """Measure and run the gates over all drafts that hold a text.
+
+    Args:
+        rows: place of each draft among the pending captions.
+        alt_similarities: of all pending rows.
+    """
+    spoken = [place for place, draft in enumerate(drafts) if draft.outcome.text is not None]
+    places = [rows[place] for place in spoken]
+    texts = [drafts[place].outcome.text or "" for place in spoken]
+    finish_reasons = [drafts[place].outcome.finish_reason for place in spoken]
+    repaired = repair(texts, finish_reasons, plan.min_words)
+    found = similarity.compare([pending.image_embeddings[row] for row in places], repaired)
     verdict = judge(
         GateColumns(
-            texts=[drafts[row].outcome.text or "" for row in spoken],
-            finish_reasons=[drafts[row].outcome.finish_reason for row in spoken],
-            alt_texts=[alt_texts[row] for row in spoken],
-            instructions=(template.text, template.system, template.alt_hint),
+            texts=texts,
+            finish_reasons=finish_reasons,
+            alt_texts=[pending.alt_texts[row] for row in places],
+            instructions=plan.template.instructions(),
             min_words=plan.min_words,
+            languages=_expected_languages(plan, pending, places),
+            advantages=found.sentence_mean - (alt_similarities[places] - plan.clip_margin),
         ),
         plan.rejects,
     )
-    for place, row in enumerate(spoken):
-        draft = drafts[row]
-        draft.reason = verdict.reasons[place]
+    for index, place in enumerate(spoken):
+        draft = drafts[place]
+        draft.reason = verdict.reasons[index]
         draft.status = OK if draft.reason is None else REJECTED
-        draft.text = verdict.texts[place] if draft.status == OK else None
-        draft.flags = verdict.flags[place]
-        draft.retry = bool(verdict.retry[place])
+        draft.repaired = verdict.texts[index]
+        draft.text = verdict.texts[index] if draft.status == OK else None
+        draft.flags = verdict.flags[index]
+        draft.retry = bool(verdict.retry[index])
+        draft.similarity = float(found.whole[index])
+        draft.sentence_mean = float(found.sentence_mean[index])
+        draft.sentence_min = float(found.sentence_min[index])
+        draft.alt_similarity = float(alt_similarities[places[index]])
 
 
-def _table(
-    engine: CaptionEngine | None,
-    captioner: Captioner,
-    plan: KindPlan,
-    pending: Pending,
-    drafts: Sequence[_Draft],
-) -> pa.Table:
-    count, template = len(pending), plan.template
-    versions = package_versions()
-    outcomes = [draft.outcome for draft in drafts]
-    texts = [draft.text for draft in drafts]
-    words = np.where([t is not None for t in texts], count_words([t or "" for t in texts]), -1)
-    columns: dict[str, Any] = {name: [None] * count for name in CAPTIONS.names}
-    columns |= {
-        "key": pending.keys,
-        "kind": [template.name] * count,
-        "sample_index": pending.sample_indices,
-        "text": texts,
-        "raw_text": [outcome.text for outcome in outcomes],
-        "status": [draft.status for draft in drafts],
-        "reason": [draft.reason for draft in drafts],
-        "detail": [outcome.detail for outcome in outcomes],
-        "flags": [draft.flags for draft in drafts],
-        "finish_reason": [outcome.finish_reason for outcome in outcomes],
-        "attempts": [draft.attempts for draft in drafts],
-        "words": [None if n < 0 else int(n) for n in words],
-        "prompt_tokens": [outcome.prompt_tokens for outcome in outcomes],
-        "output_tokens": [outcome.output_tokens for outcome in outcomes],
-        "image_sha256": [
-            hashlib.sha256(picture).hexdigest() if picture else None for picture in pending.pictures
-        ],
-        "sent_width": [outcome.sent_width for outcome in outcomes],
-        "sent_height": [outcome.sent_height for outcome in outcomes],
-        "engine": [captioner.engine] * count,
-        "model": [captioner.model] * count,
-        "model_revision": [(engine.revision if engine else captioner.revision) or None] * count,
-        "prompt_id": [template.id] * count,
-        "prompt_sha256": [template.sha256] * count,
-        "alt_text_shown": [
-            template.shows_alt_text(alt_text, plan.show_alt_text) for alt_text in pending.alt_texts
-        ],
-        "sampling": [draft.sampling.to_json() for draft in drafts],
-        "seed": [draft.seed for draft in drafts],
-        "latency_seconds": [outcome.latency_seconds for outcome in outcomes],
-        "created_at": [datetime.now(UTC)] * count,
-        "versions": [
-            json.dumps({name: versions.get(name) for name in _RECORDED_PACKAGES}, sort_keys=True)
-        ]
-        * count,
-    }
-    return pa.table(columns, schema=CAPTIONS)
+def _expected_languages(plan: KindPlan, pending: Pending, rows: Sequence[int]) -> list[str]:
+    """ISO code of each row's language; "" where a column names one that we do not know."""
+    if LANGUAGE not in plan.template.columns:
+        return [plan.language] * len(rows)
+    named = [pending.prompt_values[row].get(LANGUAGE) for row in rows]
+    return [(language_code(name) or "") if name else plan.language for name in named]

@@ -8,18 +8,40 @@ is its default.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
+from recaption.gate_rules import (
+    Flags,
+    copies,
+    count_words,
+    leaks,
+    loops,
+    markup,
+    matches,
+    refusals,
+    repeated_4gram_shares,
+    zlib_ratios,
+)
+from recaption.language import detect_languages, is_other_language
 from recaption.repair import BANNED_OPENING, is_cut, repair
 
-Flags = npt.NDArray[np.bool_]
+__all__ = [
+    "DEFAULT_REJECTS",
+    "GATES",
+    "NEAR_DUPLICATE",
+    "Gate",
+    "GateColumns",
+    "Verdict",
+    "count_words",
+    "judge",
+    "repeated_4gram_shares",
+    "run_gates",
+    "zlib_ratios",
+]
 
 
 @dataclass(frozen=True)
@@ -32,6 +54,10 @@ class GateColumns:
         alt_texts: the samples' alt texts; None where there is none.
         instructions: every text that the captioner was given besides alt texts.
         min_words: fewer words than this are too short.
+        languages: ISO code of the language that each caption should have, "" for any; empty where
+            none is expected.
+        advantages: by how much each caption fits its picture better than the alt text does, as
+            cosine; NaN where nobody knows, empty where nothing was compared.
     """
 
     texts: Sequence[str]
@@ -39,16 +65,34 @@ class GateColumns:
     alt_texts: Sequence[str | None]
     instructions: Sequence[str] = ()
     min_words: int = 1
+    languages: Sequence[str] = ()
+    advantages: Sequence[float] | npt.NDArray[np.float32] = ()
+
+    def rows(self, rows: Sequence[int], texts: Sequence[str]) -> GateColumns:
+        """Some rows of it, with these texts."""
+        return replace(
+            self,
+            texts=texts,
+            finish_reasons=[self.finish_reasons[row] for row in rows],
+            alt_texts=[self.alt_texts[row] for row in rows],
+            languages=[self.languages[row] for row in rows] if len(self.languages) else (),
+            advantages=[self.advantages[row] for row in rows] if len(self.advantages) else (),
+        )
 
 
 @dataclass(frozen=True)
 class Gate:
-    """One check and what its flag means for a caption."""
+    """One check and what its flag means for a caption.
+
+    Attributes:
+        mended: whether repair may take the fault away; where not, what the raw text shows stays.
+    """
 
     check: Callable[[GateColumns], Flags]
     rejects: bool
     retry_helps: bool
     meaning: str
+    mended: bool = True
 
 
 @dataclass(frozen=True)
@@ -70,60 +114,6 @@ class Verdict:
 
 # ---- the checks -----------------------------------------------------------------------------
 
-# A Han or kana character counts as a word: these scripts put no spaces between words.
-_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}"
-_WORD = rf"[{_UNSPACED}]|[^\s{_UNSPACED}]*[\pL\pN][^\s{_UNSPACED}]*"
-
-# Measured on good descriptive captions and on loops: zlib ratio 1.5 to 1.9 against 10.8 to 22.9,
-# share of repeated 4-grams 0 to 0.01 against 0.92 to 0.99. The limits lie between, nearer the good.
-LOOP_ZLIB_RATIO = 4.0
-LOOP_REPEATED_SHARE = 0.4
-# A loop often starts behind a good beginning, so the last words are also judged alone.
-LOOP_TAIL_WORDS = 32
-
-_REFUSAL = (
-    r"(?i)^\W*(i'?m sorry|i am sorry|sorry, (but )?i|i apologi[sz]e|unfortunately, i|"
-    r"i (can't|cannot|can not|could not|couldn't|won't|am unable|am not able|do not see|"
-    r"don't see)|i'm (unable|not able)|(there is|i see) no (image|picture)|"
-    r"no (image|picture) (was|is|has been) (provided|given|attached)|"
-    r"please (provide|upload|share|attach) )"
-    r"|\bas an ai\b|\bas a (large )?language model\b|"
-    r"\bi('m| am) (unable|not able) to (view|see|identify|describe|help|assist|process)|"
-    r"\b(cannot|can't|unable to) (assist|help) with (that|this)"
-)
-_LEAK = (
-    r"<\|[^|>]{1,40}\|>|\[/?INST\]|</?s>|<unk>|<pad>|<image>|"
-    r"(?i:^\W*(user|human|assistant|system)\s*:)|\b(USER|ASSISTANT|SYSTEM):|"
-    r"(?i:\bimaginary content\b|\bas (requested|instructed)\b|\balt[- ]text\b|"
-    r"\b(the|your) (given|provided) (caption|prompt|instructions?|text description)\b)"
-)
-_QUOTED = r"\"[^\"]*\"|“[^”]*”|«[^»]*»|(^|\s)'[^']*'"
-_URL = r"(?i)https?:/|www\.\w|\b[\w-]+\.(com|org|net|html?|php|jpe?g|png|gif|webp)\b"
-_MARKUP = (
-    r"</?[a-zA-Z][^<>]*>|```|\*\*|__\w|(?m:^\s*#{1,6}\s)|(?m:^\s*([-*•]|\d+[.)])\s+\S)|"
-    r"\]\(|&(amp|quot|lt|gt|nbsp|#\d+);|^\s*[\[{]\s*\""
-)
-# Four instruction words in a row occur by chance, six do not.
-LEAK_WORDS = 6
-
-
-def count_words(texts: Sequence[str]) -> npt.NDArray[np.int32]:
-    """Words of each text: runs between spaces that hold a letter or digit."""
-    counts = pc.count_substring_regex(pa.array(texts, pa.string()), _WORD)
-    words: npt.NDArray[np.int32] = counts.to_numpy(zero_copy_only=False).astype(np.int32)
-    return words
-
-
-def zlib_ratios(texts: Sequence[str]) -> npt.NDArray[np.float64]:
-    """Length of each text's UTF-8 bytes over their zlib length; high where it repeats itself."""
-    encoded = [text.encode() for text in texts]
-    return np.array([len(raw) / len(zlib.compress(raw, 6)) for raw in encoded], dtype=np.float64)
-
-
-def repeated_4gram_shares(texts: Sequence[str]) -> npt.NDArray[np.float64]:
-    """Share of each text's word 4-grams that occurred before in it; 0 below five words."""
-    return np.array([_repeated_share(text.lower().split()) for text in texts], dtype=np.float64)
-
 
 def empty(columns: GateColumns) -> Flags:
     """No letter and no digit."""
@@ -142,59 +132,80 @@ def truncated(columns: GateColumns) -> Flags:
 
 def loop(columns: GateColumns) -> Flags:
     """The caption repeats itself: in all, or in its last words."""
-    tails = [" ".join(text.split()[-LOOP_TAIL_WORDS:]) for text in columns.texts]
-    looping: Flags = (
-        (zlib_ratios(columns.texts) >= LOOP_ZLIB_RATIO)
-        | (repeated_4gram_shares(columns.texts) >= LOOP_REPEATED_SHARE)
-        | (repeated_4gram_shares(tails) >= LOOP_REPEATED_SHARE)
-    )
-    return looping
+    return loops(columns.texts)
 
 
 def refusal(columns: GateColumns) -> Flags:
     """The captioner speaks about itself or asks for a picture."""
-    return _matches(columns.texts, _REFUSAL)
+    return refusals(columns.texts)
 
 
 def banned_opening(columns: GateColumns) -> Flags:
     """It opens with a phrase about the picture and not with its subject."""
-    return _matches(columns.texts, BANNED_OPENING)
+    return matches(columns.texts, BANNED_OPENING)
 
 
 def prompt_leak(columns: GateColumns) -> Flags:
-    """It repeats the instruction, or a marker of the chat format."""
-    shingles: set[tuple[str, ...]] = set()
-    for instruction in columns.instructions:
-        shingles.update(_grams(_plain(instruction).split(), LEAK_WORDS))
-    echoes = [
-        not shingles.isdisjoint(_grams(_plain(text).split(), LEAK_WORDS)) if shingles else False
-        for text in columns.texts
-    ]
-    return _matches(columns.texts, _LEAK) | np.array(echoes, dtype=bool)
+    """It repeats the instruction, a marker of the chat format, or talks about its task."""
+    return leaks(columns.texts, columns.instructions)
+
+
+def language(columns: GateColumns) -> Flags:
+    """It is long enough to tell, and surely in another language than expected."""
+    flags = np.zeros(len(columns.texts), bool)
+    rows = [row for row, expected in enumerate(columns.languages) if expected]
+    texts = [columns.texts[row] for row in rows]
+    for row, text, found in zip(rows, texts, detect_languages(texts), strict=True):
+        flags[row] = is_other_language(columns.languages[row], found, text)
+    return flags
 
 
 def url_or_markup(columns: GateColumns) -> Flags:
     """It holds HTML, Markdown or a web address. An address in quotes is text in the picture."""
-    unquoted = pc.replace_substring_regex(pa.array(columns.texts, pa.string()), _QUOTED, " ")
-    return _matches(columns.texts, _MARKUP) | _matches(unquoted, _URL)
+    return markup(columns.texts)
 
 
 def alt_copy(columns: GateColumns) -> Flags:
-    """It is the alt text, word for word."""
-    pairs = zip(columns.texts, columns.alt_texts, strict=True)
-    return np.array([bool(alt) and _plain(text) == _plain(alt or "") for text, alt in pairs], bool)
+    """It is the alt text, word for word or nearly."""
+    return copies(columns.texts, columns.alt_texts)
 
+
+def below_alt_text(columns: GateColumns) -> Flags:
+    """CLIP finds that the alt text fits the picture better."""
+    if not len(columns.advantages):
+        return np.zeros(len(columns.texts), bool)
+    # A NaN is not below anything.
+    return np.asarray(np.asarray(columns.advantages, np.float32) < 0)
+
+
+def near_duplicate(columns: GateColumns) -> Flags:
+    """Never speaks here: other captions decide, see recaption.near_duplicates."""
+    return np.zeros(len(columns.texts), bool)
+
+
+NEAR_DUPLICATE = "near_duplicate"
 
 GATES: Mapping[str, Gate] = {
     "empty": Gate(empty, True, True, "no letter and no digit"),
-    "refusal": Gate(refusal, True, True, "the captioner refuses or speaks about itself"),
-    "prompt_leak": Gate(prompt_leak, True, True, "repeats the instruction or chat markers"),
+    "refusal": Gate(refusal, True, True, "the captioner refuses or speaks about itself", False),
+    "prompt_leak": Gate(
+        prompt_leak, True, True, "repeats the instruction or chat markers, or talks about its task"
+    ),
     "loop": Gate(loop, True, True, "repeats itself"),
-    "url_or_markup": Gate(url_or_markup, True, True, "HTML, Markdown or an unquoted web address"),
+    "url_or_markup": Gate(
+        url_or_markup, True, True, "HTML, Markdown, JSON or an unquoted web address", False
+    ),
+    "language": Gate(language, True, True, "surely in another language than expected"),
     "truncated": Gate(truncated, True, True, "cut off, and holds no whole sentence"),
     "too_short": Gate(too_short, True, True, "fewer words than its kind needs"),
+    "below_alt_text": Gate(
+        below_alt_text, False, True, "fits the picture worse than the alt text, by CLIP"
+    ),
     "banned_opening": Gate(banned_opening, False, False, "opened with words about the picture"),
-    "alt_copy": Gate(alt_copy, False, False, "equals the alt text"),
+    "alt_copy": Gate(alt_copy, False, False, "equals the alt text, or nearly"),
+    NEAR_DUPLICATE: Gate(
+        near_duplicate, False, False, "nearly repeats the caption of another picture"
+    ),
 }
 """All gates; the first rejecting one that speaks is a caption's reason."""
 
@@ -249,34 +260,10 @@ def _after_repair(
         if text != columns.texts[row] or finished[row] != columns.finish_reasons[row]
     ]
     again = replace(
-        columns,
-        texts=[repaired[row] for row in changed],
+        columns.rows(changed, [repaired[row] for row in changed]),
         finish_reasons=[finished[row] for row in changed],
-        alt_texts=[columns.alt_texts[row] for row in changed],
     )
     after = {name: flags.copy() for name, flags in before.items()}
     for name, flags in run_gates(again, gates).items():
-        after[name][changed] = flags
+        after[name][changed] = flags if gates[name].mended else flags | before[name][changed]
     return after
-
-
-def _matches(texts: Sequence[str] | pa.Array, pattern: str) -> Flags:
-    array = texts if isinstance(texts, pa.Array) else pa.array(texts, pa.string())
-    # Typographic apostrophes would hide "I’m sorry".
-    straight = pc.replace_substring(array, "’", "'")
-    found = pc.match_substring_regex(straight, pattern)
-    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=bool)
-
-
-def _plain(text: str) -> str:
-    """Lower case, letters and digits only, single spaces."""
-    return " ".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
-
-
-def _grams(words: Sequence[str], length: int) -> list[tuple[str, ...]]:
-    return [tuple(words[i : i + length]) for i in range(len(words) - length + 1)]
-
-
-def _repeated_share(words: Sequence[str]) -> float:
-    grams = _grams(words, 4)
-    return 1.0 - len(set(grams)) / len(grams) if len(grams) > 1 else 0.0

@@ -9,8 +9,9 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from curate.errors import ConfigError
-from curate.settings import Settings, nearest
+from curate.settings import nearest
 from recaption.gates import DEFAULT_REJECTS, GATES
+from recaption.measure_settings import MeasureSettings
 from recaption.pictures import PictureFormat
 from recaption.server import OmittableField, TokenLimitField, check_address, check_extra_body
 
@@ -23,7 +24,7 @@ OTHER_MAX_NEW_TOKENS = 200
 OTHER_MIN_WORDS = 1
 
 
-class RecaptionSettings(Settings):
+class RecaptionSettings(MeasureSettings):
     """Which captions to write, with which captioner, and which of them to accept."""
 
     captioner: str = Field(
@@ -66,6 +67,16 @@ class RecaptionSettings(Settings):
         "stored with the settings, so never a key.",
     )
     prompts: str = Field("", description="YAML file with prompt templates of your own, by kind.")
+    prompt_variables: dict[str, str] = Field(
+        {},
+        description="Values of the prompts' variables, over those in the prompt file, such as "
+        "language=German; the built-in prompts have language and tags.",
+    )
+    prompt_columns: dict[str, str] = Field(
+        {},
+        description="Prompt variables that differ from sample to sample: NAME -> SQL over one "
+        "sample, as in `caplab select --where`, such as tags=imported_tags.",
+    )
     show_alt_text: bool = Field(
         False, description="Show the captioner the alt text as a hint; recorded for each caption."
     )
@@ -152,6 +163,16 @@ class RecaptionSettings(Settings):
     @classmethod
     def _with_default_words(cls, given: Any) -> Any:
         return {**MIN_WORDS, **given} if isinstance(given, dict) else given
+
+    @field_validator("prompt_variables", mode="before")
+    @classmethod
+    def _texts(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        for name, value in given.items():
+            if isinstance(value, bool):
+                raise ValueError(f"{name} was read as true or false; put its value in quotes")
+        return {name: str(value) for name, value in given.items()}
 
     @field_validator("max_new_tokens")
     @classmethod

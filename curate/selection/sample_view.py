@@ -54,13 +54,22 @@ class SampleTables:
     that yields one row a stored sample with at least `used` among its columns.
     """
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, shard: str | None = None) -> None:
+        """Open the tables.
+
+        Args:
+            shard: only this shard's samples, without the columns of sample_lookups, which count
+                over all; None means all samples.
+
+        Raises:
+            DatasetError: nothing has been scored yet.
+        """
         if not dataset.has_table("samples") or not dataset.has_table("scores"):
             raise DatasetError(
                 f"{dataset.directory} has no scores yet; finish `caplab curate` on it first."
             )
         self.dataset = dataset
-        self.connection = dataset.connect(TABLES)
+        self.connection = dataset.connect(TABLES, shard)
         self._samples = self._columns("samples")
         # The samples table says what a sample is; a score of the same name would be a second truth.
         self._scores = [name for name in self._columns("scores") if name not in self._samples]
@@ -69,7 +78,7 @@ class SampleTables:
             "duplicate",
         ]
         self._joined: dict[str, str] = {}
-        self._lookups = lookups(dataset, self.connection, self._scores)
+        self._lookups = lookups(dataset, self.connection, self._scores) if shard is None else {}
         self._complete: bool | None = None
         self._make_flags()
         for purpose in ("contaminated", "known"):

@@ -1,0 +1,208 @@
+"""The rules of the gates over texts alone: patterns, repetition, copies. Pure functions.
+
+Text in quotes is text in the picture: what it says is never held against a caption.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+Flags = npt.NDArray[np.bool_]
+
+# A Han or kana character counts as a word: these scripts put no spaces between words.
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}"
+_WORD = rf"[{_UNSPACED}]|[^\s{_UNSPACED}]*[\pL\pN][^\s{_UNSPACED}]*"
+_TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\s\u3040-\u30ff\u3400-\u9fff]+")
+
+# Measured on good descriptive captions and on loops: zlib ratio 1.5 to 1.9 against 10.8 to 22.9,
+# share of repeated 4-grams 0 to 0.01 against 0.92 to 0.99. The limits lie between, nearer the good.
+LOOP_ZLIB_RATIO = 4.0
+LOOP_REPEATED_SHARE = 0.4
+# A loop often starts behind a good beginning, so the last words are also judged alone.
+LOOP_TAIL_WORDS = 32
+
+_ABILITY = (
+    r"(see|view|look|access|open|load|process|analy[sz]e|identify|recogni[sz]e|describe|caption|"
+    r"help|assist|provide|comply|fulfil|answer|tell|determine|make out|create|generate|comment|"
+    r"discuss|do that|do this|share|give|offer|write|continue|engage|interpret|verify|confirm)"
+)
+_NOT_ABLE = (
+    r"(can't|cannot|can not|could not|couldn't|won't|will not|am unable to|am not able to|"
+    r"'m unable to|'m not able to|do not have the ability to|don't have the ability to|"
+    r"must decline to|would rather not|am not allowed to|'m not allowed to)"
+)
+REFUSAL = (
+    rf"(?i)^\W*(i'?m (very |so |really )?sorry|i am (very )?sorry|(we|my) apolog|"
+    rf"sorry,? (but )?(i|we|as|this|that)\b|"
+    rf"i apologi[sz]e|unfortunately,? (i|the image|the picture|there is no|no image)|"
+    rf"i ?{_NOT_ABLE} {_ABILITY}|i (do not|don't) (see|have access|have the ability|feel)|"
+    rf"i('m| am) (not comfortable|uncomfortable|just an? )|i must decline|i see no (image|picture)|"
+    rf"there is no (image|picture|photo) (attached|provided|available|given|uploaded|visible|here)|"
+    rf"no (image|picture|photo) (was|is|has been) (provided|given|attached|uploaded|found)|"
+    rf"it (seems|looks like|appears)( that| like)? ?(you|there is no|no|the) ?"
+    rf"(have not|haven't|did not|didn't|forgot|image|picture|photo)|"
+    rf"(please|could you( please)?|can you( please)?) (provide|upload|share|attach|send|try) |"
+    rf"the (image|picture|photo)( you)?( have)?( sent| provided| attached| uploaded)? "
+    rf"(could not|cannot|can't|failed to|did not|didn't) (be )?(load|open|display|upload|process))"
+    rf"|\bas (an|a) ([a-z-]+ )?(ai|language model|large language model|text-based model|"
+    rf"artificial intelligence)\b( (model|assistant|system))?,? (i|and)\b|"
+    rf"\bas (an ai\b|a large language model\b|a language model\b)|"
+    rf"\bi('m| am) (unable|not able) to {_ABILITY}|"
+    rf"\b(i|we) ?{_NOT_ABLE} (assist|help) |\b(cannot|can't|unable to) (assist|help) with "
+    rf"(that|this)|\b(against|violates?) (my|our|the) (content |usage |safety )?"
+    rf"(guidelines|polic(y|ies))|"
+    # The same in the languages that captioners slip into.
+    rf"^\W*(抱歉|对不起|很抱歉|非常抱歉|我无法|我不能|無法|作为一个?(人工智能|AI)|申し訳|すみません|恐れ入り|죄송|"
+    rf"lo siento,? (pero )?no|es tut mir leid|leider kann ich|entschuldigung, (aber )?ich|"
+    rf"je suis désolée?|désolée?, (mais )?je|je ne peux pas|mi dispiace|non posso|desculpe|"
+    rf"sinto muito|não posso|извините|к сожалению|простите|я не могу|przepraszam|het spijt me)"
+)
+_CHAT = (
+    r"<[|｜][^<>]{0,60}[|｜]>|\[/?INST\]|<</?SYS>>|</?s>|</?(unk|pad|bos|eos|img|image|video|"
+    r"IMG_CONTEXT|start_of_turn|end_of_turn|image_soft_token)>|"
+    r"(?i:^\W*(user|human|assistant|system|gpt|model)\s*:)|\b(USER|ASSISTANT|SYSTEM|HUMAN):|"
+    r"(?i:#{2,}\s*(human|assistant|user|instruction|response|system)\b)|"
+    r"(?i:^\W*(question|q)\s*:.{0,200}\b(answer|a)\s*:)"
+)
+_BOILERPLATE = (
+    r"(?i)\b(imaginary|hypothetical) (content|elements?)\b|"
+    r"\bas (you )?requested\b|\bas instructed (by|in) (the|your)\b|"
+    r"\b(according to|based on|from|in) the alt[- ]text\b|"
+    r"\bthe alt[- ]text (says|reads|mentions|states|suggests|indicates|describes|provided|is)\b|"
+    r"\b(the|your) (given|provided|above) (caption|prompt|instructions?|text description|alt text)"
+    r"\b|\bbased on (the|your) (provided|given) |"
+    r"\bi hope (this|that) (helps|description)\b|\blet me know if (you|there)\b|"
+    r"\bfeel free to (ask|let|reach)\b|\bis there anything else\b|"
+    r"\b(this|the) (description|caption) (is|was|does|has|adheres|captures|provides|avoids|"
+    r"focuses|follows|accurately)\b|"
+    r"\b(purely|strictly) (factual|objective|descriptive) (description|manner|terms)\b|"
+    r"\bwithout (any )?(making )?(speculation|assumptions|interpretation) (about|on|or|beyond)\b|"
+    r"\bchat between a curious (user|human)\b|\byou are a helpful\b|"
+    r"\b(user|they) (wants|asked|asks|is asking|has asked) (me|for a (caption|description))\b|"
+    r"\b(word|sentence) (count|limit|structure) (of|is|was|:)|"
+    r"\bnote: (this|the) (description|caption|image)\b"
+)
+_TAGS = r"</?[a-zA-Z][a-zA-Z0-9_-]*(\s[^<>]*)?/?>|&(amp|quot|lt|gt|nbsp|apos|#\d+);|\*\*|__\w|\]\("
+_BLOCKS = (
+    r"```|~~~|(?m:^\s*#{1,6}\s)|(?m:^\s*[-*•]\s+\S)|(?m:^\s*\|.*\|\s*$)|"
+    r"(?ms:^\s*\d+[.)]\s+\S.*\n\s*\d+[.)]\s+\S)|^\s*[\[{]\s*[\"'{\[]|^\s*</?think|"
+    r"\\(n|boxed|text|begin)\b|^\s*(json|xml|html|yaml)\s*[{<\[]"
+)
+_URL = (
+    r"(?i)https?:/|\bwww\.\w|\b[\w-]+\.(com|org|net|io|co\.uk|de|fr|ru|cn|html?|php|aspx?|jpe?g|png|"
+    r"gif|webp|svg|pdf)(/\S*)?\b"
+)
+_QUOTED = (
+    r"\"[^\"]*\"|“[^”]*”|„[^“”]*[“”]|«[^»]*»|「[^」]*」|『[^』]*』|‹[^›]*›|"
+    r"(^|[\s(\[])'[^']*('[a-z][^']*)*'|(^|[\s(\[])‘[^’]*(’[a-z][^’]*)*’"
+)
+# Four instruction words in a row occur by chance, six do not.
+LEAK_WORDS = 6
+# A caption of five words or more is a copy if this share of its three-word runs is the alt text's.
+COPY_SHARE = 0.8
+COPY_WORDS = 5
+
+
+def count_words(texts: Sequence[str]) -> npt.NDArray[np.int32]:
+    """Words of each text: runs between spaces that hold a letter or digit."""
+    counts = pc.count_substring_regex(pa.array(texts, pa.string()), _WORD)
+    words: npt.NDArray[np.int32] = counts.to_numpy(zero_copy_only=False).astype(np.int32)
+    return words
+
+
+def zlib_ratios(texts: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Length of each text's UTF-8 bytes over their zlib length; high where it repeats itself."""
+    encoded = [text.encode("utf-8", "replace") for text in texts]
+    return np.array([len(raw) / len(zlib.compress(raw, 6)) for raw in encoded], dtype=np.float64)
+
+
+def repeated_4gram_shares(texts: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Share of each text's word 4-grams that occurred before in it; 0 below five words."""
+    return np.array([_repeated_share(_TOKEN.findall(t.lower())) for t in texts], dtype=np.float64)
+
+
+def loops(texts: Sequence[str]) -> Flags:
+    """Texts that repeat themselves: in all, or in their last words."""
+    tails = [" ".join(_TOKEN.findall(text)[-LOOP_TAIL_WORDS:]) for text in texts]
+    looping: Flags = (
+        (zlib_ratios(texts) >= LOOP_ZLIB_RATIO)
+        | (repeated_4gram_shares(texts) >= LOOP_REPEATED_SHARE)
+        | (repeated_4gram_shares(tails) >= LOOP_REPEATED_SHARE)
+    )
+    return looping
+
+
+def refusals(texts: Sequence[str]) -> Flags:
+    """Texts in which the captioner speaks about itself or asks for a picture."""
+    return matches(unquoted(texts), REFUSAL)
+
+
+def leaks(texts: Sequence[str], instructions: Sequence[str]) -> Flags:
+    """Texts that repeat an instruction, hold a marker of a chat format, or talk about the task."""
+    shingles: set[tuple[str, ...]] = set()
+    for instruction in instructions:
+        shingles.update(_grams(plain(instruction).split(), LEAK_WORDS))
+    echoes = [
+        not shingles.isdisjoint(_grams(plain(text).split(), LEAK_WORDS)) if shingles else False
+        for text in texts
+    ]
+    spoken = unquoted(texts)
+    return matches(spoken, _CHAT) | matches(spoken, _BOILERPLATE) | np.array(echoes, dtype=bool)
+
+
+def markup(texts: Sequence[str]) -> Flags:
+    """Texts with HTML, Markdown, JSON or a web address outside of quotes."""
+    spoken = unquoted(texts)
+    return matches(texts, _BLOCKS) | matches(spoken, _TAGS) | matches(spoken, _URL)
+
+
+def copies(texts: Sequence[str], alt_texts: Sequence[str | None]) -> Flags:
+    """Texts that equal their alt text but for case and punctuation, or are nearly all taken from
+    it."""
+    pairs = zip(texts, alt_texts, strict=True)
+    return np.array([_is_copy(plain(text), plain(alt or "")) for text, alt in pairs], bool)
+
+
+def unquoted(texts: Sequence[str]) -> pa.Array:
+    """The texts without their quoted parts, and with straight apostrophes."""
+    array = pc.replace_substring_regex(pa.array(texts, pa.string()), _QUOTED, " ")
+    # Typographic apostrophes would hide "I’m sorry".
+    return pc.replace_substring(array, "’", "'")
+
+
+def matches(texts: Sequence[str] | pa.Array, pattern: str) -> Flags:
+    """Where RE2's `pattern` is found."""
+    array = texts if isinstance(texts, pa.Array) else pa.array(texts, pa.string())
+    found = pc.match_substring_regex(array, pattern)
+    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=bool)
+
+
+def plain(text: str) -> str:
+    """Lower case, letters and digits only, single spaces."""
+    return " ".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
+
+
+def _is_copy(text: str, alt: str) -> bool:
+    if not alt or text == alt:
+        return bool(alt)
+    words = text.split()
+    if len(words) < COPY_WORDS:
+        return False
+    runs = set(_grams(words, 3))
+    return len(runs & set(_grams(alt.split(), 3))) >= COPY_SHARE * len(runs)
+
+
+def _grams(words: Sequence[str], length: int) -> list[tuple[str, ...]]:
+    return [tuple(words[i : i + length]) for i in range(len(words) - length + 1)]
+
+
+def _repeated_share(words: Sequence[str]) -> float:
+    grams = _grams(words, 4)
+    return 1.0 - len(set(grams)) / len(grams) if len(grams) > 1 else 0.0
