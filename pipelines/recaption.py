@@ -18,6 +18,7 @@ from pipelines.ray_stages import run_stage
 from pipelines.settings import RecaptionCommandSettings
 from recaption.caption import CaptionStage
 from recaption.caption_rows import Pending, caption_kind
+from recaption.near_duplicates import mark_near_duplicates
 from recaption.settings import RecaptionSettings
 
 
@@ -49,6 +50,7 @@ def recaption(directory: Path | str, settings: RecaptionCommandSettings) -> Reca
         provenance(settings, {stage.captioner.model: stage.captioner.digest}),
     )
     run_stage(stage, dataset, settings.workers, gpus_per_worker=settings.gpus_per_worker)
+    mark_near_duplicates(dataset, stage.source, settings)
     return RecaptionSummary(stage.source, _counts(dataset, stage.source))
 
 
