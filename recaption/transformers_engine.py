@@ -106,9 +106,10 @@ class TransformersEngine:
         self._tokenizer = processor.tokenizer
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
-        if not self._model.config.is_encoder_decoder:
-            # Generation continues at the right end, so padding has to stand at the left.
-            self._tokenizer.padding_side = "left"
+        # Generation continues at the right end, so padding has to stand at the left; an encoder
+        # counts its positions from the left, so there it has to stand at the right.
+        encoder = self._model.config.is_encoder_decoder
+        self._tokenizer.padding_side = "right" if encoder else "left"
         # A tokenizer of its own: the other one works in threads, which it refuses to share.
         self._reader = copy.deepcopy(self._tokenizer)
         self._end_tokens = torch.tensor(self._end_token_ids(), device=self.device)
@@ -123,21 +124,22 @@ class TransformersEngine:
         )
         self._generating = threading.Lock()
         self._tokens_a_pixel = 0.0
-        self._in_flight = False
+        self.in_flight = False
+        """Whether rows leave and join (recaption.decoding); else they go through generate."""
         self._probe()
 
     def caption(self, request: CaptionRequest) -> list[CaptionOutcome]:
         """See CaptionEngine. Later groups are decoded and processed while earlier ones generate."""
         outcomes: dict[int, CaptionOutcome] = {}
         started = time.perf_counter()
-        size = -(-self._batch_size // _GROUPS_A_BATCH) if self._in_flight else self._batch_size
+        size = -(-self._batch_size // _GROUPS_A_BATCH) if self.in_flight else self._batch_size
         batches = in_threads(
             lambda rows: self._preparer.batch(request, rows),
             _groups(request, self._order(request), size),
             self._threads + 1,  # with one thread nothing would run ahead
         )
         with self._generating:
-            run = self._fly if self._in_flight else self._in_batches
+            run = self._fly if self.in_flight else self._in_batches
             failed = run(request, batches, outcomes)
             for rows, failure in failed:
                 self._halve(request, rows, failure, outcomes)
@@ -239,7 +241,7 @@ class TransformersEngine:
         middle = -(-len(rows) // 2)
         for half in (rows[:middle], rows[middle:]):
             batches = iter([self._preparer.batch(request, half)] if half else [])
-            run = self._fly if self._in_flight else self._in_batches
+            run = self._fly if self.in_flight else self._in_batches
             for some, again in run(request, batches, outcomes):
                 if len(some) > 1:
                     self._halve(request, some, again, outcomes)
@@ -336,7 +338,7 @@ class TransformersEngine:
             pixels = [shown_pixels(picture, self._image_size) for picture in grey]
             slope = (tokens[1][0] - tokens[0][0]) / max(1, pixels[1] - pixels[0])
             self._tokens_a_pixel = max(0.0, slope)
-        self._in_flight = self._can_fly(request)
+        self.in_flight = self._can_fly(request)
 
     def _can_fly(self, request: CaptionRequest) -> bool:
         """Whether rows in flight say what `generate` says."""
@@ -349,7 +351,7 @@ class TransformersEngine:
             logger.info("captions go through generate, for %s", error)
             return False
         plain = [outcome.text for outcome in self.caption(request)]
-        self._in_flight = True
+        self.in_flight = True
         flown = [outcome.text for outcome in self.caption(request)]
         if flown != plain:
             logger.warning("captions go through generate, for rows in flight came out differently")

@@ -1,25 +1,69 @@
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_families
 import torch
 from tiny_captioners import picture
 
 from curate.errors import ConfigError
 from recaption.engine import CaptionOutcome, CaptionRequest, Sampling
+from recaption.prompts import NATIVE
 from recaption.seeded_sampling import SeededProcessor
 from recaption.transformers_engine import TransformersEngine
 
 GREEDY = Sampling(max_new_tokens=12)
 SAMPLED = Sampling(max_new_tokens=12, temperature=1.0, top_p=0.95, top_k=20)
+PENALISED = Sampling(max_new_tokens=8, repetition_penalty=1.3)
 PROMPTS = ["Describe this image", "Name the main subject of this image in one short sentence ."]
+# Whether rows of the family can leave and join; the others go through generate.
+FLIES = {
+    "llava": True, "qwen25vl": True, "qwen3vl": True, "smolvlm": True, "idefics3": True,
+    "internvl": True, "paligemma": True, "gemma3": False, "blip": False, "git": False,
+    "florence2": False,
+}  # fmt: skip
 
 
-def request_of(rows: int, sampling: Sampling, system: str = "") -> CaptionRequest:
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tiny products in many threads wait for each other most of the time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def engine_of(
+    tmp_path_factory: pytest.TempPathFactory, llava: Path, qwen: Path, blip: Path
+) -> Callable[[str], TransformersEngine]:
+    """The engine of a family, opened once."""
+    folders = {"llava": llava, "qwen25vl": qwen, "blip": blip}
+
+    @cache
+    def opened(family: str) -> TransformersEngine:
+        folder = folders.get(family) or getattr(tiny_families, f"build_{family}")(
+            tmp_path_factory.mktemp(family)
+        )
+        return TransformersEngine(folder, batch_size=5)
+
+    return opened
+
+
+def request_of(
+    rows: int, sampling: Sampling, system: str = "", family: str = "llava"
+) -> CaptionRequest:
+    """Uneven prompts and pictures of uneven sizes and shapes."""
+    prompts = PROMPTS
+    if family in NATIVE:
+        prompts = [template.text for template in NATIVE[family].values()]
     return CaptionRequest(
-        pictures=[picture(row, (40 + 8 * (row % 4), 48)) for row in range(rows)],
-        prompts=[PROMPTS[row % 2] for row in range(rows)],
+        pictures=[picture(row, (40 + 24 * (row % 4), 48 + 16 * (row % 3))) for row in range(rows)],
+        prompts=[prompts[row % len(prompts)] for row in range(rows)],
         seeds=list(range(100, 100 + rows)),
         sampling=sampling,
         system=system,
@@ -36,26 +80,119 @@ def one_by_one(engine: TransformersEngine, request: CaptionRequest) -> list[Capt
     return [engine.caption(row)[0] for row in rows]
 
 
-@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-@pytest.mark.parametrize("family", ["llava", "qwen"])
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED, PENALISED], ids=["greedy", "sampled", "rep"])
+@pytest.mark.parametrize("family", list(FLIES))
 def test_batched_captions_equal_one_by_one_captions(
-    family: str, sampling: Sampling, request: pytest.FixtureRequest
+    family: str, sampling: Sampling, engine_of: Callable[[str], TransformersEngine]
 ) -> None:
-    engine = TransformersEngine(request.getfixturevalue(family), batch_size=5)
-    rows = request_of(8, sampling, system="you are helpful")
+    engine = engine_of(family)
+    system = "you are helpful" if family not in NATIVE else ""
+    rows = request_of(8, sampling, system, family)
     batched = engine.caption(rows)
 
     assert batched == one_by_one(engine, rows)
-    assert len({outcome.text for outcome in batched}) > 4, "the pictures should matter"
+    assert [outcome.error for outcome in batched] == [None] * 8
     assert {outcome.finish_reason for outcome in batched} <= {"stop", "length"}
+    assert all(outcome.latency_seconds > 0 for outcome in batched)
+    if sampling is SAMPLED:
+        assert len({outcome.text for outcome in batched}) > 4, "the pictures should matter"
 
 
-def test_a_model_without_chat_template_captions_without_being_asked(blip: Path) -> None:
-    engine = TransformersEngine(blip, batch_size=3)
-    rows = replace(request_of(4, SAMPLED), prompts=[""] * 4)
-    batched = engine.caption(rows)
-    assert batched == one_by_one(engine, rows)
-    assert all("DEC" not in (outcome.text or "") for outcome in batched)
+@pytest.mark.parametrize("family", [name for name, flies in FLIES.items() if flies])
+def test_rows_in_flight_say_what_generate_says(
+    family: str, engine_of: Callable[[str], TransformersEngine]
+) -> None:
+    engine = engine_of(family)
+    assert engine.in_flight
+    rows = request_of(6, SAMPLED, family=family)
+    flown = engine.caption(rows)
+    engine.in_flight = False
+    plain = engine.caption(rows)
+    engine.in_flight = True
+    assert flown == plain
+
+
+def test_other_architectures_go_through_generate(
+    engine_of: Callable[[str], TransformersEngine],
+) -> None:
+    assert {family: engine_of(family).in_flight for family in FLIES} == FLIES
+
+
+def test_rows_join_in_the_middle_of_others_texts(
+    engine_of: Callable[[str], TransformersEngine],
+) -> None:
+    engine = engine_of("llava")
+    rows = request_of(40, Sampling(max_new_tokens=40, temperature=1.5))
+    outcomes = engine.caption(rows)
+    lengths = [outcome.output_tokens for outcome in outcomes]
+    assert min(lengths) < 10 < 30 < max(lengths), "texts should end at different times"
+    assert outcomes == one_by_one(engine, rows)
+
+
+def test_texts_without_pictures_stand_among_rows_with_pictures(
+    engine_of: Callable[[str], TransformersEngine],
+) -> None:
+    for family in ("llava", "qwen25vl", "smolvlm", "gemma3"):
+        engine = engine_of(family)
+        rows = request_of(6, GREEDY)
+        mixed = replace(rows, pictures=[rows.pictures[0], None, None, *rows.pictures[3:5], None])
+        outcomes = engine.caption(mixed)
+        assert outcomes == one_by_one(engine, mixed)
+        assert [outcome.error for outcome in outcomes] == [None] * 6
+        sizes = [outcome.sent_width for outcome in outcomes]
+        assert sizes == [40, None, None, 112, 40, None]
+        assert outcomes[1].prompt_tokens < outcomes[3].prompt_tokens
+
+
+def test_a_captioner_without_chat_template_says_that_it_needs_a_picture(
+    engine_of: Callable[[str], TransformersEngine],
+) -> None:
+    rows = replace(request_of(2, GREEDY, family="blip"), pictures=[None, picture(1)])
+    first, second = engine_of("blip").caption(rows)
+    assert first.error == "no_picture"
+    assert "chat template" in (first.detail or "")
+    assert second.error is None
+
+
+def test_prompt_tokens_count_what_is_read_and_no_padding(
+    engine_of: Callable[[str], TransformersEngine],
+) -> None:
+    outcomes = engine_of("llava").caption(request_of(2, GREEDY))
+    # 16 patches of 32 px; "user :", the prompt, "assistant :", and the text's start.
+    words = [len(prompt.split()) for prompt in PROMPTS]
+    tokens = [outcome.prompt_tokens for outcome in outcomes]
+    assert tokens[1] - tokens[0] == words[1] - words[0]
+    assert tokens[0] == 16 + 2 + words[0] + 2
+
+
+def test_a_model_without_chat_template_captions_without_being_asked(
+    engine_of: Callable[[str], TransformersEngine],
+) -> None:
+    outcomes = engine_of("blip").caption(request_of(4, SAMPLED, family="blip"))
+    assert all("DEC" not in (outcome.text or "") for outcome in outcomes)
+
+
+def test_memory_that_runs_out_halves_the_batch_and_loses_no_row(llava: Path) -> None:
+    engine = TransformersEngine(llava, batch_size=16)
+    rows = request_of(8, GREEDY)
+    whole = engine.caption(rows)
+
+    def small_memory(model: torch.nn.Module, args: tuple, options: dict) -> None:
+        if len(options["input_ids"]) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+
+    engine._model.register_forward_pre_hook(small_memory, with_kwargs=True)
+    assert engine.caption(rows) == whole
+
+
+def test_requests_of_two_threads_do_not_disturb_each_other(
+    engine_of: Callable[[str], TransformersEngine],
+) -> None:
+    engine = engine_of("qwen25vl")
+    requests = [request_of(6, SAMPLED), replace(request_of(6, GREEDY), prompts=[PROMPTS[0]] * 6)]
+    alone = [engine.caption(request) for request in requests]
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(engine.caption, requests)) == alone
 
 
 def test_tokens_are_counted_up_to_the_end_token_and_the_limit_is_told(llava: Path) -> None:

@@ -75,7 +75,7 @@ def build_llava(directory: Path) -> Path:
         tokenizer, patch_size=8, vision_feature_select_strategy="default",
         num_additional_image_tokens=1, chat_template=LLAVA_CHAT,
     )  # fmt: skip
-    return _save(directory, LlavaForConditionalGeneration, config, processor)
+    return save_captioner(directory, LlavaForConditionalGeneration, config, processor)
 
 
 def build_qwen25vl(directory: Path) -> Path:
@@ -115,7 +115,7 @@ def build_qwen25vl(directory: Path) -> Path:
         Qwen2VLVideoProcessor(patch_size=4, merge_size=2, size=pixels),
         chat_template=QWEN_CHAT,
     )
-    return _save(directory, Qwen2_5_VLForConditionalGeneration, config, processor)
+    return save_captioner(directory, Qwen2_5_VLForConditionalGeneration, config, processor)
 
 
 def build_blip(directory: Path) -> Path:
@@ -148,7 +148,7 @@ def build_blip(directory: Path) -> Path:
     )  # fmt: skip
     image_processor = BlipImageProcessor(size={"height": 32, "width": 32})
     processor = BlipProcessor(image_processor, tokenizer)
-    return _save(directory, BlipForConditionalGeneration, config, processor)
+    return save_captioner(directory, BlipForConditionalGeneration, config, processor)
 
 
 def word_tokenizer(special: list[str], kind: str = "plain") -> PreTrainedTokenizerFast:
@@ -170,7 +170,10 @@ def word_tokenizer(special: list[str], kind: str = "plain") -> PreTrainedTokeniz
     return tokenizer
 
 
-def _save(directory: Path, model_class: Callable, config: object, processor: object) -> Path:
+def save_captioner(
+    directory: Path, model_class: Callable, config: object, processor: object
+) -> Path:
+    """Make a model with random weights that depend on the picture, and save both."""
     torch.manual_seed(0)
     model = model_class(config).eval()
     with torch.no_grad():
