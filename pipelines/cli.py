@@ -22,6 +22,7 @@ from curate.export.settings import ExportSettings
 from curate.selection.select import SelectSettings
 from pipelines.ablation.settings import AblateSettings
 from pipelines.bench.commands import bench
+from pipelines.captioner import captioner
 from pipelines.demo_settings import DemoSettings
 from pipelines.options import resolve, settings_options
 from pipelines.settings import (
@@ -399,6 +400,7 @@ def weights(source: str, allow_pickle: tuple[str, ...], sql: bool) -> None:
 
 
 cli.add_command(bench)
+cli.add_command(captioner)
 
 
 def main() -> None:

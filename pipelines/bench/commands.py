@@ -228,5 +228,35 @@ def bench_caption(
     click.echo(render(figures, as_json))
 
 
+@bench.command("captioner-fit")
+@as_json
+@out
+@click.option("--pairs", default=3000, show_default=True, help="Pictures with clean captions.")
+@click.option("--noisy", default=20_000, show_default=True, help="Alt texts; 0 for none.")
+@click.option("--held-out", default=1000, show_default=True, help="Scenes to caption.")
+@click.option("--seed", default=0, show_default=True, help="Of the pairs and of the fit.")
+@click.option("--threads", default=1, show_default=True, help="CPU threads.")
+@click.option("--config", type=PLACE, help="YAML of fit settings that differ from the bench's.")
+def bench_captioner_fit(
+    as_json: bool,
+    out: Path | None,
+    pairs: int,
+    noisy: int,
+    held_out: int,
+    seed: int,
+    threads: int,
+    config: Path | None,
+) -> None:
+    """Precision and recall of captioners fitted on the world, checkpoints and all.
+
+    Runs `caplab captioner fit` from nothing on made pairs, then captions held-out scenes.
+    """
+    from pipelines.bench.captioner_fit import captioner_fit_figures
+    from pipelines.bench.figures import render
+
+    figures = captioner_fit_figures(out, pairs, noisy, held_out, seed, threads, config, _say)
+    click.echo(render(figures, as_json))
+
+
 def _say(words: str) -> None:
     click.echo(words, err=True)
