@@ -121,6 +121,19 @@ def check_address(base_url: str) -> None:
         )
 
 
+def check_key_name(name: str) -> None:
+    """Refuse what cannot be the name of an environment variable; it may be the key itself.
+
+    Raises:
+        ConfigError: one sentence; it never repeats what was given.
+    """
+    if name and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ConfigError(
+            "api_key_env must be the NAME of an environment variable (letters, digits and _); "
+            "put the key into that variable."
+        )
+
+
 def check_extra_body(extra_body: Mapping[str, Any]) -> None:
     """Refuse further request fields that would contradict what is recorded with a caption.
 

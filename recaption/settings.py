@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
@@ -13,7 +12,13 @@ from curate.settings import nearest
 from recaption.gates import DEFAULT_REJECTS, GATES
 from recaption.measure_settings import MeasureSettings
 from recaption.pictures import PictureFormat
-from recaption.server import OmittableField, TokenLimitField, check_address, check_extra_body
+from recaption.server import (
+    OmittableField,
+    TokenLimitField,
+    check_address,
+    check_extra_body,
+    check_key_name,
+)
 
 OPERATIONAL: dict[str, Any] = {"identity": False}
 
@@ -193,12 +198,7 @@ class RecaptionSettings(MeasureSettings):
     @field_validator("api_key_env")
     @classmethod
     def _a_name_not_a_key(cls, name: str) -> str:
-        if name and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            # Not a ValueError: its message would print what may be the key.
-            raise ConfigError(
-                "api_key_env must be the NAME of an environment variable (letters, digits and _); "
-                "put the key into that variable."
-            )
+        check_key_name(name)
         return name
 
     @field_validator("extra_body")

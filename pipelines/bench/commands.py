@@ -203,9 +203,10 @@ def bench_caption(
 ) -> None:
     """Pictures a second from shards to captions, beside a bare model.generate loop.
 
-    The models have random weights and no end token, so every caption has the same length.
+    The models have random weights and no end token, so every caption has the same length. The http
+    part measures the client alone, on a server of its own that answers after 100 ms, beside Ray's
+    HTTP processor.
     """
-    from curate.errors import ConfigError
     from pipelines.bench.figures import Figure, render
 
     figures: list[Figure] = []
@@ -224,7 +225,9 @@ def bench_caption(
             )
         figures += caption_figures(folders, limit, out, run, _say)
     if part in ("http", "all"):
-        raise ConfigError("The http part is not there yet; say --part transformers.")
+        from pipelines.bench.caption_http import HttpRun, http_figures
+
+        figures += http_figures(folders, limit, out and out / "http", HttpRun(), _say)
     click.echo(render(figures, as_json))
 
 
