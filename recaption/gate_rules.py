@@ -14,6 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recaption.gate_patterns import BLOCKS, BOILERPLATE, CHAT, REFUSAL, TAGS, URL
+
 Flags = npt.NDArray[np.bool_]
 
 # A Han or kana character counts as a word: these scripts put no spaces between words.
@@ -28,77 +30,6 @@ LOOP_REPEATED_SHARE = 0.4
 # A loop often starts behind a good beginning, so the last words are also judged alone.
 LOOP_TAIL_WORDS = 32
 
-_ABILITY = (
-    r"(see|view|look|access|open|load|process|analy[sz]e|identify|recogni[sz]e|describe|caption|"
-    r"help|assist|provide|comply|fulfil|answer|tell|determine|make out|create|generate|comment|"
-    r"discuss|do that|do this|share|give|offer|write|continue|engage|interpret|verify|confirm)"
-)
-_NOT_ABLE = (
-    r"(can't|cannot|can not|could not|couldn't|won't|will not|am unable to|am not able to|"
-    r"'m unable to|'m not able to|do not have the ability to|don't have the ability to|"
-    r"must decline to|would rather not|am not allowed to|'m not allowed to)"
-)
-REFUSAL = (
-    rf"(?i)^\W*(i'?m (very |so |really )?sorry|i am (very )?sorry|(we|my) apolog|"
-    rf"sorry,? (but )?(i|we|as|this|that)\b|"
-    rf"i apologi[sz]e|unfortunately,? (i|the image|the picture|there is no|no image)|"
-    rf"i ?{_NOT_ABLE} {_ABILITY}|i (do not|don't) (see|have access|have the ability|feel)|"
-    rf"i('m| am) (not comfortable|uncomfortable|just an? )|i must decline|i see no (image|picture)|"
-    rf"there is no (image|picture|photo) (attached|provided|available|given|uploaded|visible|here)|"
-    rf"no (image|picture|photo) (was|is|has been) (provided|given|attached|uploaded|found)|"
-    rf"it (seems|looks like|appears)( that| like)? ?(you|there is no|no|the) ?"
-    rf"(have not|haven't|did not|didn't|forgot|image|picture|photo)|"
-    rf"(please|could you( please)?|can you( please)?) (provide|upload|share|attach|send|try) |"
-    rf"the (image|picture|photo)( you)?( have)?( sent| provided| attached| uploaded)? "
-    rf"(could not|cannot|can't|failed to|did not|didn't) (be )?(load|open|display|upload|process))"
-    rf"|\bas (an|a) ([a-z-]+ )?(ai|language model|large language model|text-based model|"
-    rf"artificial intelligence)\b( (model|assistant|system))?,? (i|and)\b|"
-    rf"\bas (an ai\b|a large language model\b|a language model\b)|"
-    rf"\bi('m| am) (unable|not able) to {_ABILITY}|"
-    rf"\b(i|we) ?{_NOT_ABLE} (assist|help) |\b(cannot|can't|unable to) (assist|help) with "
-    rf"(that|this)|\b(against|violates?) (my|our|the) (content |usage |safety )?"
-    rf"(guidelines|polic(y|ies))|"
-    # The same in the languages that captioners slip into.
-    rf"^\W*(抱歉|对不起|很抱歉|非常抱歉|我无法|我不能|無法|作为一个?(人工智能|AI)|申し訳|すみません|恐れ入り|죄송|"
-    rf"lo siento,? (pero )?no|es tut mir leid|leider kann ich|entschuldigung, (aber )?ich|"
-    rf"je suis désolée?|désolée?, (mais )?je|je ne peux pas|mi dispiace|non posso|desculpe|"
-    rf"sinto muito|não posso|извините|к сожалению|простите|я не могу|przepraszam|het spijt me)"
-)
-_CHAT = (
-    r"<[|｜][^<>]{0,60}[|｜]>|\[/?INST\]|<</?SYS>>|</?s>|</?(unk|pad|bos|eos|img|image|video|"
-    r"IMG_CONTEXT|start_of_turn|end_of_turn|image_soft_token)>|"
-    r"(?i:^\W*(user|human|assistant|system|gpt|model)\s*:)|\b(USER|ASSISTANT|SYSTEM|HUMAN):|"
-    r"(?i:#{2,}\s*(human|assistant|user|instruction|response|system)\b)|"
-    r"(?i:^\W*(question|q)\s*:.{0,200}\b(answer|a)\s*:)"
-)
-_BOILERPLATE = (
-    r"(?i)\b(imaginary|hypothetical) (content|elements?)\b|"
-    r"\bas (you )?requested\b|\bas instructed (by|in) (the|your)\b|"
-    r"\b(according to|based on|from|in) the alt[- ]text\b|"
-    r"\bthe alt[- ]text (says|reads|mentions|states|suggests|indicates|describes|provided|is)\b|"
-    r"\b(the|your) (given|provided|above) (caption|prompt|instructions?|text description|alt text)"
-    r"\b|\bbased on (the|your) (provided|given) |"
-    r"\bi hope (this|that) (helps|description)\b|\blet me know if (you|there)\b|"
-    r"\bfeel free to (ask|let|reach)\b|\bis there anything else\b|"
-    r"\b(this|the) (description|caption) (is|was|does|has|adheres|captures|provides|avoids|"
-    r"focuses|follows|accurately)\b|"
-    r"\b(purely|strictly) (factual|objective|descriptive) (description|manner|terms)\b|"
-    r"\bwithout (any )?(making )?(speculation|assumptions|interpretation) (about|on|or|beyond)\b|"
-    r"\bchat between a curious (user|human)\b|\byou are a helpful\b|"
-    r"\b(user|they) (wants|asked|asks|is asking|has asked) (me|for a (caption|description))\b|"
-    r"\b(word|sentence) (count|limit|structure) (of|is|was|:)|"
-    r"\bnote: (this|the) (description|caption|image)\b"
-)
-_TAGS = r"</?[a-zA-Z][a-zA-Z0-9_-]*(\s[^<>]*)?/?>|&(amp|quot|lt|gt|nbsp|apos|#\d+);|\*\*|__\w|\]\("
-_BLOCKS = (
-    r"```|~~~|(?m:^\s*#{1,6}\s)|(?m:^\s*[-*•]\s+\S)|(?m:^\s*\|.*\|\s*$)|"
-    r"(?ms:^\s*\d+[.)]\s+\S.*\n\s*\d+[.)]\s+\S)|^\s*[\[{]\s*[\"'{\[]|^\s*</?think|"
-    r"\\(n|boxed|text|begin)\b|^\s*(json|xml|html|yaml)\s*[{<\[]"
-)
-_URL = (
-    r"(?i)https?:/|\bwww\.\w|\b[\w-]+\.(com|org|net|io|co\.uk|de|fr|ru|cn|html?|php|aspx?|jpe?g|png|"
-    r"gif|webp|svg|pdf)(/\S*)?\b"
-)
 _QUOTED = (
     r"\"[^\"]*\"|“[^”]*”|„[^“”]*[“”]|«[^»]*»|「[^」]*」|『[^』]*』|‹[^›]*›|"
     r"(^|[\s(\[])'[^']*('[a-z][^']*)*'|(^|[\s(\[])‘[^’]*(’[a-z][^’]*)*’"
@@ -154,13 +85,13 @@ def leaks(texts: Sequence[str], instructions: Sequence[str]) -> Flags:
         for text in texts
     ]
     spoken = unquoted(texts)
-    return matches(spoken, _CHAT) | matches(spoken, _BOILERPLATE) | np.array(echoes, dtype=bool)
+    return matches(spoken, CHAT) | matches(spoken, BOILERPLATE) | np.array(echoes, dtype=bool)
 
 
 def markup(texts: Sequence[str]) -> Flags:
     """Texts with HTML, Markdown, JSON or a web address outside of quotes."""
     spoken = unquoted(texts)
-    return matches(texts, _BLOCKS) | matches(spoken, _TAGS) | matches(spoken, _URL)
+    return matches(texts, BLOCKS) | matches(spoken, TAGS) | matches(spoken, URL)
 
 
 def copies(texts: Sequence[str], alt_texts: Sequence[str | None]) -> Flags:

@@ -20,11 +20,12 @@ LEAST_SHARE = 0.75
 # From this share of letters in a script that the language is not written in, no model is needed.
 FOREIGN_SCRIPT_SHARE = 0.3
 
-_LETTER = re.compile(r"[^\W\d_]")
+# Vowel signs of the Indian and Thai scripts are no letters to `re`, and half of such a text.
+_LETTER = re.compile(r"[^\W\d_]|[\u0900-\u0dff\u0e30-\u0e4e]")
 _WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 # What stands in quotes is text in the picture, in whatever language that is.
 _QUOTED = re.compile(
-    r"\"[^\"]*\"|“[^”]*”|«[^»]*»|「[^」]*」|『[^』]*』|(?<!\w)'[^']*'(?!\w)|‘[^’]*’"
+    r"\"[^\"]*\"|“[^”]*”|„[^“”]*[“”]|«[^»]*»|「[^」]*」|『[^』]*』|(?<!\w)'[^']*'(?!\w)|‘[^’]*’"
 )
 _SCRIPTS: Mapping[str, re.Pattern[str]] = {
     "han": re.compile(r"[\u3400-\u9fff\uf900-\ufaff]"),

@@ -5,32 +5,51 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_PICTURE = r"(image|picture|photo|photograph|scene)"
+_PICTURE = r"(image|picture|photo|photograph|scene|snapshot)"
 _SHOWS = (
     r"(shows?|showcases|depicts?|displays|features|captures|presents|contains|portrays|"
     r"illustrates|is of)"
 )
+_WE_SEE = r"(there (is|are) |(we|you|one|i) (can )?(also |clearly )?see )"
 # Words that may go, because what follows is a caption of its own. "A painting of", "a drawing of"
 # and "a black and white photo of" stay: they tell the style.
 _STRIPPABLE = (
-    rf"(the|this|that) {_PICTURE} (also |clearly |prominently )?{_SHOWS} (that )?",
+    rf"(the|this|that) {_PICTURE} (you (sent|provided|shared) )?(also |clearly |prominently )?"
+    rf"{_SHOWS} (that )?",
     rf"(the|this|that) {_PICTURE} is (?=(an?|the) )",
-    rf"(an?|the|this) {_PICTURE} (of|showing|depicting|featuring|that shows|with) ",
-    rf"(in|on) (the|this) {_PICTURE},? ?(there (is|are) |(we|you|one|i) (can )?see )?",
-    r"(we|you|i) (can )?see ",
+    rf"this is (an?|the) {_PICTURE} (of|showing|depicting|featuring) ",
+    # "A picture of a ship hangs above a sofa" is about the picture.
+    rf"(an?|the|this) {_PICTURE} (of|showing|depicting|featuring|that shows|with) "
+    r"(?![^.]*\b(hangs?|hanging|hung|framed|pinned|taped)\b)",
+    rf"(in|on|from|looking at) (the|this) {_PICTURE},? {_WE_SEE}",
+    rf"(in|on|from|looking at) (the|this) {_PICTURE}, ",
+    rf"in (the|this) {_PICTURE} (?=(an?|two|three|four|some|several|many) )",
+    rf"(the )?(main )?(subject|focus) of (the|this) {_PICTURE} (is|are|appears to be) ",
+    rf"(depicted|shown|pictured|seen|featured) (here |in (the|this) {_PICTURE} )?(is|are) ",
+    r"(here,? )?(we|you|one|i) (can )?see ",
+    r"(image )?may (contain|be an? (image|picture|photo) of):? ",
     r"(sure|certainly|of course|okay|ok)[,.!]+ ",
     r"here('s| is) (an?|the|your) [^:.]{0,60}(description|caption|sentence|paragraph)"
     r"[^:.]{0,40}: ?",
-    r"(short |descriptive |detailed |image )*(caption|description|answer)\s*: ?",
+    r"(short |brief |descriptive |detailed |image )*(caption|description|answer)\s*: ?",
 )
 _OPENING = re.compile(r"[\"“*\s]*(?:" + "|".join(_STRIPPABLE) + ")", re.IGNORECASE)
 
+_LOOK_AHEAD = re.compile(r"\(\?[=!](?:[^()]|\([^()]*\))*\)")
 # The same for Arrow's RE2, which knows no look-ahead, and wider: "This picture is blurry" opens
-# with the picture as well, but has no part that could be stripped.
+# with the picture as well, but has no part that could be stripped; nor have other languages, whose
+# next word may have to change its ending.
 BANNED_OPENING = (
     r"(?i)^[\"“*\s]*("
-    + "|".join(part for part in _STRIPPABLE if "(?=" not in part)
-    + rf"|(the|this|that) {_PICTURE} (is|was|has|appears|seems|looks) )"
+    + "|".join(_LOOK_AHEAD.sub("", part) for part in _STRIPPABLE)
+    + rf"|(the|this|that) {_PICTURE} (is|was|has|appears|seems|looks) "
+    r"|(das|dieses) (bild|foto) zeigt |auf (dem|diesem) (bild|foto) "
+    r"|(l'image|cette image|la photo|cette photo) (montre|représente|présente) "
+    r"|(la|esta) (imagen|foto|fotografía) (muestra|presenta) |en la imagen "
+    r"|(l'immagine|la foto) (mostra|raffigura) |(a|esta) (imagem|foto) mostra "
+    r"|(на|это) (фото|изображении|картинке|фотографии)|(изображение|фото) показывает"
+    r"|(这张|该|此)?(图片|图像|照片|画面)(中|里|上)?(展示|显示|描绘|呈现|是|有)|(图|画)中(有|是|可以)"
+    r"|この(画像|写真)(は|に|で))"
 )
 
 # A sentence's end: its mark, closing quotes, then a space or the text's end.

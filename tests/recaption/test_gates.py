@@ -1,104 +1,75 @@
-import pytest
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
-from recaption.gates import GATES, GateColumns, judge, repeated_4gram_shares, zlib_ratios
+import pytest
+from caption_lists import BAD, GOOD, GOOD_SHORT, OPENINGS
+
+from recaption.gates import (
+    GATES,
+    NEAR_DUPLICATE,
+    GateColumns,
+    judge,
+    repeated_4gram_shares,
+    zlib_ratios,
+)
 from recaption.prompts import DESCRIPTIVE
 
-GOOD = [
-    "a red circle",
-    "a large red circle in the top left, a small blue square in the bottom right, a large red "
-    "circle in the bottom left, a small green ring in the top right, on a plain gray background",
-    "two dogs, one brown and one white, run after a yellow ball on a lawn; behind them a wooden "
-    "fence and three birch trees under a cloudy sky",
-    "A bowl of soup with carrots, peas and noodles stands on a checked tablecloth. A spoon lies "
-    "beside it. Steam rises from the bowl.",
-    "A black and white photo of a man. He holds a hat, about 3.5 metres from a wall.",
-    "A painting of a harbour at dusk, loose brush strokes, boats moored along a stone quay.",
-    "A sign that says 'Sorry, we are closed' hangs on a wooden door.",
-    'A storefront with the text "www.example.com" painted above a blue door.',
-    "A row of red, red, red and blue tulips.",
-    'A protest: one banner reads "I can\'t breathe", another is blank.',
-    "A laptop screen with a chat between a user and an assistant; the user asks for help.",
-    "An image sensor on a green circuit board, seen from above.",
-    "图中一只红色的鸟站在树枝上",
-    "ein rotes Fahrrad lehnt an einer Mauer aus Ziegelsteinen",
-]
-
-BAD = {
-    "empty": ["", "  ", "...", "\n"],
-    "too_short": ["Dog.", "circle"],
-    "refusal": [
-        "I'm sorry, but I can't help with that.",
-        "I’m unable to view images directly.",
-        "As an AI language model, I do not have eyes.",
-        "Unfortunately, I cannot see any picture here.",
-        "Please provide an image so that I can describe it.",
-        "There is no image attached to your message.",
-        "I cannot assist with this request.",
-    ],
-    "prompt_leak": [
-        "Describe this image in one paragraph: the subject, its surroundings, a dog.",
-        "the subject, its surroundings, the background, any text in it: a dog on grass.",
-        "A dog on a lawn.<|im_end|>",
-        "USER: what is this? ASSISTANT: a dog",
-        "A dog. The text does not contain any imaginary content.",
-        "The alt text says that this is a dog.",
-    ],
-    "loop": [
-        "a red car on a road, " * 12,
-        "A dog stands on a lawn beside a fence. " + "the dog is brown and the dog is " * 8,
-        "red red red red red red red red red red",
-        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa b",
-        "The sky is blue. The sky is blue. The sky is blue. The sky is blue. The sky is blue.",
-    ],
-    "url_or_markup": [
-        "**Subject:** a dog on a lawn",
-        "- a dog\n- a lawn\n- a fence",
-        "# A dog\nIt stands on a lawn.",
-        "<think>The user wants a caption.</think> A dog.",
-        "A dog, see https://example.com/dog for more.",
-        "A picture from stockphotos.com of a dog",
-        "```a dog on a lawn```",
-        '{"caption": "a dog on a lawn"}',
-        "a dog &amp; a cat on a lawn",
-    ],
-}
-
-OPENINGS = {
-    "The image shows a red car on a road.": "A red car on a road.",
-    "the image depicts two dogs": "two dogs",
-    "This picture shows that it rains.": "It rains.",
-    "A photo of a dog on a lawn": "A dog on a lawn",
-    "In the image, there are two cats on a sofa.": "Two cats on a sofa.",
-    "The image is a close-up of a leaf.": "A close-up of a leaf.",
-    "We can see a tall tree.": "A tall tree.",
-    "Sure! Here is a short caption: a dog runs": "A dog runs",
-    "Caption: A bird on a wire.": "A bird on a wire.",
+LOOKS_AT_MORE_THAN_THE_TEXT = {
+    "truncated",
+    "below_alt_text",
+    "banned_opening",
+    "alt_copy",
+    NEAR_DUPLICATE,
 }
 
 
-def columns(texts: list[str], finish: str = "stop", min_words: int = 2) -> GateColumns:
+def columns(texts: list[str], finish: str = "stop", min_words: int = 2, language: str = "en"):
     count = len(texts)
-    instructions = (DESCRIPTIVE.text, DESCRIPTIVE.alt_hint)
-    return GateColumns(texts, [finish] * count, [None] * count, instructions, min_words)
+    return GateColumns(
+        texts,
+        [finish] * count,
+        [None] * count,
+        DESCRIPTIVE.instructions(),
+        min_words,
+        [language] * count,
+    )
 
 
 def test_good_captions_pass_unchanged_and_unmarked() -> None:
     verdict = judge(columns(GOOD))
+    wrong = [(text, flags) for text, flags in zip(GOOD, verdict.flags, strict=True) if flags]
+    assert wrong == []
     assert verdict.reasons == [None] * len(GOOD)
-    assert verdict.flags == [[]] * len(GOOD)
     assert verdict.texts == GOOD
+
+
+def test_one_word_is_a_caption_where_the_kind_allows_it() -> None:
+    verdict = judge(columns(GOOD_SHORT, min_words=1))
+    assert verdict.flags == [[]] * len(GOOD_SHORT)
 
 
 @pytest.mark.parametrize("gate", list(BAD))
 def test_bad_captions_are_rejected_for_their_own_reason(gate: str) -> None:
     verdict = judge(columns(BAD[gate]))
-    assert verdict.reasons == [gate] * len(BAD[gate])
+    wrong = [
+        (text, reason)
+        for text, reason in zip(BAD[gate], verdict.reasons, strict=True)
+        if reason != gate
+    ]
+    assert wrong == []
     assert all(gate in flags for flags in verdict.flags)
     assert verdict.retry.tolist() == [GATES[gate].retry_helps] * len(BAD[gate])
 
 
+def test_the_lists_try_every_gate_that_looks_at_the_text_alone() -> None:
+    assert {*BAD, *LOOKS_AT_MORE_THAN_THE_TEXT} == {*GATES}
+    assert sum(map(len, BAD.values())) >= 60 <= len(GOOD)
+
+
 def test_words_about_the_picture_are_stripped_and_marked_and_the_caption_is_kept() -> None:
-    verdict = judge(columns(list(OPENINGS)))
+    verdict = judge(columns(list(OPENINGS), min_words=1))
     assert verdict.texts == list(OPENINGS.values())
     assert verdict.reasons == [None] * len(OPENINGS)
     assert verdict.flags == [["banned_opening"]] * len(OPENINGS)
@@ -117,11 +88,50 @@ def test_a_cut_off_caption_without_a_whole_sentence_is_rejected() -> None:
     assert verdict.reasons == ["truncated", "truncated"]
 
 
+def test_a_loop_that_the_cut_leaves_out_is_mended() -> None:
+    text = "A dog runs on a wide lawn in the evening sun. " + "It is a dog and " * 9
+    verdict = judge(columns([text], finish="length"))
+    assert verdict.texts == ["A dog runs on a wide lawn in the evening sun."]
+    assert verdict.reasons == [None]
+    assert verdict.flags == [["loop", "truncated"]]
+
+
 def test_a_copy_of_the_alt_text_is_marked_and_not_rejected() -> None:
-    given = GateColumns(["A red kite!", "a blue kite", "x y"], ["stop"] * 3, ["a red kite", "", ""])
-    verdict = judge(given)
-    assert verdict.flags == [["alt_copy"], [], []]
-    assert verdict.reasons == [None] * 3
+    stock = "Red kite gliding over a green hill in Wales | Stock Photo 1234"
+    pairs = {
+        "A red kite!": "a red kite",
+        "Red kite gliding over a green hill in Wales.": stock,
+        "a blue kite": "",
+        "x y": None,
+        "A red kite with a forked tail glides over a green hill below a grey sky.": stock,
+        "a kite": "a red kite",
+    }
+    verdict = judge(replace(columns(list(pairs)), alt_texts=list(pairs.values())))
+    assert verdict.flags == [["alt_copy"], ["alt_copy"], [], [], [], []]
+    assert verdict.reasons == [None] * 6
+
+
+def test_a_caption_that_fits_worse_than_the_alt_text_is_marked_and_rejected_where_asked() -> None:
+    texts = ["a red kite over a hill", "a blue kite over a hill", "a kite over a hill"]
+    given = replace(columns(texts), advantages=[-0.01, 0.02, float("nan")])
+    assert judge(given).flags == [["below_alt_text"], [], []]
+    assert judge(given).reasons == [None] * 3
+    strict = judge(given, rejects=("below_alt_text",))
+    assert strict.reasons == ["below_alt_text", None, None]
+    assert strict.retry.tolist() == [True, False, False]
+
+
+def test_each_caption_is_held_to_its_own_language() -> None:
+    german = next(text for text in BAD["language"] if text.startswith("Ein "))
+    texts = [GOOD[-1], german, BAD["language"][0]]
+    for languages, flagged in (
+        (["en", "de", "zh"], []),
+        (["de", "en", "en"], [0, 1, 2]),
+        (["", "", ""], []),
+        ([], []),
+    ):
+        verdict = judge(replace(columns(texts), languages=languages))
+        assert [row for row, flags in enumerate(verdict.flags) if "language" in flags] == flagged
 
 
 def test_which_gates_reject_can_be_chosen() -> None:
@@ -139,3 +149,20 @@ def test_loops_and_good_captions_lie_far_apart_on_both_measures() -> None:
 
 def test_no_captions_give_an_empty_verdict() -> None:
     assert judge(columns([])).texts == []
+
+
+def test_captions_that_people_wrote_are_seldom_flagged(real_data: Path, capsys) -> None:
+    """Alt texts of textbook figures: long, careful, with tables and formulas among them."""
+    lines = (real_data / "openstax" / "captions.jsonl").read_text().splitlines()
+    texts = [text for text in (json.loads(line)["alt"] for line in lines) if text]
+    verdict = judge(columns(texts, min_words=1))
+    counted = Counter(flag for flags in verdict.flags for flag in flags)
+    with capsys.disabled():
+        print(f"\n{len(texts)} human captions:", dict(counted))
+    assert len(texts) > 1500
+    rates = {gate: counted[gate] / len(texts) for gate in GATES}
+    # They may open with "The image shows": that is no false alarm, and it is mended.
+    assert rates.pop("banned_opening") < 0.5
+    assert {gate: rate for gate, rate in rates.items() if rate > 0.01} == {}
+    rejected = sum(reason is not None for reason in verdict.reasons) / len(texts)
+    assert rejected < 0.015
