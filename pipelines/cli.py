@@ -33,6 +33,7 @@ from pipelines.settings import (
     TrainCommandSettings,
     Until,
 )
+from recaption.judging.settings import JudgeSettings
 
 Given = dict[str, Any]
 EXISTING = click.Path(path_type=Path)
@@ -48,6 +49,7 @@ def cli() -> None:
       caplab curate urls.parquet --out data/mine      download, score, find duplicates
       caplab select data/mine --name good --where "clip_similarity >= 0.28 and aesthetic >= 5"
       caplab recaption data/mine --selection good --captioner MODEL --kinds short,descriptive
+      caplab captions data/mine                       what the captions are like, and how right
       caplab export data/mine --selection good --captions descriptive --format parquet --out hf
       caplab train data/mine --selection good --captions descriptive=0.95,alt=0.05 --out runs/a
       caplab ablate data/mine --arms arms.yaml --out runs/captions
@@ -361,6 +363,40 @@ def export(
     fixed = {"captions": caption_shares}
     settings = resolve(ExportSettings, config, given, **fixed)
     click.echo(run(Dataset.open(directory), out, settings).text())
+
+
+@cli.command()
+@click.argument("directory", metavar="DIR", type=EXISTING)
+@click.option("--source", "given_sources", multiple=True, help="Who wrote them; repeat for more.")
+@click.option("--compare", nargs=2, metavar="A B", help="Two sets: paired differences.")
+@click.option("--json", "out", type=EXISTING, help="Write everything that was measured to a file.")
+@settings_options(JudgeSettings, hidden=("sources",))
+def captions(
+    directory: Path,
+    given_sources: tuple[str, ...],
+    compare: tuple[str, str] | None,
+    out: Path | None,
+    config: Path | None,
+    given: Given,
+) -> None:
+    """What captions are like and how right they are, without a judge model.
+
+    Every set (source and kind) is counted whole and compared with the others on the same pictures:
+    lengths, variety, habits, similarity, retrieval, how easily a classifier tells who wrote it; and
+    against the truth, where it is known, precision beside recall. docs/captions.md explains each
+    number.
+
+    \b
+    Examples:
+      caplab captions data/mine
+      caplab captions data/mine --source qwen-2-5-vl --truth instances_val2017.json
+      caplab captions data/mine --compare qwen-2-5-vl/descriptive llava/descriptive --json out.json
+      caplab captions runs/demo/dataset --truth world
+    """
+    from pipelines.captions import captions as run
+
+    settings = resolve(JudgeSettings, config, given, sources=given_sources or None)
+    click.echo(run(directory, settings, compare, out).text())
 
 
 @cli.command()

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from curate.dataset import Dataset
@@ -133,40 +134,26 @@ def caption_checks(dataset: Dataset, truth: Path, kinds: Sequence[str], source: 
 
     A short caption names one object by design, so its recall counts the main object alone.
     """
-    from pipelines.world.facts import facts, score_captions
-    from pipelines.world.scene import Scene
+    from pipelines.world.caption_truth import world_truth
+    from recaption.judging.caption_sets import CaptionSet, sample_captions
 
+    known = world_truth(dataset, truth)
     checks = []
-    connection = dataset.connect()
-    connection.execute(
-        "CREATE VIEW truth AS SELECT *, file_row_number AS row "
-        f"FROM read_parquet('{truth}', file_row_number = true)"
-    )
-    files = str(dataset.table_directory("captions", source) / "*.parquet")
     for kind in kinds:
-        rows = connection.execute(
-            "SELECT c.text, t.scene FROM read_parquet($files) c JOIN samples s USING (key) "
-            "JOIN truth t USING (row) WHERE c.kind = $kind AND c.status = 'ok' ORDER BY key",
-            {"files": files, "kind": kind},
-        ).fetchall()
-        texts = [text for text, _ in rows]
-        scenes = [Scene.from_json(scene) for _, scene in rows]
-        if kind == "descriptive":
-            scores = score_captions(texts, scenes)
-            hits, stated = int(scores["hits"].sum()), int(scores["stated"].sum())
-            expected = int(scores["expected"].sum())
-            note = "objects with right colour, shape and place"
-        else:
-            said = [facts(text).objects for text in texts]
-            stated = sum(len(objects) for objects in said)
-            expected = len(scenes)
-            hits = sum(
-                any(o.colour == s.main.colour and o.shape == s.main.shape for o in objects)
-                for objects, s in zip(said, scenes, strict=True)
-            )
-            note = "the main object, right in colour and shape"
-        checks.append(Check(f"captions: {kind}", f"by {source}", hits, stated, expected, note))
-    connection.close()
+        one = CaptionSet(source, kind)
+        every = sample_captions(dataset, [one], len(known.scenes), among=known.keys())
+        keys = every.tables[one].column("key").to_pylist()
+        # A kind of which nothing was accepted said nothing, and found nothing.
+        tallies = known.judge(keys, every.texts(one)).tallies if keys else {}
+        tally = tallies.get("whole" if kind == "descriptive" else "main")
+        counts = (0, 0, 0) if tally is None else (tally.right, tally.stated, tally.there)
+        note = (
+            "objects with right colour, shape and place"
+            if kind == "descriptive"
+            else "the main object, right in colour and shape"
+        )
+        right, stated, there = (int(np.sum(count)) for count in counts)
+        checks.append(Check(f"captions: {kind}", f"by {source}", right, stated, there, note))
     return checks
 
 

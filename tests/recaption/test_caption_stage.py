@@ -18,7 +18,8 @@ from recaption.alt_captions import AltCaptionStage
 from recaption.caption import CaptionStage
 from recaption.caption_rows import row_seed
 from recaption.checkpoint import ShardCaptions
-from recaption.describe import describe
+from recaption.judging.measure import measure_captions
+from recaption.judging.settings import JudgeSettings
 from recaption.settings import RecaptionSettings
 
 
@@ -262,21 +263,23 @@ def test_a_stage_travels_by_pickle(llava: Path) -> None:
     assert len(pickle.dumps(stage)) < 20_000, "settings only, no weights"
 
 
-def test_captions_are_described_by_source_and_kind(tmp_path: Path, moody: MoodyServer) -> None:
+def test_captions_are_measured_by_source_and_kind(tmp_path: Path, moody: MoodyServer) -> None:
     dataset = make_dataset(tmp_path / "set", shards=1)
     stage = stage_of(moody, max_new_tokens={"short": 4})
     run_all(stage, dataset)
     AltCaptionStage().run(dataset, "00000")
-    alt, descriptive, short = describe(dataset)
+    alt, short, descriptive = measure_captions(dataset, JudgeSettings()).sets
 
-    assert (alt.source, alt.rows, alt.words_mean, alt.alt_copy_share) == ("alt", 6, 5.0, 1.0)
-    assert short.accepted_share == 0.0
-    assert short.reasons == {"truncated": 6}
-    assert short.retried_share == 1.0
-    assert descriptive.accepted_share == 1.0
-    assert descriptive.distinct_texts == 1.0
-    assert descriptive.openings == {"a picture numbered": 1.0}
-    assert 0 < descriptive.distinct_2 < 1
+    assert (alt.set.source, alt.counts.rows) == ("alt", 6)
+    assert alt.counts.distributions["words"].mean == 5.0
+    assert short.counts.accepted == 0
+    assert short.counts.reasons == {"truncated": 6}
+    assert short.counts.retried == 6
+    assert descriptive.counts.accepted == 6
+    assert descriptive.sample is not None
+    assert descriptive.sample.distinct_texts == 1.0
+    assert descriptive.sample.openings == {"a picture numbered": 1.0}
+    assert 0 < descriptive.sample.distinct_2 < 1
 
 
 @pytest.mark.parametrize(

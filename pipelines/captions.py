@@ -1,0 +1,117 @@
+"""`caplab captions`: judge a dataset's captions, and compare two sets of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curate.dataset import Dataset
+from curate.errors import CaplabError, ConfigError
+from curate.files import write_json
+from curate.score_settings import ScoreSettings
+from curate.scorers.clip import Clip
+from curate.scorers.make import make_clips
+from pipelines.score import on_top_of_stored
+from recaption.judging.caption_sets import find_set, find_sets
+from recaption.judging.compare import Comparison, compare_captions
+from recaption.judging.measure import CaptionMeasures, measure_captions
+from recaption.judging.plain import plain
+from recaption.judging.settings import JudgeSettings
+from recaption.judging.tables import comparison_text, measures_text
+from recaption.judging.truth import Truth
+
+WORLD = "world"
+
+
+@dataclass(frozen=True)
+class CaptionsSummary:
+    """What the command found; `measures` or `comparison`, whichever was asked for."""
+
+    measures: CaptionMeasures | None
+    comparison: Comparison | None
+    settings: JudgeSettings
+
+    def text(self) -> str:
+        """What the command prints."""
+        if self.comparison is not None:
+            return comparison_text(self.comparison)
+        assert self.measures is not None
+        return measures_text(self.measures)
+
+    def record(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return {
+            "settings": self.settings.resolved(),
+            "measures": plain(self.measures),
+            "comparison": plain(self.comparison),
+        }
+
+
+def captions(
+    directory: Path | str,
+    settings: JudgeSettings,
+    compare: tuple[str, str] | None = None,
+    out: Path | None = None,
+) -> CaptionsSummary:
+    """Judge all sets that the settings name, or compare two.
+
+    Args:
+        compare: names of two sets: SOURCE/KIND, or a source or kind that one set alone has.
+        out: JSON file to write as well.
+
+    Raises:
+        ConfigError: a source, kind, set or truth that is not there; before any work.
+        DatasetError: there are no captions.
+    """
+    dataset = Dataset.open(directory)
+    sets = find_sets(dataset, settings.sources, settings.kinds)
+    pair = None if compare is None else tuple(find_set(sets, name) for name in compare)
+    truth = open_truth(dataset, settings.truth)
+    clip, reason = (None, "it was not asked for")
+    if settings.retrieval_groups:
+        clip, reason = stored_clip(directory)
+    if pair is not None:
+        comparison = compare_captions(dataset, pair[0], pair[1], settings, clip, truth)
+        summary = CaptionsSummary(None, comparison, settings)
+    else:
+        measures = measure_captions(dataset, settings, clip, truth, reason)
+        summary = CaptionsSummary(measures, None, settings)
+    if out is not None:
+        write_json(out, summary.record())
+    return summary
+
+
+def open_truth(dataset: Dataset, truth: str | None) -> Truth | None:
+    """The ground truth that `--truth` means; None for none.
+
+    Raises:
+        ConfigError: it is not there, or tells of none of the samples.
+    """
+    from pipelines.world.caption_truth import truth_beside, world_truth
+    from recaption.judging.annotations import read_annotations
+
+    if truth is None:
+        return None
+    if truth == WORLD:
+        return world_truth(dataset, truth_beside(dataset))
+    path = Path(truth)
+    if path.suffix == ".parquet":
+        return world_truth(dataset, path)
+    if path.suffix not in (".json", ".jsonl"):
+        raise ConfigError(
+            f"The truth {truth} is of no known kind; give COCO's instances .json, a .jsonl, a "
+            f"synthetic web's truth .parquet, or world."
+        )
+    return read_annotations(path, dataset)
+
+
+def stored_clip(directory: Path | str) -> tuple[Clip | None, str]:
+    """The CLIP model that embedded the dataset's pictures, or None and why it cannot be had."""
+    try:
+        settings = on_top_of_stored(directory, None, {}).part(ScoreSettings)
+        clip = make_clips(settings)[0]
+        clip.open()
+    except CaplabError as error:  # every other measure stands without it
+        return None, str(error).rstrip(".")
+    return clip, ""
