@@ -20,6 +20,7 @@ from recaption.judging.plain import plain
 from recaption.judging.settings import JudgeSettings
 from recaption.judging.tables import comparison_text, measures_text
 from recaption.judging.truth import Truth
+from recaption.token_counts import TokenCounter
 
 WORLD = "world"
 
@@ -67,6 +68,7 @@ def captions(
     dataset = Dataset.open(directory)
     sets = find_sets(dataset, settings.sources, settings.kinds)
     pair = None if compare is None else tuple(find_set(sets, name) for name in compare)
+    TokenCounter(settings.t5_tokenizer)
     truth = open_truth(dataset, settings.truth)
     clip, reason = (None, "it was not asked for")
     if settings.retrieval_groups:

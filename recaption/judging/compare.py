@@ -21,6 +21,7 @@ from recaption.judging.measure import text_columns
 from recaption.judging.retrieval import over_groups, retrieval
 from recaption.judging.settings import JudgeSettings
 from recaption.judging.truth import Truth, TruthCounts
+from recaption.token_counts import TokenCounter
 
 LABEL = "a difference of these captions on these pictures, not of what their captioners can do"
 
@@ -82,7 +83,8 @@ def compare_captions(
     if not sample.shared:
         raise ConfigError(f"No picture has accepted captions of both {a.name} and {b.name}.")
     differences, notes = [], []
-    ours, theirs = (text_columns(sample.tables[one], settings) for one in (a, b))
+    tokens = TokenCounter(settings.t5_tokenizer)
+    ours, theirs = (text_columns(sample.tables[one], tokens) for one in (a, b))
     for name in ("words", "clip_tokens", "t5_tokens", "clip_similarity", "clip_sentence_mean"):
         if np.isnan(ours[name] - theirs[name]).all():
             if name.startswith("clip_"):

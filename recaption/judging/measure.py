@@ -19,9 +19,9 @@ from recaption.judging.habits import Habits, habits
 from recaption.judging.intervals import Column, Estimate
 from recaption.judging.retrieval import Retrieval, over_groups, retrieval
 from recaption.judging.settings import JudgeSettings
-from recaption.judging.tokens import clip_tokens, t5_tokenizer, t5_tokens
 from recaption.judging.truth import Rightness, Truth, rightness
 from recaption.judging.variety import distinct, distinct_texts, mattr, openings, words_of
+from recaption.token_counts import TokenCounter
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,7 @@ def measure_captions(
     each set, whatever the dataset's size.
     """
     sets = find_sets(dataset, settings.sources, settings.kinds)
-    if settings.t5_tokenizer is not None:
-        t5_tokenizer(settings.t5_tokenizer)
+    tokens = TokenCounter(settings.t5_tokenizer)
     counts = {one: count_set(dataset, one) for one in sets}
     spoken = [one for one in sets if counts[one].accepted]
     sample = (
@@ -143,7 +142,7 @@ def measure_captions(
         if spoken
         else CaptionSample((), {}, False, 0)
     )
-    measured, compared = _sampled(sample, spoken, settings)
+    measured, compared = _sampled(sample, spoken, tokens)
     found = (
         _retrieval(dataset, spoken, sample.shared, clip, settings)
         if clip is not None
@@ -174,7 +173,7 @@ def measure_captions(
     )
 
 
-def text_columns(table: pa.Table, settings: JudgeSettings) -> dict[str, Column]:
+def text_columns(table: pa.Table, tokens: TokenCounter) -> dict[str, Column]:
     """words, clip_tokens, t5_tokens, clip_similarity and clip_sentence_mean of a sample: (N,).
 
     Tokens that the captions table does not tell are counted here; T5's only with a tokenizer.
@@ -187,16 +186,14 @@ def text_columns(table: pa.Table, settings: JudgeSettings) -> dict[str, Column]:
     }
     columns["words"] = count_words(texts).astype(float)
     missing = np.flatnonzero(np.isnan(columns["clip_tokens"]))
-    columns["clip_tokens"][missing] = clip_tokens([texts[row] for row in missing])
-    if settings.t5_tokenizer is not None:
-        missing = np.flatnonzero(np.isnan(columns["t5_tokens"]))
-        some = [texts[row] for row in missing]
-        columns["t5_tokens"][missing] = t5_tokens(some, settings.t5_tokenizer)
+    columns["clip_tokens"][missing] = tokens.clip([texts[row] for row in missing])
+    missing = np.flatnonzero(np.isnan(columns["t5_tokens"]))
+    columns["t5_tokens"][missing] = np.array(tokens.t5([texts[row] for row in missing]), float)
     return columns
 
 
 def _sampled(
-    sample: CaptionSample, sets: Sequence[CaptionSet], settings: JudgeSettings
+    sample: CaptionSample, sets: Sequence[CaptionSet], tokens: TokenCounter
 ) -> tuple[dict[CaptionSet, SampleMeasures], int]:
     """The measures of each set's texts, and how many words distinct-n was taken over."""
     texts = {one: sample.texts(one) for one in sets}
@@ -204,7 +201,7 @@ def _sampled(
     compared = min((sum(map(len, words[one])) for one in sets), default=0)
     measured = {}
     for one in sets:
-        columns = text_columns(sample.tables[one], settings)
+        columns = text_columns(sample.tables[one], tokens)
         singles, pairs = distinct(words[one], compared)
         measured[one] = SampleMeasures(
             captions=len(texts[one]),

@@ -40,9 +40,10 @@ class JudgeSettings(Settings):
         description="Pictures of a fingerprint test (can a classifier tell who wrote it?); 0 "
         "leaves it out.",
     )
-    t5_tokenizer: str | None = Field(
-        None,
-        description="Folder of a T5 tokenizer, to count tokens where the captions table does not.",
+    t5_tokenizer: str = Field(
+        "",
+        description="Folder or hub id of a T5 tokenizer, to count tokens that the captions table "
+        "does not tell; empty counts none.",
     )
     draws: int = Field(2000, ge=100, description="Bootstrap draws of an interval over pictures.")
     seed: int = Field(0, description="Of the sample, the groups and the intervals.")

@@ -69,7 +69,7 @@ def test_two_sets_are_compared_by_the_names_of_their_kinds(curated) -> None:
         (["--compare", "short", "poem"], "There is no caption set 'poem'"),
         (["--truth", "facts.csv"], "of no known kind"),
         (["--truth", "absent.parquet"], "does not exist"),
-        (["--t5-tokenizer", "absent"], "folder absent does not exist"),
+        (["--t5-tokenizer", "/"], "The T5 tokenizer / holds neither tokenizer.json"),
         (["--sample", "1"], "sample"),
     ],
 )

@@ -10,7 +10,6 @@ from recaption.judging.fingerprint import fingerprint, ngrams
 from recaption.judging.habits import habits
 from recaption.judging.intervals import mean, mean_difference, ratio, ratio_difference
 from recaption.judging.retrieval import CHANCE, first_ranks, over_groups
-from recaption.judging.tokens import clip_tokens
 from recaption.judging.variety import distinct, distinct_texts, mattr, openings, words_of
 
 
@@ -52,10 +51,6 @@ def test_a_distribution_knows_its_mean_quantiles_and_what_lies_above() -> None:
     assert (found.quantile(0.5), found.quantile(0.75), found.quantile(0.95)) == (3, 5, 90)
     assert found.share_above(77) == 1 / 4
     assert math.isnan(Distribution(np.empty(0), np.empty(0, int)).quantile(0.5))
-
-
-def test_clip_tokens_count_start_and_end() -> None:
-    assert clip_tokens(["a dog", ""]).tolist() == [4, 2]
 
 
 def test_an_interval_over_pictures_covers_a_known_ratio_about_as_often_as_it_says() -> None:
