@@ -17,6 +17,7 @@ from recaption.captioner import Captioner
 from recaption.gates import count_words
 from recaption.language import detect_languages
 from recaption.pending import OK, Draft, KindPlan, Pending
+from recaption.pictures import header_size
 from recaption.signature import signatures
 from recaption.token_counts import TokenCounter
 
@@ -61,9 +62,7 @@ def caption_table(
         "clip_sentence_min": [_known(draft.sentence_min) for draft in drafts],
         "alt_clip_similarity": [_known(draft.alt_similarity) for draft in drafts],
         "signature": _signatures(drafts),
-        "image_sha256": [
-            hashlib.sha256(picture).hexdigest() if picture else None for picture in pending.pictures
-        ],
+        **_picture_columns(pending.pictures),
         "sent_width": [outcome.sent_width for outcome in outcomes],
         "sent_height": [outcome.sent_height for outcome in outcomes],
         "engine": [captioner.engine] * count,
@@ -105,6 +104,20 @@ def text_columns(texts: Sequence[str | None], tokens: TokenCounter) -> dict[str,
         for row, value in zip(rows, values, strict=True):
             columns[name][row] = value
     return columns
+
+
+def _picture_columns(pictures: Sequence[bytes]) -> dict[str, list[Any]]:
+    """Hash and size of each stored picture; null where it is missing, or has no readable header."""
+    unknown = (None, None, None)
+    # Rows of several samples share their picture's bytes, which are looked at once.
+    known: dict[int, tuple[Any, Any, Any]] = {}
+    for picture in pictures:
+        if picture and id(picture) not in known:
+            size = header_size(picture) or (None, None)
+            known[id(picture)] = (hashlib.sha256(picture).hexdigest(), *size)
+    facts = [known.get(id(picture), unknown) for picture in pictures]
+    names = ("image_sha256", "image_width", "image_height")
+    return {name: [row[place] for row in facts] for place, name in enumerate(names)}
 
 
 def _signatures(drafts: Sequence[Draft]) -> list[bytes | None]:

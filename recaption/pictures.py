@@ -55,12 +55,19 @@ def decode(encoded: bytes, longest_side: int = 0) -> Image.Image:
     return rgb
 
 
-def shown_pixels(encoded: bytes, longest_side: int = 0) -> int:
-    """Pixels of a picture as `decode` would give it, by its header alone; 0 for no picture."""
+def header_size(encoded: bytes) -> tuple[int, int] | None:
+    """(width, height) in pixels as the file's header says; None where there is none to read."""
     try:
         with Image.open(io.BytesIO(encoded)) as opened:
-            width, height = opened.size
+            return opened.size
     except Exception:  # decode will say what is wrong with it
+        return None
+
+
+def shown_pixels(encoded: bytes, longest_side: int = 0) -> int:
+    """Pixels of a picture as `decode` would give it, by its header alone; 0 for no picture."""
+    width, height = header_size(encoded) or (0, 0)
+    if not width * height:
         return 0
     scale = min(1.0, longest_side / max(width, height)) if longest_side else 1.0
     return round(width * height * scale * scale)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tiny_captioners import picture
 
-from curate.dataset import SAMPLES, Dataset, sample_key
+from curate.dataset import CAPTIONS_VOLATILE, SAMPLES, Dataset, sample_key
 from curate.shards import write_shard
 
 BROKEN = b"GIF89a and then nothing that makes sense"
@@ -58,3 +58,8 @@ def stored_keys(dataset: Dataset) -> list[str]:
         samples = dataset.read_table("samples", shard).to_pylist()
         keys += [sample["key"] for sample in samples if sample["status"] == "stored"]
     return keys
+
+
+def captions(dataset: Dataset, shard: str, source: str) -> pa.Table:
+    """A shard's captions without the columns in which two equal runs differ."""
+    return dataset.read_table("captions", shard, source).drop_columns(list(CAPTIONS_VOLATILE))
