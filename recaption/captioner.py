@@ -28,15 +28,17 @@ class Captioner:
 
     Attributes:
         engine: what runs it.
-        location: local folder, hub id, or the server's base URL such as http://host:8000/v1.
+        location: local folder, hub id, open_clip's name of the model, or the server's base URL such
+            as http://host:8000/v1.
         model: folder name, hub id, or the model's name on the server.
-        revision: sha256 over a folder's weights, hub commit, or empty for a server.
+        revision: sha256 over a folder's weights, hub commit, or empty for a server or for
+            published weights that open_clip knows by their tag.
         digest: fingerprint of all that decides its words: weights, configuration, tokenizer.
         family: `model_type` of the architecture; empty for a server.
         chat: whether it has a chat template (always true for a server).
     """
 
-    engine: Literal["transformers", "http"]
+    engine: Literal["transformers", "http", "coca", "vllm"]
     location: str
     model: str
     revision: str
@@ -66,7 +68,19 @@ def is_url(captioner: str) -> bool:
     return captioner.startswith(("http://", "https://"))
 
 
-def local_captioner(captioner: str, revision: str = "main") -> Captioner:
+def is_coca(captioner: str) -> bool:
+    """Whether the `captioner` setting names a CoCa of open_clip."""
+    if captioner.startswith(("hf-hub:", "local-dir:", "coca_")):
+        return True
+    path = Path(captioner).expanduser()
+    return path.suffix == ".json" or (path / "open_clip_config.json").is_file()
+
+
+def local_captioner(
+    captioner: str,
+    revision: str = "main",
+    engine: Literal["transformers", "vllm"] = "transformers",
+) -> Captioner:
     """Identify the captioner in a local folder or on the hub. Hashes the weights of a folder.
 
     Raises:
@@ -76,12 +90,7 @@ def local_captioner(captioner: str, revision: str = "main") -> Captioner:
     if path.is_dir():
         folder, location = path.absolute(), str(path.absolute())
         hashes = weight_hashes(folder)
-        listing = "\n".join(f"{name} {digest}" for name, digest in sorted(hashes.items()))
-        found = (
-            next(iter(hashes.values()))
-            if len(hashes) == 1
-            else hashlib.sha256(listing.encode()).hexdigest()
-        )
+        found = _one_hash(hashes)
         model = folder.name
     elif _HUB_ID.fullmatch(captioner):
         folder, location, model = hub_folder(captioner, revision), captioner, captioner
@@ -93,13 +102,41 @@ def local_captioner(captioner: str, revision: str = "main") -> Captioner:
         )
     config = _config(folder)
     return Captioner(
-        engine="transformers",
+        engine=engine,
         location=location,
         model=model,
         revision=found,
         digest=_digest(folder, found),
         family=str(config.get("model_type", "")),
         chat=has_chat_template(folder),
+    )
+
+
+def coca_captioner(captioner: str, pretrained: str = "") -> Captioner:
+    """Identify a CoCa of open_clip. Hashes local weights; a hub model is fetched if missing.
+
+    Args:
+        captioner: `local-dir:FOLDER`, a folder, `hf-hub:OWNER/NAME`, an open_clip name or config.
+        pretrained: with a name: a tag of open_clip's, or a .safetensors file.
+
+    Raises:
+        ConfigError: no such model or weights, or weights that are a pickle.
+    """
+    from curate.scorers.clip_source import check_source, config_mark
+
+    folder = Path(captioner.removeprefix("local-dir:")).expanduser()
+    location = f"local-dir:{folder.absolute()}" if folder.is_dir() else captioner
+    weights = check_source(location, pretrained or None)
+    found = _one_hash(weights) if weights else ""
+    identity = [found or [captioner, pretrained], config_mark(location)]
+    return Captioner(
+        engine="coca",
+        location=location,
+        model=folder.name if folder.is_dir() else captioner.removeprefix("hf-hub:"),
+        revision=found,
+        digest=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
+        family="coca",
+        chat=False,
     )
 
 
@@ -148,6 +185,14 @@ def has_chat_template(folder: Path) -> bool:
         if path.exists() and "chat_template" in json.loads(path.read_text(encoding="utf-8")):
             return True
     return False
+
+
+def _one_hash(hashes: dict[str, str]) -> str:
+    """The hash of the only file, or one over several."""
+    if len(hashes) == 1:
+        return next(iter(hashes.values()))
+    listing = "\n".join(f"{name} {digest}" for name, digest in sorted(hashes.items()))
+    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 def _config(folder: Path) -> dict[str, Any]:

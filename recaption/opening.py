@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from curate.errors import ConfigError
-from recaption.captioner import Captioner, is_url, local_captioner, served_captioner
+from recaption.captioner import (
+    Captioner,
+    coca_captioner,
+    is_coca,
+    is_url,
+    local_captioner,
+    served_captioner,
+)
 from recaption.engine import CaptionEngine, Sampling
 from recaption.settings import RecaptionSettings
 
@@ -19,20 +26,41 @@ def identify(settings: RecaptionSettings) -> Captioner:
     Raises:
         ConfigError: there is no such captioner.
     """
-    remote = is_url(settings.captioner)
-    if settings.engine != "auto" and remote != (settings.engine == "http"):
-        raise ConfigError(
-            f"engine = {settings.engine!r} does not go with the captioner {settings.captioner!r}; "
-            f"the http engine needs a URL, the transformers engine a folder or a hub id."
-        )
-    if not remote:
-        return local_captioner(settings.captioner, settings.revision)
+    engine = chosen_engine(settings)
+    if engine == "coca":
+        return coca_captioner(settings.captioner, settings.pretrained)
+    if engine != "http":
+        return local_captioner(settings.captioner, settings.revision, engine)
     model = settings.served_model
     if not model:
         from recaption.served_models import served_model
 
         model = served_model(_server(settings, model))
     return served_captioner(settings.captioner, model)
+
+
+def chosen_engine(settings: RecaptionSettings) -> Literal["transformers", "http", "coca", "vllm"]:
+    """The engine that the settings name, or that the captioner's form asks for.
+
+    Raises:
+        ConfigError: engine and captioner do not go together.
+    """
+    captioner, engine = settings.captioner, settings.engine
+    remote, coca = is_url(captioner), is_coca(captioner)
+    if engine == "auto":
+        engine = "http" if remote else "coca" if coca else "transformers"
+    fits = {"http": remote, "coca": coca}.get(engine, not remote and not coca)
+    if not fits:
+        raise ConfigError(
+            f"engine = {engine!r} does not go with the captioner {captioner!r}; the http engine "
+            f"needs a URL, coca an open_clip model (hf-hub:OWNER/NAME, local-dir:FOLDER, or a name "
+            f"beginning with coca_), transformers and vllm a folder or a hub id."
+        )
+    if settings.pretrained and engine != "coca":
+        raise ConfigError("pretrained names the weights of a CoCa; leave it empty.")
+    if settings.beams > 1 and engine != "coca":
+        raise ConfigError("Only a CoCa has beams; leave beams at 1.")
+    return engine
 
 
 def open_engine(settings: RecaptionSettings, captioner: Captioner) -> CaptionEngine:
@@ -51,6 +79,30 @@ def open_engine(settings: RecaptionSettings, captioner: Captioner) -> CaptionEng
             picture_format=settings.image_format,
             trial=_trial(settings),
         )
+    if captioner.engine == "coca":
+        from recaption.coca_engine import CocaEngine
+
+        return CocaEngine(
+            captioner.location,
+            settings.pretrained or None,
+            revision=captioner.revision,
+            device=settings.device,
+            precision=settings.precision,
+            batch_size=settings.batch_size,
+            image_size=settings.image_size,
+            beams=settings.beams,
+        )
+    if captioner.engine == "vllm":
+        from recaption.vllm_engine import VllmEngine
+
+        return VllmEngine(
+            captioner.folder(),
+            revision=captioner.revision,
+            precision=settings.precision,
+            batch_size=settings.batch_size,
+            image_size=settings.image_size,
+            threads=settings.prepare_threads,
+        )
     from recaption.transformers_engine import TransformersEngine
 
     return TransformersEngine(
@@ -60,6 +112,7 @@ def open_engine(settings: RecaptionSettings, captioner: Captioner) -> CaptionEng
         precision=settings.precision,
         batch_size=settings.batch_size,
         image_size=settings.image_size,
+        threads=settings.prepare_threads,
     )
 
 

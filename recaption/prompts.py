@@ -53,9 +53,10 @@ def _native(name: str, text: str) -> PromptTemplate:
 
 
 # Models without a chat template read no instructions: each knows the texts it was trained with.
-# BLIP and GIT caption a picture when they are given no text at all.
+# BLIP, CoCa and GIT caption a picture when they are given no text at all.
 NATIVE: Mapping[str, Mapping[str, PromptTemplate]] = {
     "blip": {"short": _native("short", "")},
+    "coca": {"short": _native("short", "")},
     "git": {"short": _native("short", "")},
     "florence2": {
         "short": _native("short", "<CAPTION>"),

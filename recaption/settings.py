@@ -20,6 +20,8 @@ from recaption.server import (
     check_key_name,
 )
 
+EngineName = Literal["auto", "transformers", "http", "coca", "vllm"]
+
 OPERATIONAL: dict[str, Any] = {"identity": False}
 
 MAX_NEW_TOKENS: Mapping[str, int] = {"short": 40, "descriptive": 200}
@@ -33,8 +35,9 @@ class RecaptionSettings(MeasureSettings):
     """Which captions to write, with which captioner, and which of them to accept."""
 
     captioner: str = Field(
-        description="Folder with a transformers model, a hub id such as OWNER/NAME, or the base "
-        "URL of an OpenAI-compatible server such as http://localhost:8000/v1.",
+        description="Folder with a transformers model, a hub id such as OWNER/NAME, the base URL "
+        "of an OpenAI-compatible server such as http://localhost:8000/v1, or a CoCa of open_clip: "
+        "hf-hub:OWNER/NAME, local-dir:FOLDER, or a name such as coca_ViT-L-14 with `pretrained`.",
     )
     selection: str = Field(
         "", description="Selection whose samples are captioned; empty takes every stored sample."
@@ -44,8 +47,22 @@ class RecaptionSettings(MeasureSettings):
         min_length=1,
         description="Kinds of caption: short, descriptive, or names in the prompt file.",
     )
-    engine: Literal["auto", "transformers", "http"] = Field(
-        "auto", description="What runs the captioner; auto: http for a URL, else transformers."
+    engine: EngineName = Field(
+        "auto",
+        description="What runs the captioner. transformers: in this process. http: a server. coca: "
+        "open_clip, kind short only. vllm: vLLM in this process, in an environment of its own. "
+        "auto: http for a URL, coca for open_clip's models, else transformers.",
+    )
+    pretrained: str = Field(
+        "",
+        description="Weights of a CoCa that is given by open_clip's name: one of its tags, or a "
+        ".safetensors file.",
+    )
+    beams: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="Texts that a CoCa follows at once where the temperature is 0; 1 is greedy.",
     )
     revision: str = Field("main", description="Hub branch, tag or commit of the captioner.")
     served_model: str = Field(
@@ -127,7 +144,17 @@ class RecaptionSettings(MeasureSettings):
         "auto", description="cpu, cuda, cuda:1; auto: a GPU if any.", json_schema_extra=OPERATIONAL
     )
     batch_size: int = Field(
-        32, ge=1, description="Images a forward pass.", json_schema_extra=OPERATIONAL
+        32,
+        ge=1,
+        description="Rows a forward pass of a model in this process.",
+        json_schema_extra=OPERATIONAL,
+    )
+    prepare_threads: int = Field(
+        0,
+        ge=0,
+        description="Threads that make pictures ready while the model generates; 0: one a CPU, 8 "
+        "at most.",
+        json_schema_extra=OPERATIONAL,
     )
     in_flight: int = Field(
         64, ge=1, description="Requests in flight to a server.", json_schema_extra=OPERATIONAL
@@ -223,6 +250,14 @@ class RecaptionSettings(MeasureSettings):
             if name not in GATES:
                 raise ValueError(f"there is no gate {name!r}; {nearest(name, list(GATES))}")
         return names
+
+    @model_validator(mode="after")
+    def _beams_are_coca_s(self) -> Self:
+        if self.beams > 1 and self.engine not in ("auto", "coca"):
+            raise ConfigError(f"engine = {self.engine!r} has no beams; only the coca engine has.")
+        if self.beams > 1 and self.temperature > 0:
+            raise ConfigError("beams above 1 search without chance; leave temperature at 0.")
+        return self
 
     @model_validator(mode="after")
     def _samples_differ(self) -> Self:

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from PIL import Image
@@ -28,6 +28,7 @@ from transformers.generation import GenerationMixin
 from curate.ahead import in_threads
 from curate.errors import ConfigError
 from recaption.decoding import CannotDecodeError, Flight, prefill
+from recaption.devices import Precision, device_of, dtype_of
 from recaption.engine import ENGINE_ERROR, CaptionOutcome, CaptionRequest, FinishReason, Sampling
 from recaption.pictures import encode, shown_pixels
 from recaption.preparing import Batch, Preparer, words
@@ -35,8 +36,6 @@ from recaption.prompts import NATIVE, SHORT
 from recaption.seeded_sampling import SeededProcessor
 
 logger = logging.getLogger(__name__)
-
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 # Rows read their prompts in groups of this share of a batch: small enough that few places stand
 # empty until a group fits, large enough for matrix products that fill a device.
@@ -86,7 +85,7 @@ class TransformersEngine:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         self.revision = revision
-        self.device = torch.device(_device(device))
+        self.device = torch.device(device_of(device))
         self._batch_size = batch_size
         self._image_size = image_size
         self._threads = threads or min(8, os.cpu_count() or 1)
@@ -96,7 +95,7 @@ class TransformersEngine:
                 folder,
                 trust_remote_code=False,
                 use_safetensors=True,
-                dtype=_dtype(precision, self.device),
+                dtype=dtype_of(precision, self.device),
             )
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError) as error:
             raise ConfigError(
@@ -394,18 +393,3 @@ def _outcome(
 def _picture_token(config: Any) -> int | None:
     found = getattr(config, "image_token_id", None)
     return found if found is not None else getattr(config, "image_token_index", None)
-
-
-def _device(device: str) -> str:
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device = {device!r}, but torch finds no GPU; use device = 'cpu'.")
-    return device
-
-
-def _dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    if precision == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    dtype: torch.dtype = getattr(torch, precision)
-    return dtype

@@ -1,0 +1,48 @@
+"""vLLM in this process; where it is installed (docs/engines.md), on tiny models."""
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny_captioners import picture
+
+from curate.errors import ConfigError
+from recaption.engine import CaptionRequest, Sampling
+from recaption.opening import identify, open_engine
+from recaption.settings import RecaptionSettings
+
+HERE = importlib.util.find_spec("vllm") is not None
+
+
+@pytest.mark.skipif(HERE, reason="vllm is installed here")
+def test_without_vllm_one_sentence_says_what_to_do(llava: Path) -> None:
+    settings = RecaptionSettings(captioner=str(llava), engine="vllm")
+    captioner = identify(settings)
+    assert captioner.engine == "vllm"
+    with pytest.raises(ConfigError, match=r"needs the package vllm.*docs/engines\.md"):
+        open_engine(settings, captioner)
+
+
+@pytest.mark.skipif(not HERE, reason="needs vllm, which pins a torch of its own")
+def test_rows_of_vllm_have_one_outcome_each_and_their_own_draws(qwen: Path) -> None:
+    from recaption.vllm_engine import VllmEngine
+
+    engine = VllmEngine(
+        qwen,
+        batch_size=4,
+        precision="float32",
+        options={"enforce_eager": True, "max_model_len": 256},
+    )
+    rows = CaptionRequest(
+        pictures=[b"none", *(picture(row, (40 + 24 * row, 48)) for row in range(4)), None],
+        prompts=["Describe this image"] * 6,
+        seeds=list(range(6)),
+        sampling=Sampling(max_new_tokens=8, temperature=1.0),
+    )
+    outcomes = engine.caption(rows)
+    assert [outcome.error for outcome in outcomes] == ["broken_picture", *[None] * 5]
+    assert all(outcome.output_tokens <= 8 for outcome in outcomes[1:])
+    assert outcomes[1].prompt_tokens < outcomes[4].prompt_tokens
+    single = replace(rows, pictures=rows.pictures[2:3], prompts=rows.prompts[2:3], seeds=[2])
+    assert engine.caption(single) == outcomes[2:3]
