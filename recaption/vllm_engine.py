@@ -1,8 +1,8 @@
 """Captions by vLLM in this process, which batches rows of its own accord.
 
-vLLM pins its own torch, another than this project's constraints name, so it lives in an environment
-of its own, where Caption Lab is installed without them; see docs/engines.md. Where that is too much,
-`vllm serve` and the http engine do the same over the OpenAI protocol.
+vLLM pins its own torch, another than this project's constraints name, so it lives in an
+environment of its own, where Caption Lab is installed without them; see docs/engines.md. Where that
+is too much, `vllm serve` and the http engine do the same over the OpenAI protocol.
 """
 
 from __future__ import annotations
