@@ -23,7 +23,7 @@ from curate.selection.select import SelectSettings
 from pipelines.ablation.settings import AblateSettings
 from pipelines.bench.commands import bench
 from pipelines.captioner import captioner
-from pipelines.captioner_commands import serve_captioner
+from pipelines.captioner_commands import serve_captioner, upsample
 from pipelines.demo_settings import DemoSettings
 from pipelines.options import resolve, settings_options
 from pipelines.settings import (
@@ -439,6 +439,7 @@ def weights(source: str, allow_pickle: tuple[str, ...], sql: bool) -> None:
 cli.add_command(bench)
 cli.add_command(captioner)
 cli.add_command(serve_captioner)
+cli.add_command(upsample)
 
 
 def main() -> None:

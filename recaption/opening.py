@@ -134,11 +134,13 @@ def _server(settings: RecaptionSettings, model: str) -> Server:
 
 def _trial(settings: RecaptionSettings) -> Sampling:
     """The sampling that needs most of a server: whatever a first try or a retry may send."""
+    from recaption.pending import RETRY_TOP_K, RETRY_TOP_P
+
     hotter = max(settings.temperature, settings.retry_temperature if settings.retries else 0.0)
     return Sampling(
         max_new_tokens=max(map(settings.max_new_tokens_of, settings.kinds)),
         temperature=hotter,
-        top_p=min(settings.top_p, 0.95),
-        top_k=settings.top_k,
+        top_p=min(settings.top_p, RETRY_TOP_P),
+        top_k=settings.top_k or (RETRY_TOP_K if settings.retries else 0),
         repetition_penalty=settings.repetition_penalty,
     )

@@ -30,6 +30,8 @@ class MoodyServer:
     key: str = ""
     models: tuple[str, ...] = ("tiny-vlm",)
     refused_fields: set[str] = field(default_factory=set)
+    story: str = ""
+    """What follows every caption."""
     busy: int = 0
     """How many further requests are answered with 429."""
     paths: list[str] = field(default_factory=list)
@@ -70,7 +72,7 @@ class MoodyServer:
         if mood in MOODS and (how == "always" or self.tries[name] == 1):
             return await MOODS[mood](request)
         await asyncio.sleep(0.002)
-        return caption(body)
+        return caption(body, self.story)
 
     async def list_models(self, request: web.Request) -> web.StreamResponse:
         return web.json_response({"data": [{"id": name} for name in self.models]})
@@ -96,10 +98,10 @@ def picture_of(body: dict[str, Any]) -> bytes:
     return hashlib.sha256(raw).digest()
 
 
-def caption(body: dict[str, Any]) -> web.Response:
+def caption(body: dict[str, Any], story: str = "") -> web.Response:
     """A caption that depends on picture, prompt and seed alone."""
     mark = hashlib.sha256(picture_of(body) + str(body.get("seed")).encode()).hexdigest()[:6]
-    text = f"A picture numbered {mark} hangs on a plain wall beside a door."
+    text = f"A picture numbered {mark} hangs on a plain wall beside a door.{story}"
     if body.get("max_tokens", body.get("max_completion_tokens")) < 8:
         text, finish = "A picture", "length"
     else:
