@@ -59,14 +59,12 @@ def train_captioner(
     settings: FitSettings,
     state_path: Path,
     on_checkpoint: Callable[[float, Measure], None],
-    stop_after: int | None = None,
 ) -> tuple[Progress, Measure]:
     """Train to the end, or from the state in `state_path` to there; `fitted` holds the result.
 
     Args:
         on_checkpoint: called with (share of the steps, held-out figures) while `fitted` holds the
             weights of that moment.
-        stop_after: leave after this many steps, with no state written, as a kill would.
 
     Returns:
         The progress, and the held-out figures of the weights that `fitted` now holds.
@@ -167,8 +165,6 @@ def train_captioner(
                 state.stopped = bool(settings.patience) and state.stale >= settings.patience
                 if state.step in kept:
                     on_checkpoint(kept[state.step], figures)
-            if state.step == stop_after:
-                break
             if state.step % settings.resume_every == 0 or state.step == steps or state.stopped:
                 save_state(state_path, modules, optimizer, best, state)
 

@@ -32,8 +32,11 @@ class Fitted:
 
     def save(self, folder: Path) -> None:
         """Weights as safetensors, configuration, processor, chat template, generation settings."""
+        cast: dict[int, torch.Tensor] = {}  # by address, so that tied weights stay tied
         weights = {
-            name: t.to(self.stored_dtype) if t.is_floating_point() else t
+            name: cast.setdefault(t.data_ptr(), t.to(self.stored_dtype))
+            if t.is_floating_point()
+            else t
             for name, t in self.model.state_dict().items()
         }
         self.model.save_pretrained(folder, state_dict=weights)

@@ -179,13 +179,13 @@ def test_a_killed_run_continues_to_the_same_weights(pairs: Path, tmp_path: Path)
     settings = {
         **TINY,
         "kinds": ("descriptive",),
-        "epochs": 20.0,
+        "epochs": 10.0,
         "pretrain": str(pairs),
         "pretrain_epochs": 1.0,
         "contrastive_weight": 1.0,
         "dropout": 0.1,
         "augment": 1.0,
-        "resume_every": 5,
+        "resume_every": 3,
         "checkpoints": (0.5,),
     }
     fit(pairs, tmp_path / "whole", FitSettings(**settings))
