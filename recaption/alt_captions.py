@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,7 +12,8 @@ from curate.dataset import CAPTIONS, Dataset
 from curate.stage import Stage
 from recaption.caption import stored_samples
 from recaption.caption_rows import FAILED, OK
-from recaption.gates import count_words
+from recaption.caption_table import text_columns
+from recaption.token_counts import CACHED, TokenCounter
 
 ALT = "alt"
 """Kind and source of alt texts."""
@@ -21,11 +23,22 @@ class AltCaptionStage(Stage):
     """Writes captions/alt/SHARD.parquet: one row for every stored sample, selected or not.
 
     The text is the alt text exactly as it came; one without a letter or digit fails as "empty".
+    Words, tokens and language are counted as for any caption (T5's tokens where the hub's cache
+    holds its tokenizer); an alt text has no signature, since texts
+    of the web repeat each other for reasons of their own.
     """
 
     name = "alt_captions"
     needs = ("samples",)
     adds = ("captions",)
+
+    def __init__(self) -> None:
+        # Alt texts are written at every intake, which must not depend on the hub.
+        self.tokens = TokenCounter(CACHED)
+
+    def open(self) -> None:
+        """Load the vocabularies."""
+        self.tokens.open()
 
     def is_done(self, dataset: Dataset, shard: str) -> bool:
         """Whether the shard's alt texts are written."""
@@ -33,19 +46,22 @@ class AltCaptionStage(Stage):
 
     def run(self, dataset: Dataset, shard: str) -> dict[str, int]:
         """Write one shard; counters "ok" and "failed"."""
-        rows = alt_caption_rows(stored_samples(dataset, shard))
+        rows = alt_caption_rows(stored_samples(dataset, shard), self.tokens)
         dataset.write_table("captions", rows, shard, ALT)
         return dict(Counter(rows.column("status").to_pylist()))
 
 
-def alt_caption_rows(samples: pa.Table) -> pa.Table:
+def alt_caption_rows(samples: pa.Table, tokens: TokenCounter) -> pa.Table:
     """Caption rows of samples with the columns key and alt_text, sorted by key."""
     samples = samples.sort_by("key")
     raw = samples.column("alt_text").combine_chunks()
-    words = pa.array(count_words(pc.fill_null(raw, "")), pa.int32())
-    said = pc.greater(words, 0)
+    measured: dict[str, Any] = dict(text_columns(raw.to_pylist(), tokens))
+    said = pc.greater(pc.fill_null(pa.array(measured["words"], pa.int32()), 0), 0)
     count = samples.num_rows
     columns = {name: pa.nulls(count, CAPTIONS.field(name).type) for name in CAPTIONS.names}
+    for name, values in measured.items():
+        kind = CAPTIONS.field(name).type
+        columns[name] = pc.if_else(said, pa.array(values, kind), pa.scalar(None, kind))
     columns |= {
         "key": samples.column("key"),
         "kind": pa.repeat(ALT, count),
@@ -55,7 +71,6 @@ def alt_caption_rows(samples: pa.Table) -> pa.Table:
         "status": pc.if_else(said, OK, FAILED),
         "reason": pc.if_else(said, None, "empty"),
         "flags": pa.array([[]] * count, pa.list_(pa.string())),
-        "words": pc.if_else(said, words, None),
         "engine": pa.repeat("none", count),
         "alt_text_shown": pa.repeat(False, count),
     }

@@ -264,6 +264,8 @@ def _after_repair(
         finish_reasons=[finished[row] for row in changed],
     )
     after = {name: flags.copy() for name, flags in before.items()}
+    if not changed:  # compiling the patterns alone takes milliseconds
+        return after
     for name, flags in run_gates(again, gates).items():
         after[name][changed] = flags if gates[name].mended else flags | before[name][changed]
     return after

@@ -19,6 +19,7 @@ from typing import Any
 from curate.errors import ConfigError
 
 AUTO = "auto"
+CACHED = "cached"
 AUTO_T5 = "google-t5/t5-small"
 # Merges that open_clip takes of its vocabulary file, after the header line.
 _MERGES = 49152 - 256 - 2
@@ -41,14 +42,15 @@ class TokenCounter:
 
         Args:
             t5_tokenizer: folder or hub id; "auto" takes google-t5/t5-small from the hub or its
-                cache, and warns once where it cannot be had; "" counts no T5 tokens.
+                cache, and warns once where it cannot be had; "cached" takes it from the cache or
+                goes without; "" counts no T5 tokens.
 
         Raises:
             ConfigError: a tokenizer that was named cannot be loaded.
         """
         self._t5_path = _find_t5(t5_tokenizer)
         self._t5: Any = None
-        if self._t5_path is not None and t5_tokenizer != AUTO:
+        if self._t5_path is not None and t5_tokenizer not in (AUTO, CACHED):
             self.open()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -116,10 +118,10 @@ def _clip_clean(text: str) -> str:
 
 @lru_cache(maxsize=8)  # one search and one warning a process, however many stages
 def _find_t5(source: str) -> Path | None:
-    """The vocabulary's file; None where none is wanted, or "auto" cannot be had."""
+    """The vocabulary's file; None where none is wanted, or "auto" or "cached" cannot be had."""
     if not source:
         return None
-    if source != AUTO:
+    if source not in (AUTO, CACHED):
         folder = Path(source).expanduser()
         if folder.is_dir():
             for name in _T5_FILES:
@@ -129,11 +131,11 @@ def _find_t5(source: str) -> Path | None:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
-    name = AUTO_T5 if source == AUTO else source
+    name = AUTO_T5 if source in (AUTO, CACHED) else source
     problem: Exception | None = None
     for file in _T5_FILES:
         try:
-            return Path(hf_hub_download(name, file))
+            return Path(hf_hub_download(name, file, local_files_only=source == CACHED))
         except LocalEntryNotFoundError as error:
             problem = error
         except EntryNotFoundError as error:
@@ -142,6 +144,8 @@ def _find_t5(source: str) -> Path | None:
             problem = error
             break
     reason = str(problem).strip().splitlines()[0]
+    if source == CACHED:
+        return None
     if source == AUTO:
         logger.warning("t5_tokens stay empty: %s cannot be had (%s)", AUTO_T5, reason)
         return None

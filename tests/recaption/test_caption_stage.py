@@ -254,6 +254,8 @@ def test_alt_texts_become_captions_and_empty_ones_fail(tmp_path: Path) -> None:
     assert sorted(row["text"] for row in rows if row["text"])[0] == "alt text of row 0"
     assert [row["reason"] for row in rows if row["status"] == "failed"] == ["empty"]
     assert ids(rows) == sorted((key, "alt", 0) for key in stored_keys(dataset))
+    counted = {(row["words"], row["clip_tokens"]) for row in rows}
+    assert counted == {(5, 7), (None, None)}, "five words and the marks of start and end"
 
 
 def test_a_stage_travels_by_pickle(llava: Path) -> None:
