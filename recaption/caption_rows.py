@@ -69,9 +69,11 @@ def caption_kind(
         if not again:
             break
         for row, answer in zip(again, ask(again, attempt), strict=True):
+            answer.latency_seconds = _sum(drafts[row].latency_seconds, answer.latency_seconds)
             if answer.status == FAILED:
                 # The engine failed this time; what the gates said of the last answer stands.
                 drafts[row].attempts = answer.attempts
+                drafts[row].latency_seconds = answer.latency_seconds
             else:
                 drafts[row] = answer
     return caption_table(captioner, engine.revision, plan, pending, drafts, measures.tokens)
@@ -109,7 +111,14 @@ def _ask(
         system=plan.template.render_system(),
     )
     return [
-        Draft(outcome, attempt + 1, seed, sampling, reason=outcome.error)
+        Draft(
+            outcome,
+            attempt + 1,
+            seed,
+            sampling,
+            reason=outcome.error,
+            latency_seconds=outcome.latency_seconds,
+        )
         for outcome, seed in zip(engine.caption(request), seeds, strict=True)
     ]
 
@@ -166,3 +175,8 @@ def _expected_languages(plan: KindPlan, pending: Pending, rows: Sequence[int]) -
         return [plan.language] * len(rows)
     named = [pending.prompt_values[row].get(LANGUAGE) for row in rows]
     return [(language_code(name) or "") if name else plan.language for name in named]
+
+
+def _sum(one: float | None, other: float | None) -> float | None:
+    known = [seconds for seconds in (one, other) if seconds is not None]
+    return sum(known) if known else None

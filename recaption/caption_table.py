@@ -79,7 +79,7 @@ def caption_table(
         ],
         "sampling": [draft.sampling.to_json() for draft in drafts],
         "seed": [draft.seed for draft in drafts],
-        "latency_seconds": [outcome.latency_seconds for outcome in outcomes],
+        "latency_seconds": [draft.latency_seconds for draft in drafts],
         "created_at": [datetime.now(UTC)] * count,
         "versions": [
             json.dumps({name: versions.get(name) for name in _RECORDED_PACKAGES}, sort_keys=True)

@@ -129,6 +129,7 @@ class Draft:
     Attributes:
         repaired: what the measures below are of; None where the captioner said nothing.
         text: the same, where accepted.
+        latency_seconds: of all tries; None where the engine does not tell.
         similarity, sentence_mean, sentence_min: its cosines with the picture; NaN where unknown.
         alt_similarity: the alt text's, mean over its sentences.
     """
@@ -143,6 +144,7 @@ class Draft:
     text: str | None = None
     flags: list[str] = field(default_factory=list)
     retry: bool = False
+    latency_seconds: float | None = None
     similarity: float = float("nan")
     sentence_mean: float = float("nan")
     sentence_min: float = float("nan")
