@@ -166,3 +166,10 @@ def test_captions_that_people_wrote_are_seldom_flagged(real_data: Path, capsys) 
     assert {gate: rate for gate, rate in rates.items() if rate > 0.01} == {}
     rejected = sum(reason is not None for reason in verdict.reasons) / len(texts)
     assert rejected < 0.015
+
+
+def test_the_documentation_names_every_gate_with_its_default() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "recaption.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    said = {row[0].strip("| `"): row[2] for row in rows if len(row) == 4}
+    assert said == {name: "rejects" if gate.rejects else "marks" for name, gate in GATES.items()}
