@@ -402,11 +402,12 @@ def captions(
 @cli.command()
 @click.argument("target", metavar="DIR_OR_RUN", type=EXISTING)
 @click.option("--selection", help="Selection to follow; all others have their funnel as well.")
-def report(target: Path, selection: str | None) -> None:
+@click.option("--compare", nargs=2, metavar="A B", help="Two caption sets to show side by side.")
+def report(target: Path, selection: str | None, compare: tuple[str, str] | None) -> None:
     """Write report.html, one self-contained file, for a dataset or a run."""
     from pipelines.reporting import report as run
 
-    click.echo(run(target, selection))
+    click.echo(run(target, selection, compare))
 
 
 @cli.command()

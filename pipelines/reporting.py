@@ -9,11 +9,14 @@ from curate.files import read_json
 from pipelines.report.build import write_report
 
 
-def report(target: Path | str, selection: str | None = None) -> str:
+def report(
+    target: Path | str, selection: str | None = None, compare: tuple[str, str] | None = None
+) -> str:
     """Write TARGET/report.html for a dataset, an ablation, a training run or a demo directory.
 
     Args:
         selection: the dataset's selection to follow, in place of the usual one.
+        compare: two caption sets to show side by side, in place of the usual ones.
 
     Returns:
         One line that names the file.
@@ -31,14 +34,19 @@ def report(target: Path | str, selection: str | None = None) -> str:
             run_dir=directory / "ablation",
             demo_dir=directory,
             selection=selection,
+            compare=compare,
         )
     elif (directory / "dataset.json").exists():
-        write_report(out, dataset_dir=directory, selection=selection)
+        write_report(out, dataset_dir=directory, selection=selection, compare=compare)
     elif (directory / "run.json").exists():
         dataset = read_json(directory / "run.json").get("dataset_directory")
         known = dataset is not None and Path(dataset).is_dir()
         write_report(
-            out, dataset_dir=dataset if known else None, run_dir=directory, selection=selection
+            out,
+            dataset_dir=dataset if known else None,
+            run_dir=directory,
+            selection=selection,
+            compare=compare,
         )
     else:
         raise DatasetError(

@@ -11,6 +11,7 @@ from pipelines.report.page import Page
 from pipelines.report.sections import (
     ablation,
     accounting,
+    caption_sets,
     captions,
     checks,
     correlations,
@@ -41,6 +42,7 @@ SECTIONS = (
     duplicates,
     checks,
     captions,
+    caption_sets,
     training,
     grids,
     ablation,
@@ -56,6 +58,7 @@ def write_report(
     run_dir: Path | str | None = None,
     demo_dir: Path | str | None = None,
     selection: str | None = None,
+    compare: tuple[str, str] | None = None,
 ) -> Path:
     """Write the report as one self-contained HTML file.
 
@@ -70,12 +73,15 @@ def write_report(
             `ablation` are used where no other is given.
         selection: the dataset's selection to follow; by default the ablation's own, "default", or
             the first by name. Every other selection has its funnel and thresholds as well.
+        compare: names of two caption sets to show side by side (SOURCE/KIND, or a source or kind
+            that one set alone has); by default two that belong together.
 
     Raises:
         DatasetError: no directory was given, or one is not what it should be.
+        ConfigError: there is no caption set of a name in `compare`.
     """
     inputs = find_inputs(dataset_dir, run_dir, demo_dir)
-    inputs.followed = selection
+    inputs.followed, inputs.compared = selection, compare
     if inputs.dataset is None and inputs.ablation is None and not inputs.train_runs:
         raise DatasetError("A report needs a dataset or a run; neither was given.")
     page = Page(inputs.palette)

@@ -43,6 +43,8 @@ class Inputs:
     demo: Path | None = None
     followed: str | None = None
     """The selection that the user asked the report to follow."""
+    compared: tuple[str, str] | None = None
+    """The two caption sets that the user asked to see side by side."""
     seed: int = 0
     unreadable: set[str] = field(default_factory=set)
     """Keys of sampled pictures that are stored and cannot be decoded; the page names them."""

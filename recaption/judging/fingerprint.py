@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from recaption.judging.intervals import NOT_MEASURED, Estimate, mean
+from recaption.judging.intervals import NOT_MEASURED, Estimate, ratio
 
 CHANCE = 0.5
 LEAST_PICTURES = 20
@@ -56,7 +56,7 @@ def fingerprint(
         weights = _fit(features[learn], wanted[learn])
         margin = wanted[~learn] * (features[~learn] @ weights[:-1] + weights[-1])
         right[~learn] = np.where(margin == 0, 0.5, margin > 0)
-    return mean((right[:count] + right[count:]) / 2, draws, seed)
+    return ratio((right[:count] + right[count:]) / 2, np.ones(count), draws, seed)
 
 
 def ngrams(texts: Sequence[str]):  # type: ignore[no-untyped-def]

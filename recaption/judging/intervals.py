@@ -40,18 +40,31 @@ def ratio(numerator: Column, denominator: Column, draws: int = DRAWS, seed: int 
     """Sum over sum, as precision and recall are pooled over pictures.
 
     Args:
-        numerator, denominator: (N,) one value a picture; a nan leaves the picture out.
+        numerator, denominator: (N,) one value >= 0 a picture, the numerator no larger; a nan
+            leaves the picture out.
     """
     known = ~(np.isnan(numerator) | np.isnan(denominator))
     columns = np.stack([numerator[known], denominator[known]])
     (above, below), sums = columns.sum(1), _resampled(columns, draws, seed)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return _estimate(float(above / below), sums[0] / sums[1], int(known.sum()))
+        found = _estimate(float(above / below), sums[0] / sums[1], int(known.sum()))
+    told = int((columns[1] > 0).sum())
+    if told > 1 and (above == 0 or (columns[0] == columns[1]).all()):
+        # Without a single exception every draw is the same; the exact limit for `told` pictures of
+        # which none is one (Clopper and Pearson) takes the place of no width at all.
+        room = 1 - ((1 - CONFIDENCE) / 2) ** (1 / told)
+        low, high = (0.0, room) if above == 0 else (1 - room, 1.0)
+        return Estimate(found.value, low, high, found.pictures)
+    return found
 
 
 def mean(values: Column, draws: int = DRAWS, seed: int = 0) -> Estimate:
     """The mean of (N,) values, one a picture; nan leaves a picture out."""
-    return ratio(values, np.where(np.isnan(values), np.nan, 1.0), draws, seed)
+    known = values[~np.isnan(values)]
+    sums = _resampled(known[None], draws, seed)[0]
+    return _estimate(
+        float(known.mean()) if len(known) else float("nan"), sums / max(len(known), 1), len(known)
+    )
 
 
 def ratio_difference(

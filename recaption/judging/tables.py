@@ -107,7 +107,7 @@ def number(value: float) -> str:
         return MISSING
     if abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:.3f}" if abs(value) < 1 else f"{value:.3g}"
+    return f"{value:.3f}" if abs(value) <= 1 else f"{value:.3g}"
 
 
 def share(value: float) -> str:

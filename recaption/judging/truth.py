@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recaption.judging.intervals import Estimate, mean, ratio
+from recaption.judging.intervals import Estimate, ratio
 
 Column = NDArray[np.float64]
 
@@ -105,6 +105,8 @@ def rightness(counts: TruthCounts, draws: int, seed: int = 0) -> Rightness:
             for n, t in tallies.items()
         },
         chair_i=ratio(counts.hallucinated, counts.mentions, draws, seed),
-        chair_s=mean((counts.hallucinated > 0).astype(np.float64), draws, seed),
+        chair_s=ratio(
+            (counts.hallucinated > 0).astype(np.float64), np.ones(len(counts.mentions)), draws, seed
+        ),
         pictures=len(counts.mentions),
     )

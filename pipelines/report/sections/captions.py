@@ -10,7 +10,7 @@ from pipelines.report.page import Page, Section
 from pipelines.report.pictures import Picture
 
 SHOWN = 6
-REJECTED = 4
+REJECTED = 12  # at most two a reason
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,8 @@ def _rejected(inputs: Inputs) -> list[Rejected]:
         "FROM captions c JOIN samples s USING (key) WHERE c.status = 'rejected' "
         f"AND c.kind <> 'alt' AND s.shard IN {inputs.shard_list} "
         "QUALIFY row_number() OVER (PARTITION BY c.reason ORDER BY md5(c.key || ?)) <= 2 "
-        f"ORDER BY md5(c.key || ?), c.kind LIMIT {REJECTED}",
+        "ORDER BY count(*) OVER (PARTITION BY c.reason) DESC, c.reason, md5(c.key || ?), c.kind "
+        f"LIMIT {REJECTED}",
         [str(inputs.seed), str(inputs.seed)],
     )
     found = inputs.pictures(

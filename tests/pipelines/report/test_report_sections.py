@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from report_example import make_demo
 
+from curate.errors import ConfigError
 from pipelines.report import write_report
 from pipelines.report.inputs import Inputs, find_inputs
 from pipelines.report.sections import (
     ablation,
     accounting,
+    caption_sets,
     captions,
     duplicates,
     funnel,
@@ -188,3 +190,46 @@ def test_a_dataset_alone_has_no_sections_of_a_run(inputs: Inputs, tmp_path: Path
     for section in (training, grids, ablation):
         assert section.compute(alone) is None
     assert headline.compute(alone).sentences[0].startswith("Of 160 input rows")
+
+
+def test_caption_sets_are_measured_and_two_stand_side_by_side(inputs: Inputs) -> None:
+    facts = caption_sets.compute(inputs)
+    assert facts is not None
+    short, descriptive = facts.measures.sets
+    assert (short.set.kind, descriptive.set.kind) == ("short", "descriptive")
+    # The example's captions are true of their scenes.
+    assert descriptive.rightness is not None
+    assert descriptive.rightness.precision["whole"].value == 1
+    assert descriptive.rightness.recall["whole"].value == 1
+    assert facts.pair is not None
+    pair = facts.pair
+    assert (pair.comparison.a.kind, pair.comparison.b.kind) == ("descriptive", "short")
+    assert pair.measure == "clip_similarity"
+    ours, theirs, random = pair.apart.values()
+    assert len(ours) == len(theirs) == len(random) == caption_sets.SHOWN
+    for sample in (*ours, *theirs):
+        ahead = sample in ours
+        assert sample.a.similarity is not None
+        assert sample.b.similarity is not None
+        assert (sample.a.similarity > sample.b.similarity) == ahead
+
+
+def test_the_sets_to_compare_can_be_named(inputs: Inputs) -> None:
+    from dataclasses import replace
+
+    asked = replace(inputs, compared=("short", "descriptive"))
+    facts = caption_sets.compute(asked)
+    assert facts is not None
+    assert facts.pair is not None
+    assert (facts.pair.comparison.a.kind, facts.pair.comparison.b.kind) == ("short", "descriptive")
+    with pytest.raises(ConfigError, match="There is no caption set 'poem'"):
+        caption_sets.compute(replace(inputs, compared=("poem", "short")))
+
+
+def test_rejected_captions_are_shown_by_reason_the_commonest_first(inputs: Inputs) -> None:
+    facts = captions.compute(inputs)
+    assert facts is not None
+    reasons = [one.reason for one in facts.rejected]
+    assert set(reasons) == {reason.reason for reason in facts.reasons}
+    assert reasons == sorted(reasons, key=reasons.index)  # those of one reason stand together
+    assert max(map(reasons.count, reasons)) <= 2

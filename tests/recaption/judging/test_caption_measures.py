@@ -122,3 +122,13 @@ def test_captions_that_say_nothing_are_found_one_time_in_64() -> None:
     found = over_groups(first_ranks(texts, pictures))
     assert found.low <= CHANCE <= found.high
     assert found.high < 0.04
+
+
+def test_a_share_without_exception_keeps_a_limit_that_narrows_with_the_pictures() -> None:
+    few, many = (ratio(np.full(n, 2.0), np.full(n, 2.0)) for n in (10, 1000))
+    assert few.value == few.high == 1
+    assert few.low == pytest.approx(0.025 ** (1 / 10))  # Clopper and Pearson: 0.692
+    assert 0.99 < many.low < 1
+    none = ratio(np.zeros(10), np.full(10, 2.0))
+    assert (none.value, none.low) == (0, 0)
+    assert none.high == pytest.approx(1 - few.low)
