@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,22 +19,36 @@ from pipelines.ray_stages import run_stage
 from pipelines.settings import RecaptionCommandSettings
 from recaption.caption import CaptionStage
 from recaption.caption_rows import Pending, caption_kind
+from recaption.gates import NEAR_DUPLICATE
 from recaption.near_duplicates import mark_near_duplicates
 from recaption.settings import RecaptionSettings
 
 
 @dataclass(frozen=True)
 class RecaptionSummary:
-    """Who wrote, and how many captions were accepted, rejected and failed (all shards)."""
+    """Who wrote, and how many captions were accepted, rejected and failed (all shards).
+
+    Attributes:
+        repeats: what `mark_near_duplicates` counted.
+    """
 
     source: str
     counts: dict[str, int]
+    repeats: Mapping[str, int] = field(default_factory=dict)
 
     def text(self) -> str:
         """What the command prints."""
         total = sum(self.counts.values())
         parts = ", ".join(f"{name} {count:,}" for name, count in self.counts.items())
-        return f"{total:,} captions by {self.source}: {parts or 'none'}"
+        lines = [f"{total:,} captions by {self.source}: {parts or 'none'}"]
+        if repeats := self.repeats.get(NEAR_DUPLICATE):
+            lines.append(f"{repeats:,} nearly repeat the caption of another picture")
+        if lost := self.repeats.get("lost"):
+            lines.append(
+                f"{lost:,} repeat nobody any more, but this version would not give their text "
+                f"again; they stay rejected"
+            )
+        return "\n".join(lines)
 
 
 def recaption(directory: Path | str, settings: RecaptionCommandSettings) -> RecaptionSummary:
@@ -50,8 +65,8 @@ def recaption(directory: Path | str, settings: RecaptionCommandSettings) -> Reca
         provenance(settings, {stage.captioner.model: stage.captioner.digest}),
     )
     run_stage(stage, dataset, settings.workers, gpus_per_worker=settings.gpus_per_worker)
-    mark_near_duplicates(dataset, stage.source, settings)
-    return RecaptionSummary(stage.source, _counts(dataset, stage.source))
+    repeats = mark_near_duplicates(dataset, stage.source, settings)
+    return RecaptionSummary(stage.source, _counts(dataset, stage.source), repeats)
 
 
 def dry_run(directory: Path | str, settings: RecaptionCommandSettings, pictures: int) -> str:

@@ -88,7 +88,8 @@ BOILERPLATE = "(?i)" + _any(
     r"\bthe alt[- ]text (says|reads|mentions|states|suggests|indicates|describes|provided|is)\b",
     r"\b(the|your) (given|provided|above) "
     r"(caption|prompt|instructions?|text description|alt text)\b",
-    r"\bbased on (the|your) (provided|given) ",
+    r"\bbased on (the|your) (provided|given) |"
+    r"\b(based on|according to|from) the (captions?|descriptions?) (provided|given|above|of the)\b",
     r"\bi hope (this|that) (helps|description)\b",
     r"\blet me know if (you|there)\b|\bfeel free to (ask|let|reach)\b|\bis there anything else\b",
     r"\b(this|the) (description|caption) (is|was|does|has|adheres|captures|provides|avoids|"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from curate.dataset import Dataset
+from curate.errors import ConfigError
 from recaption.prompt_columns import PromptColumns
 from recaption.settings import RecaptionSettings
 from recaption.similarity import CaptionSimilarity
@@ -26,9 +27,16 @@ class CaptionMeasures:
                 columns.
 
         Raises:
-            ConfigError: as for CaptionSimilarity, TokenCounter and PromptColumns.
+            ConfigError: as for CaptionSimilarity, TokenCounter and PromptColumns; or captions below
+                their alt text are to be rejected and nothing would compare them.
         """
         self.similarity = CaptionSimilarity(settings, dataset, settings.device)
+        if "below_alt_text" in settings.reject and self.similarity.clip is None:
+            raise ConfigError(
+                "reject names below_alt_text, but no captions are compared with their pictures: "
+                "the dataset needs picture embeddings of the CLIP model, and clip_gate must not be "
+                "off."
+            )
         self.tokens = TokenCounter(settings.t5_tokenizer)
         self.prompt_columns = PromptColumns(settings.prompt_columns, dataset)
 

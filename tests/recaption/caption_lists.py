@@ -73,6 +73,7 @@ BAD: dict[str, list[str]] = {
         "The alt text says that this is a dog.",
         "According to the alt text, two sisters sit on a bench.",
         "Based on the provided text, this is a festival in May.",
+        "According to the descriptions provided, a tram passes a church.",
         "A tram passes a church. I hope this helps!",
         "A tram passes a church. Let me know if you need more detail.",
         "A tram passes a church. Feel free to ask for a longer version.",
@@ -101,6 +102,10 @@ BAD: dict[str, list[str]] = {
         "windows. It has many windows. It has many windows. It has many windows. It has many",
         "그 남자는 모자를 쓰고 있다. " * 8,
         "watermark, signature, " * 9,
+        "A grey square bin with a lid that swings. " * 5,
+        "A cup stands on the left side of the table. A plate stands on the left side of the table. "
+        "A fork stands on the left side of the table. A jug stands on the left side of the table. "
+        "A bowl stands on the left side of the table. A pan stands on the left side of the table.",
     ],
     "url_or_markup": [
         "**Subject:** a dog on a lawn",

@@ -15,6 +15,7 @@ from curate.score import ScoreSettings, ScoreStage
 from curate.scorers.make import make_clips
 from recaption.caption import CaptionStage
 from recaption.gates import DEFAULT_REJECTS
+from recaption.measures import CaptionMeasures
 from recaption.settings import RecaptionSettings
 from recaption.similarity import CaptionSimilarity
 from tests.curate.tiny import drawn, encoded, make_dataset, tiny_clip
@@ -154,6 +155,12 @@ def test_the_model_is_the_one_that_scored_the_dataset_or_none(
         CaptionSimilarity(settings_of(clip_gate="on"), bare)
     with pytest.raises(ConfigError, match="clip_gate = 'on' needs a dataset"):
         CaptionSimilarity(settings_of(clip_gate="on"))
+
+
+def test_rejecting_by_a_comparison_that_is_not_made_is_a_mistake(dataset: Dataset) -> None:
+    asked = settings_of(reject=("below_alt_text",), clip_gate="off")
+    with pytest.raises(ConfigError, match="no captions are compared"):
+        CaptionMeasures(asked, dataset)
 
 
 def test_lost_weights_of_the_scoring_model_are_told_before_any_work(
