@@ -31,7 +31,6 @@ from pipelines.bench.caption_bare import BareModel, BareSpeeds
 from pipelines.bench.caption_model import parameters, write_captioner
 from pipelines.bench.caption_pictures import pack_pictures
 from pipelines.bench.figures import Figure
-from pipelines.bench.processes import run_measured
 from recaption.caption import CaptionStage
 from recaption.settings import RecaptionSettings
 
@@ -95,6 +94,8 @@ def caption_figures(
     say(f"generate alone, once more: {_words(again)}")
     whole = loading + seconds
     if run.whole_command:
+        from pipelines.bench.processes import run_measured
+
         fresh = pack_pictures(folders, limit, work / "whole")
         whole = run_measured(_command(fresh, settings)).wall_seconds
     limit_speed = (first.best + again.best) / 2

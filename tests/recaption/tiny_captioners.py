@@ -78,8 +78,9 @@ def build_llava(directory: Path) -> Path:
     return save_captioner(directory, LlavaForConditionalGeneration, config, processor)
 
 
-def build_qwen25vl(directory: Path) -> Path:
+def build_qwen25vl(directory: Path, heads: int = 2) -> Path:
     """A Qwen2.5-VL with random weights: as many image tokens as the picture's size asks for."""
+    sections = [4 // heads, 6 // heads, 6 // heads]
     from transformers import (
         Qwen2_5_VLConfig,
         Qwen2_5_VLForConditionalGeneration,
@@ -93,10 +94,10 @@ def build_qwen25vl(directory: Path) -> Path:
     ids = tokenizer.vocab
     config = Qwen2_5_VLConfig(
         text_config={
-            "vocab_size": len(tokenizer), **SMALL,
-            "num_key_value_heads": 2, "max_position_embeddings": 512,
+            "vocab_size": len(tokenizer), **SMALL, "num_attention_heads": heads,
+            "num_key_value_heads": heads, "max_position_embeddings": 512,
             "rope_parameters": {
-                "rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3],
+                "rope_type": "default", "rope_theta": 10000.0, "mrope_section": sections,
             },
             "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
         },
