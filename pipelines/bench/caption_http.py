@@ -64,7 +64,8 @@ class HttpRun:
     delay: float = 0.1
     """Seconds after which the server answers."""
     in_flight: int = 64
-    requests: int = 6400
+    requests: int = 3200
+    resized_requests: int = 800
     image_size: int = 512
     """Pixels of the longest side, as pictures are stored."""
     resized_to: int = 384
@@ -144,12 +145,14 @@ def _engine(
     server: SlowCaptioner, dataset: Dataset, run: HttpRun, ideal: str, say: Say
 ) -> list[Figure]:
     say("engine, stored")
-    stored = max(_round(server, dataset, run.image_size, run) for _ in range(run.rounds))
+    rounds = range(run.rounds)
+    stored = max(_round(server, dataset, run.image_size, run.requests, run) for _ in rounds)
     say("engine, resized")
-    resized = max(_round(server, dataset, run.resized_to, run) for _ in range(run.rounds))
+    side, count = run.resized_to, run.resized_requests
+    resized = max(_round(server, dataset, side, count, run) for _ in rounds)
     say("resizing alone")
-    pictures = _repeated(_read(dataset), run.requests)
-    alone = max(_resizing(pictures, run.resized_to) for _ in range(run.rounds))
+    pictures = _repeated(_read(dataset), count)
+    alone = max(_resizing(pictures, side) for _ in rounds)
     label = f"resizing alone, {os.cpu_count()} cores"
     name = "caption/http/captions_per_second/engine"
     return [
@@ -171,19 +174,19 @@ class _Speed:
     server_cpu: float
 
 
-def _round(server: SlowCaptioner, dataset: Dataset, side: int, run: HttpRun) -> _Speed:
+def _round(server: SlowCaptioner, dataset: Dataset, side: int, count: int, run: HttpRun) -> _Speed:
     place = Server(server.base_url, "slow-captioner")
     engine = HttpEngine(place, in_flight=run.in_flight, image_size=side)
     engine.caption(_request(_repeated(_read(dataset), 2 * run.in_flight)))  # opens connections
     cpu, theirs, started = time.process_time(), server.cpu_seconds(), time.perf_counter()
-    outcomes = engine.caption(_request(_repeated(_read(dataset), run.requests)))
+    outcomes = engine.caption(_request(_repeated(_read(dataset), count)))
     seconds = time.perf_counter() - started
     cpu, theirs = time.process_time() - cpu, server.cpu_seconds() - theirs
     engine.close()
     if any(outcome.text != CAPTION for outcome in outcomes):
         raise CaplabError("The engine lost captions of a server that gives one to everybody.")
-    each = 1000 / run.requests
-    return _Speed(run.requests / seconds, cpu * each, theirs * each)
+    each = 1000 / count
+    return _Speed(count / seconds, cpu * each, theirs * each)
 
 
 def _read(dataset: Dataset) -> list[bytes]:

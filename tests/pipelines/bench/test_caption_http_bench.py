@@ -22,7 +22,9 @@ def test_the_benchs_server_is_one_that_the_engine_takes_for_a_captioner() -> Non
 
 
 def test_every_figure_is_there_and_no_caption_is_lost(tmp_path: Path) -> None:
-    run = HttpRun(delay=0.02, in_flight=4, requests=24, rounds=1, ray_requests=0)
+    run = HttpRun(
+        delay=0.02, in_flight=4, requests=24, resized_requests=8, rounds=1, ray_requests=0
+    )
     figures = http_figures([], 8, tmp_path, run, lambda _: None)
     names = {figure.name.removeprefix("caption/http/") for figure in figures}
     assert names == {
