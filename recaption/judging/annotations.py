@@ -154,12 +154,11 @@ def _counts(mentions: Sequence[Mention], truth: PictureTruth) -> tuple[float, fl
     for mention in mentions:
         if mention.number is not None and mention.name not in unknown:
             said.setdefault(mention.name, []).append(mention.number)
-    # "one dog on the left, one dog on the right" counts two.
-    numbers = {name: sum(every) for name, every in said.items()}
-    right = {name for name, number in numbers.items() if number == total[name]}
+    # "one dog left, one dog right" adds up to two; "two dogs; one dog sleeps" stays two.
+    right = {name for name, every in said.items() if total[name] in (sum(every), max(every))}
     there = {name for name, number in total.items() if number >= 2 and name not in unknown}
     there |= {name for name in right if total[name] == 1}
-    return len(numbers), len(right), len(there), len(right & there)
+    return len(said), len(right), len(there), len(right & there)
 
 
 # ---- reading files ------------------------------------------------------------------------------

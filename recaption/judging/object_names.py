@@ -47,7 +47,7 @@ COCO: Mapping[str, str] = {
     "sports ball": "ball soccer_ball tennis_ball basketball football beach_ball",
     "kite": "",
     "baseball bat": "bat",
-    "baseball glove": "baseball_mitt mitt",
+    "baseball glove": "baseball_mitt",
     "skateboard": "skate_board",
     "surfboard": "surf_board",
     "tennis racket": "racket racquet tennis_racquet",
@@ -94,6 +94,13 @@ COCO: Mapping[str, str] = {
     "toothbrush": "tooth_brush",
 }
 
+# Phrases that hold a name and mean none of the 80.
+_NO_NAMES: Mapping[str, tuple[str, ...]] = {
+    "skis": ("jet ski", "jet skis", "water ski", "water skis"),
+    "mouse": ("mickey mouse", "minnie mouse"),
+    "keyboard": ("piano keyboard", "musical keyboard", "laptop keyboard"),
+}
+
 _IRREGULAR = {
     "man": "men",
     "woman": "women",
@@ -135,6 +142,8 @@ def phrases(
 ) -> dict[str, tuple[str, bool]]:
     """Phrase -> (name, whether it is a plural), for every name, synonym and plural.
 
+    The name "" means that the phrase names nothing, though a part of it would.
+
     Args:
         names: the classes that are annotated, lower case. Those of COCO bring their synonyms.
         synonyms: further ones, name -> phrases. A name is never a synonym of another.
@@ -156,4 +165,5 @@ def phrases(
         if name == "person":
             found["persons"] = (name, True)
         found[name] = (name, is_plural_only(name))
+        found |= dict.fromkeys(_NO_NAMES.get(name, ()), ("", False))
     return found

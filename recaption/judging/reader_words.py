@@ -31,13 +31,15 @@ BREAKS = _words(
     "contains like"
 ) | (COPULAS | MARKS)
 # Singular names that are also adjectives: read only where nothing that could be a noun follows.
-ADJECTIVES_TOO = _words("orange remote bear tie train pickup semi bat")
+ADJECTIVES_TOO = _words("orange remote pickup semi ski")
 # "a dog house": the house is what is there.
 HEADS = _words(
     "house station stop track tracks platform shop store box cage feeder lane path park lot "
     "food show stand shelf shelves case cloth lamp juice pie bread lift trail bell costume "
     "mask logo shirt print pattern picture painting poster statue sculpture figurine drawing "
-    "sticker tattoo ride race toy tag tail door window wheel seat owner collar leash saddle"
+    "sticker tattoo ride race toy tag tail door window wheel seat owner collar leash saddle "
+    "field court game games tree trees sheet sheets frame spread linen linens paper lid tank "
+    "booth call number cushion cushions lane dock ramp trailer faucet"
 )
 NOT_REAL = _words("toy stuffed plush fake model ceramic porcelain inflatable cartoon origami lego")
 DEPICTIONS = _words(

@@ -97,6 +97,9 @@ def test_single_things_add_up_and_unknown_relations_are_not_judged(truth, datase
     found = row(truth, keys_of(dataset)[1], "one car left of one car")
     assert found["count"] == (1, 1, 1, 1)
     assert found["relation"] == (0, 0, 0, 0)
+    part = row(truth, keys_of(dataset)[1], "two cars; one car is red")
+    assert part["count"] == (1, 1, 1, 1)
+    assert row(truth, keys_of(dataset)[1], "three cars; one car is red")["count"] == (1, 0, 1, 0)
 
 
 def test_precision_recall_and_chair_are_pooled_over_pictures(truth, dataset) -> None:

@@ -50,7 +50,8 @@ def test_the_longest_known_phrase_names_a_thing_in_singular_and_plural(text, fou
         ("a statue of a horse, a picture of a horse", ["horse"]),
         ("an orange cat, and the sky is orange", ["cat"]),
         ("an orange, an apple and oranges", ["orange", "apple", "orange"]),
-        ("a remote beach", []),
+        ("a remote beach, a ski slope, a jet ski", []),
+        ("a man on skis, a train travels by", ["person", "skis", "train"]),
     ],
 )
 def test_what_is_denied_or_only_qualifies_or_depicts_is_no_mention(text, found) -> None:
