@@ -389,8 +389,8 @@ def captions(
     \b
     Examples:
       caplab captions data/mine
-      caplab captions data/mine --source qwen-2-5-vl --truth instances_val2017.json
-      caplab captions data/mine --compare qwen-2-5-vl/descriptive llava/descriptive --json out.json
+      caplab captions data/mine --kinds descriptive --truth instances_val2017.json
+      caplab captions data/mine --compare descriptive alt --json out.json
       caplab captions runs/demo/dataset --truth world
     """
     from pipelines.captions import captions as run
