@@ -30,6 +30,7 @@ from curate.shards import iter_shard
 from pipelines.bench.caption_bare import BareModel, BareSpeeds
 from pipelines.bench.caption_model import parameters, write_captioner
 from pipelines.bench.caption_pictures import pack_pictures
+from pipelines.bench.caption_uneven import UnevenRun, uneven_figures
 from pipelines.bench.figures import Figure
 from recaption.caption import CaptionStage
 from recaption.settings import RecaptionSettings
@@ -99,7 +100,12 @@ def caption_figures(
         fresh = pack_pictures(folders, limit, work / "whole")
         whole = run_measured(_command(fresh, settings)).wall_seconds
     limit_speed = (first.best + again.best) / 2
-    return _figures(run, model, rows, best, limit_speed, inline, seconds, whole)
+    figures = _figures(run, model, rows, best, limit_speed, inline, seconds, whole)
+    del stage, bare
+    _empty_cache(run.device)
+    uneven = UnevenRun(run.device, run.dtype, run.tokens, best, run.image_size)
+    some = (pictures * (1 + 4 * best // len(pictures)))[: 4 * best]
+    return figures + uneven_figures(model, some, prompt, uneven, _name(run))
 
 
 def _settings(model: Path, run: CaptionRun, batch_size: int) -> RecaptionSettings:
@@ -159,7 +165,7 @@ def _figures(
     seconds: float,
     whole: float,
 ) -> list[Figure]:
-    name = f"caption/transformers/{run.preset}-random-weights/{run.dtype}"
+    name = _name(run)
     count = rows.num_rows
     written = pc.mean(rows.column("output_tokens")).as_py() or 0.0
     spoken = pc.sum(pc.invert(pc.equal(rows.column("status"), "failed"))).as_py() or 0
@@ -181,6 +187,10 @@ def _figures(
         Figure(f"{name}/accepted_share", round(accepted / count, 3), "of rows"),
         Figure(f"{name}/parameters", parameters(model) / 1e6, "million"),
     ]
+
+
+def _name(run: CaptionRun) -> str:
+    return f"caption/transformers/{run.preset}-random-weights/{run.dtype}"
 
 
 def _mean(rows: pa.Table, column: str) -> float:

@@ -24,6 +24,8 @@ def test_every_picture_is_captioned_with_the_tokens_asked_for(tmp_path: Path) ->
     assert steady.peer_value is not None
     assert steady.peer_value > 0
     assert steady.goal == 0.95
+    uneven = by_name[f"{start}/uneven_texts/output_tokens_mean"]
+    assert 1 <= uneven.value < 6
 
 
 def test_the_random_captioner_is_counted_and_made_once(tmp_path: Path) -> None:
