@@ -53,7 +53,9 @@ def uneven_figures(
     request = CaptionRequest(
         pictures, [prompt] * rows, list(range(rows)), Sampling(run.tokens, temperature=1.0)
     )
-    speeds, texts, lengths = {}, {}, []
+    speeds: dict[bool, float] = {}
+    texts: dict[bool, list[str | None]] = {}
+    lengths: list[int] = []
     for flies in (True, False, True, False):
         engine.in_flight = flies
         started = time.perf_counter()
