@@ -74,9 +74,8 @@ def sampling_fields(server: Server, sampling: Sampling) -> dict[str, Any]:
         "temperature": sampling.temperature,
     }
     if sampling.temperature > 0:
-        fields["seed"] = 0
-        if sampling.top_p < 1.0:
-            fields["top_p"] = sampling.top_p
+        # Sent at 1 as well: servers fill what is missing from the model's own defaults.
+        fields |= {"seed": 0, "top_p": sampling.top_p}
         if sampling.top_k:
             fields["top_k"] = sampling.top_k
     if sampling.repetition_penalty != 1.0:
