@@ -35,6 +35,8 @@ BANDS = 16
 COMPARED_IN_A_BUCKET = 16
 _BAND_BYTES = 2 * HASHES // BANDS
 _PAIRS_AT_ONCE = 65_536
+# Of DuckDB; what does not fit waits on disk.
+_MEMORY = "2GB"
 
 
 def mark_near_duplicates(
@@ -78,6 +80,9 @@ def _database(dataset: Dataset) -> Iterator[duckdb.DuckDBPyConnection]:
         connection = duckdb.connect()
         try:
             connection.execute("SET enable_progress_bar = false")
+            connection.execute(f"SET memory_limit = '{_MEMORY}'")
+            # Numbers of rows are only handles; without an order to keep, less stays in memory.
+            connection.execute("SET preserve_insertion_order = false")
             connection.execute(f"SET temp_directory = '{folder.replace(chr(39), chr(39) * 2)}'")
             yield connection
         finally:

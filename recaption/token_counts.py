@@ -11,7 +11,10 @@ import gzip
 import importlib.util
 import logging
 import re
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -128,28 +131,52 @@ def _find_t5(source: str) -> Path | None:
                 if (folder / name).is_file():
                     return folder / name
             raise ConfigError(f"The T5 tokenizer {source} holds neither {' nor '.join(_T5_FILES)}.")
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
-
     name = AUTO_T5 if source in (AUTO, CACHED) else source
-    problem: Exception | None = None
+    try:
+        return _hub_file(name, local=source == CACHED, probe=source == AUTO)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        if source == CACHED:
+            return None
+        if source == AUTO:
+            logger.warning("t5_tokens stay empty: %s cannot be had (%s)", AUTO_T5, reason)
+            return None
+        raise ConfigError(f"The T5 tokenizer {source!r} cannot be loaded ({reason}).") from error
+
+
+def _hub_file(name: str, local: bool, probe: bool) -> Path:
+    """The vocabulary's file in the hub's cache, fetched if it is not there.
+
+    Args:
+        local: fetch nothing.
+        probe: ask once whether the hub answers; its own client would try for a minute.
+
+    Raises:
+        OSError, ValueError, RuntimeError: it cannot be had.
+    """
+    from huggingface_hub import constants, hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
     for file in _T5_FILES:
         try:
-            return Path(hf_hub_download(name, file, local_files_only=source == CACHED))
-        except LocalEntryNotFoundError as error:
-            problem = error
-        except EntryNotFoundError as error:
-            problem = problem or error
-        except (HfHubHTTPError, OSError, ValueError) as error:
-            problem = error
-            break
-    reason = str(problem).strip().splitlines()[0]
-    if source == CACHED:
-        return None
-    if source == AUTO:
-        logger.warning("t5_tokens stay empty: %s cannot be had (%s)", AUTO_T5, reason)
-        return None
-    raise ConfigError(f"The T5 tokenizer {source!r} cannot be loaded ({reason}).") from problem
+            return Path(hf_hub_download(name, file, local_files_only=True))
+        except EntryNotFoundError:
+            continue
+    if local:
+        raise FileNotFoundError(f"{name} is not in the hub's cache")
+    if probe and not constants.HF_HUB_OFFLINE:
+        asked = urllib.request.Request(hf_hub_url(name, _T5_FILES[0]), method="HEAD")
+        # An answer of any kind is one; what it says, the hub's client finds out.
+        with suppress(urllib.error.HTTPError), urllib.request.urlopen(asked, timeout=5):
+            pass
+    for file in _T5_FILES[:-1]:
+        try:
+            return Path(hf_hub_download(name, file))
+        except LocalEntryNotFoundError:
+            raise  # the hub cannot be reached: the other file would take as long to fail
+        except EntryNotFoundError:
+            continue
+    return Path(hf_hub_download(name, _T5_FILES[-1]))
 
 
 def _load_t5(path: Path) -> Any:
