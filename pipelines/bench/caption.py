@@ -88,7 +88,9 @@ def caption_figures(
     loading = time.perf_counter() - started
     warm = pack_pictures(folders, min(limit, best), work / "warm")
     _caption_all(stage, warm)
+    cpu_started = time.process_time()
     seconds = _caption_all(stage, dataset)
+    cpu = time.process_time() - cpu_started
     rows = _rows(dataset, stage.source)
     # Once more behind it: a machine whose clock moved meanwhile moved for both.
     again = bare.sweep(pictures, run.image_size, [best])
@@ -101,6 +103,18 @@ def caption_figures(
         whole = run_measured(_command(fresh, settings)).wall_seconds
     limit_speed = (first.best + again.best) / 2
     figures = _figures(run, model, rows, best, limit_speed, inline, seconds, whole)
+    bare_cpu = (first.cpu_by_batch_size[best] + again.cpu_by_batch_size[best]) / 2
+    figures.insert(
+        1,
+        Figure(
+            f"{_name(run)}/cpu_per_image/steady_state",
+            cpu / len(pictures),
+            "CPU-s",
+            f"bare generate, batch {best}",
+            bare_cpu,
+            round(1 / _GOAL, 2),
+        ),
+    )
     del stage, bare
     _empty_cache(run.device)
     uneven = UnevenRun(run.device, run.dtype, run.tokens, best, run.image_size)
@@ -114,6 +128,7 @@ def _settings(model: Path, run: CaptionRun, batch_size: int) -> RecaptionSetting
         kinds=(KIND,),
         max_new_tokens={KIND: run.tokens},
         retries=0,
+        t5_tokenizer="",  # would be asked of the hub
         image_size=run.image_size,
         device=run.device,
         precision=run.dtype,  # type: ignore[arg-type]
@@ -128,6 +143,7 @@ def _command(dataset: Dataset, settings: RecaptionSettings) -> list[str | Path]:
         "kinds": KIND,
         "max-new-tokens": f"{KIND}={settings.max_new_tokens[KIND]}",
         "retries": settings.retries,
+        "t5-tokenizer": settings.t5_tokenizer,
         "image-size": settings.image_size,
         "device": settings.device,
         "precision": settings.precision,

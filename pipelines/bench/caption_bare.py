@@ -20,9 +20,10 @@ from recaption.pictures import decode
 
 @dataclass(frozen=True)
 class BareSpeeds:
-    """Pictures a second of generate alone, by batch size."""
+    """Pictures a second of generate alone, and CPU seconds a picture, by batch size."""
 
     by_batch_size: dict[int, float]
+    cpu_by_batch_size: dict[int, float]
 
     @property
     def batch_size(self) -> int:
@@ -89,20 +90,23 @@ class BareModel:
 
         sampling = Sampling(self._tokens)
         speeds: dict[int, float] = {}
+        cpu: dict[int, float] = {}
         for size in sizes:
             try:
                 inputs = self.inputs(_repeated(pictures, size), image_size)
                 if not speeds:
                     self.generate(inputs, sampling)  # warm
                 for _ in range(rounds):
-                    started = time.perf_counter()
+                    started, cpu_started = time.perf_counter(), time.process_time()
                     written = self.generate(inputs, sampling)
                     wait(written)
                     speed = size / (time.perf_counter() - started)
                     speeds[size] = max(speeds.get(size, 0.0), speed)
+                    used = (time.process_time() - cpu_started) / size
+                    cpu[size] = min(cpu.get(size, used), used)
             except torch.OutOfMemoryError:
                 break
-        return BareSpeeds(speeds)
+        return BareSpeeds(speeds, cpu)
 
     def inline(self, pictures: Sequence[bytes], image_size: int, batch_size: int) -> float:
         """Pictures a second of the loop that does one thing after the other."""
