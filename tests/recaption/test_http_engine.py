@@ -296,3 +296,11 @@ def test_a_strange_retry_after_is_no_wait_without_end(after: str) -> None:
     reply = understand(429, after, b"", None)
     assert reply.busy
     assert reply.wait in (None, 0.0)
+
+
+def test_fields_of_a_servers_own_are_given_as_options() -> None:
+    from pipelines.options import named_values
+
+    given = named_values("chat_template_kwargs={enable_thinking: false}")
+    server = Server("http://host/v1", extra_body=given)
+    assert server.extra_body == {"chat_template_kwargs": {"enable_thinking": False}}
