@@ -11,8 +11,6 @@ import asyncio
 import logging
 import os
 import random
-from collections import deque
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -31,13 +29,8 @@ from recaption.engine import (
 )
 from recaption.http_reply import CONNECTION, TIMEOUT, Reply, failure, read, understand
 from recaption.loop_thread import LoopThread
-from recaption.pictures import (
-    BrokenPictureError,
-    PictureFormat,
-    encode,
-    for_sending,
-    size_as_it_is,
-)
+from recaption.pictures import BrokenPictureError, PictureFormat, encode
+from recaption.pictures_ahead import PicturesAhead
 from recaption.server import Server
 
 logger = logging.getLogger(__name__)
@@ -124,7 +117,7 @@ class HttpEngine:
         outcomes: dict[int, CaptionOutcome] = {}
         bodies = ChatBodies(server, request, self._format)
         # All senders draw from one source, so a slow row holds up no other.
-        source = _Pictures(request, self._threads, self._image_size, self._format)
+        source = PicturesAhead(request, self._threads, self._image_size, self._format)
 
         async def send() -> None:
             for row, waiting in source:
@@ -254,50 +247,3 @@ class _Gate:
     async def wait(self) -> None:
         while (left := self._open_at - asyncio.get_running_loop().time()) > 0:
             await asyncio.sleep(left)
-
-
-_Ready = tuple[bytes | None, tuple[int, int] | None]
-"""A file to send, or None, and its (width, height) in pixels."""
-
-
-class _Pictures:
-    """Rows and their pictures; those that need work are made ready ahead of the senders.
-
-    Iterating gives a row's number with its picture or a future of it. Memory: `ahead` pictures.
-    """
-
-    def __init__(
-        self,
-        request: CaptionRequest,
-        threads: ThreadPoolExecutor,
-        longest_side: int,
-        picture_format: PictureFormat,
-        ahead: int = 16,
-    ) -> None:
-        self._request = request
-        self._threads = threads
-        self._side = longest_side
-        self._format = picture_format
-        self._rows = iter(range(len(request)))
-        self._ahead: deque[tuple[int, _Ready | asyncio.Future[_Ready]]] = deque()
-        self._depth = ahead
-
-    def __iter__(self) -> Iterator[tuple[int, _Ready | asyncio.Future[_Ready]]]:
-        return self
-
-    def __next__(self) -> tuple[int, _Ready | asyncio.Future[_Ready]]:
-        while len(self._ahead) < self._depth and (row := next(self._rows, None)) is not None:
-            self._ahead.append((row, self._ready(row)))
-        if not self._ahead:
-            raise StopIteration
-        return self._ahead.popleft()
-
-    def _ready(self, row: int) -> _Ready | asyncio.Future[_Ready]:
-        stored = self._request.pictures[row]
-        if stored is None:
-            return None, None
-        size = size_as_it_is(stored, self._side, self._format)
-        if size is not None:
-            return stored, size
-        loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self._threads, for_sending, stored, self._side, self._format)
