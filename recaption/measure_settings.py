@@ -57,6 +57,12 @@ class MeasureSettings(Settings):
         json_schema_extra=_OPERATIONAL,
     )
 
+    @field_validator("clip_gate", mode="before")
+    @classmethod
+    def _not_a_truth(cls, given: Any) -> Any:
+        # YAML reads a bare on or off as true or false.
+        return ("on" if given else "off") if isinstance(given, bool) else given
+
     @field_validator("language")
     @classmethod
     def _a_code(cls, language: str) -> str:

@@ -196,7 +196,7 @@ class RecaptionSettings(MeasureSettings):
     def _with_default_words(cls, given: Any) -> Any:
         return {**MIN_WORDS, **given} if isinstance(given, dict) else given
 
-    @field_validator("prompt_variables", mode="before")
+    @field_validator("prompt_variables", "prompt_columns", mode="before")
     @classmethod
     def _texts(cls, given: Any) -> Any:
         if not isinstance(given, dict):

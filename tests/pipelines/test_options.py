@@ -90,6 +90,10 @@ def test_a_mistyped_option_is_answered_with_the_nearest(run):
     assert "--kinds" in result.output
 
 
+def test_named_values_with_commas_are_written_as_in_yaml(run):
+    assert run("--blend", "{alt: 0.25, short: 0.75}").blend == {"alt": 0.25, "short": 0.75}
+
+
 def test_a_part_without_a_value_is_refused():
     with pytest.raises(ConfigError, match="'alt' is not of the form"):
         named_values("descriptive=0.95,alt")

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from curate.errors import ConfigError
+from curate.settings import load_settings
 from recaption.gates import GateColumns, judge
 from recaption.pending import KindPlan
 from recaption.prompt_template import PromptTemplate
@@ -170,3 +171,10 @@ def test_a_value_that_yaml_reads_as_true_is_asked_for_in_quotes() -> None:
         RecaptionSettings(captioner="x", prompt_variables={"language": False})
     given = RecaptionSettings(captioner="x", prompt_variables={"count": 5})
     assert given.prompt_variables == {"count": "5"}
+
+
+def test_a_yaml_file_may_say_on_and_off(tmp_path: Path) -> None:
+    path = tmp_path / "recaption.yaml"
+    for said in ("on", "off", "auto"):
+        path.write_text(f"captioner: x\nclip_gate: {said}\n")
+        assert load_settings(RecaptionSettings, path).clip_gate == said
