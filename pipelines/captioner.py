@@ -44,6 +44,9 @@ def fit(
 
         click.echo(rehearse(pairs, settings))
         return
+    from transformers.utils import logging
+
     from recaption.fit import fit as run
 
+    logging.disable_progress_bar()  # a bar a saved file would tear up our own
     click.echo(run(pairs, out, settings).text())

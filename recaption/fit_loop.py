@@ -196,7 +196,9 @@ def contrastive_loss(model: Any, heads: ContrastiveHeads, output: Any, wanted: T
         use_cache=False,
     ).last_hidden_state
     ends = known.sum(1) - 1
-    text = F.normalize(heads.text(read[torch.arange(len(read)), ends]).float(), dim=-1)
+    text = F.normalize(
+        heads.text(read[torch.arange(len(read), device=read.device), ends]).float(), dim=-1
+    )
     tokens = output.image_hidden_states.reshape(len(wanted), -1, read.shape[-1])
     image = F.normalize(heads.image(tokens.mean(1)).float(), dim=-1)
     # CLIP caps the temperature's inverse at 100.

@@ -29,8 +29,8 @@ HELD_OUT_SEED = 5
 SETTINGS: dict[str, Any] = {
     "batch_size": 64,
     "vocabulary": 512,
-    "pretrain_epochs": 2.0,
-    "epochs": 24.0,
+    "pretrain_epochs": 1.0,
+    "epochs": 16.0,
     "augment": 1.0,
     "weight_decay": 0.1,
     "keep": "last",
