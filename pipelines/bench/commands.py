@@ -183,6 +183,9 @@ def bench_score(
     help="Folder with captions.jsonl and pictures; may be repeated. Without: generated pictures.",
 )
 @click.option("--limit", default=256, show_default=True, help="Pictures in all.")
+@click.option(
+    "--batch-sizes", default="", help="To sweep; default 8,16,32,64, with --gpu 32,64,128,256."
+)
 @click.option("--tokens", default=64, show_default=True, help="New tokens a picture.")
 @click.option("--gpu", is_flag=True, help="A full-size model in bf16 on this machine's GPU.")
 @click.option(
@@ -197,6 +200,7 @@ def bench_caption(
     part: str,
     folders: tuple[Path, ...],
     limit: int,
+    batch_sizes: str,
     tokens: int,
     gpu: bool,
     preset: str | None,
@@ -213,16 +217,15 @@ def bench_caption(
     if part in ("transformers", "all"):
         from pipelines.bench.caption import CaptionRun, caption_figures
 
-        run = CaptionRun(preset=preset or "small", tokens=tokens)
-        if gpu:
-            run = CaptionRun(
-                preset=preset or "qwen2.5-vl-3b",
-                device="cuda",
-                dtype="bfloat16",
-                tokens=tokens,
-                batch_sizes=(32, 64, 128, 256),
-                whole_command=False,
-            )
+        swept = batch_sizes or ("32,64,128,256" if gpu else "8,16,32,64")
+        run = CaptionRun(
+            preset=preset or ("qwen2.5-vl-3b" if gpu else "small"),
+            device="cuda" if gpu else "cpu",
+            dtype="bfloat16" if gpu else "float32",
+            tokens=tokens,
+            batch_sizes=tuple(int(size) for size in swept.split(",")),
+            whole_command=not gpu,
+        )
         figures += caption_figures(folders, limit, out, run, _say)
     if part in ("http", "all"):
         from pipelines.bench.caption_http import HttpRun, http_figures
