@@ -5,7 +5,7 @@ factor of three, so half of its work is for rows that are done. Here a small gro
 prompts while the others wait, and joins them for the steps that follow.
 
 For decoder-only models whose cache keeps every position (LLaVA, Qwen-VL, SmolVLM, Idefics3,
-InternVL, PaliGemma and their like). `prefill` says whether a model is one.
+InternVL, PaliGemma and their like). `recaption.prefill` says whether a model is one.
 """
 
 from __future__ import annotations
@@ -17,87 +17,13 @@ from typing import Any
 import torch
 
 from recaption.engine import Sampling
-from recaption.roomy_cache import can_hold, joined
+from recaption.flight_state import State
+from recaption.prefill import Prefilled
 from recaption.seeded_sampling import SeededSampler
 
-# Options of generate that every later forward pass needs again.
-_KEPT_OPTIONS = ("logits_to_keep", "output_attentions", "output_hidden_states")
 # Steps between two looks at which rows have ended: a look waits for the device, whose queue of work
 # would run dry; on the CPU it is free.
 _STEPS_BETWEEN_LOOKS = 4
-
-
-@dataclass
-class Prefilled:
-    """Rows that have read their prompts.
-
-    Attributes:
-        cache: of L positions, filled by the model.
-        mask: (B, L) bool, False at padding.
-        positions: (..., B, 1), of the last prompt token.
-        logits: (B, V), of the first new token.
-        prompts: (B, L) token numbers, padding included.
-        options: for every later forward pass.
-    """
-
-    cache: Any
-    mask: torch.Tensor
-    positions: torch.Tensor
-    logits: torch.Tensor
-    prompts: torch.Tensor
-    options: dict[str, Any]
-
-
-class CannotDecodeError(Exception):
-    """The model is none of those that this module decodes; the message says why."""
-
-
-@torch.inference_mode()
-def prefill(model: Any, inputs: Any) -> Prefilled:
-    """Read the prompts of a batch.
-
-    generate itself prepares the inputs (positions, cache, options), so that every architecture's
-    own preparation counts; its loop is replaced (`custom_generate`).
-
-    Raises:
-        CannotDecodeError: generate has to do it.
-    """
-    found: list[Prefilled] = []
-
-    def read(
-        model: Any,
-        input_ids: torch.Tensor,
-        logits_processor: Any,
-        stopping_criteria: Any,
-        generation_config: Any,
-        **options: Any,
-    ) -> torch.Tensor:
-        if model.config.is_encoder_decoder:
-            raise CannotDecodeError("it has an encoder and a decoder")
-        if len(logits_processor):
-            raise CannotDecodeError("its generation config bars or forces tokens")
-        if options.get("position_ids") is None:
-            raise CannotDecodeError("it takes no position_ids")
-        first = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **options)
-        answer = model(**first, return_dict=True)
-        cache = answer.past_key_values
-        if not can_hold(cache) or cache.get_seq_length() != input_ids.shape[1]:
-            raise CannotDecodeError("its cache does not keep every position of the prompt")
-        mask = options.get("attention_mask")
-        found.append(
-            Prefilled(
-                cache=cache,
-                mask=torch.ones_like(input_ids, dtype=torch.bool) if mask is None else mask.bool(),
-                positions=options["position_ids"][..., -1:],
-                logits=answer.logits[:, -1].float(),
-                prompts=input_ids,
-                options={name: options[name] for name in _KEPT_OPTIONS if name in options},
-            )
-        )
-        return input_ids
-
-    model.generate(**inputs, max_new_tokens=1, do_sample=False, custom_generate=read)
-    return found[0]
 
 
 @dataclass(frozen=True)
@@ -107,96 +33,6 @@ class Written:
     row: int
     tokens: list[int]
     ended: bool
-
-
-@dataclass
-class _State:
-    """Rows between two steps: B rows, L positions in the cache.
-
-    Attributes:
-        cache: of L positions; the last chosen token is not in it yet.
-        mask: (B, L) bool, False at padding.
-        positions: (..., B, 1), of the last position.
-        options: for every forward pass.
-        seeds, steps: (B,) int64, each row's seed and the tokens that it has written.
-        alive: (B,) bool, False where a text has ended.
-        tokens: (B, most new tokens) int64, what was written.
-        last: (B,) int64, the last chosen token.
-        seen: (B, V) bool, the tokens of prompt and text, where repetition costs; else None.
-    """
-
-    cache: Any
-    mask: torch.Tensor
-    positions: torch.Tensor
-    options: dict[str, Any]
-    seeds: torch.Tensor
-    steps: torch.Tensor
-    alive: torch.Tensor
-    tokens: torch.Tensor
-    last: torch.Tensor
-    seen: torch.Tensor | None
-
-    @classmethod
-    def beginning(cls, group: Prefilled, seeds: list[int], sampling: Sampling) -> _State:
-        """The state of rows that have written nothing; takes over the group's cache."""
-        rows, device = len(seeds), group.logits.device
-        seen = None
-        if sampling.repetition_penalty != 1.0:
-            none = torch.zeros_like(group.logits, dtype=torch.bool)
-            # Padding is no word that was said.
-            seen = none.scatter(1, group.prompts, group.mask)
-        return cls(
-            cache=joined([(group.cache, None, 0)], group.mask.shape[1], sampling.max_new_tokens),
-            mask=group.mask,
-            positions=group.positions,
-            options=group.options,
-            seeds=torch.tensor(seeds, dtype=torch.int64, device=device),
-            steps=torch.zeros(rows, dtype=torch.int64, device=device),
-            alive=torch.ones(rows, dtype=torch.bool, device=device),
-            tokens=torch.zeros((rows, sampling.max_new_tokens), dtype=torch.int64, device=device),
-            last=torch.zeros(rows, dtype=torch.int64, device=device),
-            seen=seen,
-        )
-
-    def only(self, rows: list[int], room: int) -> _State:
-        """The state of some of the rows, without positions that are padding in all of them."""
-        chosen = torch.tensor(rows, device=self.alive.device)
-        mask = self.mask[chosen]
-        dropped = _padding(mask)
-        mask = mask[:, dropped:]
-        return _State(
-            cache=joined([(self.cache, chosen, dropped)], mask.shape[1], room),
-            mask=mask,
-            positions=self.positions.index_select(-2, chosen),
-            options=self.options,
-            seeds=self.seeds[chosen],
-            steps=self.steps[chosen],
-            alive=self.alive[chosen],
-            tokens=self.tokens[chosen],
-            last=self.last[chosen],
-            seen=None if self.seen is None else self.seen[chosen],
-        )
-
-    def with_rows(self, other: _State, room: int) -> _State:
-        """The state of these rows and others behind them; both caches are emptied."""
-        dropped = _padding(self.mask)
-        mine, theirs = self.mask[:, dropped:], other.mask
-        length = max(mine.shape[1], theirs.shape[1])
-        pad = torch.nn.functional.pad
-        masks = [pad(mask, (length - mask.shape[1], 0)) for mask in (mine, theirs)]
-        both = self.seen is not None and other.seen is not None
-        return _State(
-            cache=joined([(self.cache, None, dropped), (other.cache, None, 0)], length, room),
-            mask=torch.cat(masks),
-            positions=torch.cat([self.positions, other.positions], dim=-2),
-            options=other.options,
-            seeds=torch.cat([self.seeds, other.seeds]),
-            steps=torch.cat([self.steps, other.steps]),
-            alive=torch.cat([self.alive, other.alive]),
-            tokens=torch.cat([self.tokens, other.tokens]),
-            last=torch.cat([self.last, other.last]),
-            seen=torch.cat([self.seen, other.seen]) if both else None,  # type: ignore[list-item]
-        )
 
 
 class Flight:
@@ -213,7 +49,7 @@ class Flight:
         self._sampling = sampling
         self._sampler = SeededSampler(sampling) if sampling.temperature > 0 else None
         self._steps_between_looks = 1 if end_tokens.device.type == "cpu" else _STEPS_BETWEEN_LOOKS
-        self._state: _State | None = None
+        self._state: State | None = None
         self._padded = False
         # One entry a row of the state: the caller's number, whether it was not returned yet, and
         # the tokens that it may still write.
@@ -235,7 +71,7 @@ class Flight:
         """
         self._leave()
         most = self._sampling.max_new_tokens
-        fresh = _State.beginning(group, seeds, self._sampling)
+        fresh = State.beginning(group, seeds, self._sampling)
         # The first token comes out of the prompt's logits, which the rows in flight have none of.
         self._take(fresh, group.logits)
         self._state = fresh if self._state is None else self._state.with_rows(fresh, most)
@@ -264,7 +100,7 @@ class Flight:
         if 4 * len(self) <= 3 * len(self._rows):
             self._leave()
 
-    def _step(self, state: _State) -> None:
+    def _step(self, state: State) -> None:
         state.positions = state.positions + 1
         one_more = state.mask.new_ones((len(state.mask), 1))
         state.mask = torch.cat([state.mask, one_more], dim=1)
@@ -280,7 +116,7 @@ class Flight:
         answer = self._model(**inputs, return_dict=True)
         self._take(state, answer.logits[:, -1].float())
 
-    def _take(self, state: _State, logits: torch.Tensor) -> None:
+    def _take(self, state: State, logits: torch.Tensor) -> None:
         """Choose every row's next token from (B, V) float32 logits."""
         if state.seen is not None:
             # Keskar et al. 2019, section 4.1, with transformers' rule for negative logits.
@@ -303,7 +139,7 @@ class Flight:
         state.alive = state.alive & ~ends
         state.last = chosen
 
-    def _look(self, state: _State) -> list[Written]:
+    def _look(self, state: State) -> list[Written]:
         """Rows that ended since the last look."""
         alive = state.alive.tolist()
         ended = [n for n, on in enumerate(self._writing) if on and not alive[n]]
@@ -329,8 +165,3 @@ class Flight:
         self._writing = [True] * len(keep)
         self._state = self._state.only(keep, max(self._left)) if keep else None
         self._padded = self._state is not None and not bool(self._state.mask.all())
-
-
-def _padding(mask: torch.Tensor) -> int:
-    """Positions at the left that are padding in every row of a (B, L) mask."""
-    return int(mask.int().argmax(1).min())

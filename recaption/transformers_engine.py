@@ -27,10 +27,12 @@ from transformers.generation import GenerationMixin
 
 from curate.ahead import in_threads
 from curate.errors import ConfigError
-from recaption.decoding import CannotDecodeError, Flight, prefill
+from recaption.decoding import Flight
 from recaption.devices import Precision, device_of, dtype_of
 from recaption.engine import ENGINE_ERROR, CaptionOutcome, CaptionRequest, FinishReason, Sampling
+from recaption.loading import end_token_ids, load_captioner, picture_token
 from recaption.pictures import encode, shown_pixels
+from recaption.prefill import CannotDecodeError, prefill
 from recaption.preparing import Batch, Preparer, words
 from recaption.prompts import NATIVE, SHORT
 from recaption.seeded_sampling import SeededProcessor
@@ -82,43 +84,25 @@ class TransformersEngine:
         Raises:
             ConfigError: the folder holds no captioner that transformers can load and run.
         """
-        from transformers import AutoModelForImageTextToText, AutoProcessor
-
         self.revision = revision
         self.device = torch.device(device_of(device))
         self._batch_size = batch_size
         self._image_size = image_size
         self._threads = threads or min(8, os.cpu_count() or 1)
-        try:
-            processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-            self._model = AutoModelForImageTextToText.from_pretrained(
-                folder,
-                trust_remote_code=False,
-                use_safetensors=True,
-                dtype=dtype_of(precision, self.device),
-            )
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError) as error:
-            raise ConfigError(
-                f"{folder} cannot be loaded as a captioner ({words(error)})."
-            ) from error
-        self._model.eval().to(self.device)
+        dtype = dtype_of(precision, self.device)
+        processor, self._model = load_captioner(folder, dtype, self.device)
         self._tokenizer = processor.tokenizer
-        if self._tokenizer.pad_token_id is None:
-            self._tokenizer.pad_token = self._tokenizer.eos_token
-        # Generation continues at the right end, so padding has to stand at the left; an encoder
-        # counts its positions from the left, so there it has to stand at the right.
-        encoder = self._model.config.is_encoder_decoder
-        self._tokenizer.padding_side = "right" if encoder else "left"
         # A tokenizer of its own: the other one works in threads, which it refuses to share.
         self._reader = copy.deepcopy(self._tokenizer)
-        self._end_tokens = torch.tensor(self._end_token_ids(), device=self.device)
-        self._forget_sampling_defaults()
+        self._end_tokens = torch.tensor(
+            end_token_ids(self._model, self._tokenizer), device=self.device
+        )
         self._preparer = Preparer(
             processor,
             self.device,
             self._model.dtype,
             image_size,
-            _picture_token(self._model.config),
+            picture_token(self._model.config),
             PICTURE_CACHE_BYTES,
         )
         self._generating = threading.Lock()
@@ -287,31 +271,6 @@ class TransformersEngine:
 
     # ---- set-up -------------------------------------------------------------------------------
 
-    def _end_token_ids(self) -> list[int]:
-        """Every token that ends a text: the generation config's and, for BLIP, the separator."""
-        text_config = self._model.config.get_text_config()
-        found: set[int] = set()
-        for ids in (
-            self._model.generation_config.eos_token_id,
-            self._tokenizer.eos_token_id,
-            getattr(text_config, "sep_token_id", None),
-        ):
-            found.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
-        return sorted(found)
-
-    def _forget_sampling_defaults(self) -> None:
-        # Many checkpoints ship temperature, top-p or a repetition penalty of their own; what is
-        # recorded with a caption must be all that shaped it.
-        self._model.generation_config.update(
-            do_sample=False,
-            num_beams=1,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            repetition_penalty=None,
-            max_length=None,
-        )
-
     def _probe(self) -> None:
         """Caption grey pictures, and find out which of the faster ways this captioner can go.
 
@@ -342,12 +301,16 @@ class TransformersEngine:
     def _can_fly(self, request: CaptionRequest) -> bool:
         """Whether rows in flight say what `generate` says."""
         batch = self._preparer.batch(request, range(len(request)))
-        if type(self._model).generate is not GenerationMixin.generate:
+        if batch.failure or type(self._model).generate is not GenerationMixin.generate:
             return False
         try:
             prefill(self._model, batch.inputs)
         except CannotDecodeError as error:
             logger.info("captions go through generate, for %s", error)
+            return False
+        except (TypeError, ValueError, AttributeError, KeyError, RuntimeError) as error:
+            # An architecture that wants something else of its caller; its own generate knows what.
+            logger.warning("captions go through generate (%s)", words(error))
             return False
         plain = [outcome.text for outcome in self.caption(request)]
         self.in_flight = True
@@ -388,8 +351,3 @@ def _outcome(
         sent_width=size[0] if size else None,
         sent_height=size[1] if size else None,
     )
-
-
-def _picture_token(config: Any) -> int | None:
-    found = getattr(config, "image_token_id", None)
-    return found if found is not None else getattr(config, "image_token_index", None)

@@ -5,7 +5,7 @@ noise: its tokenizer knows one made-up word a token, and no token ends a text, s
 writes exactly as many tokens as it is asked for.
 
     tiny            a LLaVA of 0.2 M parameters, for tests
-    small           a LLaVA of 59 M: ViT-S/16 at 224 px (196 picture tokens), Llama of 8 layers
+    small           a LLaVA of 62 M: ViT-S/16 at 224 px (196 picture tokens), Llama of 8 layers
     llava-1.5-7b    LLaVA-1.5's sizes (Liu et al. 2023): ViT-L/14 at 336 px, Llama of 7 B
     qwen2.5-vl-3b   Qwen2.5-VL-3B's sizes (Bai et al. 2025): tokens by the picture's size
 """
