@@ -30,7 +30,7 @@ SETTINGS: dict[str, Any] = {
     "batch_size": 64,
     "vocabulary": 512,
     "pretrain_epochs": 1.0,
-    "epochs": 12.0,
+    "epochs": 15.0,
     "augment": 1.0,
     "weight_decay": 0.1,
     "keep": "last",
