@@ -81,6 +81,9 @@ def find_sets(
     """
     every = []
     for source in dataset.caption_sources():
+        # A captioner that has only begun has a folder and no file yet.
+        if not any(dataset.table_directory("captions", source).glob("[!.]*.parquet")):
+            continue
         rows = dataset_view(dataset, source).execute("SELECT DISTINCT kind FROM rows").fetchall()
         every += [CaptionSet(source, str(kind)) for (kind,) in rows]
     if not every:

@@ -97,6 +97,8 @@ def difference_cells(row: Difference) -> tuple[str, str, str, str]:
     """Measure, both values and the difference; * where its interval excludes zero."""
     gap = row.difference
     limits = "" if math.isnan(gap.low) else f" [{gap.low:+.3g}, {gap.high:+.3g}]"
+    if gap.value == gap.low == gap.high == 0:
+        return row.measure, number(row.a), number(row.b), "0 on every picture drawn"
     star = " *" if row.excludes_zero else ""
     return row.measure, number(row.a), number(row.b), f"{gap.value:+.3g}{limits}{star}"
 

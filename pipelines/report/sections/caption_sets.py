@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from pipelines.report import text
+from pipelines.report.charts import Bins, histogram
 from pipelines.report.inputs import Inputs
 from pipelines.report.page import Page, Section
 from pipelines.report.pictures import Picture
@@ -27,6 +29,7 @@ from recaption.judging.measure import CaptionMeasures, measure_captions
 from recaption.judging.settings import JudgeSettings
 from recaption.judging.tables import difference_cells, estimate, measure_groups
 
+BINS = 30
 SHOWN = 4  # pictures of each kind: a fits better, b fits better, at random
 # The report loads no model, and should be quick: fewer pictures than the command's own.
 SETTINGS = JudgeSettings(sample=2000, fingerprint_pictures=300, draws=500)
@@ -66,10 +69,16 @@ class Pair:
 
 @dataclass(frozen=True)
 class CaptionSets:
-    """The facts of this section."""
+    """The facts of this section.
+
+    `similarities`: name of a set -> histogram of the similarity that most sets have, over all its
+    captions and the same bins; `similarity` is that column, empty where there is none.
+    """
 
     measures: CaptionMeasures
     pair: Pair | None
+    similarity: str
+    similarities: dict[str, Bins]
 
 
 def compute(inputs: Inputs) -> CaptionSets | None:
@@ -79,9 +88,10 @@ def compute(inputs: Inputs) -> CaptionSets | None:
         world_truth(inputs.dataset, inputs.truth_path) if inputs.truth_path is not None else None
     )
     measures = measure_captions(inputs.dataset, SETTINGS, truth=truth, clip_reason=WITHOUT_CLIP)
+    similarity, bins = _histograms(measures)
     chosen = _chosen(inputs, measures)
     if chosen is None:
-        return CaptionSets(measures, None)
+        return CaptionSets(measures, None, similarity, bins)
     a, b = chosen
     comparison = compare_captions(inputs.dataset, a, b, SETTINGS, truth=truth)
     sample = _picturable(inputs, a, b)
@@ -96,7 +106,28 @@ def compute(inputs: Inputs) -> CaptionSets | None:
     pictures = {
         title: [shown[row] for row in some if row in shown] for title, some in apart.items()
     }
-    return CaptionSets(measures, Pair(comparison, measure, pictures))
+    return CaptionSets(measures, Pair(comparison, measure, pictures), similarity, bins)
+
+
+def _histograms(measures: CaptionMeasures) -> tuple[str, dict[str, Bins]]:
+    for column in reversed(SIMILARITIES):
+        found = {
+            one.set.name: one.counts.distributions[column]
+            for one in measures.sets
+            if one.counts.distributions[column].total
+        }
+        if found:
+            low = min(float(d.values[0]) for d in found.values())
+            high = max(float(d.values[-1]) for d in found.values())
+            edges = np.linspace(low, max(high, low + 0.01), BINS + 1)
+            return column, {
+                name: Bins(
+                    tuple(edges.tolist()),
+                    {name: tuple(map(int, np.histogram(d.values, edges, weights=d.counts)[0]))},
+                )
+                for name, d in found.items()
+            }
+    return "", {}
 
 
 def _chosen(inputs: Inputs, measures: CaptionMeasures) -> tuple[CaptionSet, CaptionSet] | None:
@@ -194,5 +225,9 @@ def draw(facts: CaptionSets, page: Page) -> Section:
         names=[one.set.name for one in facts.measures.sets],
         groups=measure_groups(facts.measures),
         estimate=estimate,
+        charts=[
+            (name, histogram(bins, {name: page.palette.css(name)}, text.words(facts.similarity)))
+            for name, bins in facts.similarities.items()
+        ],
         differences=[difference_cells(row) for row in pair.comparison.differences] if pair else [],
     )

@@ -205,6 +205,9 @@ def test_caption_sets_are_measured_and_two_stand_side_by_side(inputs: Inputs) ->
     pair = facts.pair
     assert (pair.comparison.a.kind, pair.comparison.b.kind) == ("descriptive", "short")
     assert pair.measure == "clip_similarity"
+    for one in (short, descriptive):
+        bins = facts.similarities[one.set.name]
+        assert sum(bins.counts[one.set.name]) == one.counts.accepted
     ours, theirs, random = pair.apart.values()
     assert len(ours) == len(theirs) == len(random) == caption_sets.SHOWN
     for sample in (*ours, *theirs):

@@ -200,6 +200,12 @@ def test_two_sets_are_compared_picture_by_picture_and_the_label_says_of_what(dat
         compare_captions(dataset, big, big, QUICK)
 
 
-def test_a_dataset_without_captions_says_so(tmp_path) -> None:
+def test_a_dataset_without_captions_says_so_and_a_captioner_that_only_began_is_no_set(
+    tmp_path,
+) -> None:
+    dataset = make_dataset(tmp_path / "data", 1)
     with pytest.raises(DatasetError, match="holds no captions yet"):
-        find_sets(make_dataset(tmp_path / "data", 1))
+        find_sets(dataset)
+    dataset.table_directory("captions", "began").mkdir(parents=True)
+    write_captions(dataset, "vlm", {"short": {0: "a dog"}})
+    assert [one.name for one in find_sets(dataset)] == ["vlm/short"]
