@@ -16,7 +16,6 @@ engine cannot pass it. Every figure is the best of a few rounds, ours and the li
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -70,7 +69,7 @@ class HttpRun:
     """Pixels of the longest side, as pictures are stored."""
     resized_to: int = 384
     rounds: int = 3
-    ray_requests: int = 400
+    ray_requests: int = 320
     """One at a time takes long, so the peer gets fewer; 0 leaves it out."""
 
     @property
@@ -105,10 +104,10 @@ def http_figures(
         figures += _engine(server, dataset, run, ideal, say)
         say("stage")
         figures.append(_stage(server, dataset, run, ideal))
-        if run.ray_requests:
-            say("Ray's processor")
-            rate = next(f.value for f in figures if f.name.endswith("second/engine/stored"))
-            figures.append(_ray(server, bodies[: run.ray_requests], work, rate))
+    if run.ray_requests:
+        say("Ray's processor")
+        rate = next(f.value for f in figures if f.name.endswith("second/engine/stored"))
+        figures.append(_ray(bodies[: run.ray_requests], work, run.delay, rate))
     mean = sum(map(len, pictures)) / len(pictures)
     return [*figures, Figure("caption/http/bytes_per_picture", mean / 1000, "kB")]
 
@@ -178,10 +177,10 @@ def _round(server: SlowCaptioner, dataset: Dataset, side: int, count: int, run: 
     place = Server(server.base_url, "slow-captioner")
     engine = HttpEngine(place, in_flight=run.in_flight, image_size=side)
     engine.caption(_request(_repeated(_read(dataset), 2 * run.in_flight)))  # opens connections
-    cpu, theirs, started = time.process_time(), server.cpu_seconds(), time.perf_counter()
+    cpu, theirs, started = time.process_time(), server.work().cpu_seconds, time.perf_counter()
     outcomes = engine.caption(_request(_repeated(_read(dataset), count)))
     seconds = time.perf_counter() - started
-    cpu, theirs = time.process_time() - cpu, server.cpu_seconds() - theirs
+    cpu, theirs = time.process_time() - cpu, server.work().cpu_seconds - theirs
     engine.close()
     if any(outcome.text != CAPTION for outcome in outcomes):
         raise CaplabError("The engine lost captions of a server that gives one to everybody.")
@@ -239,14 +238,14 @@ def dataset_rows(dataset: Dataset) -> int:
     return sum(table.num_rows for table in shards)
 
 
-def _ray(server: SlowCaptioner, bodies: Sequence[bytes], work: Path, rate: float) -> Figure:
+def _ray(bodies: Sequence[bytes], work: Path, delay: float, rate: float) -> Figure:
     path = work / "bodies.parquet"
     pq.write_table(pa.table({"body": [body.decode() for body in bodies]}), path)
     workers = os.cpu_count() or 1
-    command = [sys.executable, "-m", "pipelines.bench.ray_http", server.base_url, path, workers]
-    cost = run_measured([str(part) for part in command], timeout=60 * _RAY_MINUTES)
-    seconds = {int(n): s for n, s in json.loads(cost.output.strip().splitlines()[-1]).items()}
-    (few, short), (many, long) = sorted(seconds.items())
-    theirs = (many - few) / (long - short)
+    with slow_captioner(delay) as server:
+        command = [sys.executable, "-m", "pipelines.bench.ray_http", server.base_url, path, workers]
+        run_measured([str(part) for part in command], timeout=60 * _RAY_MINUTES)
+        done = server.work()
     label = f"ray.data.llm {metadata.version('ray')}, {workers} workers"
+    theirs = (done.answers - 1) / done.seconds
     return Figure("caption/http/captions_per_second/against_ray", rate, "1/s", label, theirs)

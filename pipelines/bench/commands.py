@@ -194,6 +194,8 @@ def bench_score(
     help="Random weights in the sizes of: tiny, small (default), llava-1.5-7b, qwen2.5-vl-3b "
     "(default with --gpu).",
 )
+@click.option("--requests", default=3200, show_default=True, help="Of the http part, a round.")
+@click.option("--no-peers", is_flag=True, help="The http part without Ray's processor.")
 def bench_caption(
     as_json: bool,
     out: Path | None,
@@ -204,6 +206,8 @@ def bench_caption(
     tokens: int,
     gpu: bool,
     preset: str | None,
+    requests: int,
+    no_peers: bool,
 ) -> None:
     """Pictures a second from shards to captions, beside a bare model.generate loop.
 
@@ -230,7 +234,12 @@ def bench_caption(
     if part in ("http", "all"):
         from pipelines.bench.caption_http import HttpRun, http_figures
 
-        figures += http_figures(folders, limit, out and out / "http", HttpRun(), _say)
+        run_http = HttpRun(
+            requests=requests,
+            resized_requests=max(1, requests // 4),
+            ray_requests=0 if no_peers else HttpRun().ray_requests,
+        )
+        figures += http_figures(folders, limit, out and out / "http", run_http, _say)
     click.echo(render(figures, as_json))
 
 

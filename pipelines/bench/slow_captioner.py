@@ -2,8 +2,7 @@
 
 `python -m pipelines.bench.slow_captioner DELAY_MS` prints its port. It counts a request's bytes
 without keeping them and answers any number at a time, so that what is measured is the client. It
-runs in a process of its own; a request with the path /cpu is answered with the process's seconds
-of CPU.
+runs in a process of its own; the path /work tells what it did so far (see `Work`).
 """
 
 from __future__ import annotations
@@ -16,11 +15,27 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from http.client import HTTPConnection
 
 CAPTION = "A small red house stands beside a quiet road under a pale evening sky."
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 _BUFFER = 1 << 18
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a server did since its start.
+
+    Attributes:
+        cpu_seconds: of its process.
+        answers: captions given.
+        seconds: from the first of them to the last.
+    """
+
+    cpu_seconds: float
+    answers: int
+    seconds: float
 
 
 def answer_bytes(body: bytes) -> bytes:
@@ -46,8 +61,9 @@ class _Connection(asyncio.BufferedProtocol):
 
     _answer = _completion()
 
-    def __init__(self, delay: float) -> None:
+    def __init__(self, delay: float, answered: list[float]) -> None:
         self._delay = delay
+        self._answered = answered  # when each caption was given; shared by all connections
         self._loop = asyncio.get_running_loop()
         self._buffer = memoryview(bytearray(_BUFFER))
         self._head = b""
@@ -73,8 +89,8 @@ class _Connection(asyncio.BufferedProtocol):
         self._head = b""
         length = _LENGTH.search(head)
         self._left = int(length.group(1)) - len(rest) if length else 0
-        if head.startswith(b"GET /cpu "):
-            self._transport.write(answer_bytes(str(time.process_time()).encode()))
+        if head.startswith(b"GET /work "):
+            self._transport.write(answer_bytes(self._work()))
         elif head.startswith(b"GET "):
             self._transport.write(answer_bytes(b'{"data": [{"id": "slow-captioner"}]}'))
         elif self._left == 0:
@@ -86,7 +102,13 @@ class _Connection(asyncio.BufferedProtocol):
         else:
             self._write()
 
+    def _work(self) -> bytes:
+        times = self._answered or [0.0]
+        work = Work(time.process_time(), len(self._answered), times[-1] - times[0])
+        return json.dumps(asdict(work)).encode()
+
     def _write(self) -> None:
+        self._answered.append(self._loop.time())
         if not self._transport.is_closing():
             self._transport.write(self._answer)
 
@@ -98,12 +120,12 @@ class SlowCaptioner:
         self.port = port
         self.base_url = f"http://127.0.0.1:{port}/v1"
 
-    def cpu_seconds(self) -> float:
-        """CPU seconds that the server's process has used."""
+    def work(self) -> Work:
+        """What it did so far."""
         connection = HTTPConnection("127.0.0.1", self.port)
         try:
-            connection.request("GET", "/cpu")
-            return float(connection.getresponse().read())
+            connection.request("GET", "/work")
+            return Work(**json.loads(connection.getresponse().read()))
         finally:
             connection.close()
 
@@ -123,7 +145,10 @@ def slow_captioner(delay: float) -> Iterator[SlowCaptioner]:
 
 async def _serve(delay: float) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Connection(delay), "127.0.0.1", 0, backlog=1024)
+    answered: list[float] = []
+    server = await loop.create_server(
+        lambda: _Connection(delay, answered), "127.0.0.1", 0, backlog=1024
+    )
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
