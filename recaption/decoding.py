@@ -5,7 +5,8 @@ factor of three, so half of its work is for rows that are done. Here a small gro
 prompts while the others wait, and joins them for the steps that follow.
 
 For decoder-only models whose cache keeps every position (LLaVA, Qwen-VL, SmolVLM, Idefics3,
-InternVL, PaliGemma and their like). `recaption.prefill` says whether a model is one.
+InternVL, PaliGemma and their like; Gemma 3 for texts shorter than its window). `recaption.prefill`
+says whether a model is one.
 """
 
 from __future__ import annotations
@@ -60,6 +61,11 @@ class Flight:
     def __len__(self) -> int:
         """Rows that were not returned yet."""
         return sum(self._writing)
+
+    @property
+    def length(self) -> int:
+        """Positions in the cache: those of the longest row and of the padding before others."""
+        return 0 if self._state is None or not len(self) else self._state.mask.shape[1]
 
     @torch.inference_mode()
     def join(self, rows: list[int], seeds: list[int], group: Prefilled) -> None:

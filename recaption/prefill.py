@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from recaption.roomy_cache import can_hold
+from recaption.roomy_cache import can_hold, window_of
 
 # Options of generate that every later forward pass needs again.
 _KEPT_OPTIONS = ("logits_to_keep", "output_attentions", "output_hidden_states")
@@ -24,6 +24,8 @@ class Prefilled:
         logits: (B, V), of the first new token.
         prompts: (B, L) token numbers, padding included.
         options: for every later forward pass.
+        window: positions that the narrowest sliding window sees; while prompt and text are no
+            longer, it is none. None where no layer has one.
     """
 
     cache: Any
@@ -32,6 +34,7 @@ class Prefilled:
     logits: torch.Tensor
     prompts: torch.Tensor
     options: dict[str, Any]
+    window: int | None
 
 
 class CannotDecodeError(Exception):
@@ -67,7 +70,7 @@ def prefill(model: Any, inputs: Any) -> Prefilled:
         first = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **options)
         answer = model(**first, return_dict=True)
         cache: Any = getattr(answer, "past_key_values", None)
-        if not can_hold(cache) or cache.get_seq_length() != input_ids.shape[1]:
+        if not can_hold(cache, input_ids.shape[1]):
             raise CannotDecodeError("its cache does not keep every position of the prompt")
         mask = options.get("attention_mask")
         found.append(
@@ -78,6 +81,7 @@ def prefill(model: Any, inputs: Any) -> Prefilled:
                 logits=answer.logits[:, -1].float(),
                 prompts=input_ids,
                 options={name: options[name] for name in _KEPT_OPTIONS if name in options},
+                window=window_of(cache),
             )
         )
         return input_ids

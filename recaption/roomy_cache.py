@@ -8,9 +8,10 @@ transformers' continuous batching offers for texts only (5.23).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
 _ROOM = 64  # positions that are added where there is no room left
 
@@ -45,14 +46,23 @@ class RoomyLayer(DynamicLayer):
         self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
 
 
-def can_hold(cache: object) -> bool:
-    """Whether a cache that a model filled keeps every position of every row in every layer.
+def can_hold(cache: Any, positions: int) -> bool:
+    """Whether a cache that a model filled holds that many positions of every row in every layer.
 
-    Sliding windows and recurrent states do not.
+    Recurrent states do not, and sliding windows only while a text is shorter than the window.
     """
     layers = getattr(cache, "layers", None)
-    plain = (DynamicLayer, RoomyLayer)
-    return bool(layers) and all(type(layer) in plain for layer in layers)  # type: ignore[union-attr]
+    known = (DynamicLayer, DynamicSlidingWindowLayer)
+    return bool(layers) and all(
+        type(layer) in known and layer.get_seq_length() == layer.keys.shape[-2] == positions
+        for layer in layers  # type: ignore[union-attr]
+    )
+
+
+def window_of(cache: Any) -> int | None:
+    """Positions of the narrowest sliding window; None where there is none."""
+    windows = [layer.sliding_window for layer in cache.layers if layer.is_sliding]
+    return min(windows, default=None)
 
 
 def joined(

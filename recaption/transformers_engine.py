@@ -107,6 +107,7 @@ class TransformersEngine:
         )
         self._generating = threading.Lock()
         self._tokens_a_pixel = 0.0
+        self._window: int | None = None
         self.in_flight = False
         """Whether rows leave and join (recaption.decoding); else they go through generate."""
         self._probe()
@@ -160,9 +161,12 @@ class TransformersEngine:
         while True:
             waiting = waiting or _next(batches, outcomes, failed)
             try:
-                if waiting is not None and (
-                    not len(flight) or len(flight) + len(waiting.rows) <= self._batch_size
-                ):
+                fits = waiting is not None and self._fits(flight, waiting, request.sampling)
+                if waiting is not None and not len(flight) and not fits:
+                    failed += self._in_batches(request, iter([waiting]), outcomes)
+                    waiting = None
+                    continue
+                if waiting is not None and fits:
                     group, waiting = waiting, None
                     shown |= {row: (group, place) for place, row in enumerate(group.rows)}
                     seeds = [request.seeds[row] for row in group.rows]
@@ -187,6 +191,13 @@ class TransformersEngine:
                 batch, place = shown.pop(done.row)
                 finish: FinishReason = "stop" if done.ended else "length"
                 outcomes[done.row] = _outcome(batch, place, text, finish, len(done.tokens))
+
+    def _fits(self, flight: Flight, group: Batch, sampling: Sampling) -> bool:
+        """Whether a group can join: there are places, and no window is too narrow for its texts."""
+        longest = max(flight.length, group.inputs["input_ids"].shape[1])
+        if self._window is not None and longest + sampling.max_new_tokens > self._window:
+            return False
+        return not len(flight) or len(flight) + len(group.rows) <= self._batch_size
 
     # ---- whole batches ------------------------------------------------------------------------
 
@@ -304,7 +315,7 @@ class TransformersEngine:
         if batch.failure or type(self._model).generate is not GenerationMixin.generate:
             return False
         try:
-            prefill(self._model, batch.inputs)
+            self._window = prefill(self._model, batch.inputs).window
         except CannotDecodeError as error:
             logger.info("captions go through generate, for %s", error)
             return False

@@ -23,7 +23,7 @@ PROMPTS = ["Describe this image", "Name the main subject of this image in one sh
 # Whether rows of the family can leave and join; the others go through generate.
 FLIES = {
     "llava": True, "qwen25vl": True, "qwen3vl": True, "smolvlm": True, "idefics3": True,
-    "internvl": True, "paligemma": True, "gemma3": False, "blip": False, "git": False,
+    "internvl": True, "paligemma": True, "gemma3": True, "blip": False, "git": False,
     "florence2": False,
 }  # fmt: skip
 
@@ -116,6 +116,16 @@ def test_other_architectures_go_through_generate(
     engine_of: Callable[[str], TransformersEngine],
 ) -> None:
     assert {family: engine_of(family).in_flight for family in FLIES} == FLIES
+
+
+def test_texts_longer_than_a_sliding_window_go_through_generate(
+    engine_of: Callable[[str], TransformersEngine],
+) -> None:
+    engine = engine_of("gemma3")
+    rows = request_of(8, Sampling(max_new_tokens=60, temperature=1.0))
+    outcomes = engine.caption(rows)
+    assert max(outcome.prompt_tokens + outcome.output_tokens for outcome in outcomes) > 56
+    assert outcomes == one_by_one(engine, rows)
 
 
 def test_rows_join_in_the_middle_of_others_texts(

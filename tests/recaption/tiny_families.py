@@ -134,7 +134,7 @@ def build_internvl(directory: Path) -> Path:
 
 
 def build_gemma3(directory: Path) -> Path:
-    """A Gemma3: most layers see a window of the text only."""
+    """A Gemma3: every other layer sees a window of 56 positions only."""
     from transformers import (
         Gemma3Config,
         Gemma3ForConditionalGeneration,
@@ -152,7 +152,7 @@ def build_gemma3(directory: Path) -> Path:
     config = Gemma3Config(
         text_config={
             "vocab_size": len(tokenizer), **SMALL, "num_key_value_heads": 1, "head_dim": 16,
-            "sliding_window": 16, "sliding_window_pattern": 2, "max_position_embeddings": 512,
+            "sliding_window": 56, "sliding_window_pattern": 2, "max_position_embeddings": 512,
             "query_pre_attn_scalar": 16, **ENDS,
         },
         vision_config={**VISION, "image_size": 32, "patch_size": 8, "vision_use_head": False},
