@@ -17,7 +17,8 @@ number. An edit is told from a sibling by what differs:
   that is how it tells its siblings apart.
 - Differences at the rim weigh less than those within.
 - In a scene of few things on one ground, hardly a cell may differ, and hardly any part of one where
-  the copy descriptors, which see the whole, are not alike.
+  the copy descriptors, which see the whole, are not alike. A ground may be flat, graded or striped:
+  what repeats along a line agrees with every other picture on that ground, so it is no evidence.
 
 So `disagreement` is a weighed count of differing cells, in units of agreeing ones.
 """
@@ -29,7 +30,18 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.duplicates.fingerprints import COLOUR_SIDE, LUMA_SIDE, mirrored, unpacked
+from curate.duplicates.cells import (
+    CELLS,
+    colour_contrast,
+    colour_difference,
+    cornered_share,
+    fine_structure,
+    flat_share,
+    spread_out,
+    summed,
+    variance,
+)
+from curate.duplicates.fingerprints import LUMA_SIDE, mirrored, unpacked
 from curate.duplicates.registration import (
     MISFIT_LIMIT,
     Floats,
@@ -40,7 +52,6 @@ from curate.duplicates.registration import (
     warp,
 )
 
-CELLS = 8
 STRUCTURE = 3.0
 """Variance of fine structure (8-bit levels, squared) from which on a cell has any."""
 AGREES, DIFFERS = 0.75, 0.5
@@ -49,28 +60,28 @@ FAR_LIGHT, FAR_COLOUR, FAR_COLOUR_PLAIN = 60.0, 30.0**2, 18.0**2
 """Mean squared difference of luma, and of colour, from which a cell differs in any case."""
 RIM, ONE_SIDED = 0.25, 0.25
 """Weights of a cell at the rim, and of one where only one picture has structure."""
-GREY = 8.0
-"""Colour that a picture must reach somewhere, or it is grey and its colours say nothing."""
 _ONE_SIDED_RATIO = 3.0
+OFF, SPILL = 0.25, 0.25
+"""Squared residual, in units of the cell's fine structure, from which a point is off; and share of
+a cell's points that are off in a difference of its own. Fine structure reaches four points far, so
+beside a label's edge it differs in cells that the label does not touch."""
 _BLOCK = 64
-_FLAT_RANGE = 2.0
 
 LEAST_CELLS = 4
 """Agreeing cells that a copy needs at the least: a flat picture can be compared with nothing."""
 FEW_CELLS, FEW_SHARE = 10, 0.9
 """With fewer agreeing cells than this, this share of the cells must agree."""
-RICH, PLAIN = 0.8, 0.4
-"""Share of a picture that is not flat from which on it is a photograph full of detail, and below
-which it is a scene of few things on one ground."""
+RICH, PLAIN = 0.8, 0.35
+"""Share of a picture that is not flat from which on it is full of detail as photographs are; if it
+is not, share of cells with corners below which it is a scene of few things on one ground."""
 SURE, CERTAIN = 0.9, 0.95
 """Cosine of copy descriptors from which on a differing cell of a plain picture may be an edit, and
 from which on few agreeing cells are enough evidence."""
-EQUAL, EQUAL_MISFIT, EQUAL_RESIDUAL = 0.98, 0.05, 0.05
-"""Least cosine, largest misfit and residual of pictures that are equal but for their encoding."""
-PLAIN_CELLS, PLAIN_UNSURE_CELLS = 1.25, 0.3
+EQUAL, EQUAL_MISFIT, EQUAL_RESIDUAL, EQUAL_TINT = 0.85, 0.05, 0.08, 0.2
+"""Least cosine, largest misfit, residual and tint of pictures in which nothing differs: they need
+no agreeing cells, which a scene has not where its things are as light as their ground."""
+PLAIN_CELLS, PLAIN_UNSURE_CELLS = 1.25, 0.5
 """Differing cells, weighed, that are allowed in plain pictures, sure or not."""
-
-
 MAX_COLOUR = 16.0
 """Largest mean difference of colour, in 8-bit levels."""
 
@@ -90,6 +101,8 @@ class Agreement:
 
     misfit: Floats
     """Of the coarse registration, 0 to 1; above MISFIT_LIMIT nothing else was computed."""
+    fit: Floats
+    """Misfit of the final registration, 0 to 1: of two ways to register a pair the less is right."""
     agreeing: Floats
     """Cells that agree."""
     share: Floats
@@ -100,8 +113,12 @@ class Agreement:
     """Difference of luma outside differing cells, root mean square, over the contrast."""
     colour: Floats
     """Difference of colour outside differing cells, root mean square in 8-bit levels."""
+    tint: Floats
+    """The same over the contrast of colour."""
     rich: Floats
     """Share of the flatter picture that is not flat."""
+    cornered: Floats
+    """Share of cells with structure in two directions, of the picture that has fewer."""
 
 
 def compare(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Agreement:
@@ -131,13 +148,13 @@ def is_copy(
         similarity: (P,) cosine of the two's copy descriptors: a second opinion on plain pictures.
     """
     rich = found.rich >= RICH
-    plain, sure = found.rich < PLAIN, similarity >= SURE
+    plain, sure = _plain(found.rich, found.cornered), similarity >= SURE
     cells = np.where(plain, np.where(sure, PLAIN_CELLS, PLAIN_UNSURE_CELLS), np.inf)
     few = (found.agreeing < FEW_CELLS) & (similarity < CERTAIN)
     share = np.where(few, max(FEW_SHARE, limits.share), limits.share)
     # Too little structure for a vote of cells, but nothing that differs anywhere.
     equal = (found.misfit <= EQUAL_MISFIT) & (found.residual <= EQUAL_RESIDUAL)
-    equal &= (similarity >= EQUAL) & (found.disagreement == 0)
+    equal &= (similarity >= EQUAL) & (found.tint <= EQUAL_TINT) & (found.disagreement == 0)
     return np.asarray(
         (found.misfit <= MISFIT_LIMIT)
         & ((found.agreeing >= LEAST_CELLS) | equal)
@@ -149,6 +166,10 @@ def is_copy(
     )
 
 
+def _plain(rich: Floats, cornered: Floats) -> NDArray[np.bool_]:
+    return np.asarray((rich < RICH) & (cornered < PLAIN))
+
+
 def _compare(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Agreement:
     second_luma, second_colour = unpacked(second)
     turned = mirrored(first)
@@ -157,13 +178,15 @@ def _compare(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Agreement:
     chosen = np.where(other[:, None], turned, first)
     pose = np.where(other[:, None, None], ways[1].pose, ways[0].pose)
     misfit = np.minimum(ways[0].misfit, ways[1].misfit)
+    fit = np.where(other, ways[1].fit, ways[0].fit)
     going = np.flatnonzero(misfit <= MISFIT_LIMIT)
-    out = Agreement(misfit, *(np.zeros(len(first), np.float32) for _ in fields(Agreement)[1:]))
+    rest = fields(Agreement)[2:]
+    out = Agreement(misfit, fit, *(np.zeros(len(first), np.float32) for _ in rest))
     if not len(going):
         return out
     luma, colour = unpacked(chosen[going])
     measured = _judged(luma, colour, second_luma[going], second_colour[going], pose[going])
-    for each, values in zip(fields(Agreement)[1:], measured, strict=True):
+    for each, values in zip(rest, measured, strict=True):
         getattr(out, each.name)[going] = values
     return out
 
@@ -171,7 +194,7 @@ def _compare(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Agreement:
 def _judged(
     luma_a: Floats, colour_a: Floats, luma_b: Floats, colour_b: Floats, pose: Floats
 ) -> tuple[Floats, ...]:
-    """Everything in Agreement but the misfit."""
+    """Everything in Agreement but misfit and fit."""
     a, b = smooth(luma_a), smooth(luma_b)
     warped, mask = warp(a, pose), inside(pose, LUMA_SIDE)
     model, residual = relit(warped, b, mask, rounds=4)
@@ -184,36 +207,43 @@ def _judged(
     )
     residual = np.where(hidden, 0, residual).astype(np.float32)
     seen = mask * ~hidden
-    points = np.maximum(_cells(mask), 1e-3)
-    fine_a, fine_b = _fine(model), _fine(b)
+    points = np.maximum(summed(mask), 1e-3)
+    fine_a, fine_b = fine_structure(model), fine_structure(b)
     power_a, power_b, product = (
-        _cells(x * seen) / points for x in (fine_a * fine_a, fine_b * fine_b, fine_a * fine_b)
+        summed(x * seen) / points for x in (fine_a * fine_a, fine_b * fine_b, fine_a * fine_b)
     )
-    light = _cells(residual**2 * mask) / points
+    light = summed(residual**2 * mask) / points
     # Smoothed again: a thin line resampled at another place is no difference.
-    broad = _cells(smooth(smooth(residual)) ** 2 * mask) / points
-    colour, coloured = _colour_difference(colour_a, colour_b, pose)
-    contrast = _variance(b, mask)[:, None, None]
+    broad = summed(smooth(smooth(residual)) ** 2 * mask) / points
+    colour, coloured = colour_difference(colour_a, colour_b, pose)
+    contrast = variance(b, mask)[:, None, None]
 
-    known = (points >= 40) & (_cells(mask * hidden) < points / 2)
+    known = (points >= 40) & (summed(mask * hidden) < points / 2)
     structured = known & (np.maximum(power_a, power_b) > STRUCTURE)
     correlation = product / np.sqrt((power_a + 1) * (power_b + 1))
     far = known & (light > np.maximum(FAR_LIGHT, 0.12 * contrast))
-    rich = 1 - np.maximum(_flat_share(luma_a), _flat_share(luma_b))
-    limit = np.where(rich < PLAIN, FAR_COLOUR_PLAIN, FAR_COLOUR)
+    rich = 1 - np.maximum(flat_share(luma_a), flat_share(luma_b))
+    cornered = np.minimum(cornered_share(a), cornered_share(b))
+    limit = np.where(_plain(rich, cornered), FAR_COLOUR_PLAIN, FAR_COLOUR)
     far |= known & (colour > limit[:, None, None]) & coloured[:, None, None]
+    off = residual**2 > OFF * spread_out(np.maximum(power_a, power_b))
+    spilt = (correlation < DIFFERS) & ~far & (summed(off * mask) < SPILL * points)
+    structured &= ~spilt
     differs = (structured & (correlation < DIFFERS)) | far
     agrees = structured & (correlation >= AGREES) & ~differs
     agreeing = agrees.sum(axis=(1, 2)).astype(np.float32)
     rest = known & ~differs
     left = np.maximum(rest.sum(axis=(1, 2)), 1)
+    shade = np.where(coloured, np.sqrt((colour * rest).sum(axis=(1, 2)) / left), 0)
     return (
         agreeing,
         agreeing / np.maximum((structured & ~differs).sum(axis=(1, 2)), 1),
         _weighed(differs, np.asarray((power_a + 2) / (power_b + 2))) / np.maximum(agreeing, 1),
         np.sqrt((broad * rest).sum(axis=(1, 2)) / left / contrast[:, 0, 0]),
-        np.where(coloured, np.sqrt((colour * rest).sum(axis=(1, 2)) / left), 0),
+        shade,
+        shade / np.minimum(colour_contrast(colour_a), colour_contrast(colour_b)),
         rich,
+        cornered,
     )
 
 
@@ -226,50 +256,3 @@ def _weighed(differs: NDArray[np.bool_], ratio: NDArray[np.floating]) -> Floats:
     counts = [(cells * weight).sum(axis=(1, 2)) for cells in (only_a, only_b, both)]
     one_way, other_way = np.maximum(counts[0], counts[1]), np.minimum(counts[0], counts[1])
     return np.asarray(counts[2] + other_way + ONE_SIDED * one_way, np.float32)
-
-
-def _colour_difference(
-    colour_a: Floats, colour_b: Floats, pose: Floats
-) -> tuple[Floats, NDArray[np.bool_]]:
-    """Squared difference of colour (P, 8, 8), saturation apart, and whether both have colour."""
-    planes = [warp(np.ascontiguousarray(colour_a[:, plane]), pose) for plane in (0, 1)]
-    warped = np.stack(planes, axis=1)
-    mask = inside(pose, COLOUR_SIDE)[:, None]
-    every = (1, 2, 3)
-    count = np.maximum(2 * mask.sum(axis=every), 1)
-    power_a = (warped * warped * mask).sum(axis=every) / count
-    product = (warped * colour_b * mask).sum(axis=every) / count
-    gain = np.clip(product / np.maximum(power_a, 1), 0, 1.8)[:, None, None, None]
-    difference = ((gain * warped - colour_b) ** 2 * mask).sum(axis=1)
-    fold = COLOUR_SIDE // CELLS
-    cells = difference.reshape(-1, CELLS, fold, CELLS, fold).mean(axis=(2, 4))
-    strongest = [np.abs(x).max(axis=every) for x in (colour_a, colour_b)]
-    return cells, np.minimum(*strongest) > GREY
-
-
-def _fine(pictures: Floats) -> Floats:
-    """Structure finer than about four points."""
-    return pictures - smooth(smooth(smooth(smooth(pictures))))
-
-
-def _cells(values: Floats) -> Floats:
-    """Sums over cells: (P, 64, 64) -> (P, 8, 8)."""
-    fold = LUMA_SIDE // CELLS
-    rows = values.reshape(-1, CELLS, fold, LUMA_SIDE).sum(axis=2, dtype=np.float32)
-    return np.asarray(rows.reshape(-1, CELLS, CELLS, fold).sum(axis=3))
-
-
-def _variance(pictures: Floats, mask: Floats) -> Floats:
-    count = np.maximum(mask.sum(axis=(1, 2)), 1)
-    mean = (pictures * mask).sum(axis=(1, 2)) / count
-    around = (pictures - mean[:, None, None]) * mask
-    return np.maximum((around**2).sum(axis=(1, 2)) / count, 16)
-
-
-def _flat_share(luma: Floats) -> Floats:
-    """Share of points whose neighbourhood of 3 x 3 spans at most two levels: (P,)."""
-    import cv2
-
-    window = np.ones((3, 3), np.uint8)
-    spans = [cv2.dilate(picture, window) - cv2.erode(picture, window) for picture in luma]
-    return np.array([(span <= _FLAT_RANGE + 0.01).mean() for span in spans], np.float32)

@@ -26,10 +26,12 @@ HASH_SIMILARITY = 0.3
 """Least cosine of the copy descriptors of two samples whose hashes are near. No edit that hashes
 find goes below; flat graphics share hashes by the thousand and go far below."""
 _BLOCK = 4096
-_WORTH_TURNING = 0.35
-"""Misfit up to which a rejected pair is tried in the other direction."""
-_BETTER = 0.7
-"""Share of the misfit that is left at most where the other direction is believed instead."""
+_WORTH_TURNING, _WORTH_ALIKE = 0.35, 0.8
+"""Misfit up to which a rejected pair is tried in the other direction, and cosine of the copy
+descriptors from which on it is tried at any misfit."""
+_BETTER, _BETTER_FIT = 0.7, 0.6
+"""Shares of the misfit and of the final fit of which either must be left at most where the other
+direction is believed instead."""
 FLAT = 3.0
 """Standard deviation (of 8-bit levels) over the thumbnail below which a picture is flat."""
 
@@ -254,9 +256,11 @@ def are_copies(
     agreement = compare(first, second)
     good = is_copy(agreement, limits, alike)
     # Registration can get lost in one direction and not in the other, where it then fits better.
-    again = np.flatnonzero(~good & (agreement.misfit <= _WORTH_TURNING))
+    worth = (agreement.misfit <= _WORTH_TURNING) | (alike >= _WORTH_ALIKE)
+    again = np.flatnonzero(~good & worth)
     turned = compare(second[again], first[again])
     better = turned.misfit <= _BETTER * agreement.misfit[again]
+    better |= turned.fit <= _BETTER_FIT * agreement.fit[again]
     good[again] = better & is_copy(turned, limits, alike[again])
     return good
 

@@ -41,7 +41,7 @@ from curate.memory import MemoryLimit, parse_bytes
 from curate.selection.sample_view import tables_version
 
 _NOTE = b"caplab_references"
-_VERSION = 1
+_VERSION = 2
 
 Purpose = Literal["contaminated", "known"]
 

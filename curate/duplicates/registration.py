@@ -47,29 +47,32 @@ _LOW, _HIGH = 5, 250
 class Poses:
     """Registered pairs: `pose` (P, 2, 3) maps the second's plane into the first's; see `inside`.
 
-    Coordinates run from -1 to 1 over a picture. `misfit` (P,) in 0..1 at 16 points.
+    Coordinates run from -1 to 1 over a picture. `misfit` (P,) in 0..1 at 16 points, of scales and
+    shifts alone; `fit` the same at 64 points of the final pose, 1 where a pair was given up.
     """
 
     pose: Floats
     misfit: Floats
+    fit: Floats
 
 
 def register(first: Floats, second: Floats) -> Poses:
     """Poses of P pairs: luma (P, 64, 64) each, 0 to 255."""
     still = np.tile(_STARTS[:1], (len(first), 1, 1))
     if not len(first):
-        return Poses(still, np.zeros(0, np.float32))
+        return Poses(still, np.zeros(0, np.float32), np.zeros(0, np.float32))
     fine = smooth(first), smooth(second)
     half = smooth(_halved(fine[0])), smooth(_halved(fine[1]))
     quarter = smooth(_halved(half[0])), smooth(_halved(half[1]))
     pose, misfit_ = _coarse(*quarter)
+    fit = np.ones(len(first), np.float32)
     going = np.flatnonzero(misfit_ <= MISFIT_LIMIT)
     if len(going):
         known = pose[going]
         half, fine = (half[0][going], half[1][going]), (fine[0][going], fine[1][going])
-        known = _best(*half, [_refined(*half, known, STEPS[1], 6), known, still[going]])
-        pose[going] = _best(*fine, [_refined(*fine, known, STEPS[2], 6), known])
-    return Poses(pose, misfit_)
+        known, _ = _best(*half, [_refined(*half, known, STEPS[1], 6), known, still[going]])
+        pose[going], fit[going] = _best(*fine, [_refined(*fine, known, STEPS[2], 6), known])
+    return Poses(pose, misfit_, fit)
 
 
 def _coarse(a: Floats, b: Floats) -> tuple[Floats, Floats]:
@@ -84,9 +87,10 @@ def _coarse(a: Floats, b: Floats) -> tuple[Floats, Floats]:
     return np.stack(tried)[costs.argmin(axis=0), np.arange(pairs)], costs.min(axis=0)
 
 
-def _best(a: Floats, b: Floats, poses: list[Floats]) -> Floats:
+def _best(a: Floats, b: Floats, poses: list[Floats]) -> tuple[Floats, Floats]:
+    """The pose of each pair that fits best, and its misfit."""
     costs = np.stack([misfit(a, b, pose) for pose in poses])
-    return np.asarray(np.stack(poses)[costs.argmin(axis=0), np.arange(len(a))])
+    return np.stack(poses)[costs.argmin(axis=0), np.arange(len(a))], costs.min(axis=0)
 
 
 def misfit(a: Floats, b: Floats, pose: Floats) -> Floats:

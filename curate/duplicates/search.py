@@ -69,7 +69,7 @@ _NOTE = b"caplab_found"
 _READ = ("samples", "scores", "fingerprints", "embeddings")
 BYTES_A_SAMPLE = 600
 """Keys, hashes, descriptors, and the order of quality: what is in memory for every sample."""
-_VERSION = 2  # of the method; a change of it makes stored results stale
+_VERSION = 3  # of the method; a change of it makes stored results stale
 
 
 class DuplicateSettings(Settings):
