@@ -65,17 +65,56 @@ def test_charts_of_one_frame_are_no_copies_and_a_relabelled_chart_is_one() -> No
     assert copy(chart(bars), chart(bars))
 
 
-def test_another_thing_on_one_ground_is_no_copy() -> None:
-    def scene(left: int, colour: tuple[int, int, int]) -> np.ndarray:
-        image = Image.new("RGB", (256, 256), "white")
-        pen = ImageDraw.Draw(image)
-        for row in range(0, 256, 64):
-            pen.rectangle((0, row, 256, row + 31), fill=(200, 200, 200))
-        pen.ellipse((left, 150, left + 50, 200), fill=colour)
-        return np.asarray(image)
+def striped(thing: tuple[int, int], colour: tuple[int, int, int] = (30, 60, 220)) -> np.ndarray:
+    """One disc, its upper left corner at `thing`, on a ground of stripes."""
+    image = Image.new("RGB", (256, 256), (22, 22, 22))
+    pen = ImageDraw.Draw(image)
+    for row in range(0, 256, 42):
+        pen.rectangle((0, row, 256, row + 20), fill=(60, 60, 60))
+    left, top = thing
+    pen.ellipse((left, top, left + 60, top + 60), fill=colour)
+    return np.asarray(image)
 
-    assert copy(scene(40, (30, 60, 220)), scene(40, (30, 60, 220)))
-    assert not copy(scene(40, (30, 60, 220)), scene(160, (250, 130, 30)), alike=0.85)
+
+def labelled(picture: np.ndarray) -> np.ndarray:
+    """A translucent label with a word in the upper right corner."""
+    image = Image.fromarray(picture).convert("RGBA")
+    layer = Image.new("RGBA", image.size)
+    pen = ImageDraw.Draw(layer)
+    pen.rectangle((150, 0, 256, 30), fill=(30, 30, 30, 120))
+    pen.text((156, 2), "(c) photo", fill=(255, 255, 255, 200), font_size=22)
+    return np.asarray(Image.alpha_composite(image, layer).convert("RGB"))
+
+
+def test_another_thing_on_one_striped_ground_is_no_copy() -> None:
+    scene = striped((40, 150))
+    assert copy(scene, scene)
+    assert copy(scene, scene[:, ::-1].copy())
+    assert not copy(scene, striped((160, 30)), alike=0.89)
+    assert not copy(scene, striped((160, 150), (250, 130, 30)), alike=0.89)
+
+
+def test_a_label_in_a_corner_of_a_plain_scene_is_an_edit() -> None:
+    scene = striped((40, 150))
+    assert copy(scene, labelled(scene), alike=0.92)
+    assert copy(labelled(scene), scene, alike=0.92)
+
+
+def test_a_label_differs_in_the_cells_that_it_touches_and_in_no_others() -> None:
+    scene = np.full((256, 256, 3), (196, 164, 120), np.uint8)
+    scene[150:210, 30:100] = (40, 60, 160)
+    found = compare(thumbnail(scene), thumbnail(labelled(scene)))
+    touched = 4  # of the upper row; each weighs a quarter at the rim, and a quarter as one-sided
+    assert 0 < found.disagreement[0] * found.agreeing[0] <= touched / 16
+
+
+def test_a_thing_as_light_as_its_ground_is_recognised_in_the_mirror_by_its_colour() -> None:
+    tan = np.full((128, 128, 3), (196, 164, 120), np.uint8)
+    scene, other = tan.copy(), tan.copy()
+    scene[70:110, 64:110] = (80, 190, 200)  # as light as the tan around it
+    other[70:110, 64:110] = (230, 140, 150)
+    assert copy(scene, scene[:, ::-1].copy(), alike=0.87)
+    assert not copy(scene, other, alike=0.87)
 
 
 def test_what_only_one_of_two_plain_pictures_holds_counts_less_than_what_each_does() -> None:
