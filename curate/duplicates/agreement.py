@@ -102,7 +102,7 @@ class Agreement:
     misfit: Floats
     """Of the coarse registration, 0 to 1; above MISFIT_LIMIT nothing else was computed."""
     fit: Floats
-    """Misfit of the final registration, 0 to 1: of two ways to register a pair the less is right."""
+    """Misfit of the final registration, 0 to 1: of two directions, the one with less is right."""
     agreeing: Floats
     """Cells that agree."""
     share: Floats

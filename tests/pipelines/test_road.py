@@ -36,7 +36,8 @@ def test_curation_finds_what_is_wrong_with_the_web(curated, small_web):
             assert (check.precision, check.recall) == (1.0, 1.0), name
     assert checks["duplicate pairs: exact"].recall == 1.0
     near = checks["duplicate pairs: near"]
-    assert near.precision >= 0.9 and near.recall >= 0.94, near
+    assert near.precision >= 0.9, near
+    assert near.recall >= 0.94, near
     assert checks["filter: clip similarity"].recall > 0.8
     assert "against ground truth" in checks_text(list(checks.values()))
 
