@@ -241,7 +241,7 @@ def _judged(
         _weighed(differs, np.asarray((power_a + 2) / (power_b + 2))) / np.maximum(agreeing, 1),
         np.sqrt((broad * rest).sum(axis=(1, 2)) / left / contrast[:, 0, 0]),
         shade,
-        shade / np.minimum(colour_contrast(colour_a), colour_contrast(colour_b)),
+        np.asarray(shade / np.minimum(colour_contrast(colour_a), colour_contrast(colour_b))),
         rich,
         cornered,
     )

@@ -66,7 +66,7 @@ def cornered_share(pictures: Floats) -> Floats:
     slope_y, slope_x = np.gradient(pictures, axis=(1, 2))
     points = (LUMA_SIDE // CELLS) ** 2
     xx, yy, xy = (
-        summed(product) / points
+        summed(np.asarray(product, np.float32)) / points
         for product in (slope_x * slope_x, slope_y * slope_y, slope_x * slope_y)
     )
     weaker = (xx + yy) / 2 - np.sqrt(((xx - yy) / 2) ** 2 + xy**2)
