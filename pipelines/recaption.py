@@ -1,24 +1,18 @@
-"""`caplab recaption`: a captioner writes captions for a selection, shard by shard on Ray."""
+"""`caplab recaption`: a captioner writes captions for a selection, by a pool of Ray actors."""
 
 from __future__ import annotations
 
-import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from curate.dataset import Dataset
-from curate.errors import ConfigError
 from curate.files import write_json
 from curate.provenance import provenance
-from curate.shards import iter_shard
-from pipelines.ray_stages import run_stage
+from pipelines.caption_actors import caption_shards
+from pipelines.caption_rehearsal import rehearse
 from pipelines.settings import RecaptionCommandSettings
 from recaption.caption import CaptionStage
-from recaption.caption_rows import Pending, caption_kind
 from recaption.gates import NEAR_DUPLICATE
 from recaption.near_duplicates import mark_near_duplicates
 from recaption.settings import RecaptionSettings
@@ -29,18 +23,23 @@ class RecaptionSummary:
     """Who wrote, and how many captions were accepted, rejected and failed (all shards).
 
     Attributes:
+        source: name of this captioner with these settings in the dataset.
+        counts: "KIND STATUS" -> captions.
+        reasons: "KIND REASON" -> captions that were not accepted.
         repeats: what `mark_near_duplicates` counted.
     """
 
     source: str
     counts: dict[str, int]
+    reasons: dict[str, int]
     repeats: Mapping[str, int] = field(default_factory=dict)
 
     def text(self) -> str:
         """What the command prints."""
-        total = sum(self.counts.values())
-        parts = ", ".join(f"{name} {count:,}" for name, count in self.counts.items())
-        lines = [f"{total:,} captions by {self.source}: {parts or 'none'}"]
+        lines = [f"{sum(self.counts.values()):,} captions by {self.source}"]
+        for counts in (self.counts, self.reasons):
+            if counts:
+                lines.append(", ".join(f"{name} {count:,}" for name, count in counts.items()))
         if repeats := self.repeats.get(NEAR_DUPLICATE):
             lines.append(f"{repeats:,} nearly repeat the caption of another picture")
         if lost := self.repeats.get("lost"):
@@ -48,7 +47,7 @@ class RecaptionSummary:
                 f"{lost:,} repeat nobody any more, but this version would not give their text "
                 f"again; they stay rejected"
             )
-        return "\n".join(lines)
+        return "\n  ".join(lines)
 
 
 def recaption(directory: Path | str, settings: RecaptionCommandSettings) -> RecaptionSummary:
@@ -64,59 +63,24 @@ def recaption(directory: Path | str, settings: RecaptionCommandSettings) -> Reca
         dataset.directory / "captioners" / f"{stage.source}.json",
         provenance(settings, {stage.captioner.model: stage.captioner.digest}),
     )
-    run_stage(stage, dataset, settings.workers, gpus_per_worker=settings.gpus_per_worker)
+    caption_shards(stage, dataset, settings.workers, settings.gpus_per_worker)
     repeats = mark_near_duplicates(dataset, stage.source, settings)
-    return RecaptionSummary(stage.source, _counts(dataset, stage.source), repeats)
+    return RecaptionSummary(
+        stage.source,
+        _counts(dataset, stage.source, "status"),
+        _counts(dataset, stage.source, "reason"),
+        repeats,
+    )
 
 
 def dry_run(directory: Path | str, settings: RecaptionCommandSettings, pictures: int) -> str:
-    """Caption `pictures` pictures of the selection, store nothing, and estimate the rest.
+    """Caption `pictures` pictures, store nothing, and estimate the rest.
 
     Raises:
-        ConfigError: as `recaption`, or the selection has no stored pictures.
+        ConfigError: as `recaption`, or nothing is left to be captioned.
     """
     dataset = Dataset.open(directory)
-    stage = _stage(dataset, settings)
-    pending = {kind: Pending() for kind in stage.plans}
-    left, selected = pictures, 0
-    for shard in dataset.shards():
-        alt_texts = stage.selected(dataset, shard)
-        selected += len(alt_texts)
-        if left <= 0:
-            continue
-        values = stage.inputs(dataset, shard, list(alt_texts))
-        for key, picture, _ in iter_shard(dataset, shard):
-            if key in alt_texts and left > 0:
-                left -= 1
-                for columns in pending.values():
-                    columns.add(key, 0, picture, alt_texts[key], *values[key])
-    if left == pictures:
-        raise ConfigError(f"Selection {settings.selection!r} has no stored pictures.")
-    engine = stage.opened()
-    started = time.perf_counter()
-    tables = [
-        caption_kind(engine, stage.captioner, stage.plans[kind], columns, stage.measures)
-        for kind, columns in pending.items()
-    ]
-    seconds = time.perf_counter() - started
-    captions = sum(table.num_rows for table in tables)
-    statuses = Counter(status for t in tables for status in t.column("status").to_pylist())
-    tokens = [n for t in tables for n in t.column("output_tokens").to_pylist() if n is not None]
-    total = selected * len(stage.plans) * settings.samples_per_image
-    hours = total * seconds / captions / settings.workers / 3600
-    lines = [
-        f"{captions} captions of {pictures - left} pictures in {seconds:.1f} s: "
-        f"{captions / seconds:.2f} a second and worker, "
-        f"{np.mean(tokens) if tokens else 0:.0f} output tokens each, "
-        f"{statuses['ok'] / captions:.0%} accepted",
-        f"all {total:,} captions of {selected:,} pictures: about {hours:.2f} hours with "
-        f"{settings.workers} workers",
-    ]
-    if settings.price_per_hour:
-        cost = hours * settings.workers * settings.price_per_hour
-        lines.append(f"at {settings.price_per_hour:g} an hour and worker: about {cost:.2f}")
-    examples = [text for t in tables for text in t.column("raw_text").to_pylist()[:2] if text]
-    return "\n".join([*lines, "", *(f"  {text}" for text in examples)])
+    return rehearse(dataset, _stage(dataset, settings), settings, pictures)
 
 
 def _stage(dataset: Dataset, settings: RecaptionCommandSettings) -> CaptionStage:
@@ -125,13 +89,14 @@ def _stage(dataset: Dataset, settings: RecaptionCommandSettings) -> CaptionStage
     return CaptionStage(settings.part(RecaptionSettings), dataset=dataset)
 
 
-def _counts(dataset: Dataset, source: str) -> dict[str, int]:
+def _counts(dataset: Dataset, source: str, column: str) -> dict[str, int]:
+    """ "KIND VALUE" of a column that is set -> captions of one source."""
     files = str(dataset.table_directory("captions", source) / "*.parquet")
     rows = (
         dataset.connect()
         .execute(
-            "SELECT kind || ' ' || status, count(*) FROM read_parquet($files) "
-            "GROUP BY 1 ORDER BY 1",
+            f"SELECT kind || ' ' || {column}, count(*) FROM read_parquet($files) "
+            f"WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY 1",
             {"files": files},
         )
         .fetchall()

@@ -89,6 +89,18 @@ class RecaptionCommandSettings(RecaptionSettings):
         description="What one worker costs an hour, for the estimate of --dry-run.",
         json_schema_extra=OPERATIONAL,
     )
+    price_per_million_input_tokens: float = Field(
+        0.0,
+        ge=0,
+        description="What a provider asks for a million tokens read, for --dry-run.",
+        json_schema_extra=OPERATIONAL,
+    )
+    price_per_million_output_tokens: float = Field(
+        0.0,
+        ge=0,
+        description="What a provider asks for a million tokens written, for --dry-run.",
+        json_schema_extra=OPERATIONAL,
+    )
 
 
 class TrainCommandSettings(TrainSettings):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import product
 from typing import Any
@@ -17,15 +17,16 @@ from curate.files import fingerprint
 from curate.settings import nearest
 from curate.shards import iter_shard
 from curate.stage import Stage
-from recaption.caption_rows import KindPlan, Pending, caption_kind, missing_picture_rows
+from recaption.caption_rows import KindPlan, caption_kind, missing_picture_rows
 from recaption.captioner import Captioner
-from recaption.checkpoint import ShardCaptions, caption_ids
+from recaption.checkpoint import CaptionId, ShardCaptions
 from recaption.engine import CaptionEngine
 from recaption.measures import CaptionMeasures
 from recaption.opening import identify, open_engine
 from recaption.prompts import PromptTemplate, templates_for
 from recaption.settings import RecaptionSettings
 from recaption.similarity import Embedding
+from recaption.work import WorkRows, iter_pending
 
 
 class CaptionStage(Stage):
@@ -93,45 +94,98 @@ class CaptionStage(Stage):
             Counters: "kept" (rows that were there), "ok", "rejected" and "failed" (rows written
             now), and each reason, such as "rejected:loop" or "failed:http_500".
         """
-        engine = self.opened()
-        alt_texts = self.selected(dataset, shard)
-        written = ShardCaptions(dataset, self.source, shard)
-        rows = written.load(without_failed=self.settings.retry_failed)
-        missing = self._wanted_ids(alt_texts) - caption_ids(rows)
-        counts: Counter[str] = Counter(kept=rows.num_rows)
-        pending = {kind: Pending() for kind in self.plans}
-
-        def checkpoint() -> None:
-            nonlocal rows, pending
-            part = pa.concat_tables(
-                caption_kind(engine, self.captioner, self.plans[kind], columns, self.measures)
-                for kind, columns in pending.items()
-                if len(columns)
-            )
-            written.add_part(part)
-            rows = pa.concat_tables([rows, part])
-            counts.update(_counts(part))
-            pending = {kind: Pending() for kind in self.plans}
-
-        if missing:
-            slots = list(product(self.plans, range(self.settings.samples_per_image)))
-            values = self.inputs(dataset, shard, list(alt_texts))
-            for key, picture, _ in iter_shard(dataset, shard):
-                for kind, index in slots:
-                    if (key, kind, index) in missing:
-                        missing.remove((key, kind, index))
-                        pending[kind].add(key, index, picture, alt_texts[key], *values[key])
-                if sum(map(len, pending.values())) >= self.settings.checkpoint_rows:
-                    checkpoint()
-            if any(map(len, pending.values())):
-                checkpoint()
-            if missing:
-                # The samples table knows them as stored, the tar does not hold them.
-                lost = self._missing_pictures(sorted(missing), alt_texts)
-                rows = pa.concat_tables([rows, lost])
-                counts.update(_counts(lost))
-        written.finish(rows)
+        self.open()
+        counts: Counter[str] = Counter()
+        for work in self.work(dataset, shard, self.settings.checkpoint_rows):
+            counts.update(row_counts(self.write(dataset, work)))
+        new = counts["ok"] + counts["rejected"] + counts["failed"]
+        counts["kept"] = self.finish(dataset, shard).num_rows - new
         return dict(counts)
+
+    # ---- the parts of a run: what is missing, captions for it, the finished shard ---------------
+
+    def missing(
+        self, dataset: Dataset, shard: str, parts: Sequence[str] | None = None
+    ) -> set[CaptionId]:
+        """Captions of a shard that are wanted and not written.
+
+        Args:
+            parts: names of the parts that count as written; None takes all that lie there.
+        """
+        written = ShardCaptions(dataset, self.source, shard)
+        return self._wanted_ids(self.selected(dataset, shard)) - written.written(
+            self.settings.retry_failed, parts
+        )
+
+    def parts(self, dataset: Dataset, shard: str) -> list[str]:
+        """Names of the parts that an earlier run left of a shard."""
+        return ShardCaptions(dataset, self.source, shard).parts()
+
+    def work(
+        self, dataset: Dataset, shard: str, captions: int, parts: Sequence[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """What is missing in a shard, as tables of WORK with about `captions` captions each.
+
+        Pictures come in the shard's order; those that its samples table knows and its tar does not
+        hold come last, without a picture. Memory: the pictures of one table.
+
+        Args:
+            parts: as for `missing`.
+        """
+        missing = self.missing(dataset, shard, parts)
+        if not missing:
+            return
+        alt_texts = self.selected(dataset, shard)
+        slots = list(product(self.plans, range(self.settings.samples_per_image)))
+        values = self.inputs(dataset, shard, list(alt_texts))
+        rows = WorkRows(shard)
+
+        def lacks(key: str) -> list[tuple[str, int]]:
+            return [slot for slot in slots if (key, *slot) in missing]
+
+        for key, picture, _ in iter_shard(dataset, shard):
+            if lacking := lacks(key):
+                missing -= {(key, *slot) for slot in lacking}
+                rows.add(key, picture, alt_texts[key], lacking, *values[key])
+                if rows.captions >= captions:
+                    yield rows.table()
+                    rows = WorkRows(shard)
+        for key in sorted({key for key, _, _ in missing}):
+            rows.add(key, None, alt_texts[key], lacks(key), *values[key])
+        if rows.captions:
+            yield rows.table()
+
+    def write(self, dataset: Dataset, work: pa.Table) -> pa.Table:
+        """Caption a table of WORK and put the captions beside their shards' tables, durably.
+
+        Two threads may do so at once. The stage has to be open.
+
+        Returns:
+            The captions, one row for every one that the pictures lacked.
+        """
+        rows = self.caption(work)
+        keys = rows.column("key")
+        for shard in work.column("shard").unique().to_pylist():
+            own = work.filter(pc.field("shard") == shard).column("key")
+            part = rows.filter(pc.is_in(keys, value_set=own.combine_chunks()))
+            ShardCaptions(dataset, self.source, shard).add_part(part)
+        return rows
+
+    def caption(self, work: pa.Table) -> pa.Table:
+        """Captions for a table of WORK, as rows of CAPTIONS. The stage has to be open."""
+        engine, captioner = self.opened(), self.captioner
+        tables = []
+        for kind, there, lost in iter_pending(work, list(self.plans)):
+            plan = self.plans[kind]
+            if len(there):
+                tables.append(caption_kind(engine, captioner, plan, there, self.measures))
+            if len(lost):
+                tables.append(missing_picture_rows(plan, captioner, lost, self.measures))
+        return pa.concat_tables(tables)
+
+    def finish(self, dataset: Dataset, shard: str) -> pa.Table:
+        """Merge a shard's parts into its table, and return the table."""
+        return ShardCaptions(dataset, self.source, shard).finish()
 
     def opened(self) -> CaptionEngine:
         """The captioner, loaded or reached if it was not before."""
@@ -155,19 +209,8 @@ class CaptionStage(Stage):
             samples = samples.filter(pc.is_in(samples.column("key"), value_set=selected))
         return dict(zip(*(samples.column(n).to_pylist() for n in ("key", "alt_text")), strict=True))
 
-    def _wanted_ids(self, alt_texts: dict[str, str | None]) -> set[tuple[str, str, int]]:
+    def _wanted_ids(self, alt_texts: dict[str, str | None]) -> set[CaptionId]:
         return set(product(alt_texts, self.plans, range(self.settings.samples_per_image)))
-
-    def _missing_pictures(
-        self, missing: list[tuple[str, str, int]], alt_texts: dict[str, str | None]
-    ) -> pa.Table:
-        pending = {kind: Pending() for kind in self.plans}
-        for key, kind, index in missing:
-            pending[kind].add(key, index, b"", alt_texts[key])
-        return pa.concat_tables(
-            missing_picture_rows(self.plans[kind], self.captioner, columns, self.measures)
-            for kind, columns in pending.items()
-        )
 
 
 def stored_samples(dataset: Dataset, shard: str) -> pa.Table:
@@ -230,7 +273,8 @@ def _read_selection(directory: str, selection: str, changed: int) -> pa.Array:
     return pa.array(Dataset(directory).selection_keys(selection), pa.string())
 
 
-def _counts(rows: pa.Table) -> Counter[str]:
+def row_counts(rows: pa.Table) -> Counter[str]:
+    """Rows by status, and by status and reason, such as "rejected:loop"."""
     counts: Counter[str] = Counter(rows.column("status").to_pylist())
     reasons = zip(rows.column("status").to_pylist(), rows.column("reason").to_pylist(), strict=True)
     counts.update(f"{status}:{reason}" for status, reason in reasons if reason is not None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -43,36 +45,60 @@ class ShardCaptions:
         )
         return caption_ids(_keep(table, without_failed))
 
-    def load(self, without_failed: bool = False) -> pa.Table:
-        """Every row written so far, finished or in a part."""
-        # Parts were written by the run that is being continued, so their failures stand.
-        parts = [pq.read_table(path, schema=CAPTIONS) for path in self._parts()]
-        rows = pa.concat_tables([CAPTIONS.empty_table(), *parts])
-        if self._dataset.has_shard("captions", self._shard, self._source):
-            finished = self._dataset.read_table("captions", self._shard, self._source)
-            finished = _keep(finished, without_failed).cast(CAPTIONS)
-            # A part may hold a second try of a row that failed in the finished table.
-            newer = caption_ids(rows)
-            old = [name not in newer for name in _id_rows(finished)]
-            rows = pa.concat_tables([finished.filter(pa.array(old, pa.bool_())), rows])
-        return rows
+    def written(
+        self, without_failed: bool = False, parts: Sequence[str] | None = None
+    ) -> set[CaptionId]:
+        """Every caption written so far, in the finished table or in a part.
+
+        Args:
+            without_failed: leave out those that failed in the finished table. Parts are of the run
+                that is being continued, so their failures stand.
+            parts: names of the parts to look at; None takes all.
+        """
+        names = self.parts() if parts is None else parts
+        found = self.finished(without_failed)
+        for name in names:
+            found |= caption_ids(pq.read_table(self.scratch / name, columns=_ID_COLUMNS))
+        return found
+
+    def parts(self) -> list[str]:
+        """Names of the parts."""
+        return sorted(path.name for path in self.scratch.glob("[!.]*.parquet"))
 
     def add_part(self, rows: pa.Table) -> None:
-        """Put rows beside the finished table, durably."""
+        """Put rows beside the finished table, durably.
+
+        A part is named by the captions that it holds: writing the same ones again, as a worker does
+        that died before it could say so, replaces the part.
+        """
         self.scratch.mkdir(parents=True, exist_ok=True)
-        parts = self._parts()
-        number = int(parts[-1].stem) + 1 if parts else 0
-        with atomic_path(self.scratch / f"{number:06d}.parquet") as temporary:
+        with atomic_path(self.scratch / f"{_name_of(rows)}.parquet") as temporary:
             pq.write_table(rows, temporary)
 
-    def finish(self, rows: pa.Table) -> None:
-        """Write the table and drop the parts. Rows are sorted, so resuming changes no byte."""
-        ordered = rows.sort_by([(name, "ascending") for name in _ID_COLUMNS])
-        self._dataset.write_table("captions", ordered, self._shard, self._source)
-        empty_directory(self.scratch)
+    def finish(self) -> pa.Table:
+        """Merge the parts into the table, drop them, and return the table.
 
-    def _parts(self) -> list[Path]:
-        return sorted(self.scratch.glob("[0-9]*.parquet"))
+        A caption stands once: a part goes before the finished table, whose row may have failed.
+        Rows are sorted, so resuming changes none.
+        """
+        parts = [pq.read_table(self.scratch / name, schema=CAPTIONS) for name in self.parts()]
+        if self._dataset.has_shard("captions", self._shard, self._source):
+            table = self._dataset.read_table("captions", self._shard, self._source)
+            if not parts:
+                return table
+            parts.append(table.cast(CAPTIONS))
+        rows = pa.concat_tables([CAPTIONS.empty_table(), *parts])
+        first = {name: row for row, name in reversed(list(enumerate(_id_rows(rows))))}
+        rows = rows.take(pa.array(sorted(first.values()), pa.int64()))
+        rows = rows.sort_by([(name, "ascending") for name in _ID_COLUMNS])
+        self._dataset.write_table("captions", rows, self._shard, self._source)
+        empty_directory(self.scratch)
+        return rows
+
+
+def _name_of(rows: pa.Table) -> str:
+    listing = "\n".join(f"{key} {kind} {index}" for key, kind, index in _id_rows(rows))
+    return hashlib.blake2b(listing.encode(), digest_size=12).hexdigest()
 
 
 def caption_ids(table: pa.Table) -> set[CaptionId]:

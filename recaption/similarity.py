@@ -7,6 +7,8 @@ sentences decides, and nothing is cut off.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,9 +76,10 @@ class CaptionSimilarity:
         self.clip = _find_clip(settings, dataset, device)
         # A picture's captions and tries come close to each other, so one shard is enough.
         self._shard: tuple[str, Mapping[str, int], NDArray[np.float32]] | None = None
+        self._comparing: threading.Lock | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_shard": None}
+        return {**self.__dict__, "_shard": None, "_comparing": None}
 
     def open(self) -> None:
         """Load the model, if any.
@@ -86,6 +89,7 @@ class CaptionSimilarity:
         """
         if self.clip is not None:
             self.clip.open()
+            self._comparing = threading.Lock()
 
     def embeddings(
         self, dataset: Dataset, shard: str, keys: Sequence[str]
@@ -126,7 +130,9 @@ class CaptionSimilarity:
         for start in range(0, len(known), ROWS_AT_ONCE):
             some = known[start : start + ROWS_AT_ONCE]
             vectors = np.stack([_present(embeddings[row]) for row in some])
-            columns = caption_scores(self.clip, vectors, [texts[row] or "" for row in some])
+            # Tokenizers keep their padding between calls and refuse to serve two threads.
+            with self._comparing or contextlib.nullcontext():
+                columns = caption_scores(self.clip, vectors, [texts[row] or "" for row in some])
             result.whole[some], _, _, result.sentence_mean[some], result.sentence_min[some], _ = (
                 columns
             )

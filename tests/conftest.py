@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+# The models of the tests are tiny: more threads only wait for one another, and on a busy machine
+# they spin. Subprocesses and Ray's workers inherit this.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 REAL_DATA = Path(
     os.environ.get("CAPLAB_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data"
 )

@@ -1,0 +1,190 @@
+"""Captions by a pool of Ray actors: shared shards, kills, one row a caption."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pytest
+from ray import cloudpickle
+
+from curate.dataset import CAPTIONS_VOLATILE, Dataset
+from curate.errors import CaplabError
+from pipelines.caption_actors import caption_shards, plan_captions
+from pipelines.demo import recaption_settings
+from pipelines.ray_stages import ray_session
+from pipelines.recaption import dry_run, recaption
+from pipelines.settings import RecaptionCommandSettings
+from pipelines.world import weights
+from recaption.caption import CaptionStage
+from recaption.checkpoint import ShardCaptions
+from recaption.settings import RecaptionSettings
+
+ID = ("key", "kind", "sample_index")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_ray(curated):
+    """One Ray for all tests of this module: starting it takes longer than captioning."""
+    with ray_session(cpus=2):
+        yield
+
+
+def uncaptioned(curated: Dataset, directory: Path) -> Dataset:
+    """A copy of the curated dataset without captions."""
+    leave = shutil.ignore_patterns("captions", ".scratch")
+    shutil.copytree(curated.directory, directory, ignore=leave)
+    return Dataset.open(directory)
+
+
+def settings_of(small_web, **changes) -> RecaptionCommandSettings:
+    given = recaption_settings(small_web.settings).resolved() | {"workers": 2} | changes
+    return RecaptionCommandSettings(**given)
+
+
+def stage_of(settings: RecaptionCommandSettings, dataset: Dataset) -> CaptionStage:
+    return CaptionStage(settings.part(RecaptionSettings), dataset=dataset)
+
+
+def captions(dataset: Dataset) -> pa.Table:
+    tables = [
+        dataset.read_table("captions", shard, source).drop_columns(list(CAPTIONS_VOLATILE))
+        for source in dataset.caption_sources()
+        if source != "alt"
+        for shard in dataset.shards()
+    ]
+    return pa.concat_tables(tables).sort_by([(name, "ascending") for name in ID])
+
+
+def assert_same_captions(dataset: Dataset, other: Dataset) -> None:
+    """Every column but cosines, which batches of another size round differently, is equal."""
+    ours, theirs = captions(dataset), captions(other)
+    for name in ours.column_names:
+        if pa.types.is_floating(ours.schema.field(name).type):
+            values = [table.column(name).to_numpy() for table in (ours, theirs)]
+            np.testing.assert_allclose(*values, atol=2e-4)
+        else:
+            assert ours.column(name).equals(theirs.column(name)), name
+
+
+def started(dataset: Dataset, settings: RecaptionCommandSettings, tmp_path: Path) -> list[str]:
+    config = tmp_path / "recaption.yaml"
+    config.write_text(json.dumps(settings.resolved()))
+    command = ["recaption", str(dataset.directory), "--config", str(config)]
+    return [sys.executable, "-m", "pipelines.cli", *command]
+
+
+def kill_when_parts_lie_there(command: list[str], dataset: Dataset, count: int) -> set[Path]:
+    """SIGKILL the driver and all that it started once `count` parts are written."""
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while len(parts := parts_of(dataset)) < count:
+        assert driver.poll() is None, "the command ended before it could be killed"
+        assert time.monotonic() < deadline, "no parts appeared"
+        time.sleep(0.01)
+    family = psutil.Process(driver.pid).children(recursive=True)
+    os.kill(driver.pid, signal.SIGKILL)
+    for process in family:
+        if process.is_running():
+            process.kill()
+    driver.wait()
+    return parts
+
+
+def parts_of(dataset: Dataset) -> set[Path]:
+    return set((dataset.directory / ".scratch" / "captions").glob("*/*/[!.]*.parquet"))
+
+
+def test_a_killed_run_goes_on_from_its_parts_and_ends_as_an_unbroken_one(
+    curated, small_web, tmp_path
+):
+    dataset = uncaptioned(curated, tmp_path / "data")
+    settings = settings_of(small_web, checkpoint_rows=8)
+    left = kill_when_parts_lie_there(started(dataset, settings, tmp_path), dataset, 3)
+    kept = parts_of(dataset)
+    assert left <= kept
+    subprocess.run(started(dataset, settings, tmp_path), check=True, capture_output=True)
+    assert_same_captions(dataset, curated)
+    assert not parts_of(dataset)
+
+
+def test_all_workers_share_one_shard_and_each_caption_stands_once(curated, small_web, tmp_path):
+    dataset = uncaptioned(curated, tmp_path / "data")
+    settings = settings_of(small_web, checkpoint_rows=6)
+    stage = stage_of(settings, dataset)
+    first = dataset.shards()[0]
+    assert plan_captions(stage, dataset, workers=2).block_captions == 6
+    for shard in dataset.shards()[1:]:
+        stage.run(dataset, shard)
+    caption_shards(stage, dataset, workers=2)
+    rows = dataset.read_table("captions", first, stage.source)
+    ids = list(zip(*(rows.column(name).to_pylist() for name in ID), strict=True))
+    assert len(ids) == len(set(ids)) > 2 * 6
+    assert_same_captions(dataset, curated)
+
+
+def test_a_worker_that_dies_is_replaced_and_no_caption_is_lost(curated, small_web, tmp_path):
+    dataset = uncaptioned(curated, tmp_path / "data")
+    settings = settings_of(small_web, checkpoint_rows=8)
+    # Workers cannot import a test module, so its classes travel whole.
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    stage = KilledOnce(settings.part(RecaptionSettings), dataset, tmp_path / "killed")
+    caption_shards(stage, dataset, workers=1)
+    assert (tmp_path / "killed").exists()
+    assert_same_captions(dataset, curated)
+
+
+def test_a_full_disk_is_told_and_the_same_command_takes_up_the_rest(curated, small_web, tmp_path):
+    dataset = uncaptioned(curated, tmp_path / "data")
+    settings = settings_of(small_web)
+    stage = stage_of(settings, dataset)
+    blocked = ShardCaptions(dataset, stage.source, dataset.shards()[0]).scratch
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("a file where the parts should lie")
+    with pytest.raises(CaplabError, match="takes up the rest"):
+        recaption(dataset.directory, settings)
+    blocked.unlink()
+    recaption(dataset.directory, settings)
+    assert_same_captions(dataset, curated)
+
+
+def test_a_worker_that_cannot_open_the_captioner_ends_with_its_sentence(
+    curated, small_web, tmp_path
+):
+    dataset = uncaptioned(curated, tmp_path / "data")
+    folder = tmp_path / "captioner"
+    shutil.copytree(weights.captioner_dir(), folder)
+    (folder / "tokenizer.json").write_text("{}")
+    stage = stage_of(settings_of(small_web, captioner=str(folder)), dataset)
+    with pytest.raises(CaplabError, match="cannot be loaded as a captioner"):
+        caption_shards(stage, dataset, workers=1)
+
+
+def test_a_rehearsal_speaks_of_what_is_left(curated, small_web):
+    settings = settings_of(small_web, samples_per_image=2, temperature=0.5)
+    told = dry_run(curated.directory, settings, 5)
+    assert "captions of 5 pictures" in told
+    with pytest.raises(CaplabError, match="written already"):
+        dry_run(curated.directory, settings_of(small_web), 5)
+
+
+class KilledOnce(CaptionStage):
+    """Its worker dies once, behind a part that it has written and not told of."""
+
+    def __init__(self, settings: RecaptionSettings, dataset: Dataset, mark: Path) -> None:
+        super().__init__(settings, dataset=dataset)
+        self.mark = mark
+
+    def write(self, dataset: Dataset, work: pa.Table) -> pa.Table:
+        rows = super().write(dataset, work)
+        if not self.mark.exists():
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rows
