@@ -10,6 +10,7 @@ from recaption.caption_server import ServerLimits, bound, serve
 from recaption.opening import identify, open_engine
 from recaption.serve_settings import ServeSettings
 from recaption.server import Server
+from recaption.settings import with_engine
 
 
 def serve_captioner(settings: ServeSettings, say: Callable[[str], None] = print) -> None:
@@ -19,7 +20,7 @@ def serve_captioner(settings: ServeSettings, say: Callable[[str], None] = print)
         ConfigError: no such captioner, or the address cannot be listened on.
         StageError: the captioner broke down while it served.
     """
-    chosen = settings.recaption_settings(image_size=settings.image_size)
+    chosen = with_engine(settings, image_size=settings.image_size)
     captioner = identify(chosen)
     name = settings.name or captioner.short_name
     key = Server("http://localhost/v1", api_key_env=settings.client_key_env).key()

@@ -1,4 +1,4 @@
-"""Which captioner, and how it is run: what serving and up-sampling share with recaptioning."""
+"""Which captioner, and how it is run: shared by recaptioning, serving and up-sampling."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from curate.settings import Settings, load_settings
+from curate.settings import Settings
 from recaption.server import (
     OmittableField,
     TokenLimitField,
@@ -14,18 +14,30 @@ from recaption.server import (
     check_extra_body,
     check_key_name,
 )
-from recaption.settings import OPERATIONAL, RecaptionSettings
+
+EngineName = Literal["auto", "transformers", "http", "coca", "vllm"]
+
+OPERATIONAL: dict[str, Any] = {"identity": False}
 
 
 class EngineSettings(Settings):
-    """A captioner and its engine; every field means what it means for `caplab recaption`."""
+    """A captioner and its engine."""
 
     captioner: str = Field(
-        description="Folder with a transformers model, a hub id such as OWNER/NAME, or the base "
-        "URL of an OpenAI-compatible server such as http://localhost:8000/v1.",
+        description="Folder with a transformers model, a hub id such as OWNER/NAME, the base URL "
+        "of an OpenAI-compatible server such as http://localhost:8000/v1, or a CoCa of open_clip: "
+        "hf-hub:OWNER/NAME, local-dir:FOLDER, or a name such as coca_ViT-L-14 with `pretrained`.",
     )
-    engine: str = Field(
-        "auto", description="What runs the captioner; auto: http for a URL, else transformers."
+    engine: EngineName = Field(
+        "auto",
+        description="What runs the captioner. transformers: in this process. http: a server. coca: "
+        "open_clip, kind short only. vllm: vLLM in this process, in an environment of its own. "
+        "auto: http for a URL, coca for open_clip's models, else transformers.",
+    )
+    pretrained: str = Field(
+        "",
+        description="Weights of a CoCa that is given by open_clip's name: one of its tags, or a "
+        ".safetensors file.",
     )
     revision: str = Field("main", description="Hub branch, tag or commit of the captioner.")
     served_model: str = Field(
@@ -42,10 +54,14 @@ class EngineSettings(Settings):
         json_schema_extra=OPERATIONAL,
     )
     omit_fields: tuple[OmittableField, ...] = Field(
-        (), description="Sampling fields that the server refuses and that are never sent."
+        (),
+        description="Sampling fields that the server refuses and that are never sent, such as "
+        "seed; the captions table records what was asked for all the same.",
     )
     extra_body: dict[str, Any] = Field(
-        {}, description="Further fields of every request to a server; stored, so never a key."
+        {},
+        description="Further fields of every request to a server, such as reasoning_effort=low; "
+        "stored with the settings, so never a key.",
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Of a transformers model; auto: bfloat16 on a GPU, float32 on a CPU."
@@ -54,7 +70,17 @@ class EngineSettings(Settings):
         "auto", description="cpu, cuda, cuda:1; auto: a GPU if any.", json_schema_extra=OPERATIONAL
     )
     batch_size: int = Field(
-        32, ge=1, description="Rows a forward pass.", json_schema_extra=OPERATIONAL
+        32,
+        ge=1,
+        description="Rows a forward pass of a model in this process.",
+        json_schema_extra=OPERATIONAL,
+    )
+    prepare_threads: int = Field(
+        0,
+        ge=0,
+        description="Threads that make pictures ready while the model generates; 0: one a CPU, 8 "
+        "at most.",
+        json_schema_extra=OPERATIONAL,
     )
     in_flight: int = Field(
         64, ge=1, description="Requests in flight to a server.", json_schema_extra=OPERATIONAL
@@ -65,13 +91,13 @@ class EngineSettings(Settings):
     request_attempts: int = Field(
         6,
         ge=1,
-        description="Tries of one request where the server is broken.",
+        description="Tries of one request where the server is busy, broken or gone.",
         json_schema_extra=OPERATIONAL,
     )
     patience: float = Field(
         600.0,
         ge=0,
-        description="Seconds that a row waits for a server that is busy (429) or gone.",
+        description="Seconds that a caption waits for a server that says it is busy (429).",
         json_schema_extra=OPERATIONAL,
     )
 
@@ -95,12 +121,3 @@ class EngineSettings(Settings):
     def _sendable(cls, extra_body: dict[str, Any]) -> dict[str, Any]:
         check_extra_body(extra_body)
         return extra_body
-
-    def recaption_settings(self, **more: Any) -> RecaptionSettings:
-        """These settings, and `more`, as the functions that open an engine take them.
-
-        Raises:
-            ConfigError: there is no such engine.
-        """
-        shared = {name: getattr(self, name) for name in EngineSettings.model_fields}
-        return load_settings(RecaptionSettings, None, {**shared, **more})

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from recaption.engine_settings import EngineSettings
+from recaption.engine_settings import OPERATIONAL, EngineSettings
 from recaption.server import check_key_name
-from recaption.settings import OPERATIONAL
 
 
 class ServeSettings(EngineSettings):

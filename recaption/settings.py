@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from curate.errors import ConfigError
-from curate.settings import nearest
+from curate.settings import load_settings, nearest
+from recaption.engine_settings import OPERATIONAL, EngineSettings
 from recaption.gates import DEFAULT_REJECTS, GATES
 from recaption.measure_settings import MeasureSettings
 from recaption.pictures import PictureFormat
-from recaption.server import (
-    OmittableField,
-    TokenLimitField,
-    check_address,
-    check_extra_body,
-    check_key_name,
-)
-
-EngineName = Literal["auto", "transformers", "http", "coca", "vllm"]
-
-OPERATIONAL: dict[str, Any] = {"identity": False}
 
 MAX_NEW_TOKENS: Mapping[str, int] = {"short": 40, "descriptive": 200}
 MIN_WORDS: Mapping[str, int] = {"short": 2, "descriptive": 5}
@@ -31,14 +21,9 @@ OTHER_MAX_NEW_TOKENS = 200
 OTHER_MIN_WORDS = 1
 
 
-class RecaptionSettings(MeasureSettings):
+class RecaptionSettings(MeasureSettings, EngineSettings):
     """Which captions to write, with which captioner, and which of them to accept."""
 
-    captioner: str = Field(
-        description="Folder with a transformers model, a hub id such as OWNER/NAME, the base URL "
-        "of an OpenAI-compatible server such as http://localhost:8000/v1, or a CoCa of open_clip: "
-        "hf-hub:OWNER/NAME, local-dir:FOLDER, or a name such as coca_ViT-L-14 with `pretrained`.",
-    )
     selection: str = Field(
         "", description="Selection whose samples are captioned; empty takes every stored sample."
     )
@@ -47,46 +32,11 @@ class RecaptionSettings(MeasureSettings):
         min_length=1,
         description="Kinds of caption: short, descriptive, or names in the prompt file.",
     )
-    engine: EngineName = Field(
-        "auto",
-        description="What runs the captioner. transformers: in this process. http: a server. coca: "
-        "open_clip, kind short only. vllm: vLLM in this process, in an environment of its own. "
-        "auto: http for a URL, coca for open_clip's models, else transformers.",
-    )
-    pretrained: str = Field(
-        "",
-        description="Weights of a CoCa that is given by open_clip's name: one of its tags, or a "
-        ".safetensors file.",
-    )
     beams: int = Field(
         1,
         ge=1,
         le=16,
         description="Texts that a CoCa follows at once where the temperature is 0; 1 is greedy.",
-    )
-    revision: str = Field("main", description="Hub branch, tag or commit of the captioner.")
-    served_model: str = Field(
-        "", description="Model name on the server; empty takes the only one it serves."
-    )
-    api_key_env: str = Field(
-        "",
-        description="NAME of the environment variable that holds the server's key; the key "
-        "itself is never stored.",
-    )
-    token_limit_field: TokenLimitField = Field(
-        "max_tokens",
-        description="What the server calls the limit of output tokens; some take only the second.",
-        json_schema_extra=OPERATIONAL,
-    )
-    omit_fields: tuple[OmittableField, ...] = Field(
-        (),
-        description="Sampling fields that the server refuses and that are never sent, such as "
-        "seed; the captions table records what was asked for all the same.",
-    )
-    extra_body: dict[str, Any] = Field(
-        {},
-        description="Further fields of every request to a server, such as reasoning_effort=low; "
-        "stored with the settings, so never a key.",
     )
     prompts: str = Field("", description="YAML file with prompt templates of your own, by kind.")
     prompt_variables: dict[str, str] = Field(
@@ -137,43 +87,6 @@ class RecaptionSettings(MeasureSettings):
         "jpeg", description="Format in which a server is sent pictures."
     )
     seed: int = Field(0, ge=0, description="Of every draw; a caption's own seed derives from it.")
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Of a transformers model; auto: bfloat16 on a GPU, float32 on a CPU."
-    )
-    device: str = Field(
-        "auto", description="cpu, cuda, cuda:1; auto: a GPU if any.", json_schema_extra=OPERATIONAL
-    )
-    batch_size: int = Field(
-        32,
-        ge=1,
-        description="Rows a forward pass of a model in this process.",
-        json_schema_extra=OPERATIONAL,
-    )
-    prepare_threads: int = Field(
-        0,
-        ge=0,
-        description="Threads that make pictures ready while the model generates; 0: one a CPU, 8 "
-        "at most.",
-        json_schema_extra=OPERATIONAL,
-    )
-    in_flight: int = Field(
-        64, ge=1, description="Requests in flight to a server.", json_schema_extra=OPERATIONAL
-    )
-    timeout: float = Field(
-        120.0, gt=0, description="Seconds a request may take.", json_schema_extra=OPERATIONAL
-    )
-    request_attempts: int = Field(
-        6,
-        ge=1,
-        description="Tries of one request where the server is busy, broken or gone.",
-        json_schema_extra=OPERATIONAL,
-    )
-    patience: float = Field(
-        600.0,
-        ge=0,
-        description="Seconds that a caption waits for a server that says it is busy (429).",
-        json_schema_extra=OPERATIONAL,
-    )
     checkpoint_rows: int = Field(
         1024,
         ge=1,
@@ -212,27 +125,6 @@ class RecaptionSettings(MeasureSettings):
         if any(limit < 1 for limit in limits.values()):
             raise ValueError("each limit must be 1 or more")
         return limits
-
-    @field_validator("captioner")
-    @classmethod
-    def _no_secret_in_address(cls, captioner: str) -> str:
-        if not captioner.strip():
-            raise ValueError("name a folder, a hub id or a server's URL")
-        if captioner.startswith(("http://", "https://")):
-            check_address(captioner)
-        return captioner
-
-    @field_validator("api_key_env")
-    @classmethod
-    def _a_name_not_a_key(cls, name: str) -> str:
-        check_key_name(name)
-        return name
-
-    @field_validator("extra_body")
-    @classmethod
-    def _sendable(cls, extra_body: dict[str, Any]) -> dict[str, Any]:
-        check_extra_body(extra_body)
-        return extra_body
 
     @field_validator("kinds")
     @classmethod
@@ -275,3 +167,13 @@ class RecaptionSettings(MeasureSettings):
     def min_words_of(self, kind: str) -> int:
         """Words at least for `kind`."""
         return self.min_words.get(kind, OTHER_MIN_WORDS)
+
+
+def with_engine(settings: EngineSettings, **more: Any) -> RecaptionSettings:
+    """The captioner and engine of `settings`, and `more`, as the functions that open one take them.
+
+    Raises:
+        ConfigError: a setting in `more` is wrong.
+    """
+    shared = {name: getattr(settings, name) for name in EngineSettings.model_fields}
+    return load_settings(RecaptionSettings, None, {**shared, **more})

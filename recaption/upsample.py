@@ -24,6 +24,7 @@ from recaption.gate_rules import count_words
 from recaption.opening import identify, open_engine
 from recaption.pending import FAILED, OK, REJECTED, RETRY_TOP_K, RETRY_TOP_P
 from recaption.prompt_list import ListedPrompt
+from recaption.settings import with_engine
 from recaption.upsample_gates import (
     UPSAMPLE_GATES,
     Rewrites,
@@ -89,7 +90,8 @@ class Upsampler:
             ConfigError: no such captioner, one that reads no instructions, or no such file.
         """
         self.settings = settings
-        self._opening = settings.recaption_settings(
+        self._opening = with_engine(
+            settings,
             kinds=("descriptive",),
             max_new_tokens={"descriptive": settings.max_new_tokens},
             temperature=settings.temperature,

@@ -8,8 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from curate.errors import ConfigError
 from curate.settings import nearest
-from recaption.engine_settings import EngineSettings
-from recaption.settings import OPERATIONAL
+from recaption.engine_settings import OPERATIONAL, EngineSettings
 from recaption.upsample_gates import DEFAULT_REJECTS, UPSAMPLE_GATES
 
 
