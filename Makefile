@@ -1,6 +1,7 @@
 # `make demo` and `make test` are all a newcomer needs; both set the environment up first.
 PYTHON ?= python3
 VENV := .venv
+TEST_PROCESSES ?= 2
 BIN := $(VENV)/bin
 
 .PHONY: demo test setup lint format weights clean
@@ -9,7 +10,7 @@ demo: setup
 	$(BIN)/caplab demo --out runs/demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup
 
 setup: $(VENV)/.ready
 

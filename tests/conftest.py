@@ -20,3 +20,16 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip("the real test data is not on this machine")
     return REAL_DATA
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group tests for `-n`: a file stays together, and so do all that share the curated web.
+
+    Those are most of the work, so they come first.
+    """
+    shared = [item for item in items if "curated" in getattr(item, "fixturenames", ())]
+    modules = {item.path for item in shared}
+    for item in items:
+        group = "curated" if item.path in modules else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.path not in modules)
