@@ -18,6 +18,7 @@ import logging
 import math
 import os
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -163,24 +164,27 @@ def _reports(
             num_cpus=0,
             concurrency=min(_READERS, len(parts)),
         )
-        reports = blocks.map_batches(
-            _Captioner,
-            fn_constructor_args=(stage, dataset),
-            batch_size=None,
-            batch_format="pyarrow",
-            zero_copy_batch=True,
-            num_cpus=1,
-            num_gpus=gpus or None,
-            max_task_retries=RETRIES_OF_A_BATCH,
-            compute=ray.data.ActorPoolStrategy(
-                min_size=1,
-                initial_size=workers,
-                max_size=workers,
-                max_tasks_in_flight_per_actor=BLOCKS_AT_ONCE + 1,
-                max_concurrent_calls_per_actor=BLOCKS_AT_ONCE,
-                enable_true_multi_threading=True,
-            ),
-        )
+        with warnings.catch_warnings():
+            # Ray 2.60 has no other way yet to bound the tries of an actor's task.
+            warnings.filterwarnings("ignore", message=".*ray_remote_args")
+            reports = blocks.map_batches(
+                _Captioner,
+                fn_constructor_args=(stage, dataset),
+                batch_size=None,
+                batch_format="pyarrow",
+                zero_copy_batch=True,
+                num_cpus=1,
+                num_gpus=gpus or None,
+                max_task_retries=RETRIES_OF_A_BATCH,
+                compute=ray.data.ActorPoolStrategy(
+                    min_size=1,
+                    initial_size=workers,
+                    max_size=workers,
+                    max_tasks_in_flight_per_actor=BLOCKS_AT_ONCE + 1,
+                    max_concurrent_calls_per_actor=BLOCKS_AT_ONCE,
+                    enable_true_multi_threading=True,
+                ),
+            )
         try:
             for batch in reports.iter_batches(
                 batch_size=None, batch_format="pyarrow", prefetch_batches=0

@@ -22,6 +22,7 @@ def real_data() -> Path:
     return REAL_DATA
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group tests for `-n`: a file stays together, and so do all that share the curated web.
 
