@@ -10,7 +10,7 @@ demo: setup
 	$(BIN)/caplab demo --out runs/demo
 
 test: setup
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 setup: $(VENV)/.ready
 

@@ -22,15 +22,7 @@ def real_data() -> Path:
     return REAL_DATA
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group tests for `-n`: a file stays together, and so do all that share the curated web.
-
-    Those are most of the work, so they come first.
-    """
-    shared = [item for item in items if "curated" in getattr(item, "fixturenames", ())]
-    modules = {item.path for item in shared}
-    for item in items:
-        group = "curated" if item.path in modules else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: item.path not in modules)
+    """Files that need the curated web come first: with `-n` none of them should start last."""
+    first = {item.path for item in items if "curated" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path not in first)
