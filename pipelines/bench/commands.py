@@ -273,5 +273,30 @@ def bench_captioner_fit(
     click.echo(render(figures, as_json))
 
 
+@bench.command("killed-captions")
+@as_json
+@out
+@click.option(
+    "--pairs",
+    "folders",
+    type=PLACE,
+    multiple=True,
+    required=True,
+    help="Folder with captions.jsonl and pictures, all below one parent; may be repeated.",
+)
+@click.option("--limit", default=2000, show_default=True, help="Pictures in all, at least.")
+def bench_killed_captions(
+    as_json: bool, out: Path | None, folders: tuple[Path, ...], limit: int
+) -> None:
+    """Kill `caplab recaption` twice on real photographs and count the rows that it ends with.
+
+    In process, and over HTTP against `caplab serve-captioner`. Nothing is timed.
+    """
+    from pipelines.bench.figures import render
+    from pipelines.bench.killed_captions import killed_caption_figures
+
+    click.echo(render(killed_caption_figures(folders, limit, out), as_json))
+
+
 def _say(words: str) -> None:
     click.echo(words, err=True)
