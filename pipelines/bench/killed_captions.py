@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pyarrow as pa
@@ -32,7 +33,8 @@ from pipelines.bench.figures import Figure
 from pipelines.bench.serve_pairs import write_url_list
 from pipelines.world import weights
 from pipelines.world.serve import serve
-from recaption.http_engine import Server, served_model
+from recaption.http_engine import Server
+from recaption.served_models import served_model
 
 KINDS = ("short", "descriptive")
 SAMPLES_PER_IMAGE = 2
@@ -223,7 +225,7 @@ def _ids(captions: pa.Table) -> list[CaptionId]:
     return list(zip(*(captions.column(name).to_pylist() for name in _ID), strict=True))
 
 
-def _alike(row: dict[str, object], other: dict[str, object]) -> bool:
+def _alike(row: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether two rows are equal; cosines up to the rounding of batched products."""
     if row.keys() != other.keys():
         return False
