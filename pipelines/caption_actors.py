@@ -116,7 +116,9 @@ def caption_shards(
         progress(plan.wanted, stage.name, "caption", initial=plan.wanted - total) as bar,
     ):
         finish = _Finisher(stage, dataset)
-        for report in _reports(stage, dataset, plan, min(workers, total), gpus_per_worker):
+        # With all of them in parts that a killed run could not merge, there is nobody to ask.
+        reports = _reports(stage, dataset, plan, min(workers, total), gpus_per_worker)
+        for report in reports if total else ():
             if report["fatal"]:
                 raise ConfigError(report["failure"])
             if report["failure"]:
@@ -136,10 +138,11 @@ def caption_shards(
                 finish.start(shard)
         finish.wait()
     lost = sum(left.values()) - sum(done[shard] for shard in left)
-    if failures:
+    if lost:
+        reason = f", first: {failures[0]}" if failures else ""
         raise StageError(
-            f"{lost:,} of {total:,} captions could not be written, first: {failures[0]}. What was "
-            f"written is kept; the same command takes up the rest."
+            f"{lost:,} of {total:,} captions could not be written{reason}. What was written is "
+            f"kept; the same command takes up the rest."
         )
 
 
@@ -149,7 +152,7 @@ def _reports(
     """Run the blocks; yield shard, captions and failure of each."""
     import ray.data
 
-    parts = {shard: stage.parts(dataset, shard) for shard in plan.missing}
+    parts = {shard: stage.parts(dataset, shard) for shard, lacks in plan.missing.items() if lacks}
     with _quiet_context(plan.block_bytes):
         shards = ray.data.from_items(
             [{"shard": shard, "parts": json.dumps(names)} for shard, names in parts.items()],

@@ -141,6 +141,22 @@ def test_a_worker_that_dies_is_replaced_and_no_caption_is_lost(curated, small_we
     assert_same_captions(dataset, curated)
 
 
+def test_parts_that_a_killed_run_could_not_merge_are_merged_by_the_next(
+    curated, small_web, tmp_path
+):
+    dataset = uncaptioned(curated, tmp_path / "data")
+    stage = stage_of(settings_of(small_web), dataset)
+    stage.open()
+    for shard in dataset.shards():
+        for work in stage.work(dataset, shard, 64):
+            stage.write(dataset, work)
+    assert parts_of(dataset)
+    assert stage.source not in dataset.caption_sources()
+    caption_shards(stage, dataset, workers=2)
+    assert_same_captions(dataset, curated)
+    assert not parts_of(dataset)
+
+
 def test_a_full_disk_is_told_and_the_same_command_takes_up_the_rest(curated, small_web, tmp_path):
     dataset = uncaptioned(curated, tmp_path / "data")
     settings = settings_of(small_web)
