@@ -28,7 +28,7 @@ from typing import Any
 import pyarrow as pa
 
 from curate.dataset import Dataset
-from curate.errors import CaplabError, ConfigError, StageError
+from curate.errors import CaplabError, ConfigError, DatasetError, StageError
 from curate.progress import progress
 from pipelines.ray_stages import ray_session
 from recaption.caption import CaptionStage
@@ -74,7 +74,11 @@ class Plan:
 
 
 def plan_captions(stage: CaptionStage, dataset: Dataset, workers: int) -> Plan:
-    """Count what every shard lacks. Cost: the samples and caption ids of each shard are read."""
+    """Count what every shard lacks. Cost: the samples and caption ids of each shard are read.
+
+    Raises:
+        DatasetError: the tar of a shard with missing captions is not there.
+    """
     missing: dict[str, int] = {}
     wanted = pictures = picture_bytes = 0
     slots = len(stage.plans) * stage.settings.samples_per_image
@@ -84,11 +88,19 @@ def plan_captions(stage: CaptionStage, dataset: Dataset, workers: int) -> Plan:
         if not stage.is_done(dataset, shard):
             missing[shard] = len(stage.missing(dataset, shard))
             pictures += stored
-            picture_bytes += dataset.shard_path(shard).stat().st_size
+            picture_bytes += _tar_bytes(dataset, shard)
     share = math.ceil(sum(missing.values()) / (workers * _BLOCKS_A_WORKER))
     captions = max(1, slots, min(stage.settings.checkpoint_rows, share))
     mean_bytes = picture_bytes / max(1, pictures)
     return Plan(missing, wanted, captions, max(1, int(mean_bytes * captions / slots)))
+
+
+def _tar_bytes(dataset: Dataset, shard: str) -> int:
+    path = dataset.shard_path(shard)
+    try:
+        return path.stat().st_size
+    except FileNotFoundError as error:
+        raise DatasetError(f"{path} is missing; run `caplab curate` again.") from error
 
 
 def caption_shards(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.dataset import STORED, Dataset
-from curate.errors import ConfigError
+from curate.errors import ConfigError, DatasetError
 from curate.files import fingerprint
 from curate.settings import nearest
 from curate.shards import iter_shard
@@ -27,6 +28,8 @@ from recaption.prompts import PromptTemplate, templates_for
 from recaption.settings import RecaptionSettings
 from recaption.similarity import Embedding
 from recaption.work import WorkRows, iter_pending
+
+logger = logging.getLogger(__name__)
 
 
 class CaptionStage(Stage):
@@ -127,7 +130,7 @@ class CaptionStage(Stage):
         """What is missing in a shard, as tables of WORK with about `captions` captions each.
 
         Pictures come in the shard's order; those that its samples table knows and its tar does not
-        hold come last, without a picture. Memory: the pictures of one table.
+        give (it is damaged, say) come last, without a picture. Memory: the pictures of one table.
 
         Args:
             parts: as for `missing`.
@@ -143,7 +146,7 @@ class CaptionStage(Stage):
         def lacks(key: str) -> list[tuple[str, int]]:
             return [slot for slot in slots if (key, *slot) in missing]
 
-        for key, picture, _ in iter_shard(dataset, shard):
+        for key, picture in _pictures(dataset, shard):
             if lacking := lacks(key):
                 missing -= {(key, *slot) for slot in lacking}
                 rows.add(key, picture, alt_texts[key], lacking, *values[key])
@@ -211,6 +214,18 @@ class CaptionStage(Stage):
 
     def _wanted_ids(self, alt_texts: dict[str, str | None]) -> set[CaptionId]:
         return set(product(alt_texts, self.plans, range(self.settings.samples_per_image)))
+
+
+def _pictures(dataset: Dataset, shard: str) -> Iterator[tuple[str, bytes]]:
+    """Key and encoded picture of a shard's samples, up to where its tar is damaged."""
+    try:
+        for key, picture, _ in iter_shard(dataset, shard):
+            yield key, picture
+    except DatasetError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise  # a whole tar that is gone is no damage but a wrong place
+        # What lies behind the damage becomes failed rows, which name the key and can be retried.
+        logger.warning("%s", error)
 
 
 def stored_samples(dataset: Dataset, shard: str) -> pa.Table:

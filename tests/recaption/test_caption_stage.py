@@ -12,7 +12,7 @@ from caption_dataset import captions, make_dataset, stored_keys
 from moody_server import MoodyServer, moody_server
 
 from curate.dataset import CAPTIONS_VOLATILE, Dataset
-from curate.errors import ConfigError
+from curate.errors import ConfigError, DatasetError
 from curate.settings import load_settings
 from recaption.alt_captions import AltCaptionStage
 from recaption.caption import CaptionStage
@@ -233,6 +233,31 @@ def test_a_picture_that_is_not_in_the_shard_is_a_failed_row(tmp_path: Path, llav
     counts = run_all(stage, dataset)
     assert counts["failed:missing_picture"] == 3 * 2
     assert stage.is_done(dataset, "00000")
+
+
+def test_pictures_behind_a_damaged_place_are_failed_rows_and_written_once_it_is_mended(
+    tmp_path: Path, llava: Path
+) -> None:
+    dataset = make_dataset(tmp_path / "set", shards=1)
+    tar = dataset.shard_path("00000")
+    whole = tar.read_bytes()
+    tar.write_bytes(whole[: len(whole) // 2])
+    stage = stage_of(llava)
+    counts = run_all(stage, dataset)
+    assert counts["failed"] == counts["failed:missing_picture"]
+    assert 0 < counts["failed"] < 6 * 2
+    assert counts["failed"] + counts["ok"] + counts["rejected"] == 6 * 2
+
+    tar.write_bytes(whole)
+    run_all(stage_of(llava, retry_failed=True), dataset)
+    assert not [row for row in rows_of(dataset, stage.source) if row["status"] == "failed"]
+
+
+def test_a_shard_whose_tar_is_gone_is_no_row_s_failure(tmp_path: Path, llava: Path) -> None:
+    dataset = make_dataset(tmp_path / "set", shards=1)
+    dataset.shard_path("00000").unlink()
+    with pytest.raises(DatasetError, match="is missing; run `caplab curate` again"):
+        run_all(stage_of(llava), dataset)
 
 
 def test_failed_rows_are_kept_until_asked_for_again(tmp_path: Path, moody: MoodyServer) -> None:
