@@ -15,7 +15,7 @@ from curate.scorers.make import make_clips
 from pipelines.score import on_top_of_stored
 from recaption.judging.caption_sets import find_set, find_sets
 from recaption.judging.compare import Comparison, compare_captions
-from recaption.judging.measure import CaptionMeasures, measure_captions
+from recaption.judging.measure import MeasuredSets, measure_captions
 from recaption.judging.plain import plain
 from recaption.judging.settings import JudgeSettings
 from recaption.judging.tables import comparison_text, measures_text
@@ -29,7 +29,7 @@ WORLD = "world"
 class CaptionsSummary:
     """What the command found; `measures` or `comparison`, whichever was asked for."""
 
-    measures: CaptionMeasures | None
+    measures: MeasuredSets | None
     comparison: Comparison | None
     settings: JudgeSettings
 

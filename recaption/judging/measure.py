@@ -90,7 +90,7 @@ class Fingerprint:
 
 
 @dataclass(frozen=True)
-class CaptionMeasures:
+class MeasuredSets:
     """Everything that was measured.
 
     Attributes:
@@ -118,7 +118,7 @@ def measure_captions(
     clip: Clip | None = None,
     truth: Truth | None = None,
     clip_reason: str = "",
-) -> CaptionMeasures:
+) -> MeasuredSets:
     """Measure the sets that the settings name.
 
     Args:
@@ -150,7 +150,7 @@ def measure_captions(
     )
     right = _rightness(dataset, spoken, truth, settings) if truth is not None else {}
     groups = [result.groups for result in found.values()]
-    return CaptionMeasures(
+    return MeasuredSets(
         sets=[
             SetMeasures(
                 one,

@@ -10,7 +10,7 @@ from recaption.judging.compare import Comparison, Difference
 from recaption.judging.counts import WINDOW
 from recaption.judging.fingerprint import CHANCE
 from recaption.judging.intervals import Estimate
-from recaption.judging.measure import CaptionMeasures, SampleMeasures, SetMeasures
+from recaption.judging.measure import MeasuredSets, SampleMeasures, SetMeasures
 from recaption.judging.retrieval import GROUP
 
 MISSING = "-"
@@ -35,7 +35,7 @@ class Group:
     rows: tuple[Row, ...]
 
 
-def measure_groups(measures: CaptionMeasures) -> list[Group]:
+def measure_groups(measures: MeasuredSets) -> list[Group]:
     """The table of all sets; rows that no set has a value for are left out."""
     sets = measures.sets
     groups = [
@@ -51,7 +51,7 @@ def measure_groups(measures: CaptionMeasures) -> list[Group]:
     return [group for group in kept if group.rows]
 
 
-def measures_text(measures: CaptionMeasures) -> str:
+def measures_text(measures: MeasuredSets) -> str:
     """What `caplab captions DIR` prints."""
     names = [one.set.name for one in measures.sets]
     groups = measure_groups(measures)
@@ -263,7 +263,7 @@ def _truth_rows(sets: Sequence[SetMeasures]) -> list[Row]:
     ]
 
 
-def _sample_title(measures: CaptionMeasures) -> str:
+def _sample_title(measures: MeasuredSets) -> str:
     counts = {one.sample.captions for one in measures.sets if one.sample is not None}
     if not counts:
         return "no accepted captions"
@@ -273,7 +273,7 @@ def _sample_title(measures: CaptionMeasures) -> str:
     return f"{number_of} captions each; no picture has one of every set"
 
 
-def _remarks(measures: CaptionMeasures) -> list[str]:
+def _remarks(measures: MeasuredSets) -> list[str]:
     remarks = [
         f"distinct-1 and -2 are over the first {measures.words_compared:,} words of each set."
     ]

@@ -25,7 +25,7 @@ from recaption.judging.caption_sets import (
     sample_captions,
 )
 from recaption.judging.compare import Comparison, compare_captions
-from recaption.judging.measure import CaptionMeasures, measure_captions
+from recaption.judging.measure import MeasuredSets, measure_captions
 from recaption.judging.settings import JudgeSettings
 from recaption.judging.tables import difference_cells, estimate, measure_groups
 
@@ -75,7 +75,7 @@ class CaptionSets:
     captions and the same bins; `similarity` is that column, empty where there is none.
     """
 
-    measures: CaptionMeasures
+    measures: MeasuredSets
     pair: Pair | None
     similarity: str
     similarities: dict[str, Bins]
@@ -109,7 +109,7 @@ def compute(inputs: Inputs) -> CaptionSets | None:
     return CaptionSets(measures, Pair(comparison, measure, pictures), similarity, bins)
 
 
-def _histograms(measures: CaptionMeasures) -> tuple[str, dict[str, Bins]]:
+def _histograms(measures: MeasuredSets) -> tuple[str, dict[str, Bins]]:
     for column in reversed(SIMILARITIES):
         found = {
             one.set.name: one.counts.distributions[column]
@@ -130,7 +130,7 @@ def _histograms(measures: CaptionMeasures) -> tuple[str, dict[str, Bins]]:
     return "", {}
 
 
-def _chosen(inputs: Inputs, measures: CaptionMeasures) -> tuple[CaptionSet, CaptionSet] | None:
+def _chosen(inputs: Inputs, measures: MeasuredSets) -> tuple[CaptionSet, CaptionSet] | None:
     """The sets to show side by side: asked for, or the first of these that share pictures.
 
     Two captioners' captions of one kind; two kinds of one captioner; a captioner and the alt texts.
