@@ -188,7 +188,7 @@ def _reports(
                 batch_size=None,
                 batch_format="pyarrow",
                 zero_copy_batch=True,
-                num_cpus=1,
+                num_cpus=_cpus_of_a_worker(stage, workers, gpus),
                 num_gpus=gpus or None,
                 max_task_retries=RETRIES_OF_A_BATCH,
                 compute=ray.data.ActorPoolStrategy(
@@ -207,6 +207,31 @@ def _reports(
                 yield from batch.to_pylist()
         except Exception as error:
             raise _told(error) from error
+
+
+def _cpus_of_a_worker(stage: CaptionStage, workers: int, gpus: float) -> int:
+    """CPUs that Ray reserves a worker, which are also the threads of its matrix products.
+
+    One where a device or a server does the work; a captioner on CPUs gets its share of them.
+    """
+    import ray
+
+    if gpus or stage.captioner.engine == "http":
+        return 1
+    machines = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    return share_of_cpus(machines, workers)
+
+
+def share_of_cpus(machines: Sequence[int], workers: int) -> int:
+    """CPUs a worker, as many as let all workers run side by side, each on one machine; 1 at least.
+
+    Args:
+        machines: CPUs of each.
+    """
+    for cpus in range(max(machines, default=1), 1, -1):
+        if sum(machine // cpus for machine in machines) >= workers:
+            return cpus
+    return 1
 
 
 class _Reader:

@@ -17,7 +17,7 @@ from ray import cloudpickle
 
 from curate.dataset import CAPTIONS_VOLATILE, Dataset
 from curate.errors import CaplabError
-from pipelines.caption_actors import caption_shards, plan_captions
+from pipelines.caption_actors import caption_shards, plan_captions, share_of_cpus
 from pipelines.demo import recaption_settings
 from pipelines.ray_stages import ray_session
 from pipelines.recaption import dry_run, recaption
@@ -204,3 +204,21 @@ class KilledOnce(CaptionStage):
             self.mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return rows
+
+
+@pytest.mark.parametrize(
+    ("machines", "workers", "cpus"),
+    [
+        ([2], 1, 2),
+        ([2], 2, 1),
+        ([2], 5, 1),
+        ([8, 8], 3, 4),
+        ([16, 4], 2, 8),
+        ([16, 0], 1, 16),
+        ([], 1, 1),
+    ],
+)
+def test_captioners_on_cpus_share_the_machines(
+    machines: list[int], workers: int, cpus: int
+) -> None:
+    assert share_of_cpus(machines, workers) == cpus
