@@ -239,12 +239,24 @@ def decontaminate(directory: Path, references: str, config: Path | None, given: 
 @cli.command()
 @click.argument("directory", metavar="DIR", type=EXISTING)
 @settings_options(RecaptionCommandSettings)
-@click.option("--dry-run", type=int, metavar="N", help="Caption N pictures, print rate and cost.")
+@click.option(
+    "--dry-run",
+    type=int,
+    metavar="N",
+    help="Caption N pictures, print rate and cost, store nothing.",
+)
 def recaption(directory: Path, dry_run: int | None, config: Path | None, given: Given) -> None:
     """Write captions with a vision-language model into the captions table.
 
+    Every selected picture gets one row a kind: accepted, rejected by a gate, or failed with its
+    reason. A killed run goes on with the same command, and asks for what is missing alone; other
+    prompts or sampling stand beside, never over, what is there. --dry-run first tells the rate, and
+    hours and money for the rest. docs/recaption.md says more.
+
     \b
     Examples:
+      caplab recaption data/mine --selection good --captioner Qwen/Qwen2.5-VL-3B-Instruct \\
+          --dry-run 20 --price-per-hour 2.5
       caplab recaption data/mine --selection good --captioner Qwen/Qwen2.5-VL-3B-Instruct
       caplab recaption data/mine --selection good --captioner http://localhost:8000/v1 \\
           --served-model my-vlm --kinds descriptive
