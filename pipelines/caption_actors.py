@@ -192,9 +192,8 @@ def _reports(
                 num_gpus=gpus or None,
                 max_task_retries=RETRIES_OF_A_BATCH,
                 compute=ray.data.ActorPoolStrategy(
-                    min_size=1,
-                    initial_size=workers,
-                    max_size=workers,
+                    # A pool that may shrink loses the workers that the first block does not reach.
+                    size=workers,
                     max_tasks_in_flight_per_actor=BLOCKS_AT_ONCE + 1,
                     max_concurrent_calls_per_actor=BLOCKS_AT_ONCE,
                     enable_true_multi_threading=True,
