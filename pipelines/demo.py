@@ -142,6 +142,7 @@ def curate_settings(settings: DemoSettings) -> CurateSettings:
         name=SELECTION,
         where=" and ".join(RULES),
         workers=settings.workers,
+        duplicate_threads=settings.workers,
     )
 
 

@@ -58,10 +58,6 @@ def ray_session(cpus: int | None = None) -> Iterator[None]:
     # Actors start processes of their own; idle ones started ahead would cost a CPU second each.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if not os.environ.get("RAY_ADDRESS"):
-        # Its core prints remarks on Ray Data's own actors between our bars; what goes wrong comes
-        # back as an exception.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     ray.init(
         address=os.environ.get("RAY_ADDRESS"),
         num_cpus=None if os.environ.get("RAY_ADDRESS") else cpus,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from curate.ahead import in_threads
 from curate.duplicates.agreement import CopyLimits, compare, is_copy
 from curate.duplicates.clusters import Tree
 from curate.duplicates.fingerprints import VIEWS
@@ -18,6 +19,7 @@ from curate.duplicates.hash_pairs import near_hashes
 from curate.duplicates.neighbours import Pairs, nearest_vectors, similar_pairs, unique_pairs
 from curate.duplicates.thumbnails import Thumbnails
 from curate.duplicates.vectors import ArrayVectors, Vectors
+from curate.progress import progress
 
 if TYPE_CHECKING:
     from curate.duplicates.search import DuplicateSettings
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
 HASH_SIMILARITY = 0.3
 """Least cosine of the copy descriptors of two samples whose hashes are near. No edit that hashes
 find goes below; flat graphics share hashes by the thousand and go far below."""
-_BLOCK = 4096
+_BLOCK, _VERIFIED = 4096, 1024
+"""Pairs at a time: in a product of descriptors, and on the pixels, about 2 ms each."""
 _WORTH_TURNING, _WORTH_ALIKE = 0.35, 0.8
 """Misfit up to which a rejected pair is tried in the other direction, and cosine of the copy
 descriptors from which on it is tried at any misfit."""
@@ -223,7 +226,7 @@ def _cosine_distance(vectors: Vectors, pairs: Pairs, block: int = 4096) -> NDArr
 
 
 class Verifier:
-    """Decides pairs on the pixels (duplicates.agreement). Memory: a block of thumbnails."""
+    """Decides pairs on the pixels (duplicates.agreement). Memory: some blocks of thumbnails."""
 
     def __init__(self, samples: Samples, settings: DuplicateSettings) -> None:
         self.samples, self.settings = samples, settings
@@ -233,13 +236,18 @@ class Verifier:
 
     def copies(self, pairs: Pairs) -> Pairs:
         """The pairs that are copies, either way round and mirrored or not."""
+        blocks = [pairs[start : start + _VERIFIED] for start in range(0, len(pairs), _VERIFIED)]
         kept = [np.empty((0, 2), np.int64)]
-        for start in range(0, len(pairs), _BLOCK):
-            some = pairs[start : start + _BLOCK]
-            first, second = (self.samples.thumbnails.take(rows) for rows in some.T)
-            alike = similarity(self.samples.descriptor, some)
-            kept.append(some[are_copies(first, second, alike, self.limits)])
+        with progress(len(pairs), "duplicates ", "pair", disable=not blocks) as bar:
+            verdicts = in_threads(self._are_copies, blocks, self.settings.duplicate_threads)
+            for some, good in zip(blocks, verdicts, strict=True):
+                kept.append(some[good])
+                bar.update(len(some))
         return np.concatenate(kept)
+
+    def _are_copies(self, pairs: Pairs) -> NDArray[np.bool_]:
+        first, second = (self.samples.thumbnails.take(rows) for rows in pairs.T)
+        return are_copies(first, second, similarity(self.samples.descriptor, pairs), self.limits)
 
 
 def are_copies(

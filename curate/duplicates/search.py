@@ -130,7 +130,10 @@ class DuplicateSettings(Settings):
         json_schema_extra={"identity": False},
     )
     duplicate_threads: int = Field(
-        1, ge=1, description="Threads of the searches.", json_schema_extra={"identity": False}
+        1,
+        ge=1,
+        description="Threads of the searches and of the look at pixels.",
+        json_schema_extra={"identity": False},
     )
 
 

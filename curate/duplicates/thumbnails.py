@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,7 @@ _SIZE = THUMBNAIL
 
 
 class Thumbnails:
-    """Thumbnails by row number, read on demand.
+    """Thumbnails by row number, read on demand; threads may read at once.
 
     Args:
         shard: (N,) number of the shard of each row; place: (N,) its row within that shard.
@@ -43,6 +44,7 @@ class Thumbnails:
     ) -> None:
         self._shard, self._place = shard, place
         self._read, self._scratch = read, scratch
+        self._unpacking = threading.Lock()
 
     def take(self, rows: NDArray[np.int64]) -> Thumbs:
         """(B, 4608) uint8 of the rows, which may repeat. Memory: 9 KB a row asked for."""
@@ -61,10 +63,11 @@ class Thumbnails:
 
     def _unpacked(self, shard: int) -> Path:
         path = self._scratch / f"{shard}.raw"
-        if not path.exists():
-            partial = path.with_suffix(".part")
-            self._read(shard).tofile(partial)
-            partial.rename(path)
+        with self._unpacking:
+            if not path.exists():
+                partial = path.with_suffix(".part")
+                self._read(shard).tofile(partial)
+                partial.rename(path)
         return path
 
 

@@ -159,19 +159,20 @@ def test_the_quality_decides_what_is_kept(score: Callable[[Dataset], None], tmp_
     assert kept.fetchall() == [("small",)]
 
 
-def test_the_tables_are_the_same_bytes_on_every_run(
-    score: Callable[[Dataset], None], tmp_path: Path
+def test_the_tables_are_the_same_bytes_on_every_run_and_with_any_threads(
+    score: Callable[[Dataset], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = small_world(tmp_path / "d")
     score(dataset)
     written = []
-    for _ in range(2):
-        find_duplicates(dataset, DuplicateSettings())
+    for threads, block in ((1, 1024), (1, 1024), (3, 2)):
+        monkeypatch.setattr("curate.duplicates.copies._VERIFIED", block)
+        find_duplicates(dataset, DuplicateSettings(duplicate_threads=threads))
         paths = [dataset.table_path(table) for table in ("duplicate_pairs", "duplicates")]
         written.append([path.read_bytes() for path in paths])
         for path in paths:
             path.unlink()
-    assert written[0] == written[1]
+    assert written[0] == written[1] == written[2]
 
 
 def test_finished_work_is_not_repeated_and_other_settings_are_new_work(
