@@ -55,7 +55,7 @@ def cli() -> None:
       caplab ablate data/mine --arms arms.yaml --out runs/captions
       caplab report runs/captions
 
-    `caplab demo` walks it offline on a synthetic world in ten to fifteen minutes. Every setting can
+    `caplab demo` walks it offline on a synthetic world in some twenty minutes. Every setting can
     stand in a YAML file (--config) and be overridden by its option.
     """
 
@@ -333,7 +333,7 @@ def ablate(
 @click.option("--out", default=Path("runs/demo"), type=EXISTING, show_default=True)
 @settings_options(DemoSettings)
 def demo(out: Path, config: Path | None, given: Given) -> None:
-    """Walk the whole road offline on the synthetic world, ten to fifteen minutes on two cores."""
+    """Walk the whole road offline on the synthetic world, some twenty minutes on two cores."""
     from pipelines.demo import demo as run
 
     click.echo(run(out, resolve(DemoSettings, config, given)).text())
