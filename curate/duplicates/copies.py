@@ -28,7 +28,7 @@ HASH_SIMILARITY = 0.3
 """Least cosine of the copy descriptors of two samples whose hashes are near. No edit that hashes
 find goes below; flat graphics share hashes by the thousand and go far below."""
 _BLOCK, _VERIFIED = 4096, 1024
-"""Pairs at a time: in a product of descriptors, and on the pixels, about 2 ms each."""
+"""Pairs at a time: in a product of descriptors, and on the pixels, 2 to 5 ms each."""
 _WORTH_TURNING, _WORTH_ALIKE = 0.35, 0.8
 """Misfit up to which a rejected pair is tried in the other direction, and cosine of the copy
 descriptors from which on it is tried at any misfit."""

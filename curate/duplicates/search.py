@@ -21,7 +21,7 @@ New samples are compared with all and old ones with the new alone
 (curate.duplicates.earlier_search).
 
 Cost: near-linear in the samples (curate.duplicates.neighbours has the terms, docs/duplicates.md the
-figures), plus about 2 CPU ms a candidate pair. Memory: `BYTES_A_SAMPLE`, and blocks that fit what
+figures), plus 2 to 5 CPU ms a candidate pair. Memory: `BYTES_A_SAMPLE`, and blocks that fit what
 is left of `memory_limit`; thumbnails and embeddings stay on disk. Flat pictures (one colour,
 nearly) have no structure to compare and are only matched exactly.
 """
