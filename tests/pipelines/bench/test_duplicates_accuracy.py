@@ -25,7 +25,8 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_benchmark_says_recall_false_pairs_and_cost(photographs: Path) -> None:
     arguments = ["duplicates", "--photographs", str(photographs), "--limit", "4", "--no-peers"]
     done = CliRunner().invoke(bench, [*arguments, "--json"], catch_exceptions=False)
-    figures = {line["name"]: line for line in map(json.loads, done.output.splitlines())}
+    # Progress goes to stderr; stdout is for programs.
+    figures = {line["name"]: line for line in map(json.loads, done.stdout.splitlines())}
     for edit in EDITS:
         assert f"duplicates/hashes/{edit}/recall" in figures
     near = [figures[f"duplicates/near/{edit}/recall"]["value"] for edit in EDITS]
