@@ -31,6 +31,8 @@ __all__ = [
     "row_seed",
 ]
 
+_MISSING_DETAIL = "the shard's tar does not hold it, or is damaged before its place"
+
 
 def row_seed(seed: int, key: str, kind: str, sample_index: int, attempt: int) -> int:
     """Seed of one try of one caption, 0 <= seed < 2**31, whatever else is captioned."""
@@ -83,7 +85,7 @@ def missing_picture_rows(
     plan: KindPlan, captioner: Captioner, pending: Pending, measures: CaptionMeasures
 ) -> pa.Table:
     """Failed rows for samples whose picture is not in their shard."""
-    outcome = CaptionOutcome(error="missing_picture")
+    outcome = CaptionOutcome(error="missing_picture", detail=_MISSING_DETAIL)
     drafts = [Draft(outcome, 0, 0, plan.sampling, reason=outcome.error) for _ in pending.keys]
     return caption_table(captioner, "", plan, pending, drafts, measures.tokens)
 

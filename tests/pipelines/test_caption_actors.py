@@ -117,13 +117,19 @@ def test_a_killed_run_goes_on_from_its_parts_and_ends_as_an_unbroken_one(
 
 def test_all_workers_share_one_shard_and_each_caption_stands_once(curated, small_web, tmp_path):
     dataset = uncaptioned(curated, tmp_path / "data")
-    settings = settings_of(small_web, checkpoint_rows=6)
+    settings = settings_of(small_web, checkpoint_rows=2)
     stage = stage_of(settings, dataset)
     first = dataset.shards()[0]
-    assert plan_captions(stage, dataset, workers=2).block_captions == 6
+    assert plan_captions(stage, dataset, workers=2).block_captions == 2
     for shard in dataset.shards()[1:]:
         stage.run(dataset, shard)
-    caption_shards(stage, dataset, workers=2)
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    roll = tmp_path / "roll"
+    roll.mkdir()
+    caption_shards(
+        EachWorkerIsSeen(settings.part(RecaptionSettings), dataset, roll), dataset, workers=2
+    )
+    assert len(list(roll.iterdir())) == 2
     rows = dataset.read_table("captions", first, stage.source)
     ids = list(zip(*(rows.column(name).to_pylist() for name in ID), strict=True))
     assert len(ids) == len(set(ids)) > 2 * 6
@@ -189,6 +195,21 @@ def test_a_rehearsal_speaks_of_what_is_left(curated, small_web):
     assert "captions of 5 pictures" in told
     with pytest.raises(CaplabError, match="written already"):
         dry_run(curated.directory, settings_of(small_web), 5)
+
+
+class EachWorkerIsSeen(CaptionStage):
+    """Each worker signs the roll, and waits with its first block until two have."""
+
+    def __init__(self, settings: RecaptionSettings, dataset: Dataset, roll: Path) -> None:
+        super().__init__(settings, dataset=dataset)
+        self.roll = roll
+
+    def write(self, dataset: Dataset, work: pa.Table) -> pa.Table:
+        (self.roll / str(os.getpid())).touch()
+        patience = time.monotonic() + 60
+        while len(list(self.roll.iterdir())) < 2 and time.monotonic() < patience:
+            time.sleep(0.1)
+        return super().write(dataset, work)
 
 
 class KilledOnce(CaptionStage):

@@ -246,6 +246,8 @@ def test_pictures_behind_a_damaged_place_are_failed_rows_and_written_once_it_is_
     counts = run_all(stage, dataset)
     assert counts["failed"] == counts["failed:missing_picture"]
     assert 0 < counts["failed"] < 6 * 2
+    lost = [row for row in rows_of(dataset, stage.source) if row["status"] == "failed"]
+    assert all("damaged" in row["detail"] for row in lost)
     assert counts["failed"] + counts["ok"] + counts["rejected"] == 6 * 2
 
     tar.write_bytes(whole)
