@@ -98,7 +98,11 @@ class Reason(StrEnum):
         "not tried: the host had used up its time budget (host_budget) by failing or being slow",
     )
     TLS = "tls", ReasonClass.PERMANENT, "the certificate or the TLS handshake is not valid"
-    BAD_RESPONSE = "bad_response", ReasonClass.PERMANENT, "the answer was not valid HTTP"
+    BAD_RESPONSE = (
+        "bad_response",
+        ReasonClass.PERMANENT,
+        "the answer was not valid HTTP, or not packed as it says",
+    )
 
     # The server's answer. The status code that people look for has a name of its own.
     HTTP_403 = "http_403", ReasonClass.PERMANENT, "the server forbids the URL"
@@ -129,6 +133,11 @@ class Reason(StrEnum):
         "incomplete_body",
         ReasonClass.MAY_PASS,
         "the answer ended before its announced length",
+    )
+    UNSUPPORTED_ENCODING = (
+        "unsupported_encoding",
+        ReasonClass.PERMANENT,
+        "the body is packed (br, zstd, compress) though we asked that it is not",
     )
     EMPTY_BODY = "empty_body", ReasonClass.PERMANENT, "the answer has no bytes"
     HASH_MISMATCH = (
