@@ -32,6 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from curate.pictures.png_chunks import without_texts
+
 CANVAS = 128
 """Side of the square canvas in pixels."""
 GREY_SIDE = 256
@@ -162,7 +164,7 @@ def _decode(raw: bytes, view: PictureView, more: Sequence[PictureView]) -> _Deco
 
 def _upright(raw: bytes, draft: bool, floor: int) -> tuple[Image.Image, tuple[int, int]]:
     """The picture as RGB, and its full size; a JPEG's shorter side may shrink to `floor`."""
-    with Image.open(io.BytesIO(raw)) as opened:
+    with Image.open(io.BytesIO(without_texts(raw))) as opened:
         width, height = opened.size
         if width * height > MAX_PIXELS:
             raise ValueError(f"{width}x{height} has more than {MAX_PIXELS} pixels")

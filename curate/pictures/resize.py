@@ -23,7 +23,7 @@ from curate.download.hashes import verify
 from curate.pictures import jpeg
 from curate.pictures.colours import PixelRangeError, to_resizable, to_srgb
 from curate.pictures.exif import orientation, upright_pixels
-from curate.pictures.png_chunks import damaged_pixel_data
+from curate.pictures.png_chunks import damaged_pixel_data, without_texts
 from curate.pictures.shrink import shrink
 from curate.pictures.sniff import sniff
 from curate.reasons import Failure, FailureError, Reason
@@ -186,9 +186,11 @@ class Resizer:
 
     def _other(self, content: bytes, original_format: str) -> tuple[Pixels, tuple[int, int]]:
         """The same through Pillow, for all other formats and for CMYK."""
-        damage = damaged_pixel_data(content) if original_format == "png" else None
-        if damage:
-            raise FailureError(Reason.BROKEN_IMAGE, damage)
+        if original_format == "png":
+            damage = damaged_pixel_data(content)
+            if damage:
+                raise FailureError(Reason.BROKEN_IMAGE, damage)
+            content = without_texts(content)
         quiet = _silent_stderr() if original_format == "tiff" else nullcontext()
         with quiet, Image.open(io.BytesIO(content), formats=[original_format.upper()]) as image:
             # Sizes in the header decide before anything is decoded: this stops bombs.
