@@ -23,6 +23,7 @@ from curate.intake.columns import TEXT_COLUMNS, URL_COLUMNS, find_column
 from curate.intake.lines import is_gzip
 from curate.intake.locations import Store
 from curate.intake.rows import Record, broken, local_identity, text_problem
+from curate.intake.tar_headers import BoundedTarInfo
 from curate.reasons import Failure, Reason, printable
 
 EXTENSIONS = (".tar", ".tar.gz", ".tgz")
@@ -72,11 +73,13 @@ def _samples(stream: IO[bytes], path: str, names: Names) -> Iterator[Record]:
     sample: _Sample | None = None
     seen: set[str] = set()
     end: int | None = None
+    last: tarfile.TarInfo | None = None
     try:
-        with tarfile.open(fileobj=stream, mode="r:") as tar:
+        with tarfile.open(fileobj=stream, mode="r:", tarinfo=BoundedTarInfo) as tar:
             for member in tar:
                 # A TarFile remembers every member that it passed; a shard has tens of thousands.
                 tar.members = []  # type: ignore[attr-defined]
+                last = member
                 match = _NAME.fullmatch(member.name)
                 if not member.isfile() or match is None or _hidden(member.name):
                     continue
@@ -91,11 +94,20 @@ def _samples(stream: IO[bytes], path: str, names: Names) -> Iterator[Record]:
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         if sample is not None:
             yield sample.record(path, names, seen)
-        yield _damage(path, error)
+        if not (isinstance(error, tarfile.ReadError) and _says_itself(stream, last)):
+            yield _damage(path, error)
         return
     if sample is not None:
         yield sample.record(path, names, seen)
     yield from _behind(stream, path, end or 0)
+
+
+def _says_itself(stream: IO[bytes], last: tarfile.TarInfo | None) -> bool:
+    """Whether the tar ends so soon in its last member, a picture, that only that one is lost."""
+    if last is None or last.name.rpartition(".")[2].lower() not in IMAGE_EXTENSIONS:
+        return False
+    stream.seek(last.offset_data)
+    return len(stream.read(_BLOCK)) < min(_BLOCK, last.size)
 
 
 def _behind(stream: IO[bytes], path: str, end: int) -> Iterator[Record]:
