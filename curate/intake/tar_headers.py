@@ -60,13 +60,13 @@ class BoundedTarInfo(tarfile.TarInfo):
             block = tar.fileobj.read(tarfile.BLOCKSIZE)
             extended = len(block) > _SPARSE_EXTENDED and block[_SPARSE_EXTENDED]
         tar.offset = tar.fileobj.tell() + self._block(self.size)  # type: ignore[attr-defined]
-        self.sparse, self.size = [], size
+        self.sparse, self.size = b"", size  # not None: what `issparse` looks at
         return self
 
     def _proc_gnusparse_10(
         self, following: tarfile.TarInfo, pax_headers: dict[str, str], tar: tarfile.TarFile
     ) -> None:
-        following.sparse = []  # the map stands before the data, and is passed with it
+        following.sparse = b""  # the map stands before the data, and is passed with it
 
 
 class _FirstReading(io.RawIOBase):
