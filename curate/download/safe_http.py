@@ -193,6 +193,8 @@ class SafeClient:
         whole = _whole_length(answer)
         if answer.status not in _WITH_PICTURE or (answer.status == 206 and whole is None):
             said = f"HTTP {answer.status} {answer.reason}"
+            if answer.status == 206:
+                said += f", {answer.headers.get('Content-Range', 'no Content-Range')}"
             failure = HttpFailureError(_status_reason(answer.status), said)
             failure.retry_after = retry_after(answer.headers.get("Retry-After"))
             answer.drain()
