@@ -28,14 +28,13 @@ def accepted_captions(
     """
     chosen = caption_writers(dataset, kinds, sources)
     tables = []
-    connection = dataset.connect()
+    connection = dataset.connect(["captions"])
     for kind, source in chosen.items():
-        files = str(dataset.table_directory("captions", source) / "*.parquet")
         tables.append(
             connection.sql(
                 "SELECT key, kind, $source AS source, sample_index, text "
-                "FROM read_parquet($files) WHERE kind = $kind AND status = 'ok'",
-                params={"source": source, "files": files, "kind": kind},
+                f"FROM {dataset.scan('captions', source)} WHERE kind = $kind AND status = 'ok'",
+                params={"source": source, "kind": kind},
             ).to_arrow_table()
         )
     order = [(name, "ascending") for name in ("key", "kind", "sample_index")]
@@ -64,12 +63,11 @@ def captioned_keys(dataset: Dataset, kind: str, source: str | None = None) -> se
 def _writers(dataset: Dataset, kind: str) -> list[str]:
     """Sources that wrote at least one row of `kind`."""
     writers = []
-    connection = dataset.connect()
+    connection = dataset.connect(["captions"])
     for source in dataset.caption_sources():
-        files = str(dataset.table_directory("captions", source) / "*.parquet")
         found = connection.execute(
-            "SELECT 1 FROM read_parquet($files) WHERE kind = $kind LIMIT 1",
-            {"files": files, "kind": kind},
+            f"SELECT 1 FROM {dataset.scan('captions', source)} WHERE kind = $kind LIMIT 1",
+            {"kind": kind},
         ).fetchone()
         if found:
             writers.append(source)

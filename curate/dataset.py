@@ -40,7 +40,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.errors import DatasetError
-from curate.files import atomic_path, fingerprint, read_json, write_json
+from curate.files import atomic_path, fingerprint, plain_path, read_json, write_json
 
 if TYPE_CHECKING:
     import duckdb
@@ -338,7 +338,7 @@ class Dataset:
 
     def has_table(self, table: str) -> bool:
         """Whether `table` holds anything."""
-        return any(self.table_directory(table).glob("**/[!.]*.parquet"))
+        return bool(self.table_files(table))
 
     def write_table(
         self, table: str, rows: pa.Table, shard: str = WHOLE, source: str | None = None
@@ -368,20 +368,26 @@ class Dataset:
         """
         path = self.table_path(table, shard, source)
         try:
-            # ParquetFile, not read_table: a folder named key=value above must not add columns.
-            with pq.ParquetFile(path) as parquet:
-                return parquet.read(columns=columns)
+            return parquet_rows(path, columns)
         except FileNotFoundError as error:
             raise DatasetError(f"{path} is missing; run the stage that writes {table}.") from error
-        except (OSError, pa.ArrowInvalid) as error:
-            raise DatasetError(
-                f"{path} is unreadable ({error}); delete it and run the same command again."
-            ) from error
+
+    def table_files(self, table: str, source: str | None = None) -> list[Path]:
+        """The files of `table` in order; without a source those of all its sources."""
+        folder = self.table_directory(table, source)
+        return sorted(path for depth in ("", "*/") for path in folder.glob(f"{depth}[!.]*.parquet"))
+
+    def scan(self, table: str, source: str | None = None, **options: bool) -> str:
+        """What stands behind FROM to read `table`, which has at least one file: `parquet_scan`."""
+        return parquet_scan(self.table_files(table, source), **options)
 
     def caption_sources(self) -> list[str]:
-        """Who wrote captions: "alt" and one name a captioner run."""
-        base = self.table_directory("captions")
-        return sorted(path.name for path in base.glob("*") if path.is_dir())
+        """Who wrote captions: "alt" and one name a captioner run.
+
+        One that has only begun has a folder and no file yet, and is not among them.
+        """
+        folders = self.table_directory("captions").glob("[!.]*")
+        return sorted(folder.name for folder in folders if any(folder.glob("[!.]*.parquet")))
 
     # ---- selections ---------------------------------------------------------------------------
 
@@ -412,7 +418,7 @@ class Dataset:
         if not path.exists():
             known = ", ".join(self.selections()) or "none yet; make one with `caplab select`"
             raise DatasetError(f"There is no selection {name!r} (selections: {known}).")
-        keys: list[str] = sorted(pq.read_table(path).column("key").to_pylist())
+        keys: list[str] = sorted(parquet_rows(path, ["key"]).column("key").to_pylist())
         return keys
 
     def selection_record(self, name: str) -> dict[str, Any]:
@@ -440,14 +446,14 @@ class Dataset:
         # A table is a file a shard; without this every query reads every footer again.
         connection.execute("SET parquet_metadata_cache = true")
         for table in tables or SCHEMAS:
-            if self.has_table(table):
-                place: Path = self.table_directory(table) / "**" / "*.parquet"
-                if shard is not None and self.has_shard(table, shard):
-                    place = self.table_path(table, shard)
-                files = str(place).replace("'", "''")
+            if shard is not None and self.has_shard(table, shard):
+                files = [self.table_path(table, shard)]
+            else:
+                files = self.table_files(table)
+            if files:
                 connection.execute(
                     f"CREATE VIEW {table} AS SELECT * FROM "
-                    f"read_parquet('{files}', union_by_name = true)"
+                    f"{parquet_scan(files, union_by_name=True)}"
                 )
             else:
                 columns = ", ".join(
@@ -456,6 +462,47 @@ class Dataset:
                 )
                 connection.execute(f"CREATE VIEW {table} AS SELECT {columns} WHERE false")
         return connection
+
+
+def parquet_scan(files: Path | Iterable[Path], **options: bool) -> str:
+    """What stands behind FROM in DuckDB's SQL to read Parquet files: these, all, nothing else.
+
+    Every scan is made here. DuckDB by itself takes a path for a pattern, so that neighbours are
+    read too, and a folder above that is named `width=7` for a column that hides the file's own.
+
+    Args:
+        files: one or several, at least one; each is read as it is named (see plain_path).
+        options: further arguments of read_parquet, such as `union_by_name` or `filename` (which
+            tells of a file its plain path: compare its name alone).
+    """
+    paths = [files] if isinstance(files, Path) else list(files)
+    listed = ", ".join(sql_text(plain_path(path)) for path in paths)
+    given = {"hive_partitioning": False, **options}
+    return f"read_parquet([{listed}], {', '.join(f'{k} = {v}' for k, v in given.items())})"
+
+
+def sql_text(text: Path | str) -> str:
+    """A text, or a path as it stands, as a literal of SQL."""
+    return "'" + str(text).replace("'", "''") + "'"
+
+
+def parquet_rows(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """The rows of one file of ours, with its own columns (of folders above that are named
+    key=value, Arrow's datasets would make some).
+
+    Raises:
+        FileNotFoundError: it is missing.
+        DatasetError: it is unreadable.
+    """
+    try:
+        with pq.ParquetFile(path) as parquet:
+            return parquet.read(columns=columns)
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DatasetError(
+            f"{path} is unreadable ({error}); delete it and run the same command again."
+        ) from error
 
 
 def claim_directory(

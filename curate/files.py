@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
+import re
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from curate.errors import DatasetError
+
+_PATTERN = re.compile(r"[*?\[\]\\]")
 
 
 @contextmanager
@@ -37,6 +44,33 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             os.close(directory)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def plain_path(path: Path | str) -> Path:
+    r"""`path`, absolute and under a name that DuckDB takes for itself and nothing else.
+
+    DuckDB reads `*`, `?` and `[` as patterns in every path, `?` in a database's name as the start
+    of options, and a backslash as a slash; a backslash cannot be escaped at all, and an escaped
+    pattern lists the folder above once a file. So the part of the path up to the last such name is
+    reached through a symbolic link in the temporary folder, made once a process and removed at its
+    end. A path without such names comes back as it is.
+    """
+    path = Path(path).absolute()
+    odd = [number for number, name in enumerate(path.parts, 1) if _PATTERN.search(name)]
+    if not odd:
+        return path
+    return _link_to(Path(*path.parts[: odd[-1]])).joinpath(*path.parts[odd[-1] :])
+
+
+@cache
+def _link_to(target: Path) -> Path:
+    # A temporary folder with such a name of its own would help nobody.
+    parent = "/tmp" if _PATTERN.search(tempfile.gettempdir()) else None
+    folder = tempfile.mkdtemp(prefix="caplab-", dir=parent)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    link = Path(folder, "link")
+    link.symlink_to(target)
+    return link
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -91,13 +91,11 @@ def _stage(dataset: Dataset, settings: RecaptionCommandSettings) -> CaptionStage
 
 def _counts(dataset: Dataset, source: str, column: str) -> dict[str, int]:
     """ "KIND VALUE" of a column that is set -> captions of one source."""
-    files = str(dataset.table_directory("captions", source) / "*.parquet")
     rows = (
-        dataset.connect()
+        dataset.connect(["captions"])
         .execute(
-            f"SELECT kind || ' ' || {column}, count(*) FROM read_parquet($files) "
-            f"WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY 1",
-            {"files": files},
+            f"SELECT kind || ' ' || {column}, count(*) FROM {dataset.scan('captions', source)} "
+            f"WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY 1"
         )
         .fetchall()
     )

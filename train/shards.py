@@ -122,11 +122,10 @@ def available_kinds(
 ) -> list[str]:
     """Caption kinds of which it is clear whose to take: one writer, or one is named."""
     writers: Counter[str] = Counter()
-    connection = dataset.connect()
+    connection = dataset.connect(["captions"])
     for source in dataset.caption_sources():
-        files = str(dataset.table_directory("captions", source) / "*.parquet")
         kinds = connection.execute(
-            "SELECT DISTINCT kind FROM read_parquet($files) WHERE status = 'ok'", {"files": files}
+            f"SELECT DISTINCT kind FROM {dataset.scan('captions', source)} WHERE status = 'ok'"
         ).fetchall()
         writers.update(kind for (kind,) in kinds)
     return sorted(k for k, n in writers.items() if n == 1 or k in (caption_sources or {}))

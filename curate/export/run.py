@@ -83,7 +83,7 @@ def export(dataset: Dataset, out: Path | str, settings: ExportSettings) -> Expor
                 layout.write(number, rows, reader)
             bar.update(rows.num_rows)
     layout.finish()
-    write_text(out / "README.md", dataset_card(dataset, settings, plan, layout, work))
+    write_text(out / "README.md", dataset_card(dataset, settings, plan, layout))
     with atomic_path(record / "left_out.parquet") as temporary:
         shutil.copyfile(plan.left_out_path, temporary)
     summary = ExportSummary(
@@ -115,7 +115,7 @@ def _identity(dataset: Dataset, settings: ExportSettings) -> dict[str, Any]:
         what: fingerprint(
             [
                 [file.name, file.stat().st_size, file_mark(file)]
-                for file in sorted(dataset.table_directory(table, source).glob("[!.]*.parquet"))
+                for file in dataset.table_files(table, source)
             ]
         )
         for what, (table, source) in tables.items()

@@ -78,7 +78,7 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def read_parquet(
+def parquet_batches(
     store: Store, path: str, columns: ParquetColumns, rows: int
 ) -> Iterator[pa.RecordBatch]:
     """The rows of one file in order, in batches of at most `rows`; see curate.intake.rows."""

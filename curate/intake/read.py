@@ -12,9 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.dataset import Dataset, empty_directory, sample_key
+from curate.dataset import Dataset, empty_directory, parquet_scan, sample_key
 from curate.errors import DatasetError
-from curate.files import atomic_path, fingerprint, read_json, sha256_file, write_json
+from curate.files import (
+    atomic_path,
+    fingerprint,
+    plain_path,
+    read_json,
+    sha256_file,
+    write_json,
+)
 from curate.intake.rows import IDENTITY, TypesChangedError
 from curate.intake.source import InputFormat, Source, inspect_input
 from curate.outcomes import FAILURE, SOURCE_FILE
@@ -174,25 +181,23 @@ def _tell_repeated_apart(dataset: Dataset) -> None:
     """
     import duckdb
 
-    files = str(dataset.directory / "input" / "*.parquet")
+    files = [dataset.input_path(shard) for shard in dataset.shards()]
     scratch = dataset.directory / "input" / ".duckdb"
     config: dict[str, Any] = {
         "threads": 1,
         "memory_limit": _MEMORY_LIMIT,
-        "temp_directory": str(scratch),
+        "temp_directory": str(plain_path(scratch)),
     }
     with duckdb.connect(config=config) as connection:
         connection.execute("SET enable_progress_bar = false")
         connection.execute(
-            "CREATE TEMP TABLE repeated AS SELECT key FROM read_parquet($files) "
-            "GROUP BY key HAVING count(*) > 1",
-            {"files": files},
+            f"CREATE TEMP TABLE repeated AS SELECT key FROM {parquet_scan(files)} "
+            "GROUP BY key HAVING count(*) > 1"
         )
+        numbered = parquet_scan(files, filename=True, file_row_number=True)
         rows = connection.execute(
-            "SELECT filename, file_row_number, key FROM read_parquet($files, filename = true, "
-            "file_row_number = true) SEMI JOIN repeated USING (key) ORDER BY filename, "
-            "file_row_number",
-            {"files": files},
+            f"SELECT filename, file_row_number, key FROM {numbered} SEMI JOIN repeated USING (key) "
+            "ORDER BY filename, file_row_number"
         )
         occurrences: Counter[str] = Counter()
         current: str | None = None

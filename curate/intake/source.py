@@ -35,7 +35,7 @@ from curate.intake.parquet_lists import (
     image_column,
     is_companion,
     open_parquet,
-    read_parquet,
+    parquet_batches,
     row_count,
     rows_of_companion,
     shared_schema,
@@ -95,7 +95,7 @@ class Source:
         """
         if self.parquet is not None:
             for path in self.files:
-                yield from read_parquet(self.store, path, self.parquet, rows)
+                yield from parquet_batches(self.store, path, self.parquet, rows)
             return
         records = self.records()
         while some := list(itertools.islice(records, rows)):

@@ -23,9 +23,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.dataset import Dataset
+from curate.dataset import Dataset, parquet_scan, sql_text
 from curate.errors import ConfigError, DatasetError
-from curate.files import fingerprint
+from curate.files import fingerprint, plain_path
 from curate.selection.sample_lookups import lookups
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class SampleTables:
         if not path.exists():
             known = ", ".join(self.dataset.selections()) or "none yet"
             raise ConfigError(f"There is no selection {name!r} (selections: {known}).")
-        self.add_keys(column, f"read_parquet({_quoted(path)})")
+        self.add_keys(column, parquet_scan(path))
 
     def source(self, used: Sequence[str]) -> str:
         """A SELECT of `key` and the columns in `used`, one row a stored sample."""
@@ -152,7 +152,7 @@ class SampleTables:
     def lock(self) -> SampleTables:
         """From here on the connection reads the dataset's own files and no other."""
         folders = [self.dataset.directory / name for name in ("tables", "selections")]
-        allowed = ", ".join(_quoted(folder) for folder in folders)
+        allowed = ", ".join(sql_text(plain_path(folder)) for folder in folders)
         self.connection.execute(f"SET allowed_directories = [{allowed}]")
         self.connection.execute("SET enable_external_access = false")
         self.connection.execute("SET lock_configuration = true")
@@ -200,7 +200,7 @@ def tables_version(dataset: Dataset, tables: Sequence[str] = TABLES) -> str:
     marks: list[Any] = []
     for table in tables:
         folder = dataset.table_directory(table)
-        for path in sorted(folder.rglob("[!.]*.parquet")):
+        for path in dataset.table_files(table):
             marks.append(
                 [table, str(path.relative_to(folder)), path.stat().st_size, file_mark(path)]
             )
@@ -216,7 +216,3 @@ def file_mark(path: Path, size: int = 1 << 16) -> str:
 
 def _name(column: str) -> str:
     return '"' + column.replace('"', '""') + '"'
-
-
-def _quoted(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"

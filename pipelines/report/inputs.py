@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.dataset import Dataset
+from curate.dataset import Dataset, parquet_scan
 from curate.errors import DatasetError
 from curate.files import read_json
 from pipelines.report.cuts import Cut, cuts
@@ -65,13 +65,13 @@ class Inputs:
         connection = self.dataset.connect() if self.dataset is not None else duckdb.connect()
         connection.execute("SET enable_progress_bar = false")
         if self.dataset is not None and self.selection is not None:
-            path = literal(str(self.dataset.selection_path(self.selection)))
-            connection.execute(f"CREATE VIEW selected AS SELECT key FROM read_parquet({path})")
+            keys = parquet_scan(self.dataset.selection_path(self.selection))
+            connection.execute(f"CREATE VIEW selected AS SELECT key FROM {keys}")
         else:
             connection.execute("CREATE VIEW selected AS SELECT '' AS key WHERE false")
         if self.truth_path is not None:
-            path = literal(str(self.truth_path))
-            connection.execute(f"CREATE VIEW truth AS SELECT * FROM read_parquet({path})")
+            truth = parquet_scan(self.truth_path)
+            connection.execute(f"CREATE VIEW truth AS SELECT * FROM {truth}")
         return connection
 
     def rows(self, sql: str, parameters: list[Any] | None = None) -> list[dict[str, Any]]:
@@ -226,12 +226,15 @@ class Inputs:
         parts = {}
         for table in ("samples", "scores"):
             files = [
-                literal(str(self.dataset.table_path(table, shard)))
+                self.dataset.table_path(table, shard)
                 for shard in self.picture_shards
                 if self.dataset.has_shard(table, shard)
             ]
-            listed = f"read_parquet([{', '.join(files)}], union_by_name = true)"
-            parts[table] = listed if files else f"(SELECT * FROM {table} WHERE false)"
+            parts[table] = (
+                parquet_scan(files, union_by_name=True)
+                if files
+                else f"(SELECT * FROM {table} WHERE false)"
+            )
         scored = set(self.columns("scores")) - {"key"}
         shared = scored & set(self.columns("samples"))
         hidden = ", ".join(identifier(name) for name in sorted(shared | {"key"}))

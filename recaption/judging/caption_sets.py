@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
-from curate.dataset import CAPTIONS, Dataset
+from curate.dataset import CAPTIONS, Dataset, parquet_scan
 from curate.errors import ConfigError, DatasetError
 from curate.settings import nearest
 from recaption.alt_captions import ALT
@@ -81,9 +81,6 @@ def find_sets(
     """
     every = []
     for source in dataset.caption_sources():
-        # A captioner that has only begun has a folder and no file yet.
-        if not any(dataset.table_directory("captions", source).glob("[!.]*.parquet")):
-            continue
         rows = dataset_view(dataset, source).execute("SELECT DISTINCT kind FROM rows").fetchall()
         every += [CaptionSet(source, str(kind)) for (kind,) in rows]
     if not every:
@@ -152,24 +149,18 @@ def add_view(
     """
     connection.register("_declared", CAPTIONS.empty_table())
     sql = (
-        f"SELECT * FROM {_files(dataset, 'captions', source)} "
+        f"SELECT * FROM {dataset.scan('captions', source, union_by_name=True)} "
         "UNION ALL BY NAME SELECT * FROM _declared"
     )
-    scores = dataset.table_directory("caption_scores", source)
-    if scored and any(scores.glob("[!.]*.parquet")):
+    if scored and (files := dataset.table_files("caption_scores", source)):
         filled = ", ".join(f"coalesce(c.{one}, s.{one}) AS {one}" for one in SIMILARITIES)
         sql = (
             f"SELECT c.* REPLACE ({filled}) FROM ({sql}) c "
-            f"LEFT JOIN {_files(dataset, 'caption_scores', source)} s "
+            f"LEFT JOIN {parquet_scan(files, union_by_name=True)} s "
             "ON s.key = c.key AND s.kind = c.kind AND s.sample_index = c.sample_index "
             "AND s.text_sha256 = left(sha256(c.text), 16)"
         )
     connection.execute(f"CREATE OR REPLACE VIEW {name} AS {sql}")
-
-
-def _files(dataset: Dataset, table: str, source: str) -> str:
-    files = str(dataset.table_directory(table, source) / "[!.]*.parquet").replace("'", "''")
-    return f"read_parquet('{files}', union_by_name = true)"
 
 
 def sample_captions(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from curate.dataset import parquet_scan
 from curate.selection.sample_view import SampleTables
 from pipelines.report import text
 from pipelines.report.cuts import thresholds
@@ -12,7 +13,6 @@ from pipelines.report.inputs import Inputs
 from pipelines.report.page import Page, Section
 from pipelines.report.pictures import Picture, thumbnail
 from pipelines.report.sections.captions import described
-from pipelines.report.sql import literal
 
 SHOWN_SCORES = 5
 SIDE = 160
@@ -185,7 +185,7 @@ def _drawing(inputs: Inputs) -> Drawing | None:
     path = inputs.result_path("images")
     if path is None:
         return None
-    source = f"read_parquet({literal(str(path))})"
+    source = parquet_scan(path)
     if not {"png", "target_png"} <= set(inputs.columns(source)):
         return None
     # The first prompt and the first seed, whatever they show.
