@@ -5,14 +5,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 from PIL import Image
 
 from curate.errors import ConfigError, DatasetError
 from curate.files import read_json
 from tests.train.tiny_run import squares, tiny
 from train.run import RunSummary, train
-from train.sample import generate, initial_noise, load_trained, to_uint8
+from train.sample import generate, initial_noise, load_trained
 from train.shards import TrainingSamples
 
 
@@ -105,23 +104,19 @@ def test_diffusers_loads_the_export_and_draws_the_same_picture(
     trained = load_trained(tmp_path / "run")
     prompt = "A plain red square"
     ours = generate(trained, [prompt], seed=3)
-    pipeline = DiffusionPipeline.from_pretrained(tmp_path / "run" / "pipeline", vae=None)
+    pipeline = DiffusionPipeline.from_pretrained(tmp_path / "run" / "pipeline")
     pipeline.set_progress_bar_config(disable=True)
     drawn = pipeline(
         prompt,
         latents=initial_noise(3, 16)[None],
         num_inference_steps=trained.settings.sampling_steps,
         guidance_scale=trained.settings.guidance_scale,
-        output_type="latent",
         height=8 * 16,
         width=8 * 16,
         use_resolution_binning=False,
-        clean_caption=False,
-        max_sequence_length=12,
-    ).images
-    assert torch.isfinite(drawn).all()
+    ).images[0]
     # The scheduler rounds timesteps to whole thousandths; nothing else differs.
-    assert np.abs(to_uint8(drawn).astype(int) - ours).max() <= 3
+    assert np.abs(np.asarray(drawn)[::8, ::8].astype(int) - ours[0]).max() <= 3
 
 
 def test_an_unfinished_run_cannot_be_sampled(tmp_path: Path) -> None:
