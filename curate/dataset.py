@@ -2,6 +2,7 @@
 
     DIR/
       dataset.json                    contract version and what made the dataset
+      README.md                       tells `datasets.load_dataset(DIR)` of the tables
       input/00000.parquet             the rows of the input list, cut into shards, in input order
       shards/00000.tar                WebDataset: KEY.jpg (or png, webp), KEY.txt, KEY.json
       tables/samples/00000.parquet    one row for EVERY input row, stored or failed, with its reason

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from curate.accounting import accounting, accounting_line
 from curate.dataset import Dataset
+from curate.dataset_card import write_dataset_card
 from curate.download.fetch import DownloadStage
 from curate.download.retry import RetryStage, finish_retries
 from curate.download.settings import DownloadSettings
@@ -86,6 +87,7 @@ def curate(
     run_light_stage(store, dataset, settings.workers)
     if retry_failed:
         run_light_stage(RetryStage(download), dataset, settings.workers, before)
+    write_dataset_card(dataset)
     counted = accounting_line(accounting(dataset))
     if intake.without_text:
         counted += f"; {intake.without_text:,} came without a text"
@@ -97,6 +99,7 @@ def curate(
         remember(dataset, score.settings, score.weights())
         if intake.imported:
             run_stage(ImportScoresStage(), dataset, 1)
+        write_dataset_card(dataset)
         if until == "score":
             return CurateSummary(dataset.directory, counted)
         duplicates = _find_duplicates(dataset, settings.part(DuplicateSettings))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from curate.dataset import Dataset
+from curate.dataset_card import write_dataset_card
 from curate.files import write_json
 from curate.provenance import provenance
 from pipelines.caption_actors import caption_shards
@@ -64,6 +65,7 @@ def recaption(directory: Path | str, settings: RecaptionCommandSettings) -> Reca
         provenance(settings, {stage.captioner.model: stage.captioner.digest}),
     )
     caption_shards(stage, dataset, settings.workers, settings.gpus_per_worker)
+    write_dataset_card(dataset)
     repeats = mark_near_duplicates(dataset, stage.source, settings)
     return RecaptionSummary(
         stage.source,

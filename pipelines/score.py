@@ -9,6 +9,7 @@ from typing import Any
 
 from curate.caption_score import CaptionScoreStage
 from curate.dataset import Dataset
+from curate.dataset_card import write_dataset_card
 from curate.files import read_json, write_json
 from curate.intake.imported_scores import ImportScoresStage
 from curate.intake.read import read_intake
@@ -62,6 +63,7 @@ def score(directory: Path | str, settings: ScoreCommandSettings) -> ScoreSummary
         stages.append((ImportScoresStage(), 1))
     done = [_run(each, dataset, workers, settings.gpus_per_worker) for each, workers in stages]
     write_json(record_path(dataset), provenance(settings, stage.weights()))
+    write_dataset_card(dataset)
     connection = dataset.connect()
     columns = [row[0] for row in connection.execute("DESCRIBE scores").fetchall()]
     return ScoreSummary(tuple(done), tuple(columns))

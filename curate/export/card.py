@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyarrow.parquet as pq
 import yaml
 
 from curate.accounting import accounting
@@ -41,6 +42,9 @@ def dataset_card(dataset: Dataset, settings: ExportSettings, plan: Plan, layout:
     if settings.layout == "huggingface":
         files = {"split": "train", "path": layout.pattern}
         front["configs"] = [{"config_name": "default", "data_files": [files]}]
+        features = layout.features(pq.read_schema(plan.files[0]), _extensions(plan))
+        if features is not None:
+            front["dataset_info"] = {"features": features}
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in plan.kinds.items())
     left_out = _table(("reason", "samples"), list(plan.left_out.items()))
     parts = [
@@ -72,6 +76,14 @@ def dataset_card(dataset: Dataset, settings: ExportSettings, plan: Plan, layout:
         _provenance(dataset),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _extensions(plan: Plan) -> list[str]:
+    import duckdb
+
+    query = f"SELECT DISTINCT extension FROM {parquet_scan(plan.files)} ORDER BY 1"
+    with duckdb.connect() as connection:
+        return [extension for (extension,) in connection.execute(query).fetchall()]
 
 
 def size_category(samples: int) -> str:

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.dataset import SCHEMAS, Dataset, parquet_scan, sample_key
+from curate.dataset_card import write_dataset_card
 from curate.errors import DatasetError
 from curate.selection.sample_view import sample_view
 
@@ -180,3 +181,35 @@ def test_a_file_whose_own_name_is_a_pattern_is_read_alone(tmp_path):
 def test_a_captioner_that_has_only_begun_is_no_source_yet(dataset):
     dataset.table_directory("captions", "begun").mkdir(parents=True)
     assert dataset.caption_sources() == []
+
+
+def test_a_datasets_user_who_points_at_the_directory_gets_the_tables(dataset, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    write_dataset_card(dataset)
+    assert not (dataset.directory / "README.md").exists()  # there is nothing to point at yet
+    dataset.write_table("samples", samples("a", "b"), "00000")
+    dataset.write_table("samples", samples("c"), "00001")
+    dataset.write_table("scores", pa.table({"key": ["a"], "blur": [1.5]}), "00000")
+    for source in ("alt", "a captioner: 'x'"):
+        caption = dict.fromkeys(SCHEMAS["captions"].names) | {"key": source}
+        rows = pa.Table.from_pylist([caption], SCHEMAS["captions"])
+        dataset.write_table("captions", rows, "00000", source)
+    write_dataset_card(dataset)
+
+    def keys(*config: str) -> list[str]:
+        cache = str(tmp_path / "cache")
+        loaded = datasets.load_dataset(
+            str(dataset.directory), *config, split="train", cache_dir=cache
+        )
+        return loaded["key"][:]
+
+    assert keys() == keys("samples") == ["a", "b", "c"]
+    assert sorted(keys("captions")) == ["a captioner: 'x'", "alt"]
+    assert keys("scores") == ["a"]
+
+
+def test_a_readme_of_the_users_own_stays(dataset):
+    dataset.write_table("samples", samples("a"), "00000")
+    (dataset.directory / "README.md").write_text("mine")
+    write_dataset_card(dataset)
+    assert (dataset.directory / "README.md").read_text() == "mine"

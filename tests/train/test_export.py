@@ -15,11 +15,11 @@ from train.settings import model_config
 from train.tokenizer import build_tokenizer
 
 STRANGER = """
-import importlib.util, re, sys
+import re, sys
 import numpy as np, torch
 folder = sys.argv[1]
 for name in ("curate", "train", "pipelines", "recaption"):
-    assert importlib.util.find_spec(name) is None, f"{name} can be imported"
+    sys.modules[name] = None  # importing it fails
 card = open(f"{folder}/README.md").read()
 plain, as_the_run = re.findall(r"```python\\n(.*?)```", card, re.DOTALL)
 pictures = []
@@ -34,7 +34,7 @@ np.save(f"{folder}/drawn.npy", np.stack(pictures))
 
 
 def test_the_cards_three_lines_draw_our_samplers_pictures_where_our_code_is_not(tmp_path: Path):
-    settings = tiny(resolution=32, sampling_steps=2, guidance_scale=2.0)
+    settings = tiny(resolution=32, sampling_steps=8, guidance_scale=2.0)
     config = model_config(settings)
     tokenizer = build_tokenizer(config, ["a red circle", "a blue square"])
     model = build_model(config, len(tokenizer), 0).eval()
