@@ -39,8 +39,9 @@ def test_the_cards_three_lines_draw_our_samplers_pictures_where_our_code_is_not(
     tokenizer = build_tokenizer(config, ["a red circle", "a blue square"])
     model = build_model(config, len(tokenizer), 0).eval()
     with torch.no_grad():  # a fresh transformer ends in zeros and draws nothing
+        generator = torch.Generator().manual_seed(0)
         for parameter in model.transformer.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.03)
     trained = Trained(model, tokenizer, settings)
     folder = export_pipeline(trained, tmp_path / "folder")
     subprocess.run(
@@ -55,9 +56,10 @@ def test_the_cards_three_lines_draw_our_samplers_pictures_where_our_code_is_not(
     own = generate(trained, prompt, seed=5)[0]
     assert own.std() > 10  # a picture, not a plain grey
     assert np.abs(drawn - drawn[:, ::8, ::8].repeat(8, 1).repeat(8, 2)).max() == 0
-    assert np.abs(drawn[0, ::8, ::8] - stock).max() <= 3
-    assert np.abs(drawn[1, ::8, ::8] - own).max() <= 3
-    assert np.abs(stock.astype(int) - own).max() > 3
+    # The scheduler rounds timesteps to whole thousandths; nothing else differs.
+    assert np.abs(drawn[0, ::8, ::8] - stock).max() <= 4
+    assert np.abs(drawn[1, ::8, ::8] - own).max() <= 4
+    assert np.abs(stock.astype(int) - own).max() > 20
 
 
 def test_the_autoencoder_shows_latents_as_they_are_eight_times_as_large():
