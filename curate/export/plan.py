@@ -120,7 +120,8 @@ def _connect(directory: Path, settings: ExportSettings) -> duckdb.DuckDBPyConnec
         "memory_limit": settings.memory_limit,
         "temp_directory": str(scratch),
     }
-    connection = duckdb.connect(str(scratch / "plan.duckdb"), config=config)
+    # In memory, spilling beyond the limit: a database's file cannot lie under every name.
+    connection = duckdb.connect(config=config)
     connection.execute("SET enable_progress_bar = false")
     return connection
 
