@@ -97,6 +97,7 @@ def enlarging_autoencoder() -> AutoencoderTiny:
         layer.weight[:, :, 1, 1] = torch.eye(6)
     # The decoder ends with 2 x - 1.
     last.weight[:, :, 1, 1] = split.T * (_LATENT_SCALE / 2)
+    assert last.bias is not None
     last.bias.fill_(0.5)
     return autoencoder.eval()
 
