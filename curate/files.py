@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import json
 import os
 import re
-import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,8 +51,11 @@ def plain_path(path: Path | str) -> Path:
     DuckDB reads `*`, `?` and `[` as patterns in every path, `?` in a database's name as the start
     of options, and a backslash as a slash; a backslash cannot be escaped at all, and an escaped
     pattern lists the folder above once a file. So the part of the path up to the last such name is
-    reached through a symbolic link in the temporary folder, made once a process and removed at its
-    end. A path without such names comes back as it is.
+    reached through a symbolic link in the temporary folder, one a folder, which stays for the next
+    process. A path without such names comes back as it is.
+
+    Raises:
+        DatasetError: somebody else made the folder of links.
     """
     path = Path(path).absolute()
     odd = [number for number, name in enumerate(path.parts, 1) if _PATTERN.search(name)]
@@ -65,11 +67,17 @@ def plain_path(path: Path | str) -> Path:
 @cache
 def _link_to(target: Path) -> Path:
     # A temporary folder with such a name of its own would help nobody.
-    parent = "/tmp" if _PATTERN.search(tempfile.gettempdir()) else None
-    folder = tempfile.mkdtemp(prefix="caplab-", dir=parent)
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    link = Path(folder, "link")
-    link.symlink_to(target)
+    temporary = "/tmp" if _PATTERN.search(tempfile.gettempdir()) else tempfile.gettempdir()
+    folder = Path(temporary, f"caplab-links-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise DatasetError(f"{folder} belongs to somebody else; set TMPDIR to a folder of yours.")
+    link = folder / hashlib.sha256(os.fsencode(target)).hexdigest()[:32]
+    if not link.is_symlink():  # another process may make the same one at this moment
+        made = folder / f"{link.name}.{os.getpid()}"
+        made.symlink_to(target)
+        os.replace(made, link)
     return link
 
 
