@@ -7,6 +7,7 @@ pass* is worth another try later (`caplab curate --retry-failed`), a *permanent 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -178,6 +179,14 @@ class FailureError(Exception):
         super().__init__(f"{reason.value}: {shown}")
 
 
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{6,}\b")
+
+
 def printable(text: str) -> str:
     """`text` with control characters, line breaks and lone surrogates replaced by "?"."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return "".join(c if c.isprintable() else "?" for c in without_addresses(text))
+
+
+def without_addresses(text: str) -> str:
+    """An error's words without the places of objects in memory, so that equal runs say the same."""
+    return _ADDRESS.sub("", text)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from curate.ahead import in_threads
 from curate.errors import ConfigError
+from curate.reasons import without_addresses
 from recaption.engine import (
     BROKEN_PICTURE,
     ENGINE_ERROR,
@@ -214,5 +215,5 @@ def _outcome(answer: Any, size: tuple[int, int] | None) -> CaptionOutcome:
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+    lines = without_addresses(str(error)).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -84,7 +84,7 @@ class Resolver:
         addresses = self._addresses(host, port, deadline)
         allowed = [text for text in addresses if self._may_reach(text)]
         if not allowed:
-            raise FailureError(Reason.PRIVATE_ADDRESS, f"{host} is {', '.join(addresses)}")
+            raise FailureError(Reason.PRIVATE_ADDRESS, f"{host} is {', '.join(sorted(addresses))}")
         return allowed[:_MOST_ADDRESSES]
 
     def refuse_private_literal(self, host: str) -> None:

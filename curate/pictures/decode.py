@@ -32,6 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from curate.reasons import printable
+
 CANVAS = 128
 """Side of the square canvas in pixels."""
 GREY_SIDE = 256
@@ -134,7 +136,7 @@ def _attempt(raw: bytes, view: PictureView, more: Sequence[PictureView] = ()) ->
     except UnidentifiedImageError:
         return "no image format that Pillow knows"  # its own words hold a memory address
     except Exception as error:
-        return f"{type(error).__name__}: {error}"[:300]
+        return printable(f"{type(error).__name__}: {error}")[:300]
 
 
 def _decode(raw: bytes, view: PictureView, more: Sequence[PictureView]) -> _Decoded:
