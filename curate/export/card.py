@@ -13,6 +13,7 @@ from curate.dataset import Dataset
 from curate.export.layouts import Layout
 from curate.export.plan import Plan
 from curate.export.settings import ExportSettings
+from curate.selection.finite import finite_columns
 
 _SIZES = (
     (1_000, "n<1K"),
@@ -165,7 +166,8 @@ def _scores(dataset: Dataset, plan: Plan, directory: Path) -> str:
             for n in names
         )
         row = connection.execute(
-            f"SELECT {parts} FROM scores SEMI JOIN read_parquet('{shards}') AS exported USING (key)"
+            f"SELECT {parts} FROM (SELECT {finite_columns(connection, 'scores')} FROM scores) "
+            f"SEMI JOIN read_parquet('{shards}') AS exported USING (key)"
         ).fetchall()[0]
     lines = []
     for index, name in enumerate(names):

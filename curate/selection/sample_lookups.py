@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from curate.caption_score import caption_columns
 from curate.dataset import Dataset
+from curate.selection.finite import finite, finite_columns
 
 if TYPE_CHECKING:
     import duckdb
@@ -68,10 +69,14 @@ def lookups(
             kind, _, label = name.partition("_")
             if kind in ("image", "text"):
                 column = "_".join(filter(None, (kind, "embedding", label)))
-                found[column] = Lookup(f'_embeddings."{name}"', join, "embeddings")
+                value = finite(f'_embeddings."{name}"', "FLOAT[]")
+                found[column] = Lookup(value, join, "embeddings")
     if dataset.has_table("caption_scores"):
         source = _files(dataset, "caption_scores")
-        connection.execute(f"CREATE OR REPLACE VIEW caption_scores AS SELECT * FROM {source}")
+        columns = finite_columns(connection, source)
+        connection.execute(
+            f"CREATE OR REPLACE VIEW caption_scores AS SELECT {columns} FROM {source}"
+        )
         sql, names = caption_columns(connection)
         join = f"LEFT JOIN ({sql}) _captions ON _captions.key = scores.key"
         for name in names:

@@ -12,6 +12,8 @@
 A rule may also name the columns of curate.selection.sample_lookups (text_count, image_embedding,
 scores of captions), which cost a join of their own and are no part of `sample_view`.
 
+A score that is NaN or infinite is null here, whoever wrote it (curate.selection.finite).
+
 `sample_view(dataset)` offers all of it for one's own questions. A selection joins only the tables
 that its rules name: a scan of the scores alone costs a third of the join with samples.
 """
@@ -26,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from curate.dataset import Dataset
 from curate.errors import ConfigError, DatasetError
 from curate.files import fingerprint
+from curate.selection.finite import add_finite, finite
 from curate.selection.sample_lookups import lookups
 
 if TYPE_CHECKING:
@@ -70,9 +73,11 @@ class SampleTables:
             )
         self.dataset = dataset
         self.connection = dataset.connect(TABLES, shard)
-        self._samples = self._columns("samples")
+        add_finite(self.connection)
+        self._samples = list(self._types("samples"))
         # The samples table says what a sample is; a score of the same name would be a second truth.
-        self._scores = [name for name in self._columns("scores") if name not in self._samples]
+        self._kinds = self._types("scores")
+        self._scores = [name for name in self._kinds if name not in self._samples]
         self._flags = [
             *(f"duplicate_{method}" for method in (*METHODS, SEMDEDUP)),
             "duplicate",
@@ -131,7 +136,9 @@ class SampleTables:
         joined = [name for name in self._joined if name.lower() in wanted]
         columns = ["scores.key AS key"]
         columns += [f"samples.{_name(name)}" for name in mine]
-        columns += [f"scores.{_name(name)}" for name in scored]
+        for name in scored:
+            value = finite(f"scores.{_name(name)}", self._kinds[name])
+            columns.append(f"{value} AS {_name(name)}")
         columns += [f"coalesce(_flags.{name}, false) AS {name}" for name in flags]
         tables, where = "scores", "true"
         if mine or not self._scores_are_complete():
@@ -172,8 +179,9 @@ class SampleTables:
             self._complete = bool(counted[0][0])
         return self._complete
 
-    def _columns(self, view: str) -> list[str]:
-        return [row[0] for row in self.connection.execute(f"DESCRIBE {view}").fetchall()]
+    def _types(self, view: str) -> dict[str, str]:
+        described = self.connection.execute(f"DESCRIBE {view}").fetchall()
+        return {str(row[0]): str(row[1]) for row in described}
 
     def _make_flags(self) -> None:
         present = {

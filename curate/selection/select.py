@@ -30,7 +30,7 @@ from curate.selection.keep_among import WIDEST, find_copies, levels
 from curate.selection.near_reference import NearReference, reference_mark
 from curate.selection.presets import preset_where
 from curate.selection.rule_functions import Resolved, resolve
-from curate.selection.rules import split_rules
+from curate.selection.rules import guarded, split_rules
 from curate.selection.sample_view import (
     METHODS,
     SampleTables,
@@ -285,7 +285,9 @@ def _evaluate(tables: SampleTables, rules: Sequence[Resolved]) -> None:
                 f"The rule {rule.text!r} is no yes or no; compare it with something, such as "
                 f"{rule.text!r} >= 1."
             )
-    values = ", ".join(f"({rule.sql}) AS r{index}" for index, rule in enumerate(rules))
+    values = ", ".join(
+        f"({guarded(connection, rule.sql)}) AS r{index}" for index, rule in enumerate(rules)
+    )
     try:
         # Keys are sorted in the end; their order on the way is nobody's business.
         connection.execute(f"CREATE TEMP TABLE passed AS SELECT key, {values} FROM ({source})")
