@@ -79,6 +79,55 @@ def to_numpy(column: pa.ChunkedArray | pa.Array) -> NDArray[Any]:
     return out
 
 
+def to_python(column: pa.ChunkedArray | pa.Array) -> list[Any]:
+    """`to_pylist` that fails for no value: what Python has no type for comes as text.
+
+    Such are dates outside the years 1 to 9999, durations above a billion days, and texts that are
+    no UTF-8.
+    """
+    try:
+        values: list[Any] = column.to_pylist()
+    except (ValueError, OverflowError):
+        values = [_scalar(scalar) for scalar in column]
+    return values
+
+
+def readable(value: Any) -> str:
+    """A value that JSON does not know as text; of bytes their letters, or else hex digits."""
+    if isinstance(value, bytes):
+        text = value.decode("ascii", "replace")
+        return text if text.isprintable() and value.isascii() else value.hex()
+    return str(value)
+
+
+def _scalar(scalar: pa.Scalar) -> Any:
+    if not scalar.is_valid:
+        return None
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        return scalar.as_buffer().to_pybytes().decode("utf-8", "replace")
+    except (ValueError, OverflowError):
+        pass
+    if isinstance(scalar, pa.MapScalar):
+        return [[_scalar(pair["key"]), _scalar(pair["value"])] for pair in scalar.values]
+    if pa.types.is_struct(scalar.type):
+        return {name: _scalar(part) for name, part in scalar.items()}
+    if pa.types.is_nested(scalar.type):
+        return [_scalar(part) for part in scalar.values]
+    return _written(scalar)
+
+
+def _written(scalar: pa.Scalar) -> str:
+    """A moment as date and time, in years as large as they come; anything else with its unit."""
+    kind = scalar.type
+    unit = {pa.date32(): "D", pa.date64(): "ms"}.get(kind) or getattr(kind, "unit", "")
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        moment = str(np.datetime64(scalar.value, unit)).replace("T", " ")
+        return moment + ("Z" if getattr(kind, "tz", None) else "")
+    return f"{scalar.value} {unit}".strip()
+
+
 def bytes_to_numpy(
     column: pa.ChunkedArray, shape: tuple[int, ...], dtype: Any = np.uint8
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:

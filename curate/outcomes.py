@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from curate.arrow_columns import readable, to_python
 from curate.dataset import FAILED, STORED, Dataset
 from curate.pictures.resize import StoredImage
 from curate.reasons import Failure, Reason
@@ -124,14 +125,16 @@ def sample_members(
             {
                 image.format: spool.read(outcome),
                 "txt": (row["alt_text"] or "").encode("utf-8"),
-                "json": json.dumps(fields, ensure_ascii=False, default=str).encode("utf-8"),
+                "json": json.dumps(fields, ensure_ascii=False, default=readable).encode("utf-8"),
             },
         )
 
 
 def _row_dicts(rows: pa.Table) -> Iterator[Mapping[str, Any]]:
+    names = rows.column_names
     for batch in rows.to_batches(max_chunksize=1000):
-        yield from batch.to_pylist()
+        for values in zip(*(to_python(column) for column in batch.columns), strict=True):
+            yield dict(zip(names, values, strict=True))
 
 
 def _finite(value: Any) -> Any:

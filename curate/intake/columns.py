@@ -79,6 +79,11 @@ def imported_name(column: str) -> str:
     return IMPORTED + column.lower()
 
 
+def is_score(column: str) -> bool:
+    """Whether a column of this name is a score of a published list."""
+    return column.lower() in SCORE_COLUMNS
+
+
 def score_columns(columns: Iterable[str], wanted: Sequence[str] = ()) -> dict[str, str]:
     """Column -> name in the scores table, for known scores and those that `wanted` names.
 
@@ -97,7 +102,7 @@ def score_columns(columns: Iterable[str], wanted: Sequence[str] = ()) -> dict[st
         raise ConfigError(f"The column {refused[0]!r} cannot be a score; rename it in the input.")
     chosen: dict[str, str] = {}
     for column in columns:
-        if column.lower() in SCORE_COLUMNS or column in wanted:
+        if is_score(column) or column in wanted:
             name = imported_name(column)
             if name in chosen.values():
                 raise ConfigError(

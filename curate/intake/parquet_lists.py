@@ -7,7 +7,7 @@ remaining rows, each of which is counted: the footer says how many they are.
 
 from __future__ import annotations
 
-import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from curate.errors import ConfigError
 from curate.intake.columns import IMAGE_COLUMNS
+from curate.intake.kept_types import is_bytes, kept, kept_type, shared_type, texts_of
 from curate.intake.locations import Store
 from curate.intake.rows import IDENTITY, Record, RowTypes, broken, local_identity, own_names
 from curate.intake.tars import not_downloaded
@@ -47,7 +48,7 @@ class ParquetColumns:
     def row_types(self) -> RowTypes:
         """The columns of the batches, to make broken rows of."""
         fields = {f.name: f.type for f in self.extras()}
-        return RowTypes(fields, local=self.image is not None, textual=True)
+        return RowTypes(fields, local=self.image is not None)
 
 
 def open_parquet(store: Store, path: str) -> pq.ParquetFile:
@@ -75,7 +76,7 @@ def image_column(schema: pa.Schema) -> str | None:
 def _holds_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return any(f.name == "bytes" and _holds_bytes(f.type) for f in kind)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    return is_bytes(kind)
 
 
 def read_parquet(
@@ -153,21 +154,11 @@ def _batch(
     for field in columns.extras():
         if field.name in batch.schema.names:
             column = batch.column(field.name)
-            out[names[field.name]] = _cast(column, field.type)
+            out[names[field.name]] = kept(column, field.type)
         else:
             out[names[field.name]] = pa.nulls(count, field.type)
     schema = types.schema()
     return pa.RecordBatch.from_arrays([out[f.name] for f in schema], schema=schema)
-
-
-def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    if pa.types.is_string(column.type):
-        try:
-            column.validate(full=True)
-        except pa.ArrowInvalid:  # Parquet does not check that its texts are UTF-8
-            raw = column.cast(pa.binary()).to_pylist()
-            column = pa.array([v if v is None else v.decode("utf-8", "replace") for v in raw])
-    return column if column.type == kind else column.cast(kind)
 
 
 def _text(batch: pa.RecordBatch, name: str | None, count: int) -> tuple[pa.Array, set[int]]:
@@ -175,6 +166,8 @@ def _text(batch: pa.RecordBatch, name: str | None, count: int) -> tuple[pa.Array
     if name is None or name not in batch.schema.names:
         return pa.nulls(count, pa.string()), set()
     column = batch.column(name)
+    if not is_bytes(column.type) and not pa.types.is_string(column.type):
+        column = texts_of(column)
     try:
         text = column.cast(pa.string())
         text.validate(full=True)
@@ -270,27 +263,38 @@ def shared_schema(store: Store, paths: list[str]) -> pa.Schema:
     """The columns of all files together.
 
     Raises:
-        ConfigError: a file is no Parquet, or two files disagree on a column's type.
+        ConfigError: a file is no Parquet, or has two columns of one name.
     """
-    schema: pa.Schema | None = None
+    kinds: dict[str, list[pa.DataType]] = {}
+    largest: Counter[str] = Counter()
     for path in paths:
         with open_parquet(store, path) as parquet:
-            own = parquet.schema_arrow.remove_metadata()
+            own = parquet.schema_arrow
+            numbers = _largest_integers(parquet)
         if len(set(own.names)) < len(own.names):
             twice = next(name for name in own.names if own.names.count(name) > 1)
             raise ConfigError(f"{store.show(path)} has two columns named {twice!r}; rename one.")
-        try:
-            schema = (
-                own
-                if schema is None
-                else pa.unify_schemas([schema, own], promote_options="permissive")
-            )
-        except pa.ArrowException as error:
-            where = os.path.basename(path)
-            raise ConfigError(
-                f"The Parquet files of the input disagree about a column's type ({error}, in "
-                f"{where}); give files of one kind."
-            ) from error
-    if schema is None:
-        raise ConfigError("The input has no Parquet file.")
-    return schema
+        image = image_column(own)
+        for field in own:
+            kind = field.type if field.name == image else kept_type(field.type, field.name)
+            kinds.setdefault(field.name, []).append(kind)
+            largest[field.name] = max(largest[field.name], numbers.get(field.name, 0))
+    return pa.schema([(name, shared_type(found, largest[name])) for name, found in kinds.items()])
+
+
+def _largest_integers(parquet: pq.ParquetFile) -> dict[str, int]:
+    """Column -> the greatest magnitude in it, by the footer; 2^63 where that is silent."""
+    found: dict[str, int] = {}
+    names = {f.name for f in parquet.schema_arrow if pa.types.is_integer(f.type)}
+    for group in range(parquet.metadata.num_row_groups if names else 0):
+        for place in range(parquet.metadata.num_columns):
+            column = parquet.metadata.row_group(group).column(place)
+            if column.path_in_schema in names:
+                told = column.statistics
+                known = told is not None and (
+                    told.has_min_max or told.null_count == column.num_values
+                )
+                ends = (told.min, told.max) if known and told.has_min_max else (0, 0)
+                size = max(abs(int(end)) for end in ends) if known else 1 << 63
+                found[column.path_in_schema] = max(found.get(column.path_in_schema, 0), size)
+    return found

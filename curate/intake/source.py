@@ -11,12 +11,13 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from curate.errors import ConfigError
 from curate.files import fingerprint
+from curate.intake.column_types import ColumnTypes
 from curate.intake.columns import (
     FILE_COLUMNS,
     TEXT_COLUMNS,
@@ -24,6 +25,7 @@ from curate.intake.columns import (
     choose_column,
     find_column,
     hash_name,
+    is_score,
     score_columns,
 )
 from curate.intake.folders import is_picture, read_folder
@@ -40,7 +42,7 @@ from curate.intake.parquet_lists import (
     rows_of_companion,
     shared_schema,
 )
-from curate.intake.rows import Record, RowTypes, broken, text_problem
+from curate.intake.rows import Record, broken, text_problem
 from curate.intake.tars import read_tar, sidecar_names
 from curate.intake.text_lists import TEXT_URL, TextKind, read_text_list
 from curate.reasons import Failure, Reason, printable
@@ -65,14 +67,21 @@ class Source:
     imported: dict[str, str]  # column -> its name in the scores table
     local: bool
     """Whether the pictures are here already, so that nothing is downloaded."""
-    types: RowTypes
+    import_columns: tuple[str, ...] = ()
+    """Further columns that the user wants as scores."""
+    all_seen: bool = True
+    """Whether `columns` are those of all rows, not of the first ones alone."""
     parquet: ParquetColumns | None = None
 
-    def with_text(self, columns: Sequence[str]) -> Source:
-        """The same with these columns as text, after a TypesChangedError."""
-        types = self.types.with_text(columns)
-        words = {**self.columns, **dict.fromkeys(columns, "string")}
-        return Source(**{**self.__dict__, "types": types, "columns": words})
+    def column_types(self) -> ColumnTypes | None:
+        """Empty, to be filled by `batches`; None for Parquet, which tells its types itself."""
+        if self.parquet is not None:
+            return None
+        return ColumnTypes(
+            self.local,
+            self.format in ("csv", "tsv"),
+            lambda name: is_score(name) or name in self.import_columns,
+        )
 
     @property
     def address(self) -> str:
@@ -82,24 +91,20 @@ class Source:
         names = f" ({len(self.files):,} files: {fingerprint(self.files)})" if self.files else ""
         return self.store.show() + names
 
-    def schema(self) -> pa.Schema:
-        """Of the batches; see curate.intake.rows."""
-        return self.parquet.row_types().schema() if self.parquet else self.types.schema()
-
-    def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
+    def batches(self, rows: int, types: ColumnTypes | None) -> Iterator[pa.RecordBatch]:
         """The rows in order, in batches of at most `rows`.
 
-        Raises:
-            TypesChangedError: a value further down does not fit its column; start again with
-                `with_text`.
+        Args:
+            types: of `column_types`; the batches are staged and take their types from it in the
+                end. Later ones may have further columns.
         """
         if self.parquet is not None:
             for path in self.files:
                 yield from read_parquet(self.store, path, self.parquet, rows)
-            return
-        records = self.records()
-        while some := list(itertools.islice(records, rows)):
-            yield self.types.batch(some)
+        elif types is not None:
+            records = self.records()
+            while some := list(itertools.islice(records, rows)):
+                yield types.staged(some)
 
     def records(self) -> Iterator[Record]:
         """The rows one by one (not of Parquet)."""
@@ -159,7 +164,8 @@ class Source:
             url, text = self.url_column or "from JSON, if there", self.text_column or ".txt or JSON"
         lines = [f"input: {what} ({shown}{files})", f"  URL: {url}", f"  text: {text}"]
         others = [f"{name} ({kind})" for name, kind in self.columns.items()]
-        lines.append(f"  other columns, kept: {', '.join(others) or 'none'}")
+        seen = "" if self.all_seen else f" (by the first {_TYPED_ROWS:,} rows; all decide)"
+        lines.append(f"  other columns, kept{seen}: {', '.join(others) or 'none'}")
         scores = [f"{name} as {own}" for name, own in self.imported.items()]
         lines.append(f"  imported as scores: {', '.join(scores) or 'none'}")
         hashes = [name for name in self.columns if hash_name(name)]
@@ -232,11 +238,10 @@ def _looked_at(
         return _parquet_source(
             given, store, files, url_column, text_column, import_columns, without_texts
         )
-    local = kind in ("webdataset", "folder")
+    local, wanted = kind in ("webdataset", "folder"), tuple(import_columns)
     if local:
         source = Source(
-            given, kind, store, files, url_column, text_column, None, {}, {}, True,
-            RowTypes({}, True, False),
+            given, kind, store, files, url_column, text_column, None, {}, {}, True, wanted
         )  # fmt: skip
     else:
         _refuse_empty(store, files)
@@ -244,18 +249,25 @@ def _looked_at(
             store, files, _text_kind(kind), url_column, text_column, without_texts
         )
         source = Source(
-            given, kind, store, files, url_column, text_column, None, {}, {}, False,
-            RowTypes({}, False, kind in ("csv", "tsv")),
+            given, kind, store, files, url_column, text_column, None, {}, {}, False, wanted
         )  # fmt: skip
-    first = list(itertools.islice(source.records(), _TYPED_ROWS))
+    records = source.records()
+    first = list(itertools.islice(records, _TYPED_ROWS))
     if not any(r.failure is None or r.failure.reason is not Reason.DAMAGED_SOURCE for r in first):
         why = next((f": {r.failure.detail}" for r in first if r.failure), "")
         hint = "at least one URL" if not local else "at least one picture"
         raise ConfigError(f"{given} has no rows{why}; give an input with {hint}.")
-    types = RowTypes.of(first, local, source.types.textual)
-    columns = {name: str(field) for name, field in types.fields.items()}
+    types = source.column_types()
+    columns = {name: str(kind) for name, kind in types.see(first).types().items()} if types else {}
+    # A column that is asked for by name may come as late as in the last row.
+    missing = {name for name in import_columns if name not in columns}
+    further = iter(()) if kind in ("csv", "tsv") else records
+    while missing and (record := next(further, None)) is not None:
+        late = missing.intersection(record.fields)
+        columns |= dict.fromkeys(sorted(late), "string")
+        missing -= late
     imported = score_columns(columns, import_columns)
-    return Source(**{**source.__dict__, "types": types, "columns": columns, "imported": imported})
+    return replace(source, columns=columns, imported=imported, all_seen=next(records, None) is None)
 
 
 def _parquet_source(
@@ -288,7 +300,8 @@ def _parquet_source(
     extras = {f.name: str(f.type) for f in parquet.extras()}
     return Source(
         given, "parquet", store, files, url, text, image, extras,
-        score_columns(extras, import_columns), image is not None, parquet.row_types(), parquet,
+        score_columns(extras, import_columns), image is not None, tuple(import_columns),
+        parquet=parquet,
     )  # fmt: skip
 
 
