@@ -76,6 +76,8 @@ def curate(
         "rows_per_shard": settings.rows_per_shard,
         **settings.part(DownloadSettings).identity(),
     }
+    if settings.encoding is not None:
+        identity["encoding"] = settings.encoding
     record = provenance(settings, score.weights() if score else {})
     dataset = Dataset.create(out, identity, record)
     finish_retries(dataset)
@@ -134,6 +136,7 @@ def look_at(source: str | Path, settings: CurateSettings) -> Source:
         settings.input_format,
         settings.import_columns,
         settings.without_texts,
+        settings.encoding,
     )
 
 

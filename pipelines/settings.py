@@ -37,6 +37,11 @@ class CurateSettings(DownloadSettings, ScoreSettings, DuplicateSettings):
         description="parquet, csv, tsv, jsonl, json, text (a URL a line), webdataset or folder; by "
         "default by the input's name and contents.",
     )
+    encoding: str | None = Field(
+        None,
+        description="Encoding of a list in text, such as cp1252 or utf-16; by default UTF-8, or "
+        "what a byte order mark says.",
+    )
     import_columns: list[str] = Field(
         [],
         description="Further columns to import as scores, beside those of LAION, COYO and DataComp "

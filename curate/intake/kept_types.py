@@ -93,6 +93,9 @@ def texts_of(column: pa.Array) -> pa.Array:
         column = column.dictionary_decode()
     elif pa.types.is_run_end_encoded(column.type):
         column = pc.run_end_decode(column)
+    elif isinstance(column, pa.ExtensionArray):
+        uuids = column.type.extension_name == "arrow.uuid"
+        column = pa.array([v and str(v) for v in column.to_pylist()]) if uuids else column.storage
     kind = column.type
     if is_bytes(kind):
         shown = [None if raw is None else readable(raw) for raw in column.to_pylist()]

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 
@@ -44,10 +45,12 @@ from curate.intake.parquet_lists import (
 )
 from curate.intake.rows import Record, broken, text_problem
 from curate.intake.tars import read_tar, sidecar_names
+from curate.intake.text_form import check_encoding, refuse_other_encodings, refuse_other_shapes
 from curate.intake.text_lists import TEXT_URL, TextKind, read_text_list
 from curate.reasons import Failure, Reason, printable
 
 _TYPED_ROWS = 1000  # rows from which the columns of a text file or sidecar are taken
+_FILES_LOOKED_AT = 100  # files whose encoding is looked at
 _COUNTED_BYTES = 64 << 20  # lists and tars below this are counted, above it estimated ...
 _LOOKED_AT_BYTES = 1 << 20  # ... from as much of a list, or from the first tar
 
@@ -69,6 +72,8 @@ class Source:
     """Whether the pictures are here already, so that nothing is downloaded."""
     import_columns: tuple[str, ...] = ()
     """Further columns that the user wants as scores."""
+    encoding: str | None = None
+    """Of a list in text, where the user names it."""
     all_seen: bool = True
     """Whether `columns` are those of all rows, not of the first ones alone."""
     parquet: ParquetColumns | None = None
@@ -126,9 +131,10 @@ class Source:
             if companion is not None:
                 yield from rows_of_companion(self.store, *companion, seen)
             return
-        yield from _list_records(
-            self.store, path, _text_kind(self.format), self.url_column, self.text_column
+        found = read_text_list(
+            self.store, path, _text_kind(self.format), self.encoding, self.url_column
         )
+        yield from _list_records(found, path, self.url_column, self.text_column)
 
     def count(self) -> tuple[int | None, bool]:
         """(rows, whether that is exact); None where it cannot be said without reading it all."""
@@ -191,6 +197,7 @@ def inspect_input(
     input_format: InputFormat | None = None,
     import_columns: Sequence[str] = (),
     without_texts: bool = False,
+    encoding: str | None = None,
 ) -> Source:
     """Find the files, the format and the columns of an input; writes nothing.
 
@@ -201,6 +208,7 @@ def inspect_input(
         input_format: None recognises it by names and contents.
         import_columns: further columns to import as scores.
         without_texts: the list has no texts; otherwise a list without a text column is refused.
+        encoding: of a list in text; None is UTF-8, or UTF-16 or -32 where a mark says so.
 
     Raises:
         ConfigError: nothing is there, the format is unknown or mixed, the contents are not what
@@ -215,6 +223,7 @@ def inspect_input(
             input_format,
             import_columns,
             without_texts,
+            encoding,
         )
     except OSError as error:
         raise ConfigError(f"The input {given} cannot be read ({error}).") from error
@@ -228,9 +237,14 @@ def _looked_at(
     input_format: InputFormat | None,
     import_columns: Sequence[str],
     without_texts: bool,
+    encoding: str | None,
 ) -> Source:
+    if encoding is not None:
+        check_encoding(encoding)
     kind, files = recognise(found, given, input_format)
     store = found.store
+    if encoding is not None and kind in ("parquet", "webdataset", "folder"):
+        raise ConfigError(f"--encoding is for lists in text, and {given} is none ({kind}).")
     for path in files:
         if text_problem(path):
             raise ConfigError(f"The name of {path!a} is no UTF-8; rename the file.")
@@ -245,11 +259,15 @@ def _looked_at(
         )  # fmt: skip
     else:
         _refuse_empty(store, files)
+        if encoding is None:
+            for path in files[:_FILES_LOOKED_AT]:
+                refuse_other_encodings(store, path)
         url_column, text_column = _list_columns(
-            store, files, _text_kind(kind), url_column, text_column, without_texts
+            store, files, _text_kind(kind), url_column, text_column, without_texts, encoding
         )
         source = Source(
-            given, kind, store, files, url_column, text_column, None, {}, {}, False, wanted
+            given, kind, store, files, url_column, text_column, None, {}, {}, False, wanted,
+            encoding,
         )  # fmt: skip
     records = source.records()
     first = list(itertools.islice(records, _TYPED_ROWS))
@@ -327,6 +345,7 @@ def _list_columns(
     url_column: str | None,
     text_column: str | None,
     without_texts: bool,
+    encoding: str | None,
 ) -> tuple[str, str | None]:
     """The URL and the text column, from the first rows that can be read."""
     if kind == "text":
@@ -334,10 +353,13 @@ def _list_columns(
     names: dict[str, None] = {}
     why = ""
     for path in files:
-        for _, found in itertools.islice(read_text_list(store, path, kind), _TYPED_ROWS):
+        rows = read_text_list(store, path, kind, encoding, url_column)
+        for _, found in itertools.islice(rows, _TYPED_ROWS):
             if isinstance(found, Failure):
                 why = why or f": {found.detail}"
             else:
+                if kind in ("json", "jsonl") and not names:
+                    refuse_other_shapes(found, url_column, store.show(path))
                 names.update(dict.fromkeys(found))
                 if kind in ("csv", "tsv"):
                     break  # every row has the header's columns
@@ -365,9 +387,12 @@ def _list_columns(
 
 
 def _list_records(
-    store: Store, path: str, kind: TextKind, url_column: str | None, text_column: str | None
+    rows: Iterable[tuple[int, Mapping[str, Any] | Failure]],
+    path: str,
+    url_column: str | None,
+    text_column: str | None,
 ) -> Iterator[Record]:
-    for number, found in read_text_list(store, path, kind):
+    for number, found in rows:
         if isinstance(found, Failure):
             yield broken(path, "damage" if number < 0 else number, found)
             continue
