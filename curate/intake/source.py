@@ -9,6 +9,7 @@ wrong with a row is that row's failure.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -312,6 +313,12 @@ def _parquet_source(
         )
     if url is not None and url == text:
         raise ConfigError(f"The URL and the text cannot both be the column {url!r}.")
+    if url is not None and pa.types.is_nested(schema.field(url).type):
+        kind = schema.field(url).type
+        raise ConfigError(
+            f"{where}: the column {url!r} holds {kind}, not one URL a row; name another with "
+            f"--url-column, or unpack it first."
+        )
     if not row_count(store, list(files)):
         raise ConfigError(f"{given} has no rows; give a list with at least one URL.")
     parquet = ParquetColumns(schema, url, text, image)
@@ -396,7 +403,12 @@ def _list_records(
         if isinstance(found, Failure):
             yield broken(path, "damage" if number < 0 else number, found)
             continue
-        url = _value(found.get(url_column or ""))
+        link = found.get(url_column or "")
+        if isinstance(link, list | dict):
+            shown = printable(f"the URL is a {type(link).__name__}: {json.dumps(link)}")[:300]
+            yield broken(path, number, Failure(Reason.UNREADABLE_ROW, shown))
+            continue
+        url = _value(link)
         text = _value(found.get(text_column or ""))
         problem = text_problem(url, text)
         if problem is not None:
