@@ -374,9 +374,11 @@ def _list_columns(
             break
     where = store.show(files[0])
     if not names:
+        wanted = "a list with at least one URL"
+        if kind in ("json", "jsonl"):
+            wanted = "an array of objects, or an object a line, each with its URL"
         raise ConfigError(
-            f"{where} has no rows that can be read as {_SHOWN[kind]}{why}; give a list with at "
-            f"least one URL."
+            f"{where} has no rows that can be read as {_SHOWN[kind]}{why}; give {wanted}."
         )
     if url_column is None and find_column(names, URL_COLUMNS) is None:
         file = find_column(names, FILE_COLUMNS)

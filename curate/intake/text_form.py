@@ -20,6 +20,16 @@ from curate.intake.locations import Store
 _LOOKED_AT = 1 << 20  # bytes
 _SEPARATORS = ",;\t|"
 _SAID = re.compile(r'"?sep=(.)"?')  # Excel's own line above the header
+_BINARY = {
+    b"PK\x03\x04": "a ZIP archive or a spreadsheet",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PAR1": "Parquet",
+    b"SQLite": "a database",
+}
+_CONTROLS = bytes(code for code in range(1, 32) if code not in b"\t\n\r\x0b\x0c\x1a\x1b")
 _WESTERN = 0.2  # share of bytes above ASCII; more is the writing of another part of the world
 
 
@@ -41,8 +51,8 @@ def refuse_other_encodings(store: Store, path: str) -> None:
     """Look at the start of a file that should be UTF-8.
 
     Raises:
-        ConfigError: it looks like UTF-16 without a mark, or like CP1252 and its kin. Single bytes
-            among texts in UTF-8 are broken rows and no matter of the file.
+        ConfigError: it is no text, or looks like UTF-16 without a mark, or CP1252 and its kin.
+            Single bytes among texts in UTF-8 are broken rows and no matter of the file.
     """
     start = b""
     for chunk in Chunks(store, path):
@@ -51,14 +61,20 @@ def refuse_other_encodings(store: Store, path: str) -> None:
             start = start[: start.rfind(b"\n") + 1]  # no letter is cut
             break
     where = store.show(path)
+    binary = next((what for mark, what in _BINARY.items() if start.startswith(mark)), None)
+    if binary is not None or len(start.translate(None, _CONTROLS)) < 0.95 * len(start):
+        raise ConfigError(
+            f"{where} holds {binary or 'binary data'}, no text; unpack it, or save it as CSV, JSON "
+            f"lines or Parquet."
+        )
     zeros = (start[::2].count(0), start[1::2].count(0))
-    if sum(zeros) * 4 > len(start):
+    if max(zeros) * 8 > len(start) and min(zeros) * 8 < max(zeros):
         order = "le" if zeros[1] > zeros[0] else "be"
         raise ConfigError(
             f"{where} has a zero in about every other byte, as UTF-16 has; say --encoding "
             f"utf-16-{order}."
         )
-    lines = start.splitlines()
+    lines = start.split(b"\n")
     bad = [(number, fault) for number, line in enumerate(lines, 1) if (fault := _fault(line))]
     good = sum(not line.isascii() for line in lines) - len(bad)
     if not bad or good:

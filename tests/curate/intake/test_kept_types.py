@@ -128,5 +128,5 @@ def test_imported_scores_of_any_name_can_be_selected_on(tmp_path):
 
 def test_a_column_of_urls_that_are_no_texts_is_refused(tmp_path):
     pq.write_table(pa.table({"url": [["u"]], "text": ["t"]}), tmp_path / "l.parquet")
-    with pytest.raises(ConfigError, match="'url' holds list<.*: string>, not one URL a row"):
+    with pytest.raises(ConfigError, match=r"'url' holds list<.*: string>, not one URL a row"):
         plan_shards(tmp_path / "l.parquet", Dataset(tmp_path / "out"))

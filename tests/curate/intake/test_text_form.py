@@ -83,6 +83,17 @@ def test_a_few_bad_bytes_among_texts_in_utf8_are_broken_rows(tmp_path):
                                   encoding="utf-8").records())) == 2  # fmt: skip
 
 
+@pytest.mark.parametrize("content", [b"PK\x03\x04..", b"\x28\xb5\x2f\xfd..", bytes(range(256)) * 9])
+def test_what_is_no_text_is_refused(tmp_path, content):
+    refused(written(tmp_path, content), "no text; unpack it, or save it as CSV")
+
+
+def test_a_block_of_zeros_is_a_broken_row(tmp_path):
+    path = written(tmp_path, CSV.encode() + bytes(5000))
+    failed = [record.failure is not None for record in inspect_input(path).records()]
+    assert failed == [False, False, True]
+
+
 def test_an_unknown_encoding_and_one_for_no_text_are_refused(tmp_path):
     refused(written(tmp_path, CSV), "no text encoding 'martian'", encoding="martian")
     refused(written(tmp_path, CSV), "no text encoding 'base64'", encoding="base64")
