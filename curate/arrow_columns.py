@@ -121,7 +121,7 @@ def _scalar(scalar: pa.Scalar) -> Any:
 def _written(scalar: pa.Scalar) -> str:
     """A moment as date and time, in years as large as they come; anything else with its unit."""
     kind = scalar.type
-    unit = {pa.date32(): "D", pa.date64(): "ms"}.get(kind) or getattr(kind, "unit", "")
+    unit: Any = {pa.date32(): "D", pa.date64(): "ms"}.get(kind) or getattr(kind, "unit", "")
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         moment = str(np.datetime64(scalar.value, unit)).replace("T", " ")
         return moment + ("Z" if getattr(kind, "tz", None) else "")
