@@ -139,6 +139,12 @@ class Reason(StrEnum):
 
     # The file.
     NOT_AN_IMAGE = "not_an_image", ReasonClass.PERMANENT, "the bytes are no picture format we read"
+    UNSUPPORTED_FORMAT = (
+        "unsupported_format",
+        ReasonClass.PERMANENT,
+        "a picture in a format that is not read (HEIC, JPEG XL, SVG, JPEG 2000, ICO, PSD, ...), "
+        "which detail and original_format name",
+    )
     BROKEN_IMAGE = "broken_image", ReasonClass.PERMANENT, "the picture is broken or cut short"
     UNSUPPORTED_IMAGE = (
         "unsupported_image",

@@ -14,7 +14,11 @@ from curate.errors import ConfigError
 
 # Recognised names, the most telling first; compared without case.
 URL_COLUMNS = ("url", "image_url", "imageurl", "img_url", "image_link", "link", "src")
-TEXT_COLUMNS = ("alt_text", "alttext", "alt", "text", "txt", "caption", "title", "description")
+# "alt_texts" is what the JSON of our own shards calls several texts of one picture.
+TEXT_COLUMNS = (
+    *("alt_texts", "alt_text", "alttext", "alt", "text", "txt", "texts", "caption", "captions"),
+    *("prompt", "title", "description", "sentences"),
+)
 # Columns that may hold the picture itself, as bytes or as a struct of bytes and path.
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "picture")
 # Where a file that lies beside a list of texts is named.
