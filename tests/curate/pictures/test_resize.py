@@ -409,6 +409,7 @@ print(json.dumps({"outcomes": outcomes, "peak": peak}))
         "not_an_image",
         "too_many_pixels",
         "unsupported_image",
+        "unsupported_format",
     }
     # Pillow's own verdict stands in the manifest: nothing it cannot load may pass as a picture.
     for line in (root / "manifest.jsonl").read_text().splitlines():
