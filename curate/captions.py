@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from curate.dataset import Dataset
 from curate.errors import ConfigError
+from curate.outcomes import ALT_TEXTS
 
 
 def accepted_captions(
@@ -40,6 +42,21 @@ def accepted_captions(
         )
     order = [(name, "ascending") for name in ("key", "kind", "sample_index")]
     return pa.concat_tables(tables).sort_by(order)
+
+
+def several_alt_texts(dataset: Dataset, shard: str) -> dict[str, list[str]]:
+    """Key -> all alt texts, the samples table's first, of the rows that came with several.
+
+    They stand in the shard's input rows alone, which no stage changes.
+    """
+    path = dataset.input_path(shard)
+    # Absent in datasets that were planned before lists of captions were taken in.
+    if not path.exists() or ALT_TEXTS not in pq.read_schema(path).names:
+        return {}
+    with pq.ParquetFile(path) as parquet:
+        rows = parquet.read(columns=["key", ALT_TEXTS])
+    rows = rows.filter(rows.column(ALT_TEXTS).is_valid())
+    return dict(zip(*(rows.column(n).to_pylist() for n in ("key", ALT_TEXTS)), strict=True))
 
 
 def caption_writers(

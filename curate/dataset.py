@@ -2,7 +2,9 @@
 
     DIR/
       dataset.json                    contract version and what made the dataset
-      input/00000.parquet             the rows of the input list, cut into shards, in input order
+      input/00000.parquet             the rows of the input list, cut into shards, in input order;
+                                      alt_texts holds the list of a row that came with several
+      input/left_out.jsonl            the names of the input's files that are no rows, and why
       shards/00000.tar                WebDataset: KEY.jpg (or png, webp), KEY.txt, KEY.json
       tables/samples/00000.parquet    one row for EVERY input row, stored or failed, with its reason
       tables/scores/00000.parquet     one row a stored sample, one column a score
@@ -59,7 +61,7 @@ SAMPLES = pa.schema(
         ("shard", pa.string()),
         ("row", pa.int64()),  # number of the row in the input list, from 0
         ("url", pa.string()),
-        ("alt_text", pa.string()),  # exactly as it came; null where the input had none
+        ("alt_text", pa.string()),  # exactly as it came, of several the first; null for none
         ("status", pa.string()),  # "stored" or "failed"
         ("reason", pa.string()),  # why it failed: one of curate.reasons; null where stored
         ("detail", pa.string()),  # the error's own words, for a person
@@ -156,7 +158,7 @@ CAPTIONS = pa.schema(
     [
         ("key", pa.string()),
         ("kind", pa.string()),  # "alt", "short", "descriptive" or a user template's name
-        ("sample_index", pa.int32()),  # 0, 1, ... where several are drawn for one image
+        ("sample_index", pa.int32()),  # 0, 1, ... where an image has several: drawn, or alt texts
         ("text", pa.string()),  # the caption to train on; null unless status is "ok"
         ("raw_text", pa.string()),  # what the captioner said, before repair
         ("status", pa.string()),  # "ok", "rejected" (by a gate) or "failed"

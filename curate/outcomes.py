@@ -26,8 +26,10 @@ from curate.shards import write_shard
 FAILURE, FAILURE_DETAIL = "failure", "failure_detail"
 SOURCE_FILE, SOURCE_KEY = "source_file", "source_key"
 SOURCE_OFFSET, SOURCE_BYTES = "source_offset", "source_bytes"
+# All texts of a picture, the alt text first; null where there is one or none.
+ALT_TEXTS = "alt_texts"
 _GIVEN = ("key", "row", "url", "alt_text")
-_NOT_IN_SIDECAR = (FAILURE, FAILURE_DETAIL, SOURCE_OFFSET, SOURCE_BYTES)
+_NOT_IN_SIDECAR = (FAILURE, FAILURE_DETAIL, SOURCE_OFFSET, SOURCE_BYTES, ALT_TEXTS)
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,12 @@ def write_outcomes(
 def sample_members(
     rows: pa.Table, outcomes: Sequence[Outcome], spool: Spool
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """The tar's samples in input order: picture, text, and the row's fields as JSON."""
+    """The tar's samples in input order: picture, text, and the row's fields as JSON.
+
+    In a shard in which a row came with several texts, the JSON of every sample has the list
+    `alt_texts`.
+    """
+    several = ALT_TEXTS in rows.column_names and (rows.column(ALT_TEXTS).null_count < rows.num_rows)
     for row, outcome in zip(_row_dicts(rows), outcomes, strict=True):
         if isinstance(outcome, Failure):
             continue
@@ -119,6 +126,9 @@ def sample_members(
         for name, value in row.items():
             if name not in _GIVEN and name not in _NOT_IN_SIDECAR:
                 fields[f"input_{name}" if name in fields else name] = _finite(value)
+        if several:
+            alone = [] if row["alt_text"] is None else [row["alt_text"]]
+            fields[ALT_TEXTS] = row[ALT_TEXTS] or alone
         yield (
             row["key"],
             {

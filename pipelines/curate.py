@@ -13,6 +13,7 @@ from curate.download.settings import DownloadSettings
 from curate.duplicates.search import DuplicateSettings, find_duplicates
 from curate.errors import ConfigError
 from curate.intake.imported_scores import ImportScoresStage
+from curate.intake.left_out import left_out_line
 from curate.intake.local_pictures import LocalPicturesStage
 from curate.intake.read import plan_shards
 from curate.intake.source import Source, inspect_input
@@ -89,6 +90,10 @@ def curate(
     counted = accounting_line(accounting(dataset))
     if intake.without_text:
         counted += f"; {intake.without_text:,} came without a text"
+    if intake.captions is not None:
+        counted += f"; {intake.captions:,} captions of {intake.captioned:,} pictures"
+    if left_out := left_out_line(intake.left_out, intake.left_out_names):
+        counted += f"\n{left_out}"
     if score is None:  # until the download
         return CurateSummary(dataset.directory, counted)
     with ray_session():
@@ -111,17 +116,24 @@ def curate(
 def plan(source: str | Path, settings: CurateSettings) -> str:
     """What `curate` would do, without fetching or writing anything."""
     inputs = look_at(source, settings)
-    rows, exact = inputs.count()
+    found = inputs.survey()
     ScoreStage(settings.part(ScoreSettings))
     counted = "rows: not counted (packed or very large)"
-    if rows is not None:
-        shards = -(-rows // settings.rows_per_shard)
-        about = "" if exact else "about "
-        counted = f"{about}{rows:,} rows in {about}{shards:,} shards"
+    if found.rows is not None:
+        shards = -(-found.rows // settings.rows_per_shard)
+        about = "" if found.exact else "about "
+        counted = f"{about}{found.rows:,} rows in {about}{shards:,} shards"
+    if found.captions is not None:
+        counted = f"{found.captions:,} captions of {found.pictures:,} pictures; {counted}"
     work = "stored from here" if inputs.local else f"{settings.threads} downloads at a time in each"
-    return (
-        f"{inputs.describe()}\n{counted} of {settings.rows_per_shard:,} rows, "
-        f"{settings.workers} workers, {work}\nselection {settings.name!r}: {settings.where}"
+    left_out = left_out_line(found.left_out.counts, found.left_out.names())
+    return "\n".join(
+        [
+            inputs.describe(),
+            *([left_out] if left_out else []),
+            f"{counted} of {settings.rows_per_shard:,} rows, {settings.workers} workers, {work}",
+            f"selection {settings.name!r}: {settings.where}",
+        ]
     )
 
 

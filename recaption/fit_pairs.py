@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.captions import accepted_captions
+from curate.captions import accepted_captions, several_alt_texts
 from curate.dataset import Dataset
 from curate.errors import ConfigError
 from curate.shards import IMAGE_EXTENSIONS, iter_shard
@@ -186,12 +186,13 @@ def _from_dataset(
         for key, kind, text in zip(*columns, strict=True):
             captions.setdefault(key, []).append((kind, text))
     for shard in dataset.shards():
+        several = several_alt_texts(dataset, shard) if ALT in kinds else {}
         for key, picture, alt_text in iter_shard(dataset, shard):
             if wanted is not None and key not in wanted:
                 continue
             own = captions.get(key, [])
             if ALT in kinds:
-                own = [*own, (ALT, alt_text)]
+                own = [*own, *((ALT, text) for text in several.get(key, [alt_text]))]
             if own:
                 pairs.add(key, picture, own)
 

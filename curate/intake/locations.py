@@ -76,20 +76,20 @@ class Store:
             raise FileNotFoundError(path)
         return int(info.size or 0), int(info.mtime_ns or 0)
 
-    def walk(self) -> Iterator[str]:
+    def walk(self, hidden: bool = False) -> Iterator[str]:
         """Relative paths of all files below the root, sorted folder by folder.
 
         Local folders are read one at a time; memory is the largest single folder. A remote store
-        is listed in one go. Hidden files and folders are left out.
+        is listed in one go. Hidden files and folders are left out unless `hidden`.
         """
         if not self.scheme:
-            yield from _walk_local(self.root, "", ())
+            yield from _walk_local(self.root, "", (), hidden)
             return
         selector = fs.FileSelector(self.root, recursive=True)
         for info in sorted(_file_system(self.scheme).get_file_info(selector), key=_folder_first):
             relative = info.path[len(self.root) :].lstrip("/")
-            hidden = any(part.startswith(".") for part in relative.split("/"))
-            if info.type == fs.FileType.File and not hidden:
+            told = hidden or not any(part.startswith(".") for part in relative.split("/"))
+            if info.type == fs.FileType.File and told:
                 yield relative
 
     def show(self, path: str = "") -> str:
@@ -274,7 +274,7 @@ def _is_folder(scheme: str, path: str) -> bool:
     return bool(_file_system(scheme).get_file_info(path).type == fs.FileType.Directory)
 
 
-def _walk_local(root: str, folder: str, above: tuple[str, ...]) -> Iterator[str]:
+def _walk_local(root: str, folder: str, above: tuple[str, ...], hidden: bool) -> Iterator[str]:
     here = os.path.realpath(os.path.join(root, folder))
     if here in above:  # a link that leads back up
         return
@@ -285,11 +285,11 @@ def _walk_local(root: str, folder: str, above: tuple[str, ...]) -> Iterator[str]
             for entry in entries
             if entry.is_dir() or entry.is_file() or entry.is_symlink()
         )
-    files = [name for name, is_folder in inside if not is_folder and not name.startswith(".")]
-    yield from (os.path.join(folder, name) for name in files)
-    for name, is_folder in inside:
-        if is_folder and not name.startswith("."):
-            yield from _walk_local(root, os.path.join(folder, name), (*above, here))
+    told = [one for one in inside if hidden or not one[0].startswith(".")]
+    yield from (os.path.join(folder, name) for name, is_folder in told if not is_folder)
+    for name, is_folder in told:
+        if is_folder:
+            yield from _walk_local(root, os.path.join(folder, name), (*above, here), hidden)
 
 
 def _folder_first(info: Any) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,9 +19,19 @@ import pyarrow.parquet as pq
 from curate.errors import ConfigError
 from curate.intake.columns import IMAGE_COLUMNS
 from curate.intake.locations import Store
-from curate.intake.rows import IDENTITY, Record, RowTypes, broken, local_identity, own_names
+from curate.intake.rows import (
+    IDENTITY,
+    Record,
+    RowTypes,
+    broken,
+    local_identity,
+    own_names,
+    texts_given,
+)
 from curate.intake.tars import not_downloaded
+from curate.intake.texts import NoTextError, names_inside, texts_of, value_at
 from curate.outcomes import (
+    ALT_TEXTS,
     FAILURE,
     FAILURE_DETAIL,
     SOURCE_BYTES,
@@ -29,6 +40,8 @@ from curate.outcomes import (
     SOURCE_OFFSET,
 )
 from curate.reasons import Failure, Reason, printable
+
+_COUNTED_ROWS = 1_000_000  # below, the texts of lists are counted
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,12 @@ class ParquetColumns:
     def extras(self) -> list[pa.Field]:
         """The columns that are neither URL, text nor picture."""
         return [f for f in self.schema if f.name not in (self.url, self.text, self.image)]
+
+    def texts_are_nested(self) -> bool:
+        """Whether a row's texts are a list, or a key inside an object."""
+        if self.text is None or self.text not in self.schema.names:
+            return self.text is not None
+        return bool(pa.types.is_nested(self.schema.field(self.text).type))
 
     def row_types(self) -> RowTypes:
         """The columns of the batches, to make broken rows of."""
@@ -76,6 +95,61 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return any(f.name == "bytes" and _holds_bytes(f.type) for f in kind)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def inner_names(schema: pa.Schema) -> list[str]:
+    """The names of keys inside the columns that hold objects, such as "caption.en"."""
+    return list(names_inside({field.name: _example(field.type) for field in schema}))
+
+
+def no_text_in(schema: pa.Schema, text: str | None) -> str | None:
+    """Why a column holds no texts (objects, lists of lists); None if it does."""
+    if text is None or text not in schema.names:
+        return None
+    kind = schema.field(text).type
+    if pa.types.is_map(kind):
+        return f"the text column {text!r} holds maps, whose keys differ from row to row"
+    try:
+        texts_of(_example(kind), text)
+    except NoTextError as error:
+        return str(error)
+    return None
+
+
+def _example(kind: pa.DataType) -> Any:
+    """A value of this type, as far as lists and objects are concerned."""
+    if pa.types.is_struct(kind):
+        return {field.name: _example(field.type) for field in kind}
+    if pa.types.is_nested(kind) and not pa.types.is_map(kind) and kind.num_fields == 1:
+        return [_example(kind.field(0).type)]
+    return "" if pa.types.is_string(kind) or pa.types.is_large_string(kind) else None
+
+
+def text_counts(
+    store: Store, paths: list[str], columns: ParquetColumns
+) -> tuple[int | None, int | None]:
+    """(texts, rows with a text) where rows may have several, from the text column alone."""
+    if not columns.texts_are_nested() or row_count(store, paths) > _COUNTED_ROWS:
+        return None, None
+    texts = rows = 0
+    name = str(columns.text)
+    for path in paths:
+        with open_parquet(store, path) as parquet:
+            root = _root(parquet.schema_arrow.names, name)
+            if root is None:
+                continue
+            for batch in parquet.iter_batches(10_000, columns=[root]):
+                nothing: list[str | None] = [None] * batch.num_rows
+                first, several = _texts(batch, name, nothing, list(nothing))
+                alone = len(first) - first.null_count - (len(several) - several.null_count)
+                rows += len(first) - first.null_count
+                texts += alone + (pc.sum(pc.list_value_length(several)).as_py() or 0)
+    return texts, rows
+
+
+def _root(names: list[str], name: str) -> str | None:
+    """The column that a name stands for, or in which it lies; None if it is not there."""
+    return next((one for one in (name, name.partition(".")[0]) if one in names), None)
 
 
 def read_parquet(
@@ -128,10 +202,15 @@ def _batch(
 ) -> pa.RecordBatch:
     count = batch.num_rows
     url, bad_url = _text(batch, columns.url, count)
-    text, bad_text = _text(batch, columns.text, count)
-    out: dict[str, pa.Array] = {"url": url, "alt_text": text}
     failure: list[str | None] = [None] * count
     detail: list[str | None] = [None] * count
+    several = pa.nulls(count, pa.list_(pa.string()))
+    bad_text: set[int] = set()
+    if columns.texts_are_nested():
+        text, several = _texts(batch, str(columns.text), failure, detail)
+    else:
+        text, bad_text = _text(batch, columns.text, count)
+    out: dict[str, pa.Array] = {"url": url, "alt_text": text, ALT_TEXTS: several}
     for position in sorted(bad_url | bad_text):
         failure[position], detail[position] = Reason.UNREADABLE_ROW.value, "bytes that are no UTF-8"
     if columns.image is None:
@@ -172,8 +251,11 @@ def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
 
 def _text(batch: pa.RecordBatch, name: str | None, count: int) -> tuple[pa.Array, set[int]]:
     """A column as text, and the rows in which it is none."""
-    if name is None or name not in batch.schema.names:
+    if name is None or _root(batch.schema.names, name) is None:
         return pa.nulls(count, pa.string()), set()
+    if name not in batch.schema.names:  # a key inside an object
+        inside = (v if isinstance(v, str) else None for v in _values_at(batch, name))
+        return pa.array(list(inside), pa.string()), set()
     column = batch.column(name)
     try:
         text = column.cast(pa.string())
@@ -189,6 +271,36 @@ def _text(batch: pa.RecordBatch, name: str | None, count: int) -> tuple[pa.Array
             values.append(None)
             bad.add(position)
     return pa.array(values, pa.string()), bad
+
+
+def _texts(
+    batch: pa.RecordBatch, name: str, failure: list[str | None], detail: list[str | None]
+) -> tuple[pa.Array, pa.Array]:
+    """First texts, and all texts of rows with several; notes the rows that cannot be read."""
+    first, every = list[str | None](), list[Any]()
+    for position, value in enumerate(_values_at(batch, name)):
+        try:
+            texts = texts_of(value, name)
+        except NoTextError as error:
+            texts, failure[position] = [], Reason.UNREADABLE_ROW.value
+            detail[position] = printable(str(error))[:300]
+        told = texts_given(texts)
+        first.append(told["text"])
+        every.append(told["texts"])
+    return pa.array(first, pa.string()), pa.array(every, pa.list_(pa.string()))
+
+
+def _values_at(batch: pa.RecordBatch, name: str) -> Iterator[Any]:
+    """A column's values, or those of a key inside it; one that is no UTF-8 costs only itself."""
+    root = _root(batch.schema.names, name)
+    if root is None:
+        yield from [None] * batch.num_rows
+        return
+    for value in batch.column(root):
+        try:
+            yield value_at({root: value.as_py()}, name)
+        except UnicodeDecodeError:
+            yield {"bytes that are no UTF-8": None}
 
 
 def _keys(batch: pa.RecordBatch, columns: ParquetColumns) -> pa.Array:
@@ -239,11 +351,15 @@ def rows_of_companion(
                 lost = not_downloaded(row) or Failure(
                     Reason.NO_PICTURE, "not in the tar beside its Parquet"
                 )
-                url, text = row.get(columns["url"] or ""), row.get(columns["text"] or "")
+                url = row.get(columns["url"] or "")
                 dropped = (columns["url"], columns["text"])
+                try:
+                    texts = texts_of(row.get(columns["text"] or ""), columns["text"])
+                except NoTextError:  # the row has failed for a better reason
+                    texts = []
                 yield Record(
                     url=url,
-                    text=text,
+                    **texts_given(texts),
                     fields={n: v for n, v in row.items() if n not in dropped},
                     identity=None if url else local_identity(path, key),
                     failure=lost,

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.dataset import Dataset, empty_directory, sample_key
 from curate.errors import DatasetError
 from curate.files import atomic_path, fingerprint, read_json, sha256_file, write_json
+from curate.intake.left_out import LeftOut
 from curate.intake.rows import IDENTITY, TypesChangedError
 from curate.intake.source import InputFormat, Source, inspect_input
-from curate.outcomes import FAILURE, SOURCE_FILE
+from curate.outcomes import ALT_TEXTS, FAILURE, SOURCE_FILE
 from curate.progress import progress
 
 DEFAULT_ROWS_PER_SHARD = 10_000
@@ -46,6 +48,14 @@ class Intake:
     without_text: int
     broken: dict[str, int]
     """Reason -> rows that came in broken."""
+    captions: int | None = None
+    """Texts of all unbroken rows; None where no row came with several."""
+    captioned: int | None = None
+    """Rows that they belong to."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Why -> files that are no rows (curate.intake.left_out); all names in left_out.jsonl."""
+    left_out_names: dict[str, list[str]] = field(default_factory=dict)
+    """Why -> the first of their names."""
 
 
 def plan_shards(
@@ -59,11 +69,13 @@ def plan_shards(
     """Cut an input into `dataset.input_path(shard)` files, in the input's order.
 
     Each file holds the columns key, row (number in the input, from 0), url, alt_text, failure and
-    failure_detail (why a row came in broken), for pictures that are here already where they lie
+    failure_detail (why a row came in broken), alt_texts (all texts of a row that came with
+    several, its alt_text first; null for others), for pictures that are here already where they lie
     (source_file, source_key, source_offset, source_bytes), and every other column of the input
     under its own name ("input_NAME" where that would hide one of ours). Rows of the same identity
     and text are told apart by their occurrence (`sample_key`). The same input gives the same
-    files. `input/input.json` comes last and says that all are there; with it, a second call does
+    files. `input/left_out.jsonl` names the files that are no rows, if there are any.
+    `input/input.json` comes last and says that all are there; with it, a second call does
     nothing. The input is read once; then the keys are compared and the few shards that hold
     repeated ones are written again. Memory is one shard of rows and the repeated keys.
 
@@ -83,13 +95,15 @@ def plan_shards(
         for leftover in record_path.parent.glob("*.parquet"):
             leftover.unlink()
         try:
-            shards, counts = _write_shards(source, dataset, rows_per_shard)
+            shards, counts, left_out = _write_shards(source, dataset, rows_per_shard)
             break
         except TypesChangedError as error:
             # As text every value fits, exactly as it came.
             source = source.with_text(error.columns)
     _tell_repeated_apart(dataset)
     rows, without_text = counts.pop("rows"), counts.pop("without_text")
+    captions, captioned = counts.pop("captions"), counts.pop("captioned")
+    several = captions > captioned
     intake = Intake(
         rows=rows,
         shards=shards,
@@ -104,6 +118,10 @@ def plan_shards(
         imported=source.imported,
         without_text=without_text,
         broken=dict(counts.most_common()),
+        captions=captions if several else None,
+        captioned=captioned if several else None,
+        left_out=dict(left_out.counts),
+        left_out_names=left_out.names(),
     )
     write_json(record_path, {**asdict(intake), "files": _files_record(source)})
     return intake
@@ -121,27 +139,40 @@ def read_intake(dataset: Dataset) -> Intake | None:
 
 def _write_shards(
     source: Source, dataset: Dataset, rows_per_shard: int
-) -> tuple[int, Counter[str]]:
-    counts: Counter[str] = Counter(rows=0, without_text=0)
+) -> tuple[int, Counter[str], LeftOut]:
+    counts: Counter[str] = Counter(rows=0, without_text=0, captions=0, captioned=0)
     shards = 0
-    with progress(None, "reading the input", "row") as bar:
-        for table in _shard_tables(source, rows_per_shard):
-            with atomic_path(dataset.input_path(f"{shards:05d}")) as temporary:
-                pq.write_table(table, temporary, compression="zstd")
-            shards += 1
-            counts["rows"] += table.num_rows
-            broken = table.column(FAILURE).drop_null().to_pylist()
-            counts.update(broken)
-            unbroken = table.filter(table.column(FAILURE).is_null())
-            counts["without_text"] += unbroken.column("alt_text").null_count
-            bar.update(table.num_rows)
-    return shards, counts
+    names = dataset.directory / "input" / "left_out.jsonl"
+    with atomic_path(names) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
+        left_out = LeftOut(file)
+        with progress(None, "reading the input", "row") as bar:
+            for table in _shard_tables(source, rows_per_shard, left_out):
+                with atomic_path(dataset.input_path(f"{shards:05d}")) as temporary:
+                    pq.write_table(table, temporary, compression="zstd")
+                shards += 1
+                _count(table, counts)
+                bar.update(table.num_rows)
+    if not left_out.counts:
+        names.unlink()
+    return shards, counts, left_out
 
 
-def _shard_tables(source: Source, rows_per_shard: int) -> Iterator[pa.Table]:
+def _count(table: pa.Table, counts: Counter[str]) -> None:
+    counts["rows"] += table.num_rows
+    counts.update(table.column(FAILURE).drop_null().to_pylist())
+    unbroken = table.filter(table.column(FAILURE).is_null())
+    texts = unbroken.column("alt_text")
+    several = unbroken.column(ALT_TEXTS)
+    alone = len(texts) - texts.null_count - (len(several) - several.null_count)
+    counts["without_text"] += texts.null_count
+    counts["captioned"] += len(texts) - texts.null_count
+    counts["captions"] += alone + (pc.sum(pc.list_value_length(several)).as_py() or 0)
+
+
+def _shard_tables(source: Source, rows_per_shard: int, left_out: LeftOut) -> Iterator[pa.Table]:
     held: list[pa.Table] = []
     held_rows, row = 0, 0
-    for batch in source.batches(min(rows_per_shard, DEFAULT_ROWS_PER_SHARD)):
+    for batch in source.batches(min(rows_per_shard, DEFAULT_ROWS_PER_SHARD), left_out):
         rest = _keyed(batch, row)
         row += batch.num_rows
         while held_rows + rest.num_rows >= rows_per_shard:

@@ -5,6 +5,7 @@ A batch has the columns
     identity        what the key is hashed from besides the text: the URL, or for a picture without
                     one its place inside the input, as in "file:00012.tar#000120031"
     url, alt_text   exactly as they came; null where there was none
+    alt_texts       all texts of the picture, alt_text first, where several came; null for most
     failure, failure_detail     why a row came in broken; null for all others
     source_file, source_key, source_offset, source_bytes    only of pictures that are here already
 
@@ -23,7 +24,9 @@ from typing import Any
 import pyarrow as pa
 
 from curate.intake.columns import hash_name
+from curate.intake.texts import NoTextError
 from curate.outcomes import (
+    ALT_TEXTS,
     FAILURE,
     FAILURE_DETAIL,
     SOURCE_BYTES,
@@ -37,7 +40,8 @@ IDENTITY = "identity"
 OTHER_FIELDS = "other_fields"
 """JSON text of a row's fields that no earlier row had; null for most."""
 LOCAL_COLUMNS = (SOURCE_FILE, SOURCE_KEY, SOURCE_OFFSET, SOURCE_BYTES)
-_FIRST = {IDENTITY: pa.string(), "url": pa.string(), "alt_text": pa.string()}
+_TEXTS = pa.list_(pa.string())
+_FIRST = {IDENTITY: pa.string(), "url": pa.string(), "alt_text": pa.string(), ALT_TEXTS: _TEXTS}
 _BROKEN = {FAILURE: pa.string(), FAILURE_DETAIL: pa.string()}
 _LOCAL = dict(zip(LOCAL_COLUMNS, (pa.string(), pa.string(), pa.int64(), pa.int64()), strict=True))
 _RESERVED = {"key", "row", *_FIRST, *_BROKEN, *_LOCAL, OTHER_FIELDS}
@@ -59,6 +63,8 @@ class Record:
     key: str | None = None  # the sample's own key there
     offset: int | None = None  # bytes into the (unpacked) file, or rows into a Parquet file
     size: int | None = None  # bytes
+    texts: Sequence[str] | None = None  # all of them, `text` first, where they are several
+    no_text: NoTextError | None = None  # what stands where the text should
 
 
 class TypesChangedError(Exception):
@@ -72,6 +78,11 @@ class TypesChangedError(Exception):
 def local_identity(path: str, key: str | None = None) -> str:
     """The identity of a picture without a URL: stable as long as its place in the input is."""
     return f"file:{path}" if key is None else f"file:{path}#{key}"
+
+
+def texts_given(texts: Sequence[str]) -> dict[str, Any]:
+    """A record's `text` and `texts`."""
+    return {"text": texts[0] if texts else None, "texts": texts if len(texts) > 1 else None}
 
 
 def broken(path: str, place: int | str, failure: Failure, **known: Any) -> Record:
@@ -135,6 +146,7 @@ class RowTypes:
             IDENTITY: [r.url if r.identity is None else r.identity for r in records],
             "url": [r.url for r in records],
             "alt_text": [r.text for r in records],
+            ALT_TEXTS: [r.texts for r in records],
             FAILURE: [r.failure and r.failure.reason.value for r in records],
             FAILURE_DETAIL: [r.failure and (r.failure.detail or None) for r in records],
         }

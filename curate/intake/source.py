@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
@@ -26,28 +26,45 @@ from curate.intake.columns import (
     hash_name,
     score_columns,
 )
-from curate.intake.folders import is_picture, read_folder
+from curate.intake.folders import is_hidden, is_picture, read_folder
 from curate.intake.formats import InputFormat, recognise
+from curate.intake.left_out import LeftOut, Why
 from curate.intake.lines import is_gzip
 from curate.intake.locations import Found, Store, locate
 from curate.intake.parquet_lists import (
     ParquetColumns,
     image_column,
+    inner_names,
     is_companion,
+    no_text_in,
     open_parquet,
     read_parquet,
     row_count,
     rows_of_companion,
     shared_schema,
+    text_counts,
 )
-from curate.intake.rows import Record, RowTypes, broken, text_problem
+from curate.intake.rows import Record, RowTypes, broken, text_problem, texts_given
 from curate.intake.tars import read_tar, sidecar_names
 from curate.intake.text_lists import TEXT_URL, TextKind, read_text_list
+from curate.intake.texts import NoTextError, names_inside, texts_of, value_at, with_spelled
 from curate.reasons import Failure, Reason, printable
 
 _TYPED_ROWS = 1000  # rows from which the columns of a text file or sidecar are taken
 _COUNTED_BYTES = 64 << 20  # lists and tars below this are counted, above it estimated ...
 _LOOKED_AT_BYTES = 1 << 20  # ... from as much of a list, or from the first tar
+_COUNTED_FILES = 20_000  # of a folder of pictures, whose texts and JSON are read to count
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What an input holds, as far as that can be said without reading all of a large one."""
+
+    rows: int | None  # None: not counted
+    exact: bool
+    captions: int | None = None  # texts of all rows; None where no row has several, or unknown
+    pictures: int | None = None  # rows that have a text
+    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 @dataclass(frozen=True)
@@ -67,6 +84,8 @@ class Source:
     """Whether the pictures are here already, so that nothing is downloaded."""
     types: RowTypes
     parquet: ParquetColumns | None = None
+    whole: bool = False
+    """Whether a folder was given, so that its other files are told."""
 
     def with_text(self, columns: Sequence[str]) -> Source:
         """The same with these columns as text, after a TypesChangedError."""
@@ -86,34 +105,49 @@ class Source:
         """Of the batches; see curate.intake.rows."""
         return self.parquet.row_types().schema() if self.parquet else self.types.schema()
 
-    def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
-        """The rows in order, in batches of at most `rows`.
+    def batches(self, rows: int, left_out: LeftOut | None = None) -> Iterator[pa.RecordBatch]:
+        """The rows in order, in batches of at most `rows`; `left_out` takes what becomes no row.
 
         Raises:
             TypesChangedError: a value further down does not fit its column; start again with
                 `with_text`.
         """
-        if self.parquet is not None:
-            for path in self.files:
-                yield from read_parquet(self.store, path, self.parquet, rows)
-            return
-        records = self.records()
-        while some := list(itertools.islice(records, rows)):
-            yield self.types.batch(some)
-
-    def records(self) -> Iterator[Record]:
-        """The rows one by one (not of Parquet)."""
-        if self.format == "folder":
-            yield from read_folder(self.store, sidecar_names(self.url_column, self.text_column))
+        if self.parquet is None:
+            records = self.records(left_out)
+            while some := list(itertools.islice(records, rows)):
+                yield self.types.batch(some)
             return
         for path in self.files:
-            yield from self._file_records(path)
+            yield from read_parquet(self.store, path, self.parquet, rows)
+        self._note_beside(left_out)
 
-    def _file_records(self, path: str) -> Iterator[Record]:
+    def records(self, left_out: LeftOut | None = None) -> Iterator[Record]:
+        """The rows one by one (not of Parquet)."""
+        if self.format == "folder":
+            names = sidecar_names(self.url_column, self.text_column)
+            yield from read_folder(self.store, names, left_out)
+            return
+        for path in self.files:
+            yield from self._file_records(path, left_out)
+        self._note_beside(left_out)
+
+    def _note_beside(self, left_out: LeftOut | None) -> None:
+        """Name the files of a folder that is read for its tars or lists, and that are neither."""
+        if left_out is None or not self.whole or self.format == "folder":
+            return
+        read = {*self.files}
+        if self.format == "webdataset":
+            read |= {f"{_base(path)}.parquet" for path in self.files}
+            read |= {f"{_base(path)}_stats.json" for path in self.files}
+        for path in self.store.walk(hidden=True):
+            if path not in read:
+                left_out.note(Why.HIDDEN if is_hidden(path) else Why.BESIDE, path)
+
+    def _file_records(self, path: str, left_out: LeftOut | None = None) -> Iterator[Record]:
         if self.format == "webdataset":
             seen: set[str] = set()
             names = sidecar_names(self.url_column, self.text_column)
-            for record in read_tar(self.store, path, names):
+            for record in read_tar(self.store, path, names, left_out):
                 if record.key is not None:
                     seen.add(os.path.basename(record.key))
                 yield record
@@ -127,23 +161,49 @@ class Source:
 
     def count(self) -> tuple[int | None, bool]:
         """(rows, whether that is exact); None where it cannot be said without reading it all."""
+        found = self.survey()
+        return found.rows, found.exact
+
+    def survey(self) -> Survey:
+        """Count rows, captions and files that become no row; what is large is estimated."""
         if self.parquet is not None:
-            return row_count(self.store, list(self.files)), True
+            left_out = LeftOut()
+            self._note_beside(left_out)
+            rows = row_count(self.store, list(self.files))
+            counts = text_counts(self.store, list(self.files), self.parquet)
+            return Survey(rows, True, counts[0], counts[1], left_out)
         if self.format == "folder":
-            return sum(is_picture(path) for path in self.store.walk()), True
+            paths = list(itertools.islice(self.store.walk(), _COUNTED_FILES + 1))
+            if len(paths) <= _COUNTED_FILES:
+                return self._counted()
+            return Survey(sum(is_picture(path) for path in self.store.walk()), False)
         sizes = [self.store.state(path)[0] for path in self.files]
         if sum(sizes) <= _COUNTED_BYTES:
-            return sum(1 for _ in self.records()), True
+            return self._counted()
         first = self.files[0]
         if is_gzip(self.store, first):
-            return None, False
+            return Survey(None, False)
+        left_out = LeftOut()
         if self.format == "webdataset":
-            rows, read = sum(1 for _ in self._file_records(first)), sizes[0]
+            rows, read = sum(1 for _ in self._file_records(first, left_out)), sizes[0]
         else:
             with self.store.open(first) as stream:
                 start = stream.read(_LOOKED_AT_BYTES)
             rows, read = start.count(b"\n"), len(start)
-        return round(rows * sum(sizes) / max(1, read)), False
+        return Survey(round(rows * sum(sizes) / max(1, read)), False, left_out=left_out)
+
+    def _counted(self) -> Survey:
+        left_out = LeftOut()
+        rows = captions = pictures = several = 0
+        for record in self.records(left_out):
+            rows += 1
+            if record.failure is None and record.text is not None:
+                pictures += 1
+                captions += len(record.texts or [record.text])
+                several += record.texts is not None
+        if not several:
+            return Survey(rows, True, left_out=left_out)
+        return Survey(rows, True, captions, pictures, left_out)
 
     def describe(self) -> str:
         """What was recognised, for a person: format, files, columns, imported scores."""
@@ -229,9 +289,10 @@ def _looked_at(
         if text_problem(path):
             raise ConfigError(f"The name of {path!a} is no UTF-8; rename the file.")
     if kind == "parquet":
-        return _parquet_source(
+        parquet = _parquet_source(
             given, store, files, url_column, text_column, import_columns, without_texts
         )
+        return replace(parquet, whole=found.files is None)
     local = kind in ("webdataset", "folder")
     if local:
         source = Source(
@@ -252,10 +313,14 @@ def _looked_at(
         why = next((f": {r.failure.detail}" for r in first if r.failure), "")
         hint = "at least one URL" if not local else "at least one picture"
         raise ConfigError(f"{given} has no rows{why}; give an input with {hint}.")
+    refused = next((r.no_text for r in first if r.no_text is not None), None)
+    if refused is not None and all(r.text is None for r in first):
+        raise ConfigError(f"{given} cannot be read: {refused}.")
     types = RowTypes.of(first, local, source.types.textual)
     columns = {name: str(field) for name, field in types.fields.items()}
     imported = score_columns(columns, import_columns)
-    return Source(**{**source.__dict__, "types": types, "columns": columns, "imported": imported})
+    whole = found.files is None
+    return replace(source, types=types, columns=columns, imported=imported, whole=whole)
 
 
 def _parquet_source(
@@ -272,6 +337,7 @@ def _parquet_source(
     where = store.show(files[0])
     image = image_column(schema)
     names = [name for name in schema.names if name != image]
+    names += [name for name in inner_names(schema) if name.partition(".")[0] != image]
     if image is None:
         url: str | None = _url_of(names, url_column, where)
         text: str | None = None if without_texts else _text_of(names, text_column, where)
@@ -284,6 +350,9 @@ def _parquet_source(
         raise ConfigError(f"The URL and the text cannot both be the column {url!r}.")
     if not row_count(store, list(files)):
         raise ConfigError(f"{given} has no rows; give a list with at least one URL.")
+    problem = no_text_in(schema, text)
+    if problem is not None:
+        raise ConfigError(f"{where} cannot be read: {problem}.")
     parquet = ParquetColumns(schema, url, text, image)
     extras = {f.name: str(f.type) for f in parquet.extras()}
     return Source(
@@ -326,6 +395,9 @@ def _list_columns(
                 why = why or f": {found.detail}"
             else:
                 names.update(dict.fromkeys(found))
+                if text_column is not None and kind in ("csv", "tsv"):
+                    found = with_spelled(found, text_column)
+                names.update(dict.fromkeys(names_inside(found)))
                 if kind in ("csv", "tsv"):
                     break  # every row has the header's columns
         if names:
@@ -358,15 +430,20 @@ def _list_records(
         if isinstance(found, Failure):
             yield broken(path, "damage" if number < 0 else number, found)
             continue
-        url = _value(found.get(url_column or ""))
-        text = _value(found.get(text_column or ""))
-        problem = text_problem(url, text)
+        url = _value(value_at(found, url_column))
+        fields = {n: v for n, v in found.items() if n not in (url_column, text_column)}
+        if kind in ("csv", "tsv"):
+            found = with_spelled(found, text_column)
+        try:
+            texts, no_text = texts_of(value_at(found, text_column), text_column), None
+        except NoTextError as error:
+            texts, no_text = [], error
+        problem = str(no_text) if no_text else text_problem(url, *texts)
         if problem is not None:
             failure = Failure(Reason.UNREADABLE_ROW, printable(f"line {number}: {problem}"))
-            yield broken(path, number, failure)
+            yield broken(path, number, failure, no_text=no_text)
             continue
-        fields = {n: v for n, v in found.items() if n not in (url_column, text_column)}
-        yield Record(url=url, text=text, fields=fields)
+        yield Record(url=url, **texts_given(texts), fields=fields)
 
 
 def _value(value: object) -> str | None:
@@ -383,10 +460,14 @@ def _text_of(names: Iterable[str], wanted: str | None, where: str) -> str:
     )
 
 
+def _base(path: str) -> str:
+    """A tar's path without its ending."""
+    return next(path[: -len(e)] for e in (".tar.gz", ".tgz", ".tar", "") if path.endswith(e))
+
+
 def _companion(store: Store, path: str) -> tuple[str, dict[str, str | None]] | None:
     """img2dataset's Parquet beside a tar, and its URL and text columns."""
-    base = next(path[: -len(e)] for e in (".tar.gz", ".tgz", ".tar", "") if path.endswith(e))
-    beside = f"{base}.parquet"
+    beside = f"{_base(path)}.parquet"
     try:
         store.state(beside)
         with open_parquet(store, beside) as parquet:

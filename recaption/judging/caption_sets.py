@@ -199,7 +199,7 @@ def sample_captions(
     def keys_of(number: int) -> str:
         limit = "" if among is None else " AND key IN (SELECT key FROM among)"
         return (
-            f"SELECT key FROM source_{number} "
+            f"SELECT DISTINCT key FROM source_{number} "
             f"WHERE kind = $kind_{number} AND status = '{OK}'{limit}"
         )
 
