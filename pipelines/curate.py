@@ -90,8 +90,6 @@ def curate(
     counted = accounting_line(accounting(dataset))
     if intake.without_text:
         counted += f"; {intake.without_text:,} came without a text"
-    if intake.captions is not None:
-        counted += f"; {intake.captions:,} captions of {intake.captioned:,} pictures"
     if left_out := left_out_line(intake.left_out, intake.left_out_names):
         counted += f"\n{left_out}"
     if score is None:  # until the download

@@ -27,7 +27,9 @@ class CurateSettings(DownloadSettings, ScoreSettings, DuplicateSettings):
         None, description="Column with the URLs; by default url, URL, image_url and the like."
     )
     text_column: str | None = Field(
-        None, description="Column with the texts; by default text, TEXT, caption, alt and the like."
+        None,
+        description="Column with the texts; by default text, TEXT, caption, alt and the like. A key "
+        "inside an object is named as in caption.en.",
     )
     without_texts: bool = Field(
         False, description="The list has no texts; otherwise one without a text column is refused."

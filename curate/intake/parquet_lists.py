@@ -144,7 +144,7 @@ def text_counts(
                 alone = len(first) - first.null_count - (len(several) - several.null_count)
                 rows += len(first) - first.null_count
                 texts += alone + (pc.sum(pc.list_value_length(several)).as_py() or 0)
-    return texts, rows
+    return (texts, rows) if texts > rows else (None, None)
 
 
 def _root(names: list[str], name: str) -> str | None:

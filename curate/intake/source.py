@@ -441,7 +441,8 @@ def _list_records(
         problem = str(no_text) if no_text else text_problem(url, *texts)
         if problem is not None:
             failure = Failure(Reason.UNREADABLE_ROW, printable(f"line {number}: {problem}"))
-            yield broken(path, number, failure, no_text=no_text)
+            known = url if text_problem(url) is None else None
+            yield broken(path, number, failure, url=known, no_text=no_text)
             continue
         yield Record(url=url, **texts_given(texts), fields=fields)
 

@@ -94,8 +94,8 @@ def _samples(stream: IO[bytes], path: str, names: Names, left_out: LeftOut) -> I
 
     def rows() -> Iterator[Record]:
         for sample in group.samples() if group is not None else ():
-            for name in sample.left_out():
-                left_out.note(Why.FURTHER, f"{path}#{name}")
+            for why, name in sample.left_out():
+                left_out.note(why, f"{path}#{name}")
             yield sample.record(path, names, seen)
 
     try:
@@ -107,7 +107,7 @@ def _samples(stream: IO[bytes], path: str, names: Names, left_out: LeftOut) -> I
                 why = _why_left_out(member, match)
                 if why is not None:
                     left_out.note(why, f"{path}#{member.name}")
-                if match is None or why not in (None, Why.OTHER_FILE) or not member.isfile():
+                if match is None or why is not None or not member.isfile():
                     continue
                 key, extension = match[1], match[2].lower()
                 # A member that comes twice belongs to a second sample of the same name.
@@ -132,9 +132,7 @@ def _why_left_out(member: tarfile.TarInfo, match: re.Match[str] | None) -> Why |
         return None
     if _hidden(member.name):
         return Why.HIDDEN
-    if match is None or match[2].lower().rpartition(".")[2] not in _TAKEN:
-        return Why.OTHER_FILE
-    return None
+    return Why.OTHER_FILE if match is None else None
 
 
 def _behind(stream: IO[bytes], path: str, end: int) -> Iterator[Record]:
@@ -225,14 +223,18 @@ class _Sample:
         self.pictures = [member for member in members if _is_picture(member)]
         read = (member for member in self.pictures if member.extension in _READ)
         self.picture = next(read, self.pictures[0] if self.pictures else None)
+        self.others = [member.name for member in members if member.extension not in _TAKEN]
         self.texts: dict[str, bytes] = {}
         for member in members:
             if member.content is not None:
                 self.texts.setdefault(member.extension, member.content)
 
-    def left_out(self) -> list[str]:
-        """Names of the pictures that are not the row's."""
-        return [member.name for member in self.pictures if member is not self.picture]
+    def left_out(self) -> list[tuple[Why, str]]:
+        """Beside the row's picture: further ones, and members that are neither picture nor text."""
+        if self.picture is None:  # the row says so
+            return []
+        further = [(Why.FURTHER, m.name) for m in self.pictures if m is not self.picture]
+        return further + [(Why.OTHER_FILE, name) for name in self.others]
 
     def record(self, path: str, names: Names, seen: set[str]) -> Record:
         """The sample as a row. A key that came before in this tar is told apart by its place."""

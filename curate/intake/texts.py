@@ -131,8 +131,10 @@ _ONE = re.compile(_QUOTED, re.DOTALL)
 
 def with_spelled(fields: Mapping[str, Any], name: str | None) -> Mapping[str, Any]:
     """A row of CSV or TSV, with the list or object that its text column spells."""
-    column = name if name is None or name in fields else name.partition(".")[0]
-    if column is None or column not in fields:
+    if name is None:
+        return fields
+    column = find_column(fields, (name.lower(), name.lower().partition(".")[0]))
+    if column is None:
         return fields
     return {**fields, column: spelled(fields[column])}
 
