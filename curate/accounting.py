@@ -78,5 +78,5 @@ def accounting_line(counts: Mapping[str, Any]) -> str:
     if counts["retryable"]:
         line += f"; {counts['retryable']:,} may pass, --retry-failed tries them again"
     if counts["captions"]:
-        line += f"; {counts['captions']:,} captions of {counts['captioned']:,} pictures came with it"
+        line += f"; {counts['captions']:,} captions of {counts['captioned']:,} pictures"
     return line

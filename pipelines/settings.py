@@ -28,8 +28,8 @@ class CurateSettings(DownloadSettings, ScoreSettings, DuplicateSettings):
     )
     text_column: str | None = Field(
         None,
-        description="Column with the texts; by default text, TEXT, caption, alt and the like. A key "
-        "inside an object is named as in caption.en.",
+        description="Column with the texts; by default text, TEXT, caption, alt and the like. "
+        "A key inside an object is named as in caption.en.",
     )
     without_texts: bool = Field(
         False, description="The list has no texts; otherwise one without a text column is refused."
