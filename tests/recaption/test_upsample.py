@@ -235,6 +235,7 @@ def test_words_are_kept_by_their_beginning_and_numbers_in_full() -> None:
 def test_labels_and_quotes_around_a_rewrite_go() -> None:
     assert tidy('Rewritten: "A red fox."', "stop", 1) == "A red fox."
     assert tidy('"Open" and "late" signs', "stop", 1) == '"Open" and "late" signs'
+    assert tidy("“*A red fox*”.\x1b[0m", "stop", 1) == "A red fox."
     assert tidy("A fox sits. It loo", "length", 3) == "A fox sits."
     assert tidy("A fox sits. It loo", "length", 4) == "A fox sits. It loo"
 
