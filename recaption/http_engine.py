@@ -126,7 +126,8 @@ class HttpEngine:
                         await waiting if isinstance(waiting, asyncio.Future) else waiting
                     )
                     body = bodies.body(row, picture)
-                    outcomes[row] = await self._ask(body, size, server)
+                    limit = request.sampling.max_new_tokens
+                    outcomes[row] = await self._ask(body, size, server, limit)
                 except BrokenPictureError as error:
                     outcomes[row] = CaptionOutcome(error=BROKEN_PICTURE, detail=str(error))
                 except Exception as error:
@@ -141,7 +142,7 @@ class HttpEngine:
         return [outcomes[row] for row in range(len(request))]
 
     async def _ask(
-        self, body: bytes, size: tuple[int, int] | None, server: Server
+        self, body: bytes, size: tuple[int, int] | None, server: Server, limit: int
     ) -> CaptionOutcome:
         """Ask until there is a caption, a lasting fault, or no more patience."""
         clock, client = asyncio.get_running_loop().time, self._client
@@ -151,7 +152,7 @@ class HttpEngine:
             await client.gate.wait()
             async with client.window:
                 started = clock()
-                reply = await self._post(body, size)
+                reply = await self._post(body, size, limit)
                 latency = clock() - started
             tries += 1
             if reply.gone:
@@ -176,7 +177,7 @@ class HttpEngine:
             else:
                 await asyncio.sleep(pause)
 
-    async def _post(self, body: bytes, size: tuple[int, int] | None) -> Reply:
+    async def _post(self, body: bytes, size: tuple[int, int] | None, limit: int) -> Reply:
         """One try."""
         try:
             # A redirect could carry the key and the pictures to somewhere else.
@@ -185,7 +186,7 @@ class HttpEngine:
             ) as response:
                 raw = await read(response)
                 wait = response.headers.get("Retry-After")
-                return understand(response.status, wait, raw, size, self._key)
+                return understand(response.status, wait, raw, size, self._key, limit)
         # The order matters: an aiohttp connect error may be a TimeoutError or an OSError as well.
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             return failure(CONNECTION, f"{type(error).__name__}: {error}", passing=True, gone=True)

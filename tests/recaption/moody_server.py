@@ -32,6 +32,8 @@ class MoodyServer:
     refused_fields: set[str] = field(default_factory=set)
     story: str = ""
     """What follows every caption."""
+    scripted: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)
+    """Prompt -> status, headers and body of its answer."""
     busy: int = 0
     """How many further requests are answered with 429."""
     paths: list[str] = field(default_factory=list)
@@ -68,6 +70,9 @@ class MoodyServer:
         self.tries[name] += 1
         self.bodies.append(body)
         self.connections.add(id(request.transport))
+        if prompt in self.scripted:
+            status, headers, answer = self.scripted[prompt]
+            return web.Response(status=status, headers=headers, body=answer)
         how, _, mood = prompt.partition(" ")
         if mood in MOODS and (how == "always" or self.tries[name] == 1):
             return await MOODS[mood](request)

@@ -278,12 +278,12 @@ def test_a_server_that_goes_away_costs_each_row_its_caption_and_no_more() -> Non
 
 
 def test_what_only_a_hostile_server_says_fits_the_captions_table() -> None:
-    message = '{"message": {"content": "A \\ud83d cat\\u0000."}, "finish_reason": ["x"]}'
+    message = '{"message": {"content": "A \\ud83d cat\\u0000."}, "finish_reason": null}'
     usage = '{"prompt_tokens": 1e99, "completion_tokens": -3}'
     raw = f'{{"choices": [{message}], "usage": {usage}}}'.encode()
     outcome = understand(200, None, raw, (1, 1)).outcome
     assert (outcome.text, outcome.prompt_tokens, outcome.output_tokens) == (
-        "A ? cat\0.",
+        "A \ufffd cat\0.",
         None,
         None,
     )
