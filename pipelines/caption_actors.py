@@ -20,7 +20,7 @@ import os
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +30,9 @@ import pyarrow as pa
 from curate.dataset import Dataset
 from curate.errors import CaplabError, ConfigError, DatasetError, StageError
 from curate.progress import progress
-from pipelines.ray_stages import ray_session
+from pipelines.ray_session import ray_session, told
 from recaption.caption import CaptionStage
+from recaption.collapse import Acceptance, Tally, note_collapse
 
 # A batch whose worker died (a lost machine, a device that failed) is tried again this often; a
 # fault that repeats should be seen.
@@ -51,6 +52,7 @@ _REPORT = pa.schema(
         ("captions", pa.int64()),
         ("failure", pa.string()),  # of the whole block; then there is no shard
         ("fatal", pa.bool_()),  # the captioner did not open: no other block will do better
+        ("tally", pa.string()),  # of the whole block, as JSON, in its first row
     ]
 )
 
@@ -90,7 +92,9 @@ def plan_captions(stage: CaptionStage, dataset: Dataset, workers: int) -> Plan:
             pictures += stored
             picture_bytes += _tar_bytes(dataset, shard)
     share = math.ceil(sum(missing.values()) / (workers * _BLOCKS_A_WORKER))
-    captions = max(1, slots, min(stage.settings.checkpoint_rows, share))
+    # A run that should end after so many captions cannot end in the middle of a block.
+    most = min(stage.settings.checkpoint_rows, stage.settings.stop_after_unaccepted or share)
+    captions = max(1, slots, min(most, share))
     mean_bytes = picture_bytes / max(1, pictures)
     return Plan(missing, wanted, captions, max(1, int(mean_bytes * captions / slots)))
 
@@ -113,16 +117,23 @@ def caption_shards(
         gpus_per_worker: that Ray reserves a worker.
 
     Raises:
-        ConfigError: a worker could not open the captioner.
+        ConfigError: a worker could not open the captioner, or its server fails the trial.
         StageError: some captions could not be written; all others are, and a rerun takes up these.
+            Or none of those asked for was accepted, or none of the last `stop_after_unaccepted`:
+            they are kept, and a rerun asks for them again.
     """
     plan = plan_captions(stage, dataset, workers)
+    if not plan.wanted:
+        raise DatasetError(f"{dataset.directory} has no stored pictures that are to be captioned.")
     if not plan.missing:
         return
     done: Counter[str] = Counter()
     failures: list[str] = []
     left = dict(plan.missing)
     total = sum(left.values())
+    acceptance = Acceptance(stage.settings.stop_after_unaccepted)
+    if total and stage.captioner.engine == "http":
+        stage.opened()  # what its server says to a trial is told before anything is started
     with (
         ray_session(),
         progress(plan.wanted, stage.name, "caption", initial=plan.wanted - total) as bar,
@@ -138,17 +149,25 @@ def caption_shards(
                 if len(failures) >= MOST_FAILED_BATCHES:
                     break
                 continue
+            if report["tally"]:
+                acceptance.add(Tally.from_json(report["tally"]))
             shard = report["shard"]
             done[shard] += report["captions"]
             bar.update(report["captions"])
             if done[shard] == left[shard]:
                 finish.start(shard)
                 del left[shard]
+            if acceptance.collapsed:
+                reports.close()
+                break
         for shard in left:
             # Parts of a shard whose last block failed stay parts, and a rerun goes on from there.
             if not stage.missing(dataset, shard):
                 finish.start(shard)
         finish.wait()
+    if acceptance.collapsed or acceptance.fruitless:
+        note_collapse(dataset, stage.source, acceptance.since)
+        raise StageError(acceptance.sentence("captions"))
     lost = sum(left.values()) - sum(done[shard] for shard in left)
     if lost:
         reason = f", first: {failures[0]}" if failures else ""
@@ -160,7 +179,7 @@ def caption_shards(
 
 def _reports(
     stage: CaptionStage, dataset: Dataset, plan: Plan, workers: int, gpus: float
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any]]:
     """Run the blocks; yield shard, captions and failure of each."""
     import ray.data
 
@@ -205,7 +224,7 @@ def _reports(
             ):
                 yield from batch.to_pylist()
         except Exception as error:
-            raise _told(error) from error
+            raise told(error) from error
 
 
 def _cpus_of_a_worker(stage: CaptionStage, workers: int, gpus: float) -> int:
@@ -277,7 +296,7 @@ class _Captioner:
             words = "" if isinstance(error, CaplabError) else f"{type(error).__name__}: "
             return _report([None], [0], words + str(error).partition("\n")[0])
         counts = Counter(shards[key] for key in rows.column("key").to_pylist())
-        return _report(list(counts), list(counts.values()), None)
+        return _report(list(counts), list(counts.values()), None, tally=Tally.of(rows).to_json())
 
 
 def _report(
@@ -285,12 +304,14 @@ def _report(
     captions: Sequence[int],
     failure: str | None,
     fatal: bool = False,
+    tally: str | None = None,
 ) -> pa.Table:
     rows = {
         "shard": shards,
         "captions": captions,
         "failure": [failure] * len(shards),
         "fatal": [fatal] * len(shards),
+        "tally": [tally] + [None] * (len(shards) - 1),
     }
     return pa.table(rows, schema=_REPORT)
 
@@ -350,12 +371,3 @@ def _quiet_context(block_bytes: int) -> Iterator[None]:
         logger.setLevel(level)
         for name, value in before.items():
             setattr(context, name, value)
-
-
-def _told(error: Exception) -> CaplabError:
-    """Ray's last line, which tells most."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return StageError(
-        f"Captioning stopped ({lines[-1] if lines else type(error).__name__}). What was written "
-        f"is kept; the same command continues."
-    )

@@ -1,14 +1,15 @@
 """The command `caplab`: thin wrappers that turn options into settings and call the library.
 
-Exit codes: 0 done, 1 or 3 the data is not what the command needs, 2 a setting is wrong, 4 some
-shards failed (what was finished is kept), 130 interrupted. Every error is one sentence on stderr.
+Exit codes: 0 done, 1 or 3 the data or the machine is not what the command needs, 2 a setting is
+wrong, 4 some shards failed or no caption was accepted (what was finished is kept), 70 unexpected,
+129, 130, 141 and 143 ended by SIGHUP, Ctrl-C, a closed pipe and SIGTERM. Every error is one
+sentence on stderr; see pipelines.failures.
 
 Imports of the heavy parts happen inside the commands, so that `--help` answers at once.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import click
 from curate import __version__
 from curate.duplicates.reference_settings import UNUSED, ReferenceSettings
 from curate.duplicates.search import DuplicateSettings
-from curate.errors import CaplabError, ConfigError
+from curate.errors import ConfigError
 from curate.export.settings import ExportSettings
 from curate.selection.select import SelectSettings
 from pipelines.ablation.settings import AblateSettings
@@ -25,6 +26,7 @@ from pipelines.bench.commands import bench
 from pipelines.captioner import captioner
 from pipelines.captioner_commands import serve_captioner, upsample
 from pipelines.demo_settings import DemoSettings
+from pipelines.failures import end_on_signals, one_sentence
 from pipelines.options import resolve, settings_options
 from pipelines.settings import (
     CurateSettings,
@@ -456,18 +458,10 @@ cli.add_command(upsample)
 
 
 def main() -> None:
-    """Entry point: run a command and turn every known error into one sentence."""
-    try:
+    """Entry point: run a command, and turn every error into one sentence."""
+    end_on_signals()
+    with one_sentence():
         cli(standalone_mode=False)
-    except CaplabError as error:
-        click.echo(f"caplab: {error}", err=True)
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("caplab: interrupted; the same command continues.", err=True)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from pipelines.ground_truth import (
     checks_text,
     curation_checks,
 )
-from pipelines.ray_stages import ray_session
+from pipelines.ray_session import ray_session
 from pipelines.recaption import recaption
 from pipelines.report.build import write_report
 from pipelines.resources import StageCost, measured

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from curate.dataset import Dataset
+from curate.errors import StageError
 from curate.files import write_json
 from curate.provenance import provenance
 from pipelines.caption_actors import caption_shards
@@ -15,6 +16,7 @@ from pipelines.settings import RecaptionCommandSettings
 from recaption.caption import CaptionStage
 from recaption.gates import NEAR_DUPLICATE
 from recaption.near_duplicates import mark_near_duplicates
+from recaption.pending import OK
 from recaption.settings import RecaptionSettings
 
 
@@ -55,7 +57,8 @@ def recaption(directory: Path | str, settings: RecaptionCommandSettings) -> Reca
 
     Raises:
         ConfigError: the captioner, a prompt file or the selection is not there.
-        StageError: some shards failed; the others are kept and the same call continues.
+        StageError: some shards failed, or nothing is accepted (any more); what was written is kept
+            and the same call continues.
     """
     dataset = Dataset.open(directory)
     stage = _stage(dataset, settings)
@@ -65,12 +68,13 @@ def recaption(directory: Path | str, settings: RecaptionCommandSettings) -> Reca
     )
     caption_shards(stage, dataset, settings.workers, settings.gpus_per_worker)
     repeats = mark_near_duplicates(dataset, stage.source, settings)
-    return RecaptionSummary(
-        stage.source,
-        _counts(dataset, stage.source, "status"),
-        _counts(dataset, stage.source, "reason"),
-        repeats,
-    )
+    counts, reasons = (_counts(dataset, stage.source, name) for name in ("status", "reason"))
+    if not any(f"{kind} {OK}" in counts for kind in settings.kinds):
+        told = ", ".join(f"{name} {count:,}" for name, count in reasons.items())
+        raise StageError(
+            f"None of the {sum(counts.values()):,} captions by {stage.source} is accepted ({told})."
+        )
+    return RecaptionSummary(stage.source, counts, reasons, repeats)
 
 
 def dry_run(directory: Path | str, settings: RecaptionCommandSettings, pictures: int) -> str:

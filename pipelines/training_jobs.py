@@ -15,7 +15,8 @@ from typing import Any
 
 from curate.errors import CaplabError, StageError
 from curate.progress import progress
-from pipelines.ray_stages import ray_session
+from pipelines.failures import first_line
+from pipelines.ray_session import ray_session
 from train.settings import TrainSettings
 
 POLL_SECONDS = 1.0
@@ -75,7 +76,7 @@ def run_jobs(
                     cause = getattr(error, "cause", None)
                     if isinstance(cause, CaplabError):
                         raise cause from error
-                    failures[job.name] = str(error).strip().splitlines()[-1]
+                    failures[job.name] = first_line(error)
             under_way = {job.name for job in running.values()}
             states = {
                 name: state

@@ -18,6 +18,7 @@ from ray import cloudpickle
 from curate.dataset import CAPTIONS_VOLATILE, Dataset
 from curate.errors import CaplabError
 from pipelines.caption_actors import caption_shards, plan_captions, share_of_cpus
+from pipelines.children import tied
 from pipelines.demo import recaption_settings
 from pipelines.ray_stages import ray_session
 from pipelines.recaption import dry_run, recaption
@@ -83,7 +84,7 @@ def started(dataset: Dataset, settings: RecaptionCommandSettings, tmp_path: Path
 
 def kill_when_parts_lie_there(command: list[str], dataset: Dataset, count: int) -> set[Path]:
     """SIGKILL the driver and all that it started once `count` parts are written."""
-    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    driver = subprocess.Popen(tied(command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while len(parts := parts_of(dataset)) < count:
         assert driver.poll() is None, "the command ended before it could be killed"
@@ -110,7 +111,7 @@ def test_a_killed_run_goes_on_from_its_parts_and_ends_as_an_unbroken_one(
     left = kill_when_parts_lie_there(started(dataset, settings, tmp_path), dataset, 3)
     kept = parts_of(dataset)
     assert left <= kept
-    subprocess.run(started(dataset, settings, tmp_path), check=True, capture_output=True)
+    subprocess.run(tied(started(dataset, settings, tmp_path)), check=True, capture_output=True)
     assert_same_captions(dataset, curated)
     assert not parts_of(dataset)
 

@@ -89,6 +89,13 @@ def test_a_fault_that_repeats_is_named_and_the_other_shards_are_done(tmp_path):
     assert tries(made) == [2, 1, 1]
 
 
+def test_a_worker_that_cannot_be_started_is_told_and_nobody_waits_for_it(tmp_path, monkeypatch):
+    made = dataset(tmp_path, "fine", "fine")
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    with pytest.raises(StageError, match="No such file or directory: /nowhere/python"):
+        run_locally(Marks(), made, 2)
+
+
 def test_a_wrong_setting_stops_the_run_with_its_own_sentence(tmp_path):
     made = dataset(tmp_path, "wrong setting", "wrong setting")
     with pytest.raises(ConfigError, match=r"The setting is wrong; change it\."):
