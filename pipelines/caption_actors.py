@@ -30,6 +30,7 @@ import pyarrow as pa
 from curate.dataset import Dataset
 from curate.errors import CaplabError, ConfigError, DatasetError, StageError
 from curate.progress import progress
+from pipelines.failures import in_words
 from pipelines.ray_session import ray_session, told
 from recaption.caption import CaptionStage
 from recaption.collapse import Acceptance, Tally, note_collapse
@@ -293,8 +294,8 @@ class _Captioner:
             # block is lost, told of, and the others go on.
             if type(error).__name__ == _DEVICE_FAILED:
                 os._exit(1)
-            words = "" if isinstance(error, CaplabError) else f"{type(error).__name__}: "
-            return _report([None], [0], words + str(error).partition("\n")[0])
+            words = str(error) if isinstance(error, CaplabError) else in_words(error)
+            return _report([None], [0], words)
         counts = Counter(shards[key] for key in rows.column("key").to_pylist())
         return _report(list(counts), list(counts.values()), None, tally=Tally.of(rows).to_json())
 

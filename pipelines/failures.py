@@ -92,6 +92,9 @@ def one_sentence() -> Iterator[None]:
     except (click.Abort, KeyboardInterrupt):
         _say("interrupted; the same command continues.")
         sys.exit(130)
+    except SystemExit as end:
+        # click ends with 1, without a word, where nobody reads any more.
+        sys.exit(128 + signal.SIGPIPE if end.code == 1 and _stdout_is_gone() else end.code)
     except Terminated as ended:
         _say(f"ended by {ended}; the same command continues.")
         sys.exit(ended.status)
@@ -108,10 +111,18 @@ def _end(error: Exception) -> NoReturn:
         if isinstance(error, OSError):
             _drop_stdout()  # where the disk below it is full, a last flush fails once more
         sys.exit(_OF_THE_PERSON)
+    _say(f"an unexpected {in_words(error)}.")
+    sys.exit(UNEXPECTED)
+
+
+def in_words(error: BaseException) -> str:
+    """An error inside of a sentence; keeps the traceback of one that nobody expected."""
+    if (sentence := known(error)) is not None:
+        return sentence.rstrip(".")
     place = keep_traceback(error)
     where = f"its traceback is in {place}" if place else "no place could be written for a traceback"
-    _say(f"an unexpected {type(error).__name__} ({first_line(error)}); {where}.")
-    sys.exit(UNEXPECTED)
+    cause = getattr(error, "cause", None) or error  # of Ray's, what a task raised
+    return f"{type(cause).__name__} ({first_line(error)}); {where}"
 
 
 def known(error: BaseException) -> str | None:
@@ -131,7 +142,8 @@ def known(error: BaseException) -> str | None:
                 else first_line(seen)
             )
             return f"{what}; {_REMEDIES[seen.errno]}."
-        seen = seen.__cause__
+        # Ray's errors hold what a task raised as `cause`.
+        seen = seen.__cause__ or getattr(seen, "cause", None)
     return None
 
 

@@ -26,7 +26,7 @@ from curate.errors import CaplabError, StageError
 from curate.progress import progress
 from curate.stage import Stage
 from pipelines.children import tied
-from pipelines.failures import known
+from pipelines.failures import in_words
 from pipelines.ray_stages import ATTEMPTS_PER_SHARD, StageSummary, rows_of, run_stage
 
 _WORKER_ENV = {
@@ -134,8 +134,7 @@ def _serve(
             try:
                 worker = _start(message)
             except OSError as error:
-                words = known(error) or f"no worker could be started ({error})"
-                answers.put((shard, {"error": words, "kind": None}))
+                answers.put((shard, {"error": in_words(error), "kind": None}))
                 continue
         assert worker.stdin is not None
         assert worker.stdout is not None

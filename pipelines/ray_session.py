@@ -21,7 +21,7 @@ import click
 import psutil
 
 from curate.errors import CaplabError, StageError
-from pipelines.failures import first_line, known
+from pipelines.failures import first_line, in_words
 
 START_SECONDS = 180.0
 """How long a raylet may take to register on a busy machine."""
@@ -84,11 +84,8 @@ def told(error: Exception) -> CaplabError:
     cause = getattr(error, "cause", None)
     if isinstance(cause, CaplabError):
         return cause
-    if isinstance(cause, Exception) and (sentence := known(cause)) is not None:
-        return StageError(sentence)
     return StageError(
-        f"Ray broke down ({first_line(error)}). What was written is kept; the same command "
-        f"continues."
+        f"Ray broke down: {in_words(error)}. What was written is kept; the same command continues."
     )
 
 

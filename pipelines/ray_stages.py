@@ -20,7 +20,7 @@ from curate.dataset import Dataset
 from curate.errors import CaplabError, StageError
 from curate.progress import progress
 from curate.stage import Stage
-from pipelines.failures import first_line
+from pipelines.failures import in_words
 from pipelines.ray_session import ray_session
 
 # A shard whose worker raised or died is tried once more on a fresh worker: a lost machine or a
@@ -113,7 +113,7 @@ def _shard_results(
             if isinstance(cause, CaplabError):
                 raise cause from error
             outcome = None
-            failures[shard] = first_line(error)
+            failures[shard] = in_words(error)
             worker = new_worker()
         if outcome is None:
             if attempts[shard] < ATTEMPTS_PER_SHARD:

@@ -16,6 +16,7 @@ import sys
 from typing import BinaryIO
 
 from curate.errors import CaplabError
+from pipelines.failures import in_words
 
 
 def main() -> None:
@@ -35,7 +36,7 @@ def main() -> None:
         except CaplabError as error:
             _answer(answers, {"error": str(error), "kind": type(error).__name__})
         except Exception as error:
-            _answer(answers, {"error": f"{type(error).__name__}: {error}", "kind": None})
+            _answer(answers, {"error": in_words(error), "kind": None})
 
 
 def _answer(answers: BinaryIO, message: dict[str, object]) -> None:

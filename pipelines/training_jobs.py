@@ -15,7 +15,7 @@ from typing import Any
 
 from curate.errors import CaplabError, StageError
 from curate.progress import progress
-from pipelines.failures import first_line
+from pipelines.failures import in_words
 from pipelines.ray_session import ray_session
 from train.settings import TrainSettings
 
@@ -76,7 +76,7 @@ def run_jobs(
                     cause = getattr(error, "cause", None)
                     if isinstance(cause, CaplabError):
                         raise cause from error
-                    failures[job.name] = first_line(error)
+                    failures[job.name] = in_words(error)
             under_way = {job.name for job in running.values()}
             states = {
                 name: state

@@ -16,7 +16,7 @@ import pytest
 from ray import cloudpickle
 
 from curate.dataset import CAPTIONS_VOLATILE, Dataset
-from curate.errors import CaplabError
+from curate.errors import CaplabError, StageError
 from pipelines.caption_actors import caption_shards, plan_captions, share_of_cpus
 from pipelines.children import tied
 from pipelines.demo import recaption_settings
@@ -27,6 +27,7 @@ from pipelines.world import weights
 from recaption.caption import CaptionStage
 from recaption.checkpoint import ShardCaptions
 from recaption.settings import RecaptionSettings
+from tests.recaption.moody_server import moody_server
 
 ID = ("key", "kind", "sample_index")
 
@@ -188,6 +189,23 @@ def test_a_worker_that_cannot_open_the_captioner_ends_with_its_sentence(
     stage = stage_of(settings_of(small_web, captioner=str(folder)), dataset)
     with pytest.raises(CaplabError, match="cannot be loaded as a captioner"):
         caption_shards(stage, dataset, workers=1)
+
+
+def test_a_server_without_credit_ends_the_run_and_the_next_asks_again(curated, small_web, tmp_path):
+    dataset = uncaptioned(curated, tmp_path / "data")
+    with moody_server() as moody:
+        changes = {"captioner": moody.url, "kinds": ("short",), "workers": 1, "retries": 0}
+        settings = settings_of(small_web, **changes, stop_after_unaccepted=6)
+        moody.mood, moody.calm = "402", 2 + 12  # a trial here, one in the worker, twelve captions
+        with pytest.raises(StageError, match=r"none of the last .* http_402.*Insufficient credits"):
+            recaption(dataset.directory, settings)
+        wanted = plan_captions(stage_of(settings, dataset), dataset, 1).wanted
+        asked = 14 - moody.calm
+        assert 2 + 12 + 6 <= asked < wanted
+        moody.mood = ""
+        summary = recaption(dataset.directory, settings)
+        assert 14 - moody.calm == asked + 2 + wanted - 12, "the twelve are not asked for again"
+    assert summary.counts == {"short ok": wanted}
 
 
 def test_a_rehearsal_speaks_of_what_is_left(curated, small_web):
