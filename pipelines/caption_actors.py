@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -286,6 +287,7 @@ class _Captioner:
                     self._opened = True
         except CaplabError as error:
             return _report([None], [0], str(error), fatal=True)
+        began = datetime.now(UTC)
         shards = dict(zip(*(work.column(n).to_pylist() for n in ("key", "shard")), strict=True))
         try:
             rows = self._stage.write(self._dataset, work)
@@ -297,7 +299,9 @@ class _Captioner:
             words = str(error) if isinstance(error, CaplabError) else in_words(error)
             return _report([None], [0], words)
         counts = Counter(shards[key] for key in rows.column("key").to_pylist())
-        return _report(list(counts), list(counts.values()), None, tally=Tally.of(rows).to_json())
+        return _report(
+            list(counts), list(counts.values()), None, tally=Tally.of(rows, began).to_json()
+        )
 
 
 def _report(

@@ -1,9 +1,10 @@
 """Start and end Ray: what stages need of it and no more, patiently, errors in one sentence.
 
 `ray.init` of a local Ray starts five Python processes before the first task: dashboard, monitor of
-the autoscaler, log monitor, and the raylet's two agents, without which the raylet of Ray 2.60 does
-not register. Each costs seconds of CPU, and `ray.init` waits 30 s for them: too little at a load of
-16. So the head node is started here, with the agents alone, and waited for.
+the autoscaler, log monitor, and the raylet's two agents. Each costs seconds of CPU, the raylet of
+Ray 2.60 aborts where an agent has not told its port within 15 s, and `ray.init` waits 30 s for the
+raylet: too little at a load of 16, and no setting changes it. So the head node is started here with
+the two agents alone, which nothing waits for: no stage uses metrics or runtime environments.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -123,6 +125,7 @@ def _started(cpus: int | None) -> Any:
 
 
 def _head_node(cpus: int | None) -> Any:
+    from ray import _raylet
     from ray._private import services
     from ray._private.node import Node
     from ray._private.parameter import RayParams
@@ -134,7 +137,16 @@ def _head_node(cpus: int | None) -> Any:
             """None: there is no dashboard, and nothing is reported."""
 
         def start_ray_processes(self) -> None:
-            """Wait for the raylet here, for Ray gives up 30 s later."""
+            """Say in place of the agents where they listen, and wait for the raylet."""
+            ports = {
+                # -1, as an agent says that serves nothing.
+                _raylet.METRICS_AGENT_PORT_NAME: -1,
+                _raylet.METRICS_EXPORT_PORT_NAME: -1,
+                _raylet.DASHBOARD_AGENT_LISTEN_PORT_NAME: -1,
+                _raylet.RUNTIME_ENV_AGENT_PORT_NAME: self._ray_params.runtime_env_agent_port,
+            }
+            for name, port in ports.items():
+                _raylet.persist_port(self._session_dir, self._node_id, name, port)
             super().start_ray_processes()
             give_up_at = time.monotonic() + START_SECONDS
             while time.monotonic() < give_up_at:
@@ -149,7 +161,17 @@ def _head_node(cpus: int | None) -> Any:
                     return
 
     params = RayParams(
-        num_cpus=cpus, include_dashboard=False, no_monitor=True, include_log_monitor=False
+        num_cpus=cpus,
+        include_dashboard=False,
+        no_monitor=True,
+        include_log_monitor=False,
+        runtime_env_agent_port=_free_port(),
     )
     # As in ray.init, its processes end with this one, also by kill -9.
     return Head(params, head=True, shutdown_at_exit=False, spawn_reaper=True, ray_init_cluster=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -41,7 +41,7 @@ class Tally:
         unaccepted: those that failed or were rejected for a reason that is not their picture's.
         reasons: "failed: http_402" or "rejected: loop" -> rows that were not accepted.
         words: the engine's own, of the last row that failed.
-        since: when the first row was written, ISO 8601.
+        since: when the first row was asked for, ISO 8601; empty where nobody noted it.
     """
 
     asked: int
@@ -52,13 +52,12 @@ class Tally:
     since: str = ""
 
     @classmethod
-    def of(cls, rows: pa.Table) -> Self:
-        """The tally of rows with status, reason, detail and created_at, such as CAPTIONS."""
+    def of(cls, rows: pa.Table, since: datetime | None = None) -> Self:
+        """The tally of rows with status, reason and detail, such as CAPTIONS."""
         bad = rows.filter(pc.field("status") != OK)
         statuses, reasons, details = (
             bad.column(name).to_pylist() for name in ("status", "reason", "detail")
         )
-        since = pc.min(rows.column("created_at")).as_py()
         return cls(
             asked=rows.num_rows,
             accepted=rows.num_rows - bad.num_rows,
@@ -85,12 +84,16 @@ class Acceptance:
         """`limit`: captions in a row without one accepted that end the run; 0 is none."""
         self._limit = limit
         self._accepted = 0
-        self._streak: list[Tally] = []  # the blocks since the last one with an accepted caption
+        self._fruitful: Tally | None = None  # the last block with an accepted caption,
+        self._streak: list[Tally] = []  # and those since
 
     def add(self, tally: Tally) -> None:
         """A block is done. One accepted caption in it starts the count anew."""
         self._accepted += tally.accepted
-        self._streak = [] if tally.accepted else [*self._streak, tally]
+        if tally.accepted:
+            self._fruitful, self._streak = tally, []
+        else:
+            self._streak.append(tally)
 
     @property
     def collapsed(self) -> bool:
@@ -105,8 +108,9 @@ class Acceptance:
 
     @property
     def since(self) -> datetime:
-        """When the streak began."""
-        return min(datetime.fromisoformat(tally.since) for tally in self._streak)
+        """When the captioner was still well: as the last block with an accepted caption began."""
+        blocks = [*self._streak, *([self._fruitful] if self._fruitful else [])]
+        return min(datetime.fromisoformat(tally.since) for tally in blocks)
 
     def sentence(self, what: str) -> str:
         """What a person reads; `what` was asked for, such as "captions"."""

@@ -117,8 +117,9 @@ class _Parts:
     def load(self, without_failed: bool) -> dict[str, dict[str, Any]]:
         """Rows written so far, by prompt hash; the newest of each.
 
-        Without the last parts in which nothing was accepted, and without a whole file of such rows:
-        the captioner was at fault, or may have been, and is asked again.
+        Without the last parts in which nothing was accepted, what the part before them did not
+        accept, and a whole file of such rows: the captioner may have been at fault, and is asked
+        again.
 
         Args:
             without_failed: leave out what failed in the finished file.
@@ -143,8 +144,11 @@ class _Parts:
             if OK in table.column("status").to_pylist():
                 done |= _by_hash(table)
         parts = [pq.read_table(path) for path in sorted(self._folder.glob("[0-9]*.parquet"))]
+        before = len(parts)
         while parts and OK not in parts[-1].column("status").to_pylist():
             parts.pop()
+        if parts and len(parts) < before:
+            parts[-1] = parts[-1].filter(pc.field("status") == OK)
         for part in parts:
             done |= _by_hash(part)
         return done

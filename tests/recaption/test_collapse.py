@@ -35,7 +35,8 @@ def rows(*fates: tuple[str, str | None, str | None], minute: int = 0, first: int
 def following(limit: int, *blocks: pa.Table) -> Acceptance:
     acceptance = Acceptance(limit)
     for block in blocks:
-        acceptance.add(Tally.from_json(Tally.of(block).to_json()))
+        since = block.column("created_at")[0].as_py()
+        acceptance.add(Tally.from_json(Tally.of(block, since).to_json()))
     return acceptance
 
 
@@ -79,6 +80,12 @@ def test_a_run_without_one_accepted_caption_bore_no_fruit(
     blocks: list[list[tuple[str, str | None, str | None]]], fruitless: bool
 ) -> None:
     assert following(0, *[rows(*block) for block in blocks]).fruitless is fruitless
+
+
+def test_a_collapse_may_have_begun_in_the_last_block_with_an_accepted_caption() -> None:
+    mixed = rows(OK, BAD, minute=1)
+    acceptance = following(2, rows(OK, minute=0), mixed, rows(BAD, BAD, minute=2))
+    assert acceptance.since == NOON + timedelta(minutes=1)
 
 
 def test_what_a_collapse_left_counts_as_missing_until_it_was_asked_again(tmp_path: Path) -> None:
