@@ -94,10 +94,15 @@ def told(error: Exception) -> CaplabError:
 
 def _connect(address: str) -> None:
     import ray
+    from ray._private.worker import global_worker
 
     try:
         with _unheard():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        # As ray.shutdown does it: what its processes tell the driver would be printed to standard
+        # output (retries, the end of a dead raylet's log). What matters is raised as well.
+        global_worker.threads_stopped.set()
+        global_worker.gcs_error_subscriber.close()
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise StageError(f"No Ray answers at {address} ({first_line(error)}).") from error
 
