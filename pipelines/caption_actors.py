@@ -55,6 +55,7 @@ _REPORT = pa.schema(
         ("failure", pa.string()),  # of the whole block; then there is no shard
         ("fatal", pa.bool_()),  # the captioner did not open: no other block will do better
         ("tally", pa.string()),  # of the whole block, as JSON, in its first row
+        ("collapsed", pa.string()),  # since when nothing that the worker asks for is accepted
     ]
 )
 
@@ -134,6 +135,7 @@ def caption_shards(
     left = dict(plan.missing)
     total = sum(left.values())
     acceptance = Acceptance(stage.settings.stop_after_unaccepted)
+    collapse: tuple[str, datetime] | None = None  # in words, and since when
     if total and stage.captioner.engine == "http":
         stage.opened()  # what its server says to a trial is told before anything is started
     with (
@@ -146,6 +148,9 @@ def caption_shards(
         for report in reports if total else ():
             if report["fatal"]:
                 raise ConfigError(report["failure"])
+            if report["collapsed"]:
+                collapse = report["failure"], datetime.fromisoformat(report["collapsed"])
+                break
             if report["failure"]:
                 failures.append(report["failure"])
                 if len(failures) >= MOST_FAILED_BATCHES:
@@ -160,16 +165,19 @@ def caption_shards(
                 finish.start(shard)
                 del left[shard]
             if acceptance.collapsed:
-                reports.close()
                 break
+        reports.close()
         for shard in left:
             # Parts of a shard whose last block failed stay parts, and a rerun goes on from there.
             if not stage.missing(dataset, shard):
                 finish.start(shard)
         finish.wait()
-    if acceptance.collapsed or acceptance.fruitless:
-        note_collapse(dataset, stage.source, acceptance.since)
-        raise StageError(acceptance.sentence("captions"))
+    if acceptance.collapsed or (acceptance.fruitless and not collapse):
+        collapse = acceptance.sentence("captions"), acceptance.since
+    if collapse:
+        sentence, since = collapse
+        note_collapse(dataset, stage.source, since)
+        raise StageError(sentence)
     lost = sum(left.values()) - sum(done[shard] for shard in left)
     if lost:
         reason = f", first: {failures[0]}" if failures else ""
@@ -275,33 +283,49 @@ class _Captioner:
     def __init__(self, stage: CaptionStage, dataset: Dataset) -> None:
         self._stage = stage
         self._dataset = dataset
-        self._opening = threading.Lock()
+        self._lock = threading.Lock()
         self._opened = False
+        # The driver hears of a block late, and a server that refuses all is fast.
+        self._acceptance = Acceptance(stage.settings.stop_after_unaccepted)
 
     def __call__(self, work: pa.Table) -> pa.Table:
         # Here and not in the constructor, whose error Ray would report as a dead actor.
         try:
-            with self._opening:
+            with self._lock:
                 if not self._opened:
                     self._stage.open()
                     self._opened = True
         except CaplabError as error:
             return _report([None], [0], str(error), fatal=True)
+        # Ray joins blocks, and a run that should end after so many captions asks for no more at once.
+        slots = len(self._stage.plans) * self._stage.settings.samples_per_image
+        most = self._stage.settings.stop_after_unaccepted or work.num_rows * slots
+        step = max(1, most // slots)
+        pieces = (work.slice(start, step) for start in range(0, work.num_rows, step))
+        return pa.concat_tables([self._captioned(piece) for piece in pieces])
+
+    def _captioned(self, work: pa.Table) -> pa.Table:
+        """The report on a piece of a block."""
+        with self._lock:
+            if self._acceptance.collapsed:
+                sentence, since = self._acceptance.sentence("captions"), self._acceptance.since
+                return _report([None], [0], sentence, collapsed=since.isoformat())
         began = datetime.now(UTC)
         shards = dict(zip(*(work.column(n).to_pylist() for n in ("key", "shard")), strict=True))
         try:
             rows = self._stage.write(self._dataset, work)
         except Exception as error:
             # An engine turns a row's fault into its outcome, so this is the disk, or a defect: the
-            # block is lost, told of, and the others go on.
+            # piece is lost, told of, and the others go on.
             if type(error).__name__ == _DEVICE_FAILED:
                 os._exit(1)
             words = str(error) if isinstance(error, CaplabError) else in_words(error)
             return _report([None], [0], words)
         counts = Counter(shards[key] for key in rows.column("key").to_pylist())
-        return _report(
-            list(counts), list(counts.values()), None, tally=Tally.of(rows, began).to_json()
-        )
+        tally = Tally.of(rows, began)
+        with self._lock:
+            self._acceptance.add(tally)
+        return _report(list(counts), list(counts.values()), None, tally=tally.to_json())
 
 
 def _report(
@@ -310,6 +334,7 @@ def _report(
     failure: str | None,
     fatal: bool = False,
     tally: str | None = None,
+    collapsed: str | None = None,
 ) -> pa.Table:
     rows = {
         "shard": shards,
@@ -317,6 +342,7 @@ def _report(
         "failure": [failure] * len(shards),
         "fatal": [fatal] * len(shards),
         "tally": [tally] + [None] * (len(shards) - 1),
+        "collapsed": [collapsed] * len(shards),
     }
     return pa.table(rows, schema=_REPORT)
 
@@ -367,7 +393,7 @@ def _quiet_context(block_bytes: int) -> Iterator[None]:
     before = {name: getattr(context, name) for name in wanted}
     logger = logging.getLogger("ray.data")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)  # an error comes back as an exception, and is told once
     try:
         for name, value in wanted.items():
             setattr(context, name, value)

@@ -9,6 +9,7 @@ the two agents alone, which nothing waits for: no stage uses metrics or runtime 
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import signal
@@ -146,10 +147,11 @@ def _started(cpus: int | None) -> Any:
 
 
 def _head_node(cpus: int | None) -> Any:
-    from ray import _raylet
     from ray._private import services
     from ray._private.node import Node
     from ray._private.parameter import RayParams
+
+    raylet: Any = importlib.import_module("ray._raylet")  # compiled, without types
 
     class Head(Node):
         """The part of Ray's own head node that runs tasks."""
@@ -161,13 +163,13 @@ def _head_node(cpus: int | None) -> Any:
             """Say in place of the agents where they listen, and wait for the raylet."""
             ports = {
                 # -1, as an agent says that serves nothing.
-                _raylet.METRICS_AGENT_PORT_NAME: -1,
-                _raylet.METRICS_EXPORT_PORT_NAME: -1,
-                _raylet.DASHBOARD_AGENT_LISTEN_PORT_NAME: -1,
-                _raylet.RUNTIME_ENV_AGENT_PORT_NAME: self._ray_params.runtime_env_agent_port,
+                raylet.METRICS_AGENT_PORT_NAME: -1,
+                raylet.METRICS_EXPORT_PORT_NAME: -1,
+                raylet.DASHBOARD_AGENT_LISTEN_PORT_NAME: -1,
+                raylet.RUNTIME_ENV_AGENT_PORT_NAME: self._ray_params.runtime_env_agent_port,
             }
             for name, port in ports.items():
-                _raylet.persist_port(self._session_dir, self._node_id, name, port)
+                raylet.persist_port(self._session_dir, self._node_id, name, port)
             super().start_ray_processes()
             give_up_at = time.monotonic() + START_SECONDS
             while time.monotonic() < give_up_at:

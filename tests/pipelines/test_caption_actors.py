@@ -202,7 +202,7 @@ def test_a_server_without_credit_ends_the_run_and_the_next_asks_again(tmp_path):
         moody.mood, moody.calm = "402", 2 + 12  # a trial here, one in the worker, twelve captions
         with pytest.raises(StageError, match=r"none of the last .* http_402.*Insufficient credits"):
             recaption(dataset.directory, settings)
-        assert 12 + 6 <= 12 - moody.calm < 64, "it did not ask for all"
+        assert 12 + 6 <= 12 - moody.calm <= 12 + 4 * 6, "a few blocks were under way"
         left = plan_captions(stage_of(settings, dataset), dataset, 1).missing
     assert sum(left.values()) == 64 - 12, "the failed ones are missing, the twelve are not"
 
