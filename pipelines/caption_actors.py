@@ -297,7 +297,7 @@ class _Captioner:
                     self._opened = True
         except CaplabError as error:
             return _report([None], [0], str(error), fatal=True)
-        # Ray joins blocks, and a run that should end after so many captions asks for no more at once.
+        # Ray joins blocks; a run that should end after so many captions asks for no more at once.
         slots = len(self._stage.plans) * self._stage.settings.samples_per_image
         most = self._stage.settings.stop_after_unaccepted or work.num_rows * slots
         step = max(1, most // slots)
