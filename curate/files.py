@@ -1,10 +1,18 @@
-"""Files that appear whole or not at all, and their hashes."""
+"""Files that appear whole or not at all, and their hashes.
+
+A file is written under a temporary name first, `.NAME.HOST.PROCESS.tmp`, which says who writes it;
+so whoever finds one can tell whether its writer is gone (`remove_leftovers`).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import platform
+import re
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,12 +26,12 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on a clean exit it is flushed and renamed into place.
 
     The temporary name starts with a dot, so a glob such as `*.parquet` never sees a half-written
-    file, and carries the process id, so two writers never share one. After an error the temporary
+    file, and carries host and process, so two writers never share one. After an error the temporary
     file is removed and `path` is untouched.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    temporary = temporary_path(path)
     try:
         yield temporary
         with open(temporary, "rb+") as written:
@@ -37,6 +45,68 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             os.close(directory)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """Where this process writes `path` until it is whole; file or folder."""
+    return path.parent / f".{path.name}.{_HOST}.{os.getpid()}.tmp"
+
+
+def leftovers(directory: Path, prefix: str = "", below: bool = False) -> Iterator[Path]:
+    """Temporary files and folders in `directory` whose writing process is gone.
+
+    A process of this machine is gone when no process has its id, or one that started after the
+    file was last touched. What another machine wrote counts as left after an hour without a touch.
+    Cost: one listing.
+
+    Args:
+        prefix: only of files whose name starts so.
+        below: also in all folders below.
+    """
+    for parent, folders, files in os.walk(directory):
+        for name in (*folders, *files):
+            match = _TEMPORARY.fullmatch(name)
+            path = Path(parent, name)
+            if match and match["name"].startswith(prefix) and _is_left(path, match):
+                yield path
+        if not below:
+            return
+        folders[:] = [name for name in folders if not _TEMPORARY.fullmatch(name)]
+
+
+def remove_leftovers(directory: Path, prefix: str = "", below: bool = False) -> int:
+    """Remove the `leftovers`, and return how many there were."""
+    found = list(leftovers(directory, prefix, below))
+    for path in found:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return len(found)
+
+
+_HOST = hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
+# Earlier versions wrote no host.
+_TEMPORARY = re.compile(r"\.(?P<name>.+?)\.(?:(?P<host>[0-9a-f]{8})\.)?(?P<process>\d+)\.tmp")
+_UNTOUCHED_SECONDS = 3600
+_CLOCK_SECONDS = 60  # by which a file server's clock may differ
+
+
+def _is_left(path: Path, match: re.Match[str]) -> bool:
+    import psutil
+
+    try:
+        touched = path.lstat().st_mtime
+    except FileNotFoundError:
+        return False
+    if match["host"] not in (_HOST, None):
+        return time.time() - touched > _UNTOUCHED_SECONDS
+    try:
+        return psutil.Process(int(match["process"])).create_time() > touched + _CLOCK_SECONDS
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.AccessDenied:
+        return False
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,7 +33,7 @@ import pyarrow.parquet as pq
 from curate.export.pictures import PictureReader
 from curate.export.plan import Plan
 from curate.export.settings import ExportSettings
-from curate.files import atomic_path, write_json, write_text
+from curate.files import atomic_path, temporary_path, write_json, write_text
 from curate.shards import write_shard
 
 _PLACE = frozenset({"shard", "extension", "offset", "size"})
@@ -193,7 +194,8 @@ class _Folders(Layout):
     def write(self, number: int, rows: pa.Table, reader: PictureReader) -> None:
         path = self.shard_path(number)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+        temporary = temporary_path(path)
+        shutil.rmtree(temporary, ignore_errors=True)  # of an earlier try of this same process
         temporary.mkdir()
         self.fill(temporary, rows, reader)
         os.sync()  # one flush for all files of the shard, before the rename makes them count

@@ -15,7 +15,15 @@ from curate.export.layouts import make_layout
 from curate.export.pictures import PictureReader
 from curate.export.plan import make_plan
 from curate.export.settings import ExportSettings, check
-from curate.files import atomic_path, fingerprint, read_json, sha256_file, write_json, write_text
+from curate.files import (
+    atomic_path,
+    fingerprint,
+    read_json,
+    remove_leftovers,
+    sha256_file,
+    write_json,
+    write_text,
+)
 from curate.progress import progress
 from curate.provenance import provenance
 from curate.selection.sample_view import file_mark
@@ -72,14 +80,14 @@ def export(dataset: Dataset, out: Path | str, settings: ExportSettings) -> Expor
             shutil.rmtree(record, ignore_errors=True)
         raise
     for folder in (out, record):
-        _remove_leftovers(folder, "")
+        remove_leftovers(folder)
     layout = make_layout(out, settings, plan)
     with progress(plan.samples, "exporting") as bar, PictureReader(dataset) as reader:
         for number in range(plan.shards):
             rows = plan.shard_rows(number)
             if not layout.shard_path(number).exists():
                 path = layout.shard_path(number)
-                _remove_leftovers(path.parent, path.name)
+                remove_leftovers(path.parent, path.name)
                 layout.write(number, rows, reader)
             bar.update(rows.num_rows)
     layout.finish()
@@ -127,12 +135,3 @@ def _identity(dataset: Dataset, settings: ExportSettings) -> dict[str, Any]:
         "selection_sha256": sha256_file(path),
         **marks,
     }
-
-
-def _remove_leftovers(folder: Path, name: str) -> None:
-    """Half-written files, whose names start so, that a killed run left behind."""
-    for leftover in folder.glob(f".{name}*.tmp"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-        else:
-            leftover.unlink(missing_ok=True)

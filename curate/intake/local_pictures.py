@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from curate.dataset import Dataset
 from curate.download.settings import DownloadSettings
 from curate.errors import DatasetError
+from curate.files import remove_leftovers
 from curate.intake.locations import Store
 from curate.intake.read import Intake, read_intake
 from curate.intake.tars import EXTENSIONS, open_tar
@@ -66,8 +67,7 @@ class LocalPicturesStage(Stage):
         rows = pq.read_table(dataset.input_path(shard))
         folder = dataset.shard_path(shard).parent
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(f".{shard}.tar.*.tmp"):
-            leftover.unlink(missing_ok=True)
+        remove_leftovers(folder, f"{shard}.tar")
         with tempfile.TemporaryFile(dir=folder) as file:
             spool = Spool(file)
             outcomes = self._store(rows, intake, spool)
