@@ -18,6 +18,7 @@
       tables/captions/SOURCE/00000.parquet   one row a caption (long format), SOURCE = who wrote it
       selections/NAME.parquet         the keys of a selection; NAME.json holds its SQL and funnel
       retry/00000/                    a shard's next state while --retry-failed writes it
+      .locks/                         who writes at this moment, see curate.lock
 
 Everybody reads and writes through this module. A table is a folder of Parquet files, one a shard,
 each written atomically, so any of DuckDB, pandas and `datasets.load_dataset("parquet", ...)`
@@ -41,6 +42,7 @@ import pyarrow.parquet as pq
 
 from curate.errors import DatasetError
 from curate.files import atomic_path, fingerprint, read_json, write_json
+from curate.lock import FOLDER as LOCKS
 
 if TYPE_CHECKING:
     import duckdb
@@ -492,7 +494,9 @@ def claim_directory(
             f"{directory} is a {kind} of other settings ({changes}); choose another --out "
             f"or delete it."
         )
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    if directory.exists() and (
+        not directory.is_dir() or any(path.name != LOCKS for path in directory.iterdir())
+    ):
         raise DatasetError(
             f"{directory} exists and is not a {kind} of ours; choose an empty or new --out."
         )

@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.errors import DatasetError
+from curate.files import remove_leftovers
 
 FOLDER = ".locks"
 RUN = "run"
@@ -78,6 +79,14 @@ def hold(directory: Path | str, names: Sequence[str] = (RUN,)) -> Iterator[None]
         toucher.start()
         held.callback(toucher.join)
         held.callback(ended.set)
+        yield
+
+
+@contextmanager
+def writing(directory: Path | str, *names: str) -> Iterator[None]:
+    """`hold` with what belongs to it: what dead processes left half-written below is removed."""
+    with hold(directory, names or (RUN,)):
+        remove_leftovers(Path(directory), below=True)
         yield
 
 

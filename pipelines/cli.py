@@ -199,11 +199,13 @@ def duplicates(
     from curate.dataset import Dataset
     from curate.duplicates.references import find_references
     from curate.duplicates.search import describe, find_duplicates
+    from curate.lock import writing
 
     settings = resolve(DuplicateSettings, config, given)
     dataset = Dataset.open(directory)
     places = [Dataset.open(place) for place in against]
-    click.echo(describe(find_duplicates(dataset, settings)))
+    with writing(dataset.directory, "duplicates"):
+        click.echo(describe(find_duplicates(dataset, settings)))
     for place in places:
         rule = ReferenceSettings(**settings.resolved())
         click.echo(find_references(dataset, place.directory, rule, "known").text())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from curate.accounting import accounting, accounting_line
 from curate.dataset import Dataset
@@ -16,6 +18,7 @@ from curate.intake.imported_scores import ImportScoresStage
 from curate.intake.local_pictures import LocalPicturesStage
 from curate.intake.read import plan_shards
 from curate.intake.source import Source, inspect_input
+from curate.lock import writing
 from curate.provenance import provenance
 from curate.score import ScoreSettings, ScoreStage
 from curate.selection.select import SelectSettings, check_name, select
@@ -24,6 +27,9 @@ from pipelines.ray_stages import ray_session, run_stage
 from pipelines.score import remember
 from pipelines.settings import CurateSettings, Until
 from recaption.alt_captions import AltCaptionStage
+
+WRITES = ("samples", "scores", "duplicates")
+"""The locks of this command; see curate.lock."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,19 @@ def curate(
         "rows_per_shard": settings.rows_per_shard,
         **settings.part(DownloadSettings).identity(),
     }
+    with writing(out, *WRITES):
+        return _curate(inputs, out, settings, score, identity, until, retry_failed)
+
+
+def _curate(
+    inputs: Source,
+    out: Path | str,
+    settings: CurateSettings,
+    score: ScoreStage | None,
+    identity: Mapping[str, Any],
+    until: Until,
+    retry_failed: bool,
+) -> CurateSummary:
     record = provenance(settings, score.weights() if score else {})
     dataset = Dataset.create(out, identity, record)
     finish_retries(dataset)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from curate.dataset import Dataset
 from curate.files import write_json
+from curate.lock import writing
 from curate.provenance import provenance
 from pipelines.caption_actors import caption_shards
 from pipelines.caption_rehearsal import rehearse
@@ -59,6 +60,13 @@ def recaption(directory: Path | str, settings: RecaptionCommandSettings) -> Reca
     """
     dataset = Dataset.open(directory)
     stage = _stage(dataset, settings)
+    with writing(dataset.directory, f"captions/{stage.source}"):
+        return _recaption(dataset, stage, settings)
+
+
+def _recaption(
+    dataset: Dataset, stage: CaptionStage, settings: RecaptionCommandSettings
+) -> RecaptionSummary:
     write_json(
         dataset.directory / "captioners" / f"{stage.source}.json",
         provenance(settings, {stage.captioner.model: stage.captioner.digest}),

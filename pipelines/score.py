@@ -12,6 +12,7 @@ from curate.dataset import Dataset
 from curate.files import read_json, write_json
 from curate.intake.imported_scores import ImportScoresStage
 from curate.intake.read import read_intake
+from curate.lock import writing
 from curate.provenance import provenance
 from curate.score import ScoreStage
 from curate.score_settings import ScoreSettings
@@ -49,6 +50,11 @@ def score(directory: Path | str, settings: ScoreCommandSettings) -> ScoreSummary
         StageError: some shards failed; the others are kept and the same call continues.
     """
     dataset = Dataset.open(directory)
+    with writing(dataset.directory, "scores"):
+        return _score(dataset, settings)
+
+
+def _score(dataset: Dataset, settings: ScoreCommandSettings) -> ScoreSummary:
     part = settings.part(ScoreSettings)
     stage = ScoreStage(part)
     captions = CaptionScoreStage(part, settings.captions) if settings.captions else None

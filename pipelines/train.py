@@ -8,6 +8,7 @@ from pathlib import Path
 from curate.captions import caption_writers, captioned_keys
 from curate.dataset import Dataset
 from curate.files import read_json
+from curate.lock import writing
 from pipelines.settings import TrainCommandSettings
 from pipelines.training_jobs import TrainingJob, run_jobs
 from train.settings import TrainSettings
@@ -49,7 +50,8 @@ def train(directory: Path | str, out: Path | str, settings: TrainCommandSettings
         selection=settings.selection,
         caption_sources=settings.caption_sources,
     )
-    run_jobs([job], 1, settings.cpus, settings.gpus)
+    with writing(out):
+        run_jobs([job], 1, settings.cpus, settings.gpus)
     summary = read_json(out / "summary.json")
     return TrainSummary(out, settings.steps, _validation(summary))
 

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.errors import ConfigError, DatasetError
-from curate.files import atomic_path
+from curate.files import atomic_path, remove_leftovers
+from curate.lock import hold
 from recaption.pending import FAILED
 from recaption.prompt_list import ListedPrompt, read_prompts
 from recaption.upsample import UPSAMPLED, Upsampler
@@ -52,6 +53,14 @@ def upsample(source: Path, out: Path, settings: UpsampleSettings) -> UpsampleRep
         raise ConfigError(f"--out must name a .parquet file; {out} does not.")
     listed = read_prompts(source, settings.prompt_column)
     upsampler = Upsampler(settings)
+    with hold(out.parent, [out.name]):
+        remove_leftovers(out.parent, out.name)
+        return _upsample(listed, upsampler, out, settings)
+
+
+def _upsample(
+    listed: list[ListedPrompt], upsampler: Upsampler, out: Path, settings: UpsampleSettings
+) -> UpsampleReport:
     parts = _Parts(out, upsampler.identity)
     done = parts.load(settings.retry_failed)
     missing = {row.sha256: row.prompt for row in listed if row.prompt is not None}

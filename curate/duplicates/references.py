@@ -37,6 +37,7 @@ from curate.duplicates.search import BYTES_A_SAMPLE
 from curate.duplicates.thumbnails import scratch_folder
 from curate.errors import ConfigError, DatasetError
 from curate.files import fingerprint
+from curate.lock import writing
 from curate.memory import MemoryLimit, parse_bytes
 from curate.selection.sample_view import tables_version
 
@@ -99,6 +100,13 @@ def find_references(
         raise DatasetError(
             f"{dataset.directory} has no fingerprints yet; finish `caplab curate` on it first."
         )
+    with writing(dataset.directory, f"references/{name}"):
+        return _find_references(dataset, place, settings, purpose, name)
+
+
+def _find_references(
+    dataset: Dataset, place: str | Path, settings: ReferenceSettings, purpose: Purpose, name: str
+) -> ReferenceSummary:
     is_dataset = (Path(place) / "dataset.json").exists()
     if is_dataset:
         references = Dataset.open(place)

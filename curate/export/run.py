@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from curate.files import (
     write_json,
     write_text,
 )
+from curate.lock import hold
 from curate.progress import progress
 from curate.provenance import provenance
 from curate.selection.sample_view import file_mark
@@ -64,10 +66,17 @@ def export(dataset: Dataset, out: Path | str, settings: ExportSettings) -> Expor
     """
     check(settings)
     out = Path(out).absolute()
-    record = out / "export"
     if out == dataset.directory or dataset.directory in out.parents:
         raise DatasetError(f"{out} lies inside the dataset; choose an --out of its own.")
     identity = _identity(dataset, settings)
+    with hold(out):
+        return _export(dataset, out, settings, identity)
+
+
+def _export(
+    dataset: Dataset, out: Path, settings: ExportSettings, identity: Mapping[str, Any]
+) -> ExportSummary:
+    record = out / "export"
     new = claim_directory(out, record / "export.json", "export", identity, provenance(settings))
     finished = record / "summary.json"
     if finished.exists():

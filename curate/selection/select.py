@@ -23,6 +23,7 @@ from pydantic import Field, model_validator
 from curate.dataset import Dataset
 from curate.errors import ConfigError
 from curate.files import fingerprint
+from curate.lock import writing
 from curate.provenance import provenance
 from curate.scorers.head_sql import add_head_functions
 from curate.selection.funnel import RuleCount, SelectionSummary, all_of, rule_counts, summary_of
@@ -145,6 +146,11 @@ def select(dataset: Dataset, settings: SelectSettings) -> SelectionSummary:
     previous = _previous(dataset, settings)
     if previous is not None:
         return previous
+    with writing(dataset.directory, f"selections/{settings.name}"):
+        return _previous(dataset, settings) or _select(dataset, settings)
+
+
+def _select(dataset: Dataset, settings: SelectSettings) -> SelectionSummary:
     tables = SampleTables(dataset)
     with tables.connection as connection:
         reference = _reference(dataset, settings)

@@ -8,7 +8,7 @@ report are computed from these files alone.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from curate.captions import captioned_keys
 from curate.dataset import Dataset, claim_directory
 from curate.errors import ConfigError
 from curate.files import atomic_path, fingerprint, read_json, write_json
+from curate.lock import writing
 from curate.provenance import provenance
 from pipelines.ablation.judges import make_judge
 from pipelines.ablation.prompts import evaluation_prompts
@@ -97,6 +98,18 @@ def ablate(dataset_dir: Path | str, out: Path | str, settings: AblateSettings) -
         "keys": fingerprint(list(keys)),
         "train": shared[next(iter(settings.arms))].identity(),
     }
+    with writing(out):
+        return _ablate(dataset, out, settings, keys, shared, identity)
+
+
+def _ablate(
+    dataset: Dataset,
+    out: Path,
+    settings: AblateSettings,
+    keys: tuple[str, ...],
+    shared: Mapping[str, TrainSettings],
+    identity: Mapping[str, Any],
+) -> AblationSummary:
     record = provenance(settings)
     claim_directory(out, out / "ablation.json", "ablation run", identity, record)
     prompts = _write_prompts(dataset, out, settings)
