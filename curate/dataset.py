@@ -294,13 +294,20 @@ class Dataset:
             DatasetError: the directory holds something else, or a dataset of other settings.
         """
         dataset = cls(directory)
-        claim_directory(dataset.directory, dataset.record_path, "dataset", identity, record)
+        new = claim_directory(dataset.directory, dataset.record_path, "dataset", identity, record)
+        if new or not dataset.record_copy.exists():
+            write_json(dataset.record_copy, dataset.record())
         return dataset
 
     @property
     def record_path(self) -> Path:
         """dataset.json."""
         return self.directory / "dataset.json"
+
+    @property
+    def record_copy(self) -> Path:
+        """The same once more: without its record a dataset is a heap of files."""
+        return self.directory / "input" / "dataset.json"
 
     def record(self) -> dict[str, Any]:
         """What made the dataset: settings, versions, weights."""
@@ -411,7 +418,7 @@ class Dataset:
             DatasetError: there is no such selection.
         """
         path = self.selection_path(name)
-        if not path.exists():
+        if name not in self.selections():
             known = ", ".join(self.selections()) or "none yet; make one with `caplab select`"
             raise DatasetError(f"There is no selection {name!r} (selections: {known}).")
         keys: list[str] = sorted(pq.read_table(path).column("key").to_pylist())

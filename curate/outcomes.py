@@ -17,6 +17,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from curate.dataset import FAILED, STORED, Dataset
+from curate.holes import parquet_damage, tar_damage
 from curate.pictures.resize import StoredImage
 from curate.reasons import Failure, Reason
 from curate.shards import write_shard
@@ -80,6 +81,12 @@ def intake_failures(rows: pa.Table) -> dict[int, Failure]:
     }
 
 
+def is_stored(dataset: Dataset, shard: str) -> bool:
+    """Whether samples table and tar of a shard are there and whole, as far as their ends tell."""
+    table = dataset.table_path("samples", shard)
+    return parquet_damage(table) is None and tar_damage(dataset.shard_path(shard)) is None
+
+
 def write_outcomes(
     dataset: Dataset, shard: str, rows: pa.Table, outcomes: Sequence[Outcome], spool: Spool
 ) -> dict[str, int]:
@@ -92,8 +99,9 @@ def write_outcomes(
     Returns:
         "stored" and each reason with its number of rows.
     """
-    write_shard(dataset.shard_path(shard), sample_members(rows, outcomes, spool))
-    dataset.write_table("samples", sample_rows(rows, outcomes, shard), shard)
+    note = write_shard(dataset.shard_path(shard), sample_members(rows, outcomes, spool))
+    samples = sample_rows(rows, outcomes, shard).replace_schema_metadata(note)
+    dataset.write_table("samples", samples, shard)
     return dict(Counter(o.reason.value if isinstance(o, Failure) else STORED for o in outcomes))
 
 

@@ -1,7 +1,8 @@
 """The command `caplab`: thin wrappers that turn options into settings and call the library.
 
-Exit codes: 0 done, 1 or 3 the data is not what the command needs, 2 a setting is wrong, 4 some
-shards failed (what was finished is kept), 130 interrupted. Every error is one sentence on stderr.
+Exit codes: 0 done, 1 or 3 the data is not what the command needs (1 of `check`: it has faults), 2 a
+setting is wrong, 4 some shards failed (what was finished is kept), 130 interrupted. Every error is
+one sentence on stderr.
 
 Imports of the heavy parts happen inside the commands, so that `--help` answers at once.
 """
@@ -47,6 +48,7 @@ def cli() -> None:
     \b
     The road, each step rerunnable and resumable:
       caplab curate urls.parquet --out data/mine      download, score, find duplicates
+      caplab check data/mine --repair                 is all of it there? make it so
       caplab select data/mine --name good --where "clip_similarity >= 0.28 and aesthetic >= 5"
       caplab recaption data/mine --selection good --captioner MODEL --kinds short,descriptive
       caplab captions data/mine                       what the captions are like, and how right
@@ -109,6 +111,31 @@ def curate(
         click.echo(plan(source, settings))
         return
     click.echo(run(source, out, settings, until, retry_failed).text())
+
+
+@cli.command()
+@click.argument("directory", metavar="DIR", type=EXISTING)
+@click.option("--repair", is_flag=True, help="Fetch and compute again what is gone.")
+@click.option("--sha256", is_flag=True, help="Also read every byte of tars and tables.")
+@click.option("--input", "source", metavar="INPUT", help="The list, if it lies elsewhere now.")
+def check(directory: Path, repair: bool, sha256: bool, source: str | None) -> None:
+    """Say whether a dataset is whole, and name what is not with the command that repairs it.
+
+    Looks at contract, schemas and counts, at every key, and at each tar beside its table;
+    docs/check.md lists it all. Exit status: 0 whole, 1 has faults, 2 no dataset, a wrong option.
+
+    \b
+    Examples:
+      caplab check data/mine
+      caplab check data/mine --sha256
+      caplab check data/mine --repair
+    """
+    from pipelines.check import check_dataset
+
+    found = check_dataset(directory, sha256, repair, source)
+    click.echo(found.text())
+    if not found.whole:
+        sys.exit(1)
 
 
 def _list_presets(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -199,11 +226,13 @@ def duplicates(
     from curate.dataset import Dataset
     from curate.duplicates.references import find_references
     from curate.duplicates.search import describe, find_duplicates
+    from curate.holes import DUPLICATE_TABLES, refuse_holes
     from curate.lock import writing
 
     settings = resolve(DuplicateSettings, config, given)
     dataset = Dataset.open(directory)
     places = [Dataset.open(place) for place in against]
+    refuse_holes(dataset, but=DUPLICATE_TABLES)
     with writing(dataset.directory, "duplicates"):
         click.echo(describe(find_duplicates(dataset, settings)))
     for place in places:
@@ -233,9 +262,12 @@ def decontaminate(directory: Path, references: str, config: Path | None, given: 
     """
     from curate.dataset import Dataset
     from curate.duplicates.references import find_references
+    from curate.holes import refuse_holes
 
     settings = resolve(ReferenceSettings, config, given)
-    click.echo(find_references(Dataset.open(directory), references, settings).text())
+    dataset = Dataset.open(directory)
+    refuse_holes(dataset, but=("reference_matches", "duplicates"))
+    click.echo(find_references(dataset, references, settings).text())
 
 
 @cli.command()

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
+
 from curate.accounting import accounting, accounting_line
 from curate.dataset import Dataset
 from curate.download.fetch import DownloadStage
@@ -14,11 +16,21 @@ from curate.download.retry import RetryStage, finish_retries
 from curate.download.settings import DownloadSettings
 from curate.duplicates.search import DuplicateSettings, find_duplicates
 from curate.errors import ConfigError
+from curate.holes import (
+    ALT,
+    INPUT,
+    SCORE_TABLES,
+    TARS,
+    find_holes,
+    json_damage,
+    note_finished,
+)
 from curate.intake.imported_scores import ImportScoresStage
 from curate.intake.local_pictures import LocalPicturesStage
 from curate.intake.read import plan_shards
 from curate.intake.source import Source, inspect_input
 from curate.lock import writing
+from curate.mend import clear_damaged, restore_input
 from curate.provenance import provenance
 from curate.score import ScoreSettings, ScoreStage
 from curate.selection.select import SelectSettings, check_name, select
@@ -98,6 +110,11 @@ def _curate(
     record = provenance(settings, score.weights() if score else {})
     dataset = Dataset.create(out, identity, record)
     finish_retries(dataset)
+    holes = find_holes(dataset)
+    if lost := sum(not hole.unfinished for hole in holes):
+        click.echo(f"{lost:,} files are lost or damaged; what is gone is made again", err=True)
+    if any(hole.table == INPUT for hole in clear_damaged(dataset, holes)):
+        restore_input(inputs, dataset, settings.rows_per_shard)
     intake = plan_shards(inputs, dataset, rows_per_shard=settings.rows_per_shard)
     download = settings.part(DownloadSettings)
     store = LocalPicturesStage(download) if inputs.local else DownloadStage(download)
@@ -105,6 +122,7 @@ def _curate(
     run_light_stage(store, dataset, settings.workers)
     if retry_failed:
         run_light_stage(RetryStage(download), dataset, settings.workers, before)
+    note_finished(dataset, "samples", TARS)
     counted = accounting_line(accounting(dataset))
     if intake.without_text:
         counted += f"; {intake.without_text:,} came without a text"
@@ -112,10 +130,12 @@ def _curate(
         return CurateSummary(dataset.directory, counted)
     with ray_session():
         run_stage(AltCaptionStage(), dataset, 1)
+        note_finished(dataset, ALT)
         run_stage(score, dataset, settings.workers, gpus_per_worker=settings.gpus_per_worker)
         remember(dataset, score.settings, score.weights())
         if intake.imported:
             run_stage(ImportScoresStage(), dataset, 1)
+        note_finished(dataset, *SCORE_TABLES)
         if until == "score":
             return CurateSummary(dataset.directory, counted)
         duplicates = _find_duplicates(dataset, settings.part(DuplicateSettings))
@@ -159,7 +179,8 @@ def look_at(source: str | Path, settings: CurateSettings) -> Source:
 def _refuse_other_selection(dataset: Dataset, settings: SelectSettings) -> None:
     """Before hours of work: the first selection's name must not stand for other rules."""
     check_name(settings.name)
-    if dataset.selection_path(settings.name).exists():
+    record = dataset.selection_path(settings.name).with_suffix(".json")
+    if dataset.selection_path(settings.name).exists() and json_damage(record) is None:
         where = dataset.selection_record(settings.name)["where"]
         if where != settings.where:
             raise ConfigError(

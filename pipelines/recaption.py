@@ -8,6 +8,7 @@ from pathlib import Path
 
 from curate.dataset import Dataset
 from curate.files import write_json
+from curate.holes import note_finished
 from curate.lock import writing
 from curate.provenance import provenance
 from pipelines.caption_actors import caption_shards
@@ -72,6 +73,7 @@ def _recaption(
         provenance(settings, {stage.captioner.model: stage.captioner.digest}),
     )
     caption_shards(stage, dataset, settings.workers, settings.gpus_per_worker)
+    note_finished(dataset, f"captions/{stage.source}")
     repeats = mark_near_duplicates(dataset, stage.source, settings)
     return RecaptionSummary(
         stage.source,

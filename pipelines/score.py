@@ -10,9 +10,17 @@ from typing import Any
 from curate.caption_score import CaptionScoreStage
 from curate.dataset import Dataset
 from curate.files import read_json, write_json
+from curate.holes import (
+    DUPLICATE_TABLES,
+    SCORE_TABLES,
+    find_holes,
+    note_finished,
+    refuse_holes,
+)
 from curate.intake.imported_scores import ImportScoresStage
 from curate.intake.read import read_intake
 from curate.lock import writing
+from curate.mend import clear_damaged
 from curate.provenance import provenance
 from curate.score import ScoreStage
 from curate.score_settings import ScoreSettings
@@ -66,8 +74,14 @@ def _score(dataset: Dataset, settings: ScoreCommandSettings) -> ScoreSummary:
     intake = read_intake(dataset)
     if intake is not None and intake.imported:  # for samples that came later
         stages.append((ImportScoresStage(), 1))
+    clear_damaged(dataset, [h for h in find_holes(dataset, ()) if h.table in SCORE_TABLES])
+    refuse_holes(dataset, but=(*SCORE_TABLES, *DUPLICATE_TABLES, "caption_scores"), unfinished=True)
     done = [_run(each, dataset, workers, settings.gpus_per_worker) for each, workers in stages]
     write_json(record_path(dataset), provenance(settings, stage.weights()))
+    note_finished(dataset, *SCORE_TABLES)
+    if settings.captions:
+        names = [f"caption_scores/{source}" for source in dataset.caption_sources()]
+        note_finished(dataset, *names)
     connection = dataset.connect()
     columns = [row[0] for row in connection.execute("DESCRIBE scores").fetchall()]
     return ScoreSummary(tuple(done), tuple(columns))

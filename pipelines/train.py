@@ -8,6 +8,7 @@ from pathlib import Path
 from curate.captions import caption_writers, captioned_keys
 from curate.dataset import Dataset
 from curate.files import read_json
+from curate.holes import refuse_holes
 from curate.lock import writing
 from pipelines.settings import TrainCommandSettings
 from pipelines.training_jobs import TrainingJob, run_jobs
@@ -39,6 +40,7 @@ def train(directory: Path | str, out: Path | str, settings: TrainCommandSettings
         StageError: training failed; the same call continues from the last checkpoint.
     """
     dataset = Dataset.open(directory)
+    refuse_holes(dataset, [settings.selection])
     dataset.selection_keys(settings.selection)
     caption_writers(dataset, list(settings.captions), settings.caption_sources)
     out = Path(out).absolute()
@@ -59,6 +61,7 @@ def train(directory: Path | str, out: Path | str, settings: TrainCommandSettings
 def plan(directory: Path | str, settings: TrainCommandSettings) -> str:
     """What `train` would do, without doing it."""
     dataset = Dataset.open(directory)
+    refuse_holes(dataset, [settings.selection])
     selected = set(dataset.selection_keys(settings.selection))
     lines = [f"{len(selected):,} selected pictures"]
     for kind, share in settings.captions.items():

@@ -25,6 +25,7 @@ from curate.blend import blend_order
 from curate.dataset import Dataset, claim_directory
 from curate.errors import ConfigError
 from curate.files import atomic_path, read_json, sha256_file, write_json
+from curate.holes import refuse_holes
 from curate.provenance import provenance
 from train.captions import texts_of
 from train.loop import LoopResult, train_loop, write_tables
@@ -143,6 +144,7 @@ def _samples(
     if selection is None:
         known = ", ".join(dataset.selections()) or "none yet"
         raise ConfigError(f"Say which selection to train on (selections: {known}).")
+    refuse_holes(dataset, [selection])
     # All kinds, not only the blend's: they make one vocabulary for every arm of the dataset.
     kinds = sorted({*blend_order(settings.captions), *available_kinds(dataset, caption_sources)})
     return load_training_samples(dataset, selection, kinds, resolution, caption_sources)

@@ -22,7 +22,7 @@ from curate.download.schedule import Job
 from curate.download.settings import DownloadSettings
 from curate.download.urls import parse_url
 from curate.files import remove_leftovers
-from curate.outcomes import Outcome, Spool, intake_failures, write_outcomes
+from curate.outcomes import Outcome, Spool, intake_failures, is_stored, write_outcomes
 from curate.pictures.resize import StoredImage
 from curate.reasons import Failure, FailureError, Reason
 from curate.stage import Stage
@@ -52,6 +52,10 @@ class DownloadStage(Stage):
         self.settings = settings
         SafeClient(settings.http_limits())
         self._web: _Web | None = None
+
+    def is_done(self, dataset: Dataset, shard: str) -> bool:
+        """Whether the shard's samples table and its tar are there and whole."""
+        return is_stored(dataset, shard)
 
     def open(self) -> None:
         """Make what a worker keeps for all its shards: connections and the hosts' accounts."""

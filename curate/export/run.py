@@ -25,6 +25,7 @@ from curate.files import (
     write_json,
     write_text,
 )
+from curate.holes import refuse_holes
 from curate.lock import hold
 from curate.progress import progress
 from curate.provenance import provenance
@@ -68,6 +69,7 @@ def export(dataset: Dataset, out: Path | str, settings: ExportSettings) -> Expor
     out = Path(out).absolute()
     if out == dataset.directory or dataset.directory in out.parents:
         raise DatasetError(f"{out} lies inside the dataset; choose an --out of its own.")
+    refuse_holes(dataset, [settings.selection])
     identity = _identity(dataset, settings)
     with hold(out):
         return _export(dataset, out, settings, identity)

@@ -32,6 +32,7 @@ from curate.outcomes import (
     Outcome,
     Spool,
     intake_failures,
+    is_stored,
     write_outcomes,
 )
 from curate.reasons import Failure, FailureError, Reason
@@ -54,6 +55,10 @@ class LocalPicturesStage(Stage):
     def __init__(self, settings: DownloadSettings) -> None:
         """The part of the download's settings that says how pictures are stored."""
         self.settings = settings
+
+    def is_done(self, dataset: Dataset, shard: str) -> bool:
+        """Whether the shard's samples table and its tar are there and whole."""
+        return is_stored(dataset, shard)
 
     def open(self) -> None:
         """Pillow's warnings (odd tags, large sizes) are the resizer's business."""

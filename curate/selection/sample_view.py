@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from curate.dataset import Dataset
 from curate.errors import ConfigError, DatasetError
 from curate.files import fingerprint
+from curate.holes import refuse_damaged
 from curate.selection.sample_lookups import lookups
 
 if TYPE_CHECKING:
@@ -117,9 +118,11 @@ class SampleTables:
             ConfigError: there is no such selection.
         """
         path = self.dataset.selection_path(name)
-        if not path.exists():
+        # By its name alone: as a path it might lead to another dataset's keys.
+        if name not in self.dataset.selections():
             known = ", ".join(self.dataset.selections()) or "none yet"
             raise ConfigError(f"There is no selection {name!r} (selections: {known}).")
+        refuse_damaged(path)
         self.add_keys(column, f"read_parquet({_quoted(path)})")
 
     def source(self, used: Sequence[str]) -> str:

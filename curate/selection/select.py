@@ -23,6 +23,7 @@ from pydantic import Field, model_validator
 from curate.dataset import Dataset
 from curate.errors import ConfigError
 from curate.files import fingerprint
+from curate.holes import json_damage, refuse_holes
 from curate.lock import writing
 from curate.provenance import provenance
 from curate.scorers.head_sql import add_head_functions
@@ -143,6 +144,7 @@ def select(dataset: Dataset, settings: SelectSettings) -> SelectionSummary:
         DatasetError: nothing has been stored or scored yet.
     """
     check_name(settings.name)
+    refuse_holes(dataset, but=("captions",))
     previous = _previous(dataset, settings)
     if previous is not None:
         return previous
@@ -224,6 +226,10 @@ def _reference(dataset: Dataset, settings: SelectSettings) -> NearReference | No
 def _previous(dataset: Dataset, settings: SelectSettings) -> SelectionSummary | None:
     """The stored selection where it is this one; ConfigError where it is another."""
     if not dataset.selection_path(settings.name).exists():
+        return None
+    if settings.overwrite and json_damage(
+        dataset.selection_path(settings.name).with_suffix(".json")
+    ):
         return None
     record = dataset.selection_record(settings.name)
     stored = record.get("settings", {})

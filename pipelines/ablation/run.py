@@ -23,6 +23,7 @@ from curate.captions import captioned_keys
 from curate.dataset import Dataset, claim_directory
 from curate.errors import ConfigError
 from curate.files import atomic_path, fingerprint, read_json, write_json
+from curate.holes import refuse_holes
 from curate.lock import writing
 from curate.provenance import provenance
 from pipelines.ablation.judges import make_judge
@@ -157,6 +158,7 @@ def common_keys(dataset: Dataset, settings: AblateSettings) -> tuple[str, ...]:
     Raises:
         ConfigError: no picture has them all; the kinds that are missing are named.
     """
+    refuse_holes(dataset, [settings.selection])
     selected = dataset.selection_keys(settings.selection)
     common = set(selected)
     for kind in settings.kinds:

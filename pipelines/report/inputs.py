@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from curate.dataset import Dataset
 from curate.errors import DatasetError
 from curate.files import read_json
+from curate.holes import refuse_holes
 from pipelines.report.cuts import Cut, cuts
 from pipelines.report.hosts import count_hosts
 from pipelines.report.palette import Palette
@@ -287,6 +288,9 @@ def find_inputs(
             dataset = Dataset.open(demo / "dataset")
         if run is None and (demo / "ablation" / "run.json").exists():
             run = demo / "ablation"
+    if dataset is not None:
+        # A report may look at a run that goes on; it counts what is pending.
+        refuse_holes(dataset, selections=None, unfinished=True)
     if run is None:
         return Inputs(dataset, None, [], demo)
     if not (run / "run.json").exists():
