@@ -71,7 +71,11 @@ def refuse_holes(
         unfinished: whether a run that has not ended yet is fine.
     """
     found = find_holes(dataset, selections)
-    holes = [h for h in found if h.table not in but and h.table.partition("/")[0] not in but]
+    holes = [
+        hole
+        for hole in found
+        if hole.table == ALT or not {hole.table, hole.table.partition("/")[0]} & set(but)
+    ]
     lost = [hole for hole in holes if not hole.unfinished]
     place = dataset.directory
     if lost:

@@ -24,6 +24,7 @@ from curate.holes import (
     STRAY,
     TARS,
     Hole,
+    json_damage,
     parquet_damage,
     path_of,
 )
@@ -123,9 +124,15 @@ def repairing(dataset: Dataset, hole: Hole) -> str:
         return "put it back from a backup"
     if hole.table == STRAY:
         return "move it out of the dataset"
-    if hole.table == SELECTIONS and hole.path.suffix == ".json":
+    if hole.table == SELECTIONS and hole.path.suffix == ".json" and not _is_first(dataset, hole):
         return f"caplab select {place} --name {hole.name} --overwrite"
     return f"caplab check {place} --repair"
+
+
+def _is_first(dataset: Dataset, hole: Hole) -> bool:
+    """Whether this is the selection of `caplab curate`, whose rules stand in dataset.json."""
+    record = dataset.record() if json_damage(dataset.record_path) is None else {}
+    return bool(record.get("settings", {}).get("name") == hole.name)
 
 
 def _keys(path: Path) -> list[str]:
