@@ -121,8 +121,8 @@ class _Checker:
         left = sum(1 for _ in leftovers(self.dataset.directory, below=True))
         if left:
             self.remarks.append(
-                f"{left:,} temporary files of dead processes; the next command that writes here "
-                f"removes them"
+                f"left half-written by dead processes: {left:,} temporary files; the next command "
+                f"that writes here removes them"
             )
         lines = [
             f"{table}: {self.files[table]:,} file{'' if self.files[table] == 1 else 's'}, "

@@ -216,10 +216,10 @@ def test_what_is_lost_or_cut_is_named_and_repaired_to_the_tables_of_an_unbroken_
 def test_nobody_reads_a_dataset_with_a_hole(fault, dataset, tmp_path):
     path, damage = fault
     damage(dataset.directory / path)
-    with pytest.raises(DatasetError, match="check .*--repair") as refused:
+    with pytest.raises(DatasetError, match=r"check .*--repair") as refused:
         select(dataset, SelectSettings(name="new"))
     assert f"{path} is" in str(refused.value) or f"{path} cannot" in str(refused.value)
-    with pytest.raises(DatasetError, match="has a hole|holes, first"):
+    with pytest.raises(DatasetError, match=r"has a hole|holes, first"):
         refuse_holes(dataset, ["first"])
 
 
