@@ -41,7 +41,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.errors import DatasetError
-from curate.files import atomic_path, fingerprint, read_json, write_json
+from curate.files import atomic_path, fingerprint, read_record, write_json
 from curate.lock import FOLDER as LOCKS
 
 if TYPE_CHECKING:
@@ -311,8 +311,7 @@ class Dataset:
 
     def record(self) -> dict[str, Any]:
         """What made the dataset: settings, versions, weights."""
-        record: dict[str, Any] = read_json(self.record_path)
-        return record
+        return read_record(self.record_path)
 
     # ---- shards -------------------------------------------------------------------------------
 
@@ -426,8 +425,7 @@ class Dataset:
 
     def selection_record(self, name: str) -> dict[str, Any]:
         """SQL, counts and funnel of a selection."""
-        record: dict[str, Any] = read_json(self.selection_path(name).with_suffix(".json"))
-        return record
+        return read_record(self.selection_path(name).with_suffix(".json"))
 
     # ---- SQL ----------------------------------------------------------------------------------
 
@@ -485,7 +483,7 @@ def claim_directory(
     """
     mark = fingerprint(identity)
     if record_path.exists():
-        stored = read_json(record_path)
+        stored = read_record(record_path)
         if stored.get("identity_fingerprint") == mark:
             return False
         differing = sorted(

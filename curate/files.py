@@ -135,6 +135,18 @@ def read_json(path: Path | str) -> Any:
         raise DatasetError(f"{path} is not readable as JSON ({error}).") from error
 
 
+def read_record(path: Path | str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        DatasetError: as `read_json`, or it is another kind of JSON.
+    """
+    record = read_json(path)
+    if not isinstance(record, dict):
+        raise DatasetError(f"{path} is not the record that it should be: it holds no JSON object.")
+    return record
+
+
 def sha256_file(path: Path | str) -> str:
     """Hex sha256 of a file's bytes, read in blocks of 1 MiB."""
     digest = hashlib.sha256()

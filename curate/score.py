@@ -195,7 +195,7 @@ class ScoreStage(Stage):
         if set(keys) != texts.keys() or len(keys) != len(texts):
             raise DatasetError(
                 f"Shard {shard} of {dataset.directory} holds other samples than its samples "
-                f"table; delete that table's shard and the tar, and curate again."
+                f"table; `caplab check {dataset.directory} --repair` stores it again."
             )
         return keys, {name: pa.chunked_array(chunks) for name, chunks in parts.items() if chunks}
 

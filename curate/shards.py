@@ -94,11 +94,13 @@ def iter_shard(dataset: Dataset, shard: str) -> Iterator[tuple[str, bytes, str]]
                     raise DatasetError(f"Sample {key} of {path} has no picture.")
                 yield key, image, members.get("txt", b"").decode("utf-8")
     except FileNotFoundError as error:
-        raise DatasetError(f"{path} is missing; run `caplab curate` again.") from error
+        raise DatasetError(
+            f"{path} is missing; `caplab check {dataset.directory} --repair` fetches it again."
+        ) from error
     except tarfile.TarError as error:
         raise DatasetError(
-            f"{path} is unreadable ({error}); delete it and its samples table, then run "
-            f"`caplab curate` again."
+            f"{path} is unreadable ({error}); `caplab check {dataset.directory} --repair` fetches it "
+            f"again."
         ) from error
 
 

@@ -100,7 +100,9 @@ def _tar_bytes(dataset: Dataset, shard: str) -> int:
     try:
         return path.stat().st_size
     except FileNotFoundError as error:
-        raise DatasetError(f"{path} is missing; run `caplab curate` again.") from error
+        raise DatasetError(
+            f"{path} is missing; `caplab check {dataset.directory} --repair` fetches it again."
+        ) from error
 
 
 def caption_shards(

@@ -9,6 +9,7 @@ from typing import Any
 from curate.dataset import Dataset
 from curate.errors import CaplabError, ConfigError
 from curate.files import write_json
+from curate.holes import refuse_holes
 from curate.score_settings import ScoreSettings
 from curate.scorers.clip import Clip
 from curate.scorers.make import make_clips
@@ -66,6 +67,7 @@ def captions(
         DatasetError: there are no captions.
     """
     dataset = Dataset.open(directory)
+    refuse_holes(dataset, unfinished=True)
     sets = find_sets(dataset, settings.sources, settings.kinds)
     pair = None if compare is None else tuple(find_set(sets, name) for name in compare)
     TokenCounter(settings.t5_tokenizer)

@@ -22,7 +22,7 @@ from curate.download.retry import finish_retries
 from curate.download.settings import DownloadSettings
 from curate.duplicates.search import DuplicateSettings, find_duplicates
 from curate.errors import CaplabError, DatasetError
-from curate.files import read_json, write_json
+from curate.files import read_record, write_json
 from curate.holes import (
     ALT,
     DUPLICATE_TABLES,
@@ -120,7 +120,11 @@ class _Repair:
         """All scores with the settings of the last scoring, and what came with the input."""
         dataset = self._dataset
         record = scores_record(dataset)
-        stored = read_json(record)["settings"] if record.exists() else self._settings.resolved()
+        stored = (
+            read_record(record).get("settings", {})
+            if record.exists()
+            else self._settings.resolved()
+        )
         wanted = _settings(ScoreCommandSettings, stored)
         part = wanted.part(ScoreSettings)
         self._run(ScoreStage(part))
@@ -142,7 +146,7 @@ def _restore_records(dataset: Dataset, holes: Sequence[Hole]) -> None:
         if hole.table == RECORD:
             if not dataset.record_copy.exists() or "version" in hole.problem:
                 raise DatasetError(f"{hole.path} {hole.problem}; put it back from a backup.")
-            write_json(hole.path, read_json(dataset.record_copy))
+            write_json(hole.path, read_record(dataset.record_copy))
         elif hole.table == "scores.json":
             hole.path.unlink()  # scores are looked after with the settings of dataset.json then
         elif hole.table == "finished":

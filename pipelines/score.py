@@ -9,7 +9,7 @@ from typing import Any
 
 from curate.caption_score import CaptionScoreStage
 from curate.dataset import Dataset
-from curate.files import read_json, write_json
+from curate.files import read_record, write_json
 from curate.holes import (
     DUPLICATE_TABLES,
     SCORE_TABLES,
@@ -103,7 +103,7 @@ def record_path(dataset: Dataset) -> Path:
 def remember(dataset: Dataset, settings: ScoreSettings, weights: Mapping[str, str]) -> None:
     """Note what `caplab curate` scored, over what `caplab score` added before."""
     path = record_path(dataset)
-    before = read_json(path)["settings"] if path.exists() else {}
+    before = read_record(path).get("settings", {}) if path.exists() else {}
     ours = settings.resolved()
     defaults = {name: info.default for name, info in ScoreSettings.model_fields.items()}
     # What curate leaves at its default, a scorer that was added later may have set.
@@ -125,7 +125,7 @@ def on_top_of_stored(
     """
     dataset = Dataset.open(directory)
     path = record_path(dataset)
-    record = read_json(path) if path.exists() else dataset.record()
+    record = read_record(path) if path.exists() else dataset.record()
     fields = ScoreCommandSettings.model_fields
     stored = {n: v for n, v in record.get("settings", {}).items() if n in fields}
     asked = load_settings(ScoreCommandSettings, config, given)

@@ -112,7 +112,7 @@ def load_training_samples(
     if missing:
         raise DatasetError(
             f"{len(missing)} selected samples are in no shard (such as {min(missing)}); "
-            f"curate the dataset again."
+            f"`caplab check {dataset.directory}` says what repairs it."
         )
     return TrainingSamples(keys, images, captions)
 

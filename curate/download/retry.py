@@ -69,8 +69,8 @@ class RetryStage(Stage):
         before = dataset.read_table("samples", shard)
         if before.column("key").to_pylist() != rows.column("key").to_pylist():
             raise DatasetError(
-                f"The samples table of shard {shard} is not that of its input; delete it and the "
-                f"tar, and curate again."
+                f"The samples table of shard {shard} is not that of its input; `caplab check "
+                f"{dataset.directory} --repair` stores it again."
             )
         positions = retryable(dataset, shard)
         folder = _folder(dataset, shard)
@@ -150,7 +150,8 @@ def _merged(
         name, members = next(new if key in new_keys else old, (None, {}))
         if name != key:
             raise DatasetError(
-                f"{tar} holds other samples than its samples table; delete both, and curate again."
+                f"{tar} holds other samples than its samples table; `caplab check --repair` on the "
+                f"dataset stores it again."
             )
         yield key, members
 

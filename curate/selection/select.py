@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from curate.dataset import Dataset
-from curate.errors import ConfigError
+from curate.errors import ConfigError, DatasetError
 from curate.files import fingerprint
 from curate.holes import json_damage, refuse_holes
 from curate.lock import writing
@@ -155,6 +155,7 @@ def select(dataset: Dataset, settings: SelectSettings) -> SelectionSummary:
 def _select(dataset: Dataset, settings: SelectSettings) -> SelectionSummary:
     tables = SampleTables(dataset)
     with tables.connection as connection:
+        _refuse_unscored(dataset, tables)
         reference = _reference(dataset, settings)
         if reference is not None:
             tables.add_keys("near_reference", reference.register(connection))
@@ -196,6 +197,19 @@ def _select(dataset: Dataset, settings: SelectSettings) -> SelectionSummary:
     }
     dataset.write_selection(settings.name, keys.column("key").combine_chunks(), record)
     return summary
+
+
+def _refuse_unscored(dataset: Dataset, tables: SampleTables) -> None:
+    """Samples that came by a retry whose scoring was cut short would be missing without a word."""
+    stored, scored = tables.connection.execute(
+        "SELECT (SELECT count(*) FROM samples WHERE status = 'stored'), "
+        "(SELECT count(*) FROM scores)"
+    ).fetchall()[0]
+    if stored > scored:
+        raise DatasetError(
+            f"{stored - scored:,} of {stored:,} stored samples of {dataset.directory} have no "
+            f"scores yet; `caplab score {dataset.directory}` computes them."
+        )
 
 
 def check_name(name: str) -> None:
