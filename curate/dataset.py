@@ -41,7 +41,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.errors import DatasetError
-from curate.files import atomic_path, fingerprint, read_record, write_json
+from curate.files import atomic_path, fingerprint, read_record, remove_leftovers, write_json
 from curate.lock import FOLDER as LOCKS
 
 if TYPE_CHECKING:
@@ -485,6 +485,7 @@ def claim_directory(
     if record_path.exists():
         stored = read_record(record_path)
         if stored.get("identity_fingerprint") == mark:
+            remove_leftovers(directory, below=True)  # only now is it known to be ours
             return False
         differing = sorted(
             name

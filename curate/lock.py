@@ -84,8 +84,11 @@ def hold(directory: Path | str, names: Sequence[str] = (RUN,)) -> Iterator[None]
 
 @contextmanager
 def writing(directory: Path | str, *names: str) -> Iterator[None]:
-    """`hold` with what belongs to it: what dead processes left half-written below is removed."""
-    with hold(directory, names or (RUN,)):
+    """`hold` for a directory that is known to be ours: what dead processes left half-written goes.
+
+    Where it is not known yet, `claim_directory` does that.
+    """
+    with hold(directory, names):
         remove_leftovers(Path(directory), below=True)
         yield
 

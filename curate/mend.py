@@ -37,8 +37,8 @@ def clear_damaged(dataset: Dataset, holes: Iterable[Hole]) -> list[Hole]:
     """Make way for the stages of `caplab curate` and `caplab score`.
 
     Returns:
-        The holes that they cannot mend: lost input, captions of a captioner, matches of
-        references, selections.
+        The holes that they cannot mend: captions of a captioner, matches of references, selections
+        (and those of the input, which `restore_input` mends before).
 
     Raises:
         DatasetError: something is in the way that is not ours to delete.

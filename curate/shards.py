@@ -99,8 +99,8 @@ def iter_shard(dataset: Dataset, shard: str) -> Iterator[tuple[str, bytes, str]]
         ) from error
     except tarfile.TarError as error:
         raise DatasetError(
-            f"{path} is unreadable ({error}); `caplab check {dataset.directory} --repair` fetches it "
-            f"again."
+            f"{path} is unreadable ({error}); `caplab check {dataset.directory} --repair` fetches "
+            f"it again."
         ) from error
 
 

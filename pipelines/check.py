@@ -94,15 +94,15 @@ class _Repair:
         """Clear away what is damaged and make again what is gone."""
         dataset = self._dataset
         _restore_records(dataset, holes)
-        finish_retries(dataset)
         self._settings = _settings(CurateSettings, dataset.record().get("settings", {}))
         had = {hole.table for hole in holes} | set(finished_tables(dataset))
         had |= {table for table in (*SCORE_TABLES, *DUPLICATE_TABLES) if dataset.has_table(table)}
-        left = clear_damaged(dataset, holes)
-        if any(hole.table == INPUT for hole in left):
+        if any(hole.table == INPUT for hole in holes):
             place = source or _COUNTED.sub("", str(dataset.record()["identity"]["input"]))
             found = look_at(place, self._settings)
             restore_input(found, dataset, int(dataset.record()["identity"]["rows_per_shard"]))
+        left = clear_damaged(dataset, holes)
+        finish_retries(dataset)
         intake = read_intake(dataset)
         download = self._settings.part(DownloadSettings)
         local = intake is not None and intake.local

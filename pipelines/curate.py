@@ -29,7 +29,7 @@ from curate.intake.imported_scores import ImportScoresStage
 from curate.intake.local_pictures import LocalPicturesStage
 from curate.intake.read import plan_shards
 from curate.intake.source import Source, inspect_input
-from curate.lock import writing
+from curate.lock import hold
 from curate.mend import clear_damaged, restore_input
 from curate.provenance import provenance
 from curate.score import ScoreSettings, ScoreStage
@@ -94,7 +94,7 @@ def curate(
         "rows_per_shard": settings.rows_per_shard,
         **settings.part(DownloadSettings).identity(),
     }
-    with writing(out, *WRITES):
+    with hold(out, WRITES):
         return _curate(inputs, out, settings, score, identity, until, retry_failed)
 
 
@@ -109,12 +109,13 @@ def _curate(
 ) -> CurateSummary:
     record = provenance(settings, score.weights() if score else {})
     dataset = Dataset.create(out, identity, record)
-    finish_retries(dataset)
     holes = find_holes(dataset)
     if lost := sum(not hole.unfinished for hole in holes):
         click.echo(f"{lost:,} files are lost or damaged; what is gone is made again", err=True)
-    if any(hole.table == INPUT for hole in clear_damaged(dataset, holes)):
+    if any(hole.table == INPUT for hole in holes):
         restore_input(inputs, dataset, settings.rows_per_shard)
+    clear_damaged(dataset, holes)
+    finish_retries(dataset)
     intake = plan_shards(inputs, dataset, rows_per_shard=settings.rows_per_shard)
     download = settings.part(DownloadSettings)
     store = LocalPicturesStage(download) if inputs.local else DownloadStage(download)

@@ -9,7 +9,7 @@ from curate.captions import caption_writers, captioned_keys
 from curate.dataset import Dataset
 from curate.files import read_json
 from curate.holes import refuse_holes
-from curate.lock import writing
+from curate.lock import hold
 from pipelines.settings import TrainCommandSettings
 from pipelines.training_jobs import TrainingJob, run_jobs
 from train.settings import TrainSettings
@@ -52,7 +52,7 @@ def train(directory: Path | str, out: Path | str, settings: TrainCommandSettings
         selection=settings.selection,
         caption_sources=settings.caption_sources,
     )
-    with writing(out):
+    with hold(out):
         run_jobs([job], 1, settings.cpus, settings.gpus)
     summary = read_json(out / "summary.json")
     return TrainSummary(out, settings.steps, _validation(summary))

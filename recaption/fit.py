@@ -26,7 +26,7 @@ import torch
 
 from curate.dataset import claim_directory
 from curate.files import read_json, write_json
-from curate.lock import writing
+from curate.lock import hold
 from curate.provenance import provenance
 from curate.weights import weight_hashes
 from recaption.captioner import local_captioner
@@ -101,7 +101,7 @@ def fit(source: Path | str, out: Path | str, settings: FitSettings) -> FitSummar
     """
     out = Path(out).absolute()
     plan = plan_of(source, settings)
-    with writing(out):
+    with hold(out):
         return _fit(out, plan, settings)
 
 

@@ -49,8 +49,8 @@ def picture_places(dataset: Dataset, shard: str, keys: Collection[str]) -> pa.Ta
         ) from error
     except (OSError, tarfile.TarError) as error:
         raise DatasetError(
-            f"{path} is unreadable ({error}); `caplab check {dataset.directory} --repair` fetches it "
-            f"again."
+            f"{path} is unreadable ({error}); `caplab check {dataset.directory} --repair` fetches "
+            f"it again."
         ) from error
     columns = list(zip(*rows, strict=True)) or [()] * len(PLACES)
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, PLACES, strict=True)], PLACES)

@@ -24,7 +24,7 @@ from curate.dataset import Dataset, claim_directory
 from curate.errors import ConfigError
 from curate.files import atomic_path, fingerprint, read_json, write_json
 from curate.holes import refuse_holes
-from curate.lock import writing
+from curate.lock import hold
 from curate.provenance import provenance
 from pipelines.ablation.judges import make_judge
 from pipelines.ablation.prompts import evaluation_prompts
@@ -99,7 +99,7 @@ def ablate(dataset_dir: Path | str, out: Path | str, settings: AblateSettings) -
         "keys": fingerprint(list(keys)),
         "train": shared[next(iter(settings.arms))].identity(),
     }
-    with writing(out):
+    with hold(out):
         return _ablate(dataset, out, settings, keys, shared, identity)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from curate import lock
+from curate.dataset import Dataset
 from curate.errors import DatasetError
 from curate.files import atomic_path, leftovers, remove_leftovers
 from curate.lock import hold
@@ -134,6 +135,22 @@ def test_a_disk_without_locks_is_said_and_used(tmp_path, monkeypatch, caplog):
     with hold(tmp_path):
         pass
     assert "without locks" in caplog.text
+
+
+def test_a_folder_of_somebody_else_loses_nothing_to_us(tmp_path):
+    (tmp_path / ".thesis.99999999.tmp").write_text("do not lose me")
+    with pytest.raises(DatasetError, match="not a dataset of ours"), hold(tmp_path):
+        Dataset.create(tmp_path, {}, {})
+    assert [path.name for path in tmp_path.iterdir()] == [".thesis.99999999.tmp"]
+
+
+def test_the_next_run_removes_what_a_dead_one_left_in_the_tables(tmp_path):
+    dataset = Dataset.create(tmp_path / "data", {}, {})
+    left = dataset.table_directory("samples") / ".00000.parquet.99999999.tmp"
+    left.parent.mkdir(parents=True)
+    left.write_text("half")
+    Dataset.create(tmp_path / "data", {}, {})
+    assert not left.exists()
 
 
 def test_where_nothing_can_be_written_one_sentence_says_so(tmp_path):

@@ -255,6 +255,19 @@ def test_a_byte_that_changed_inside_a_tar_shows_when_asked_for(dataset):
     assert "sha256" in found.holes[0].problem
 
 
+def test_much_that_is_gone_at_once_is_mended_in_the_right_order(dataset, made):
+    for path in ("input/input.json", f"shards/{SHARD}.tar", f"input/{SHARD}.parquet",
+                 "tables/scores/00000.parquet", "selections/first.parquet"):  # fmt: skip
+        cut(dataset.directory / path)
+    retry = dataset.directory / "retry" / SHARD
+    retry.mkdir(parents=True)
+    (retry / "done.json").write_text("{}")
+    shutil.copy(made.shard_path(SHARD), retry / "shard.tar")
+    shutil.copy(made.table_path("samples", SHARD), retry / "samples.parquet")
+    assert check_dataset(dataset.directory, repair=True, run=in_process).whole
+    assert tables(dataset).keys() == tables(made).keys()
+
+
 def test_a_repair_that_was_killed_goes_on(dataset, made):
     lose(dataset.shard_path(SHARD))
     cut(dataset.table_path("scores", "00002"))
@@ -290,6 +303,22 @@ def test_what_only_a_person_can_bring_back_is_named_with_the_command(dataset):
     assert "caplab select" in found.text()
     shutil.rmtree(mine.parent)  # nobody loses a whole captioner by accident
     assert [hole.table for hole in check_dataset(dataset.directory).holes] == ["selections"]
+
+
+def test_samples_that_were_never_scored_are_not_passed_over(dataset):
+    table = pq.read_table(dataset.table_path("scores", SHARD))
+    pq.write_table(table.slice(1), dataset.table_path("scores", SHARD))
+    with pytest.raises(DatasetError, match="1 of 9 stored samples .* have no scores yet"):
+        select(dataset, SelectSettings(name="new"))
+
+
+def test_a_record_that_is_no_object_is_one_sentence(dataset):
+    for path in ("dataset.json", "selections/first.json"):
+        (dataset.directory / path).write_text("[1]")
+    with pytest.raises(DatasetError, match="no JSON object"):
+        Dataset.open(dataset.directory)
+    with pytest.raises(DatasetError, match="no JSON object"):
+        dataset.selection_record("first")
 
 
 def test_a_file_that_no_shard_owns_is_named(dataset):
