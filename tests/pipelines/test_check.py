@@ -308,7 +308,7 @@ def test_what_only_a_person_can_bring_back_is_named_with_the_command(dataset):
 def test_samples_that_were_never_scored_are_not_passed_over(dataset):
     table = pq.read_table(dataset.table_path("scores", SHARD))
     pq.write_table(table.slice(1), dataset.table_path("scores", SHARD))
-    with pytest.raises(DatasetError, match="1 of 9 stored samples .* have no scores yet"):
+    with pytest.raises(DatasetError, match=r"1 of 9 stored samples .* have no scores yet"):
         select(dataset, SelectSettings(name="new"))
 
 
