@@ -8,8 +8,8 @@ was killed, a dataset of an earlier version), a shard that has samples and lacks
 have counts as unfinished: whoever selects or trains on it would get fewer rows as well.
 
 A file is looked at from outside: it is there, is a file, can be opened, and starts and ends as its
-format does. Cost: one listing a folder and about 30 microseconds a file, a fifth of a millisecond a
-shard; `curate.check` reads what lies inside.
+format does. Cost: one listing a folder, and 0.2 to 0.5 ms a shard for its seven files (measured on
+one core of a busy machine); `curate.check` reads what lies inside.
 """
 
 from __future__ import annotations
