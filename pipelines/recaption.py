@@ -9,6 +9,7 @@ from pathlib import Path
 from curate.dataset import Dataset
 from curate.files import write_json
 from curate.provenance import provenance
+from curate.settings import precision_of
 from pipelines.caption_actors import caption_shards
 from pipelines.caption_rehearsal import rehearse
 from pipelines.settings import RecaptionCommandSettings
@@ -54,7 +55,7 @@ def recaption(directory: Path | str, settings: RecaptionCommandSettings) -> Reca
     """Write every caption that is asked for and not there yet.
 
     Raises:
-        ConfigError: the captioner, a prompt file or the selection is not there.
+        ConfigError: the captioner, its device, a prompt file or the selection is not there.
         StageError: some shards failed; the others are kept and the same call continues.
     """
     dataset = Dataset.open(directory)
@@ -84,6 +85,8 @@ def dry_run(directory: Path | str, settings: RecaptionCommandSettings, pictures:
 
 
 def _stage(dataset: Dataset, settings: RecaptionCommandSettings) -> CaptionStage:
+    if (settings.precision, settings.device) != ("auto", "auto"):
+        precision_of(settings.precision, settings.device)
     if settings.selection:
         dataset.selection_keys(settings.selection)
     return CaptionStage(settings.part(RecaptionSettings), dataset=dataset)

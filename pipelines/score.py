@@ -51,6 +51,7 @@ def score(directory: Path | str, settings: ScoreCommandSettings) -> ScoreSummary
     dataset = Dataset.open(directory)
     part = settings.part(ScoreSettings)
     stage = ScoreStage(part)
+    settings = settings.model_copy(update={"precision": stage.settings.precision})
     captions = CaptionScoreStage(part, settings.captions) if settings.captions else None
     if captions is not None:
         captions.check(dataset)
