@@ -458,6 +458,20 @@ class Dataset:
         return connection
 
 
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}, so that a difference is named and not its whole surroundings.
+
+    Tuples become lists, as JSON stores them.
+    """
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
 def claim_directory(
     directory: Path,
     record_path: Path,
@@ -479,14 +493,10 @@ def claim_directory(
         stored = read_json(record_path)
         if stored.get("identity_fingerprint") == mark:
             return False
-        differing = sorted(
-            name
-            for name in {*identity, *stored.get("identity", {})}
-            if stored.get("identity", {}).get(name) != dict(identity).get(name)
-        )
+        before, now = _flat(stored.get("identity", {})), _flat(identity)
+        differing = sorted(n for n in {*before, *now} if before.get(n) != now.get(n))
         changes = "; ".join(
-            f"{name} was {stored.get('identity', {}).get(name)!r}, now {dict(identity).get(name)!r}"
-            for name in differing[:3]
+            f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in differing[:3]
         )
         raise DatasetError(
             f"{directory} is a {kind} of other settings ({changes}); choose another --out "
