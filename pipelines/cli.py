@@ -287,6 +287,9 @@ def train(directory: Path, out: Path, dry_run: bool, config: Path | None, given:
           --model photo-64 --steps 2000 --out runs/first
 
     OUT/pipeline is a folder that diffusers' `DiffusionPipeline.from_pretrained` loads.
+
+    Words outside the model's vocabulary are counted first, also by --dry-run: over 5% of a caption
+    kind are refused unless --allow-unknown-words is given.
     """
     from pipelines.train import plan
     from pipelines.train import train as run
@@ -301,8 +304,8 @@ def train(directory: Path, out: Path, dry_run: bool, config: Path | None, given:
 @cli.command()
 @click.argument("directory", metavar="DIR", type=EXISTING)
 @click.option("--out", required=True, type=EXISTING, help="Run directory to make or continue.")
-@click.option("--dry-run", is_flag=True, help="Print arms, runs, steps and captions, train none.")
-@settings_options(AblateSettings)
+@click.option("--dry-run", is_flag=True, help="Check every part, print the plan, train none.")
+@settings_options(AblateSettings, hidden=("arms",))
 @click.option("--arms-file", "--arms", "arms_file", type=EXISTING, help="YAML of the experiment.")
 def ablate(
     directory: Path,
@@ -315,7 +318,12 @@ def ablate(
     """Train arms that differ only in their captions, and measure the difference.
 
     Images, order, initial weights, noise and compute are the same for every arm of a seed.
-    Differences are paired by seed, with intervals over seeds and prompts.
+    Differences are paired by seed, with intervals over seeds and prompts. One is claimed where
+    both intervals exclude zero and its p, adjusted by Holm, is below .05 (docs/ablation.md).
+
+    Judge, prompts, metric and form are checked before a step is trained, also by --dry-run, and
+    words outside the models' vocabulary are counted: over 5% of a caption kind or a form of the
+    prompts are refused unless --allow-unknown-words is given.
     """
     from pipelines.ablation.run import ablate as run
     from pipelines.ablation.run import plan
@@ -324,7 +332,7 @@ def ablate(
         raise ConfigError("Give the experiment by --arms or by --config, not by both.")
     settings = resolve(AblateSettings, arms_file or config, given)
     if dry_run:
-        click.echo(plan(directory, settings))
+        click.echo(plan(directory, settings, out))
         return
     click.echo(run(directory, out, settings).text())
 
