@@ -13,8 +13,8 @@ import pyarrow as pa
 from curate.files import sha256_file
 from curate.scorers.scorer import Column, Columns, Scorer
 
-# Letters from which a probability is enough to tell a language; with less it is a guess. Measured on
-# 2,304 human alt texts in English: of what passes, none of 8 texts of 12 to 19 letters is told
+# Letters from which a probability is enough to tell a language; with less it is a guess. Measured
+# on 2,304 human alt texts in English: of what passes, none of 8 texts of 12 to 19 letters is told
 # wrongly, one of 60 of 20 to 29, two of 116 of 30 to 39, none of 1,897 longer ones; of all 139
 # with under 20 letters 38 would be, names of dishes above all.
 ENOUGH = ((30, 0.5), (20, 0.7), (12, 0.95))

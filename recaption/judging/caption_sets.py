@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from curate.dataset import CAPTIONS, Dataset
 from curate.errors import ConfigError, DatasetError
@@ -148,7 +149,7 @@ def add_view(
 
     Args:
         scored: fill similarities that the captions do not tell from the table caption_scores,
-            where it scored this very text.
+            where it scored this very text, and those of alt texts from the table scores.
     """
     connection.register("_declared", CAPTIONS.empty_table())
     sql = (
@@ -164,10 +165,23 @@ def add_view(
             "ON s.key = c.key AND s.kind = c.kind AND s.sample_index = c.sample_index "
             "AND s.text_sha256 = left(sha256(c.text), 16)"
         )
+    if scored and source == ALT and "clip_similarity" in _score_columns(dataset):
+        # A sample's own score is of its alt text, which is the first of its texts.
+        sql = (
+            "SELECT c.* REPLACE (coalesce(c.clip_similarity, s.clip_similarity) AS "
+            f"clip_similarity) FROM ({sql}) c LEFT JOIN {_files(dataset, 'scores')} s "
+            "ON s.key = c.key AND c.sample_index = 0"
+        )
     connection.execute(f"CREATE OR REPLACE VIEW {name} AS {sql}")
 
 
-def _files(dataset: Dataset, table: str, source: str) -> str:
+def _score_columns(dataset: Dataset) -> list[str]:
+    shards = [shard for shard in dataset.shards() if dataset.has_shard("scores", shard)]
+    # One run scores them all, so the first shard's columns are those of every shard.
+    return pq.read_schema(dataset.table_path("scores", shards[0])).names if shards else []
+
+
+def _files(dataset: Dataset, table: str, source: str | None = None) -> str:
     files = str(dataset.table_directory(table, source) / "[!.]*.parquet").replace("'", "''")
     return f"read_parquet('{files}', union_by_name = true)"
 
