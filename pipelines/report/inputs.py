@@ -142,7 +142,7 @@ class Inputs:
 
     @cached_property
     def selection(self) -> str | None:
-        """The selection that the report follows: asked for, the ablation's, "default" or first."""
+        """The selection that is followed: asked for, the ablation's, or the one made last."""
         if self.dataset is None:
             return None
         names = self.dataset.selections()
@@ -151,10 +151,16 @@ class Inputs:
         if self.followed is not None and self.followed not in names:
             known = ", ".join(names) or "none yet"
             raise DatasetError(f"There is no selection {self.followed!r} (selections: {known}).")
-        for name in (self.followed, wanted, "default", *names):
+        for name in (self.followed, wanted):
             if name in names:
                 return str(name)
-        return None
+        return max(names, key=self._made_at, default=None)
+
+    def _made_at(self, name: str) -> tuple[str, int]:
+        """When a selection was made; its file's time decides between two of one second."""
+        assert self.dataset is not None
+        made = str(self.dataset.selection_record(name).get("created_at") or "")
+        return made, self.dataset.selection_path(name).stat().st_mtime_ns
 
     @cached_property
     def selection_record(self) -> dict[str, Any]:
