@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from curate.dataset import STORED, Dataset
+from curate.files import read_json
 from curate.reasons import Reason, ReasonClass
 
 
@@ -18,7 +19,9 @@ def accounting(dataset: Dataset) -> dict[str, Any]:
         rows (of the input list), stored, failed, pending (shards not downloaded yet), reasons
         (reason -> rows, the most frequent first), classes (class of reason -> rows), errors and
         policy (the rows of `failed`, apart: what went wrong, and what was not wanted), retryable
-        (rows that --retry-failed takes up) and balanced (whether rows = stored + failed + pending).
+        (rows that --retry-failed takes up), balanced (whether rows = stored + failed + pending),
+        captions and captioned (texts that came, and the rows they belong to; None where no row has
+        several) and left_out (why -> files of the input that are no rows).
     """
     rows, pending = 0, 0
     for shard in dataset.shards():
@@ -36,6 +39,8 @@ def accounting(dataset: Dataset) -> dict[str, Any]:
         kind = Reason.named(reason).reason_class.value
         classes[kind] = classes.get(kind, 0) + count
     failed = sum(reasons.values())
+    record = dataset.directory / "input" / "input.json"
+    intake = read_json(record) if record.exists() else {}
     return {
         "rows": rows,
         "stored": stored,
@@ -47,6 +52,9 @@ def accounting(dataset: Dataset) -> dict[str, Any]:
         "policy": classes.get(ReasonClass.POLICY.value, 0),
         "retryable": classes.get(ReasonClass.MAY_PASS.value, 0),
         "balanced": rows == stored + failed + pending,
+        "captions": intake.get("captions"),
+        "captioned": intake.get("captioned"),
+        "left_out": intake.get("left_out", {}),
     }
 
 
@@ -69,4 +77,6 @@ def accounting_line(counts: Mapping[str, Any]) -> str:
         line += "; THESE DO NOT ADD UP"
     if counts["retryable"]:
         line += f"; {counts['retryable']:,} may pass, --retry-failed tries them again"
+    if counts["captions"]:
+        line += f"; {counts['captions']:,} captions of {counts['captioned']:,} pictures"
     return line

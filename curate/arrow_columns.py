@@ -1,4 +1,8 @@
-"""Batches of NumPy columns to Arrow and back, with NaN for null on the NumPy side."""
+"""Batches of NumPy columns to Arrow and back, with NaN for null on the NumPy side.
+
+No NaN and no infinity reaches Arrow: whatever a model or a head made of a sample, a number that is
+none is unknown.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +22,16 @@ def to_arrow(
     """A column of B rows as Arrow.
 
     Args:
-        column: a list, a pyarrow array, or a NumPy array (B,) or (B, ...), where a NaN, or a row
-            that starts with one, is null.
+        column: a list, a pyarrow array, or a NumPy array (B,) or (B, ...), where a number that is
+            not finite, or a row with one in it, is null.
         known: (B,) rows to keep; the others become null. None keeps all.
         kind: list or binary type of a (B, ...) array: one list, or the bytes, a row.
     """
     if isinstance(column, np.ndarray) and column.ndim > 1:
         valid = np.ones(len(column), bool) if known is None else known.copy()
         flat = np.ascontiguousarray(column.reshape(len(column), math.prod(column.shape[1:])))
-        if flat.dtype.kind == "f" and flat.shape[1]:
-            valid &= ~np.isnan(flat[:, 0])
+        if flat.dtype.kind == "f":
+            valid &= np.isfinite(flat).all(axis=1)
         return _rows_to_arrow(flat, valid, kind or pa.list_(pa.from_numpy_dtype(flat.dtype)))
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
@@ -37,7 +41,14 @@ def to_arrow(
         column = pa.array(column)
     if known is not None and not known.all():
         column = pc.if_else(pa.array(known), column, pa.scalar(None, column.type))
-    return column
+    return finite_or_null(column)
+
+
+def finite_or_null(column: Any) -> Any:
+    """An Arrow array with null for NaN and infinities; one of another type as it is."""
+    if not pa.types.is_floating(column.type):
+        return column
+    return pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
 
 
 def _rows_to_arrow(flat: NDArray[Any], valid: NDArray[np.bool_], kind: pa.DataType) -> pa.Array:
@@ -54,7 +65,8 @@ def _rows_to_arrow(flat: NDArray[Any], valid: NDArray[np.bool_], kind: pa.DataTy
 
 
 def to_numpy(column: pa.ChunkedArray | pa.Array) -> NDArray[Any]:
-    """A column as NumPy; lists of one length as (B, D) float32, with rows of NaN for null."""
+    """A column as NumPy; lists of one length as (B, D) float32, with rows of NaN for null, and for
+    a list in which a number is not finite."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if not pa.types.is_list(array.type):
         return np.asarray(array.to_numpy(zero_copy_only=False))
@@ -63,7 +75,57 @@ def to_numpy(column: pa.ChunkedArray | pa.Array) -> NDArray[Any]:
     if width:
         filled = array.is_valid().to_numpy(zero_copy_only=False)
         out[filled] = array.flatten().to_numpy().reshape(-1, width).astype(np.float32)
+        out[~np.isfinite(out).all(axis=1)] = np.nan
     return out
+
+
+def to_python(column: pa.ChunkedArray | pa.Array) -> list[Any]:
+    """`to_pylist` that fails for no value: what Python has no type for comes as text.
+
+    Such are dates outside the years 1 to 9999, durations above a billion days, and texts that are
+    no UTF-8.
+    """
+    try:
+        values: list[Any] = column.to_pylist()
+    except (ValueError, OverflowError):
+        values = [_scalar(scalar) for scalar in column]
+    return values
+
+
+def readable(value: Any) -> str:
+    """A value that JSON does not know as text; of bytes their letters, or else hex digits."""
+    if isinstance(value, bytes):
+        text = value.decode("ascii", "replace")
+        return text if text.isprintable() and value.isascii() else value.hex()
+    return str(value)
+
+
+def _scalar(scalar: pa.Scalar) -> Any:
+    if not scalar.is_valid:
+        return None
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        return scalar.as_buffer().to_pybytes().decode("utf-8", "replace")
+    except (ValueError, OverflowError):
+        pass
+    if isinstance(scalar, pa.MapScalar):
+        return [[_scalar(pair["key"]), _scalar(pair["value"])] for pair in scalar.values]
+    if pa.types.is_struct(scalar.type):
+        return {name: _scalar(part) for name, part in scalar.items()}
+    if pa.types.is_nested(scalar.type):
+        return [_scalar(part) for part in scalar.values]
+    return _written(scalar)
+
+
+def _written(scalar: pa.Scalar) -> str:
+    """A moment as date and time, in years as large as they come; anything else with its unit."""
+    kind = scalar.type
+    unit: Any = {pa.date32(): "D", pa.date64(): "ms"}.get(kind) or getattr(kind, "unit", "")
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        moment = str(np.datetime64(scalar.value, unit)).replace("T", " ")
+        return moment + ("Z" if getattr(kind, "tz", None) else "")
+    return f"{scalar.value} {unit}".strip()
 
 
 def bytes_to_numpy(

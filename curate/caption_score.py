@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate.arrow_columns import merged, to_numpy
+from curate.arrow_columns import merged, to_arrow, to_numpy
 from curate.dataset import Dataset
 from curate.errors import ConfigError, DatasetError
 from curate.files import sha256_file
@@ -217,7 +217,7 @@ class CaptionScoreStage(Stage):
         fresh: dict[str, Any] = {"key": pa.array([row_keys[row] for row in new], pa.string())}
         for name, values in zip(COLUMNS, parts, strict=True):
             number = np.asarray(values, np.int32 if name in _COUNTS else np.float32)
-            fresh[f"{name}{clip.suffix}"] = pa.array(number, from_pandas=True)
+            fresh[f"{name}{clip.suffix}"] = to_arrow(number)
         pieces = [pa.table(fresh)]
         if old is not None:
             before = old.drop_columns(["key"]).rename_columns({"row_key": "key"})

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from curate.dataset import Dataset
 from curate.errors import ConfigError
+from curate.outcomes import ALT_TEXTS
 
 
 def accepted_captions(
@@ -28,18 +30,32 @@ def accepted_captions(
     """
     chosen = caption_writers(dataset, kinds, sources)
     tables = []
-    connection = dataset.connect()
+    connection = dataset.connect(["captions"])
     for kind, source in chosen.items():
-        files = str(dataset.table_directory("captions", source) / "*.parquet")
         tables.append(
             connection.sql(
                 "SELECT key, kind, $source AS source, sample_index, text "
-                "FROM read_parquet($files) WHERE kind = $kind AND status = 'ok'",
-                params={"source": source, "files": files, "kind": kind},
+                f"FROM {dataset.scan('captions', source)} WHERE kind = $kind AND status = 'ok'",
+                params={"source": source, "kind": kind},
             ).to_arrow_table()
         )
     order = [(name, "ascending") for name in ("key", "kind", "sample_index")]
     return pa.concat_tables(tables).sort_by(order)
+
+
+def several_alt_texts(dataset: Dataset, shard: str) -> dict[str, list[str]]:
+    """Key -> all alt texts, the samples table's first, of the rows that came with several.
+
+    They stand in the shard's input rows alone, which no stage changes.
+    """
+    path = dataset.input_path(shard)
+    # Absent in datasets that were planned before lists of captions were taken in.
+    if not path.exists() or ALT_TEXTS not in pq.read_schema(path).names:
+        return {}
+    with pq.ParquetFile(path) as parquet:
+        rows = parquet.read(columns=["key", ALT_TEXTS])
+    rows = rows.filter(rows.column(ALT_TEXTS).is_valid())
+    return dict(zip(*(rows.column(n).to_pylist() for n in ("key", ALT_TEXTS)), strict=True))
 
 
 def caption_writers(
@@ -64,12 +80,11 @@ def captioned_keys(dataset: Dataset, kind: str, source: str | None = None) -> se
 def _writers(dataset: Dataset, kind: str) -> list[str]:
     """Sources that wrote at least one row of `kind`."""
     writers = []
-    connection = dataset.connect()
+    connection = dataset.connect(["captions"])
     for source in dataset.caption_sources():
-        files = str(dataset.table_directory("captions", source) / "*.parquet")
         found = connection.execute(
-            "SELECT 1 FROM read_parquet($files) WHERE kind = $kind LIMIT 1",
-            {"files": files, "kind": kind},
+            f"SELECT 1 FROM {dataset.scan('captions', source)} WHERE kind = $kind LIMIT 1",
+            {"kind": kind},
         ).fetchone()
         if found:
             writers.append(source)

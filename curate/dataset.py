@@ -2,7 +2,10 @@
 
     DIR/
       dataset.json                    contract version and what made the dataset
-      input/00000.parquet             the rows of the input list, cut into shards, in input order
+      README.md                       tells `datasets.load_dataset(DIR)` of the tables
+      input/00000.parquet             the rows of the input list, cut into shards, in input order;
+                                      alt_texts holds the list of a row that came with several
+      input/left_out.jsonl            the names of the input's files that are no rows, and why
       shards/00000.tar                WebDataset: KEY.jpg (or png, webp), KEY.txt, KEY.json
       tables/samples/00000.parquet    one row for EVERY input row, stored or failed, with its reason
       tables/scores/00000.parquet     one row a stored sample, one column a score
@@ -18,6 +21,7 @@
       tables/captions/SOURCE/00000.parquet   one row a caption (long format), SOURCE = who wrote it
       selections/NAME.parquet         the keys of a selection; NAME.json holds its SQL and funnel
       retry/00000/                    a shard's next state while --retry-failed writes it
+      .locks/                         who writes at this moment, see curate.lock
 
 Everybody reads and writes through this module. A table is a folder of Parquet files, one a shard,
 each written atomically, so any of DuckDB, pandas and `datasets.load_dataset("parquet", ...)`
@@ -40,7 +44,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.errors import DatasetError
-from curate.files import atomic_path, fingerprint, read_json, write_json
+from curate.files import (
+    atomic_path,
+    fingerprint,
+    plain_path,
+    read_record,
+    remove_leftovers,
+    write_json,
+)
+from curate.lock import FOLDER as LOCKS
 
 if TYPE_CHECKING:
     import duckdb
@@ -59,7 +71,7 @@ SAMPLES = pa.schema(
         ("shard", pa.string()),
         ("row", pa.int64()),  # number of the row in the input list, from 0
         ("url", pa.string()),
-        ("alt_text", pa.string()),  # exactly as it came; null where the input had none
+        ("alt_text", pa.string()),  # exactly as it came, of several the first; null for none
         ("status", pa.string()),  # "stored" or "failed"
         ("reason", pa.string()),  # why it failed: one of curate.reasons; null where stored
         ("detail", pa.string()),  # the error's own words, for a person
@@ -156,7 +168,7 @@ CAPTIONS = pa.schema(
     [
         ("key", pa.string()),
         ("kind", pa.string()),  # "alt", "short", "descriptive" or a user template's name
-        ("sample_index", pa.int32()),  # 0, 1, ... where several are drawn for one image
+        ("sample_index", pa.int32()),  # 0, 1, ... where an image has several: drawn, or alt texts
         ("text", pa.string()),  # the caption to train on; null unless status is "ok"
         ("raw_text", pa.string()),  # what the captioner said, before repair
         ("status", pa.string()),  # "ok", "rejected" (by a gate) or "failed"
@@ -292,7 +304,9 @@ class Dataset:
             DatasetError: the directory holds something else, or a dataset of other settings.
         """
         dataset = cls(directory)
-        claim_directory(dataset.directory, dataset.record_path, "dataset", identity, record)
+        new = claim_directory(dataset.directory, dataset.record_path, "dataset", identity, record)
+        if new or not dataset.record_copy.exists():
+            write_json(dataset.record_copy, dataset.record())
         return dataset
 
     @property
@@ -300,10 +314,14 @@ class Dataset:
         """dataset.json."""
         return self.directory / "dataset.json"
 
+    @property
+    def record_copy(self) -> Path:
+        """The same once more: without its record a dataset is a heap of files."""
+        return self.directory / "input" / "dataset.json"
+
     def record(self) -> dict[str, Any]:
         """What made the dataset: settings, versions, weights."""
-        record: dict[str, Any] = read_json(self.record_path)
-        return record
+        return read_record(self.record_path)
 
     # ---- shards -------------------------------------------------------------------------------
 
@@ -338,7 +356,7 @@ class Dataset:
 
     def has_table(self, table: str) -> bool:
         """Whether `table` holds anything."""
-        return any(self.table_directory(table).glob("**/[!.]*.parquet"))
+        return bool(self.table_files(table))
 
     def write_table(
         self, table: str, rows: pa.Table, shard: str = WHOLE, source: str | None = None
@@ -368,20 +386,26 @@ class Dataset:
         """
         path = self.table_path(table, shard, source)
         try:
-            # ParquetFile, not read_table: a folder named key=value above must not add columns.
-            with pq.ParquetFile(path) as parquet:
-                return parquet.read(columns=columns)
+            return parquet_rows(path, columns)
         except FileNotFoundError as error:
             raise DatasetError(f"{path} is missing; run the stage that writes {table}.") from error
-        except (OSError, pa.ArrowInvalid) as error:
-            raise DatasetError(
-                f"{path} is unreadable ({error}); delete it and run the same command again."
-            ) from error
+
+    def table_files(self, table: str, source: str | None = None) -> list[Path]:
+        """The files of `table` in order; without a source those of all its sources."""
+        folder = self.table_directory(table, source)
+        return sorted(path for depth in ("", "*/") for path in folder.glob(f"{depth}[!.]*.parquet"))
+
+    def scan(self, table: str, source: str | None = None, **options: bool) -> str:
+        """What stands behind FROM to read `table`, which has at least one file: `parquet_scan`."""
+        return parquet_scan(self.table_files(table, source), **options)
 
     def caption_sources(self) -> list[str]:
-        """Who wrote captions: "alt" and one name a captioner run."""
-        base = self.table_directory("captions")
-        return sorted(path.name for path in base.glob("*") if path.is_dir())
+        """Who wrote captions: "alt" and one name a captioner run.
+
+        One that has only begun has a folder and no file yet, and is not among them.
+        """
+        folders = self.table_directory("captions").glob("[!.]*")
+        return sorted(folder.name for folder in folders if any(folder.glob("[!.]*.parquet")))
 
     # ---- selections ---------------------------------------------------------------------------
 
@@ -409,16 +433,15 @@ class Dataset:
             DatasetError: there is no such selection.
         """
         path = self.selection_path(name)
-        if not path.exists():
+        if name not in self.selections():
             known = ", ".join(self.selections()) or "none yet; make one with `caplab select`"
             raise DatasetError(f"There is no selection {name!r} (selections: {known}).")
-        keys: list[str] = sorted(pq.read_table(path).column("key").to_pylist())
+        keys: list[str] = sorted(parquet_rows(path, ["key"]).column("key").to_pylist())
         return keys
 
     def selection_record(self, name: str) -> dict[str, Any]:
         """SQL, counts and funnel of a selection."""
-        record: dict[str, Any] = read_json(self.selection_path(name).with_suffix(".json"))
-        return record
+        return read_record(self.selection_path(name).with_suffix(".json"))
 
     # ---- SQL ----------------------------------------------------------------------------------
 
@@ -440,14 +463,14 @@ class Dataset:
         # A table is a file a shard; without this every query reads every footer again.
         connection.execute("SET parquet_metadata_cache = true")
         for table in tables or SCHEMAS:
-            if self.has_table(table):
-                place: Path = self.table_directory(table) / "**" / "*.parquet"
-                if shard is not None and self.has_shard(table, shard):
-                    place = self.table_path(table, shard)
-                files = str(place).replace("'", "''")
+            if shard is not None and self.has_shard(table, shard):
+                files = [self.table_path(table, shard)]
+            else:
+                files = self.table_files(table)
+            if files:
                 connection.execute(
                     f"CREATE VIEW {table} AS SELECT * FROM "
-                    f"read_parquet('{files}', union_by_name = true)"
+                    f"{parquet_scan(files, union_by_name=True)}"
                 )
             else:
                 columns = ", ".join(
@@ -456,6 +479,61 @@ class Dataset:
                 )
                 connection.execute(f"CREATE VIEW {table} AS SELECT {columns} WHERE false")
         return connection
+
+
+def parquet_scan(files: Path | Iterable[Path], **options: bool) -> str:
+    """What stands behind FROM in DuckDB's SQL to read Parquet files: these, all, nothing else.
+
+    Every scan is made here. DuckDB by itself takes a path for a pattern, so that neighbours are
+    read too, and a folder above that is named `width=7` for a column that hides the file's own.
+
+    Args:
+        files: one or several, at least one; each is read as it is named (see plain_path).
+        options: further arguments of read_parquet, such as `union_by_name` or `filename` (which
+            tells of a file its plain path: compare its name alone).
+    """
+    paths = [files] if isinstance(files, Path) else list(files)
+    listed = ", ".join(sql_text(plain_path(path)) for path in paths)
+    given = {"hive_partitioning": False, **options}
+    return f"read_parquet([{listed}], {', '.join(f'{k} = {v}' for k, v in given.items())})"
+
+
+def sql_text(text: Path | str) -> str:
+    """A text, or a path as it stands, as a literal of SQL."""
+    return "'" + str(text).replace("'", "''") + "'"
+
+
+def parquet_rows(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """The rows of one file of ours, with its own columns (of folders above that are named
+    key=value, Arrow's datasets would make some).
+
+    Raises:
+        FileNotFoundError: it is missing.
+        DatasetError: it is unreadable.
+    """
+    try:
+        with pq.ParquetFile(path) as parquet:
+            return parquet.read(columns=columns)
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DatasetError(
+            f"{path} is unreadable ({error}); delete it and run the same command again."
+        ) from error
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}, so that a difference is named and not its whole surroundings.
+
+    Tuples become lists, as JSON stores them.
+    """
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
+    return flat
 
 
 def claim_directory(
@@ -476,23 +554,22 @@ def claim_directory(
     """
     mark = fingerprint(identity)
     if record_path.exists():
-        stored = read_json(record_path)
+        stored = read_record(record_path)
         if stored.get("identity_fingerprint") == mark:
+            remove_leftovers(directory, below=True)  # only now is it known to be ours
             return False
-        differing = sorted(
-            name
-            for name in {*identity, *stored.get("identity", {})}
-            if stored.get("identity", {}).get(name) != dict(identity).get(name)
-        )
+        before, now = _flat(stored.get("identity", {})), _flat(identity)
+        differing = sorted(n for n in {*before, *now} if before.get(n) != now.get(n))
         changes = "; ".join(
-            f"{name} was {stored.get('identity', {}).get(name)!r}, now {dict(identity).get(name)!r}"
-            for name in differing[:3]
+            f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in differing[:3]
         )
         raise DatasetError(
             f"{directory} is a {kind} of other settings ({changes}); choose another --out "
             f"or delete it."
         )
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    if directory.exists() and (
+        not directory.is_dir() or any(path.name != LOCKS for path in directory.iterdir())
+    ):
         raise DatasetError(
             f"{directory} exists and is not a {kind} of ours; choose an empty or new --out."
         )

@@ -16,7 +16,9 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from curate.arrow_columns import readable, to_python
 from curate.dataset import FAILED, STORED, Dataset
+from curate.holes import parquet_damage, tar_damage
 from curate.pictures.resize import StoredImage
 from curate.reasons import Failure, Reason
 from curate.shards import write_shard
@@ -26,8 +28,10 @@ from curate.shards import write_shard
 FAILURE, FAILURE_DETAIL = "failure", "failure_detail"
 SOURCE_FILE, SOURCE_KEY = "source_file", "source_key"
 SOURCE_OFFSET, SOURCE_BYTES = "source_offset", "source_bytes"
+# All texts of a picture, the alt text first; null where there is one or none.
+ALT_TEXTS = "alt_texts"
 _GIVEN = ("key", "row", "url", "alt_text")
-_NOT_IN_SIDECAR = (FAILURE, FAILURE_DETAIL, SOURCE_OFFSET, SOURCE_BYTES)
+_NOT_IN_SIDECAR = (FAILURE, FAILURE_DETAIL, SOURCE_OFFSET, SOURCE_BYTES, ALT_TEXTS)
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,12 @@ def intake_failures(rows: pa.Table) -> dict[int, Failure]:
     }
 
 
+def is_stored(dataset: Dataset, shard: str) -> bool:
+    """Whether samples table and tar of a shard are there and whole, as far as their ends tell."""
+    table = dataset.table_path("samples", shard)
+    return parquet_damage(table) is None and tar_damage(dataset.shard_path(shard)) is None
+
+
 def write_outcomes(
     dataset: Dataset, shard: str, rows: pa.Table, outcomes: Sequence[Outcome], spool: Spool
 ) -> dict[str, int]:
@@ -92,15 +102,21 @@ def write_outcomes(
     Returns:
         "stored" and each reason with its number of rows.
     """
-    write_shard(dataset.shard_path(shard), sample_members(rows, outcomes, spool))
-    dataset.write_table("samples", sample_rows(rows, outcomes, shard), shard)
+    note = write_shard(dataset.shard_path(shard), sample_members(rows, outcomes, spool))
+    samples = sample_rows(rows, outcomes, shard).replace_schema_metadata(note)
+    dataset.write_table("samples", samples, shard)
     return dict(Counter(o.reason.value if isinstance(o, Failure) else STORED for o in outcomes))
 
 
 def sample_members(
     rows: pa.Table, outcomes: Sequence[Outcome], spool: Spool
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """The tar's samples in input order: picture, text, and the row's fields as JSON."""
+    """The tar's samples in input order: picture, text, and the row's fields as JSON.
+
+    In a shard in which a row came with several texts, the JSON of every sample has the list
+    `alt_texts`.
+    """
+    several = ALT_TEXTS in rows.column_names and (rows.column(ALT_TEXTS).null_count < rows.num_rows)
     for row, outcome in zip(_row_dicts(rows), outcomes, strict=True):
         if isinstance(outcome, Failure):
             continue
@@ -119,19 +135,24 @@ def sample_members(
         for name, value in row.items():
             if name not in _GIVEN and name not in _NOT_IN_SIDECAR:
                 fields[f"input_{name}" if name in fields else name] = _finite(value)
+        if several:
+            alone = [] if row["alt_text"] is None else [row["alt_text"]]
+            fields[ALT_TEXTS] = row[ALT_TEXTS] or alone
         yield (
             row["key"],
             {
                 image.format: spool.read(outcome),
                 "txt": (row["alt_text"] or "").encode("utf-8"),
-                "json": json.dumps(fields, ensure_ascii=False, default=str).encode("utf-8"),
+                "json": json.dumps(fields, ensure_ascii=False, default=readable).encode("utf-8"),
             },
         )
 
 
 def _row_dicts(rows: pa.Table) -> Iterator[Mapping[str, Any]]:
+    names = rows.column_names
     for batch in rows.to_batches(max_chunksize=1000):
-        yield from batch.to_pylist()
+        for values in zip(*(to_python(column) for column in batch.columns), strict=True):
+            yield dict(zip(names, values, strict=True))
 
 
 def _finite(value: Any) -> Any:

@@ -8,6 +8,11 @@ from typing import Any
 from tqdm import tqdm
 
 
+def tell(sentence: str) -> None:
+    """Print a sentence on stderr, above a bar that may stand there."""
+    tqdm.write(sentence, file=sys.stderr)
+
+
 def progress(
     total: int | None, description: str, unit: str = "sample", initial: int = 0, **options: Any
 ) -> tqdm[Any]:

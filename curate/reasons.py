@@ -7,6 +7,7 @@ pass* is worth another try later (`caplab curate --retry-failed`), a *permanent 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -98,7 +99,11 @@ class Reason(StrEnum):
         "not tried: the host had used up its time budget (host_budget) by failing or being slow",
     )
     TLS = "tls", ReasonClass.PERMANENT, "the certificate or the TLS handshake is not valid"
-    BAD_RESPONSE = "bad_response", ReasonClass.PERMANENT, "the answer was not valid HTTP"
+    BAD_RESPONSE = (
+        "bad_response",
+        ReasonClass.PERMANENT,
+        "the answer was not valid HTTP, or not packed as it says",
+    )
 
     # The server's answer. The status code that people look for has a name of its own.
     HTTP_403 = "http_403", ReasonClass.PERMANENT, "the server forbids the URL"
@@ -130,6 +135,11 @@ class Reason(StrEnum):
         ReasonClass.MAY_PASS,
         "the answer ended before its announced length",
     )
+    UNSUPPORTED_ENCODING = (
+        "unsupported_encoding",
+        ReasonClass.PERMANENT,
+        "the body is packed (br, zstd, compress) though we asked that it is not",
+    )
     EMPTY_BODY = "empty_body", ReasonClass.PERMANENT, "the answer has no bytes"
     HASH_MISMATCH = (
         "hash_mismatch",
@@ -139,6 +149,12 @@ class Reason(StrEnum):
 
     # The file.
     NOT_AN_IMAGE = "not_an_image", ReasonClass.PERMANENT, "the bytes are no picture format we read"
+    UNSUPPORTED_FORMAT = (
+        "unsupported_format",
+        ReasonClass.PERMANENT,
+        "a picture in a format that is not read (HEIC, JPEG XL, SVG, JPEG 2000, ICO, PSD, ...), "
+        "which detail and original_format name",
+    )
     BROKEN_IMAGE = "broken_image", ReasonClass.PERMANENT, "the picture is broken or cut short"
     UNSUPPORTED_IMAGE = (
         "unsupported_image",
@@ -178,6 +194,14 @@ class FailureError(Exception):
         super().__init__(f"{reason.value}: {shown}")
 
 
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{6,}\b")
+
+
 def printable(text: str) -> str:
     """`text` with control characters, line breaks and lone surrogates replaced by "?"."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return "".join(c if c.isprintable() else "?" for c in without_addresses(text))
+
+
+def without_addresses(text: str) -> str:
+    """An error's words without the places of objects in memory, so that equal runs say the same."""
+    return _ADDRESS.sub("", text)

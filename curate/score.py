@@ -40,6 +40,7 @@ from curate.scorers.heads import HeadScorer
 from curate.scorers.make import make_scorers
 from curate.scorers.scorer import Column, Columns, Plan, Scorer, ScorerGraph
 from curate.selection.scored_with import models_note
+from curate.settings import precision_of
 from curate.shards import iter_shard
 from curate.stage import Stage
 
@@ -110,7 +111,9 @@ class ScoreStage(Stage):
         Raises:
             ConfigError: see make_scorers and ScorerGraph.
         """
-        self.settings = settings
+        # Auto is resolved once and stored, so that a later run on another machine keeps it.
+        precision = precision_of(settings.precision, settings.device)
+        self.settings = settings = settings.model_copy(update={"precision": precision})
         self.graph = ScorerGraph([*make_scorers(settings), *(extra or [])])
         self._opened: set[str] = set()
 
@@ -195,7 +198,7 @@ class ScoreStage(Stage):
         if set(keys) != texts.keys() or len(keys) != len(texts):
             raise DatasetError(
                 f"Shard {shard} of {dataset.directory} holds other samples than its samples "
-                f"table; delete that table's shard and the tar, and curate again."
+                f"table; `caplab check {dataset.directory} --repair` stores it again."
             )
         return keys, {name: pa.chunked_array(chunks) for name, chunks in parts.items() if chunks}
 

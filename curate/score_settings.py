@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 from pydantic.config import JsonDict
 
-from curate.settings import Settings
+from curate.settings import Device, Precision, Settings
 
 _OPERATIONAL: JsonDict = {"identity": False}
 
@@ -74,15 +72,16 @@ class ScoreSettings(Settings):
         "No other pickle is ever loaded.",
         json_schema_extra=_OPERATIONAL,
     )
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32", description="Precision of CLIP's weights and activations."
+    precision: Precision = Field(
+        "fp32",
+        description="Precision of CLIP's weights and activations; auto: bf16 on a GPU, else fp32.",
     )
     jpeg_draft: bool = Field(
         True, description="Decode JPEGs at a reduced scale where every scorer still only shrinks."
     )
-    device: str = Field(
+    device: Device = Field(
         "auto",
-        description='"cpu", "cuda" or "auto".',
+        description="cpu, cuda, cuda:1; auto: a GPU if any.",
         json_schema_extra=_OPERATIONAL,
     )
     score_batch_size: int = Field(

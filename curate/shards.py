@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
 
 from curate.dataset import Dataset
 from curate.errors import DatasetError
@@ -12,6 +17,7 @@ from curate.files import atomic_path
 
 IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})
 
+_TAR_NOTE = b"caplab_tar"
 _BUFFER = 1 << 20
 _BLOCK = tarfile.BLOCKSIZE
 _MOST_BYTES = 8**11 - 1
@@ -21,20 +27,41 @@ _REST = b"0" + bytes(100) + b"ustar\x0000" + bytes(247)
 _SUM_OF_THE_REST = sum(_REST) + 8 * 0x20 + 11 * ord("0")
 
 
-def write_shard(path: Path, samples: Iterable[tuple[str, dict[str, bytes]]]) -> None:
+def write_shard(path: Path, samples: Iterable[tuple[str, dict[str, bytes]]]) -> dict[bytes, bytes]:
     """Write (key, extension -> bytes) samples as a tar, atomically and in the order given.
 
     Times, owners and modes are fixed, so the same samples give the same bytes.
+
+    Returns:
+        Size and sha256 of the tar, as a note for the metadata of its samples table (`tar_note`).
     """
+    digest = hashlib.sha256()
     with atomic_path(path) as temporary, open(temporary, "wb", _BUFFER) as tar:
+
+        def write(content: bytes) -> None:
+            tar.write(content)
+            digest.update(content)
+
         for key, members in samples:
             for extension, content in members.items():
-                tar.write(_header(f"{key}.{extension}", len(content)))
-                tar.write(content)
-                tar.write(bytes(-len(content) % _BLOCK))
+                write(_header(f"{key}.{extension}", len(content)))
+                write(content)
+                write(bytes(-len(content) % _BLOCK))
         # Two empty blocks end a tar, which is filled up to whole records.
-        tar.write(bytes(2 * _BLOCK))
-        tar.write(bytes(-tar.tell() % tarfile.RECORDSIZE))
+        write(bytes(2 * _BLOCK))
+        write(bytes(-tar.tell() % tarfile.RECORDSIZE))
+        size = tar.tell()
+    return {_TAR_NOTE: json.dumps({"bytes": size, "sha256": digest.hexdigest()}).encode()}
+
+
+def tar_note(samples: Path) -> dict[str, Any]:
+    """Size ("bytes") and "sha256" of the tar that was written with a samples table.
+
+    Empty where the table has no such note. Reads the footer alone.
+    """
+    notes = pq.read_schema(samples).metadata or {}
+    note: dict[str, Any] = json.loads(notes.get(_TAR_NOTE, b"{}"))
+    return note
 
 
 def _header(name: str, size: int) -> bytes:
@@ -67,11 +94,13 @@ def iter_shard(dataset: Dataset, shard: str) -> Iterator[tuple[str, bytes, str]]
                     raise DatasetError(f"Sample {key} of {path} has no picture.")
                 yield key, image, members.get("txt", b"").decode("utf-8")
     except FileNotFoundError as error:
-        raise DatasetError(f"{path} is missing; run `caplab curate` again.") from error
+        raise DatasetError(
+            f"{path} is missing; `caplab check {dataset.directory} --repair` fetches it again."
+        ) from error
     except tarfile.TarError as error:
         raise DatasetError(
-            f"{path} is unreadable ({error}); delete it and its samples table, then run "
-            f"`caplab curate` again."
+            f"{path} is unreadable ({error}); `caplab check {dataset.directory} --repair` fetches "
+            f"it again."
         ) from error
 
 

@@ -20,9 +20,10 @@ import os
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -30,8 +31,10 @@ import pyarrow as pa
 from curate.dataset import Dataset
 from curate.errors import CaplabError, ConfigError, DatasetError, StageError
 from curate.progress import progress
-from pipelines.ray_stages import ray_session
+from pipelines.failures import in_words
+from pipelines.ray_session import ray_session, told
 from recaption.caption import CaptionStage
+from recaption.collapse import Acceptance, Tally, note_collapse
 
 # A batch whose worker died (a lost machine, a device that failed) is tried again this often; a
 # fault that repeats should be seen.
@@ -51,6 +54,8 @@ _REPORT = pa.schema(
         ("captions", pa.int64()),
         ("failure", pa.string()),  # of the whole block; then there is no shard
         ("fatal", pa.bool_()),  # the captioner did not open: no other block will do better
+        ("tally", pa.string()),  # of the whole block, as JSON, in its first row
+        ("collapsed", pa.string()),  # since when nothing that the worker asks for is accepted
     ]
 )
 
@@ -90,7 +95,9 @@ def plan_captions(stage: CaptionStage, dataset: Dataset, workers: int) -> Plan:
             pictures += stored
             picture_bytes += _tar_bytes(dataset, shard)
     share = math.ceil(sum(missing.values()) / (workers * _BLOCKS_A_WORKER))
-    captions = max(1, slots, min(stage.settings.checkpoint_rows, share))
+    # A run that should end after so many captions cannot end in the middle of a block.
+    most = min(stage.settings.checkpoint_rows, stage.settings.stop_after_unaccepted or share)
+    captions = max(1, slots, min(most, share))
     mean_bytes = picture_bytes / max(1, pictures)
     return Plan(missing, wanted, captions, max(1, int(mean_bytes * captions / slots)))
 
@@ -100,7 +107,9 @@ def _tar_bytes(dataset: Dataset, shard: str) -> int:
     try:
         return path.stat().st_size
     except FileNotFoundError as error:
-        raise DatasetError(f"{path} is missing; run `caplab curate` again.") from error
+        raise DatasetError(
+            f"{path} is missing; `caplab check {dataset.directory} --repair` fetches it again."
+        ) from error
 
 
 def caption_shards(
@@ -113,16 +122,24 @@ def caption_shards(
         gpus_per_worker: that Ray reserves a worker.
 
     Raises:
-        ConfigError: a worker could not open the captioner.
+        ConfigError: a worker could not open the captioner, or its server fails the trial.
         StageError: some captions could not be written; all others are, and a rerun takes up these.
+            Or none of those asked for was accepted, or none of the last `stop_after_unaccepted`:
+            they are kept, and a rerun asks for them again.
     """
     plan = plan_captions(stage, dataset, workers)
+    if not plan.wanted:
+        raise DatasetError(f"{dataset.directory} has no stored pictures that are to be captioned.")
     if not plan.missing:
         return
     done: Counter[str] = Counter()
     failures: list[str] = []
     left = dict(plan.missing)
     total = sum(left.values())
+    acceptance = Acceptance(stage.settings.stop_after_unaccepted)
+    collapse: tuple[str, datetime] | None = None  # in words, and since when
+    if total and stage.captioner.engine == "http":
+        stage.opened()  # what its server says to a trial is told before anything is started
     with (
         ray_session(),
         progress(plan.wanted, stage.name, "caption", initial=plan.wanted - total) as bar,
@@ -133,22 +150,36 @@ def caption_shards(
         for report in reports if total else ():
             if report["fatal"]:
                 raise ConfigError(report["failure"])
+            if report["collapsed"]:
+                collapse = report["failure"], datetime.fromisoformat(report["collapsed"])
+                break
             if report["failure"]:
                 failures.append(report["failure"])
                 if len(failures) >= MOST_FAILED_BATCHES:
                     break
                 continue
+            if report["tally"]:
+                acceptance.add(Tally.from_json(report["tally"]))
             shard = report["shard"]
             done[shard] += report["captions"]
             bar.update(report["captions"])
             if done[shard] == left[shard]:
                 finish.start(shard)
                 del left[shard]
+            if acceptance.collapsed:
+                break
+        reports.close()
         for shard in left:
             # Parts of a shard whose last block failed stay parts, and a rerun goes on from there.
             if not stage.missing(dataset, shard):
                 finish.start(shard)
         finish.wait()
+    if acceptance.collapsed or (acceptance.fruitless and not collapse):
+        collapse = acceptance.sentence("captions"), acceptance.since
+    if collapse:
+        sentence, since = collapse
+        note_collapse(dataset, stage.source, since)
+        raise StageError(sentence)
     lost = sum(left.values()) - sum(done[shard] for shard in left)
     if lost:
         reason = f", first: {failures[0]}" if failures else ""
@@ -160,7 +191,7 @@ def caption_shards(
 
 def _reports(
     stage: CaptionStage, dataset: Dataset, plan: Plan, workers: int, gpus: float
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any]]:
     """Run the blocks; yield shard, captions and failure of each."""
     import ray.data
 
@@ -205,7 +236,7 @@ def _reports(
             ):
                 yield from batch.to_pylist()
         except Exception as error:
-            raise _told(error) from error
+            raise told(error) from error
 
 
 def _cpus_of_a_worker(stage: CaptionStage, workers: int, gpus: float) -> int:
@@ -254,30 +285,49 @@ class _Captioner:
     def __init__(self, stage: CaptionStage, dataset: Dataset) -> None:
         self._stage = stage
         self._dataset = dataset
-        self._opening = threading.Lock()
+        self._lock = threading.Lock()
         self._opened = False
+        # The driver hears of a block late, and a server that refuses all is fast.
+        self._acceptance = Acceptance(stage.settings.stop_after_unaccepted)
 
     def __call__(self, work: pa.Table) -> pa.Table:
         # Here and not in the constructor, whose error Ray would report as a dead actor.
         try:
-            with self._opening:
+            with self._lock:
                 if not self._opened:
                     self._stage.open()
                     self._opened = True
         except CaplabError as error:
             return _report([None], [0], str(error), fatal=True)
+        # Ray joins blocks; a run that should end after so many captions asks for no more at once.
+        slots = len(self._stage.plans) * self._stage.settings.samples_per_image
+        most = self._stage.settings.stop_after_unaccepted or work.num_rows * slots
+        step = max(1, most // slots)
+        pieces = (work.slice(start, step) for start in range(0, work.num_rows, step))
+        return pa.concat_tables([self._captioned(piece) for piece in pieces])
+
+    def _captioned(self, work: pa.Table) -> pa.Table:
+        """The report on a piece of a block."""
+        with self._lock:
+            if self._acceptance.collapsed:
+                sentence, since = self._acceptance.sentence("captions"), self._acceptance.since
+                return _report([None], [0], sentence, collapsed=since.isoformat())
+        began = datetime.now(UTC)
         shards = dict(zip(*(work.column(n).to_pylist() for n in ("key", "shard")), strict=True))
         try:
             rows = self._stage.write(self._dataset, work)
         except Exception as error:
             # An engine turns a row's fault into its outcome, so this is the disk, or a defect: the
-            # block is lost, told of, and the others go on.
+            # piece is lost, told of, and the others go on.
             if type(error).__name__ == _DEVICE_FAILED:
                 os._exit(1)
-            words = "" if isinstance(error, CaplabError) else f"{type(error).__name__}: "
-            return _report([None], [0], words + str(error).partition("\n")[0])
+            words = str(error) if isinstance(error, CaplabError) else in_words(error)
+            return _report([None], [0], words)
         counts = Counter(shards[key] for key in rows.column("key").to_pylist())
-        return _report(list(counts), list(counts.values()), None)
+        tally = Tally.of(rows, began)
+        with self._lock:
+            self._acceptance.add(tally)
+        return _report(list(counts), list(counts.values()), None, tally=tally.to_json())
 
 
 def _report(
@@ -285,12 +335,16 @@ def _report(
     captions: Sequence[int],
     failure: str | None,
     fatal: bool = False,
+    tally: str | None = None,
+    collapsed: str | None = None,
 ) -> pa.Table:
     rows = {
         "shard": shards,
         "captions": captions,
         "failure": [failure] * len(shards),
         "fatal": [fatal] * len(shards),
+        "tally": [tally] + [None] * (len(shards) - 1),
+        "collapsed": [collapsed] * len(shards),
     }
     return pa.table(rows, schema=_REPORT)
 
@@ -341,7 +395,7 @@ def _quiet_context(block_bytes: int) -> Iterator[None]:
     before = {name: getattr(context, name) for name in wanted}
     logger = logging.getLogger("ray.data")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)  # an error comes back as an exception, and is told once
     try:
         for name, value in wanted.items():
             setattr(context, name, value)
@@ -350,12 +404,3 @@ def _quiet_context(block_bytes: int) -> Iterator[None]:
         logger.setLevel(level)
         for name, value in before.items():
             setattr(context, name, value)
-
-
-def _told(error: Exception) -> CaplabError:
-    """Ray's last line, which tells most."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return StageError(
-        f"Captioning stopped ({lines[-1] if lines else type(error).__name__}). What was written "
-        f"is kept; the same command continues."
-    )

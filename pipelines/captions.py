@@ -9,10 +9,12 @@ from typing import Any
 from curate.dataset import Dataset
 from curate.errors import CaplabError, ConfigError
 from curate.files import write_json
+from curate.holes import refuse_holes
 from curate.score_settings import ScoreSettings
 from curate.scorers.clip import Clip
 from curate.scorers.make import make_clips
 from pipelines.score import on_top_of_stored
+from pipelines.world.weights import family
 from recaption.judging.caption_sets import find_set, find_sets
 from recaption.judging.compare import Comparison, compare_captions
 from recaption.judging.measure import MeasuredSets, measure_captions
@@ -66,6 +68,7 @@ def captions(
         DatasetError: there are no captions.
     """
     dataset = Dataset.open(directory)
+    refuse_holes(dataset, unfinished=True)
     sets = find_sets(dataset, settings.sources, settings.kinds)
     pair = None if compare is None else tuple(find_set(sets, name) for name in compare)
     TokenCounter(settings.t5_tokenizer)
@@ -74,10 +77,10 @@ def captions(
     if settings.retrieval_groups:
         clip, reason = stored_clip(directory)
     if pair is not None:
-        comparison = compare_captions(dataset, pair[0], pair[1], settings, clip, truth)
+        comparison = compare_captions(dataset, pair[0], pair[1], settings, clip, truth, [family()])
         summary = CaptionsSummary(None, comparison, settings)
     else:
-        measures = measure_captions(dataset, settings, clip, truth, reason)
+        measures = measure_captions(dataset, settings, clip, truth, reason, [family()])
         summary = CaptionsSummary(measures, None, settings)
     if out is not None:
         write_json(out, summary.record())

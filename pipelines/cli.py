@@ -1,7 +1,9 @@
 """The command `caplab`: thin wrappers that turn options into settings and call the library.
 
-Exit codes: 0 done, 1 or 3 the data is not what the command needs, 2 a setting is wrong, 4 some
-shards failed (what was finished is kept), 130 interrupted. Every error is one sentence on stderr.
+Exit codes: 0 done, 1 or 3 the data or the machine is not what the command needs (1 of `check`: it
+has faults), 2 a setting is wrong, 4 some shards failed or no caption was accepted (what was
+finished is kept), 70 unexpected, 129, 130, 141 and 143 ended by SIGHUP, Ctrl-C, a closed pipe and
+SIGTERM. Every error is one sentence on stderr; see pipelines.failures.
 
 Imports of the heavy parts happen inside the commands, so that `--help` answers at once.
 """
@@ -17,7 +19,7 @@ import click
 from curate import __version__
 from curate.duplicates.reference_settings import UNUSED, ReferenceSettings
 from curate.duplicates.search import DuplicateSettings
-from curate.errors import CaplabError, ConfigError
+from curate.errors import ConfigError
 from curate.export.settings import ExportSettings
 from curate.selection.select import SelectSettings
 from pipelines.ablation.settings import AblateSettings
@@ -25,6 +27,7 @@ from pipelines.bench.commands import bench
 from pipelines.captioner import captioner
 from pipelines.captioner_commands import serve_captioner, upsample
 from pipelines.demo_settings import DemoSettings
+from pipelines.failures import end_on_signals, one_sentence
 from pipelines.options import resolve, settings_options
 from pipelines.settings import (
     CurateSettings,
@@ -47,6 +50,7 @@ def cli() -> None:
     \b
     The road, each step rerunnable and resumable:
       caplab curate urls.parquet --out data/mine      download, score, find duplicates
+      caplab check data/mine --repair                 is all of it there? make it so
       caplab select data/mine --name good --where "clip_similarity >= 0.28 and aesthetic >= 5"
       caplab recaption data/mine --selection good --captioner MODEL --kinds short,descriptive
       caplab captions data/mine                       what the captions are like, and how right
@@ -109,6 +113,31 @@ def curate(
         click.echo(plan(source, settings))
         return
     click.echo(run(source, out, settings, until, retry_failed).text())
+
+
+@cli.command()
+@click.argument("directory", metavar="DIR", type=EXISTING)
+@click.option("--repair", is_flag=True, help="Fetch and compute again what is gone.")
+@click.option("--sha256", is_flag=True, help="Also read every byte of tars and tables.")
+@click.option("--input", "source", metavar="INPUT", help="The list, if it lies elsewhere now.")
+def check(directory: Path, repair: bool, sha256: bool, source: str | None) -> None:
+    """Say whether a dataset is whole, and name what is not with the command that repairs it.
+
+    Looks at contract, schemas and counts, at every key, and at each tar beside its table;
+    docs/check.md lists it all. Exit status: 0 whole, 1 has faults, 2 no dataset, a wrong option.
+
+    \b
+    Examples:
+      caplab check data/mine
+      caplab check data/mine --sha256
+      caplab check data/mine --repair
+    """
+    from pipelines.check import check_dataset
+
+    found = check_dataset(directory, sha256, repair, source)
+    click.echo(found.text())
+    if not found.whole:
+        sys.exit(1)
 
 
 def _list_presets(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -199,11 +228,15 @@ def duplicates(
     from curate.dataset import Dataset
     from curate.duplicates.references import find_references
     from curate.duplicates.search import describe, find_duplicates
+    from curate.holes import DUPLICATE_TABLES, refuse_holes
+    from curate.lock import writing
 
     settings = resolve(DuplicateSettings, config, given)
     dataset = Dataset.open(directory)
     places = [Dataset.open(place) for place in against]
-    click.echo(describe(find_duplicates(dataset, settings)))
+    refuse_holes(dataset, but=DUPLICATE_TABLES)
+    with writing(dataset.directory, "duplicates"):
+        click.echo(describe(find_duplicates(dataset, settings)))
     for place in places:
         rule = ReferenceSettings(**settings.resolved())
         click.echo(find_references(dataset, place.directory, rule, "known").text())
@@ -231,9 +264,12 @@ def decontaminate(directory: Path, references: str, config: Path | None, given: 
     """
     from curate.dataset import Dataset
     from curate.duplicates.references import find_references
+    from curate.holes import refuse_holes
 
     settings = resolve(ReferenceSettings, config, given)
-    click.echo(find_references(Dataset.open(directory), references, settings).text())
+    dataset = Dataset.open(directory)
+    refuse_holes(dataset, but=("reference_matches", "duplicates"))
+    click.echo(find_references(dataset, references, settings).text())
 
 
 @cli.command()
@@ -287,6 +323,9 @@ def train(directory: Path, out: Path, dry_run: bool, config: Path | None, given:
           --model photo-64 --steps 2000 --out runs/first
 
     OUT/pipeline is a folder that diffusers' `DiffusionPipeline.from_pretrained` loads.
+
+    Words outside the model's vocabulary are counted first, also by --dry-run: over 5% of a caption
+    kind are refused unless --allow-unknown-words is given.
     """
     from pipelines.train import plan
     from pipelines.train import train as run
@@ -301,8 +340,8 @@ def train(directory: Path, out: Path, dry_run: bool, config: Path | None, given:
 @cli.command()
 @click.argument("directory", metavar="DIR", type=EXISTING)
 @click.option("--out", required=True, type=EXISTING, help="Run directory to make or continue.")
-@click.option("--dry-run", is_flag=True, help="Print arms, runs, steps and captions, train none.")
-@settings_options(AblateSettings)
+@click.option("--dry-run", is_flag=True, help="Check every part, print the plan, train none.")
+@settings_options(AblateSettings, hidden=("arms",))
 @click.option("--arms-file", "--arms", "arms_file", type=EXISTING, help="YAML of the experiment.")
 def ablate(
     directory: Path,
@@ -315,7 +354,12 @@ def ablate(
     """Train arms that differ only in their captions, and measure the difference.
 
     Images, order, initial weights, noise and compute are the same for every arm of a seed.
-    Differences are paired by seed, with intervals over seeds and prompts.
+    Differences are paired by seed, with intervals over seeds and prompts. One is claimed where
+    both intervals exclude zero and its p, adjusted by Holm, is below .05 (docs/ablation.md).
+
+    Judge, prompts, metric and form are checked before a step is trained, also by --dry-run, and
+    words outside the models' vocabulary are counted: over 5% of a caption kind or a form of the
+    prompts are refused unless --allow-unknown-words is given.
     """
     from pipelines.ablation.run import ablate as run
     from pipelines.ablation.run import plan
@@ -324,7 +368,7 @@ def ablate(
         raise ConfigError("Give the experiment by --arms or by --config, not by both.")
     settings = resolve(AblateSettings, arms_file or config, given)
     if dry_run:
-        click.echo(plan(directory, settings))
+        click.echo(plan(directory, settings, out))
         return
     click.echo(run(directory, out, settings).text())
 
@@ -456,18 +500,10 @@ cli.add_command(upsample)
 
 
 def main() -> None:
-    """Entry point: run a command and turn every known error into one sentence."""
-    try:
+    """Entry point: run a command, and turn every error into one sentence."""
+    end_on_signals()
+    with one_sentence():
         cli(standalone_mode=False)
-    except CaplabError as error:
-        click.echo(f"caplab: {error}", err=True)
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("caplab: interrupted; the same command continues.", err=True)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import click
 
 from curate.accounting import accounting, accounting_line
 from curate.dataset import Dataset
+from curate.dataset_card import write_dataset_card
 from curate.download.fetch import DownloadStage
 from curate.download.retry import RetryStage, finish_retries
 from curate.download.settings import DownloadSettings
 from curate.duplicates.search import DuplicateSettings, find_duplicates
 from curate.errors import ConfigError
+from curate.holes import (
+    ALT,
+    INPUT,
+    SCORE_TABLES,
+    TARS,
+    find_holes,
+    json_damage,
+    note_finished,
+)
 from curate.intake.imported_scores import ImportScoresStage
+from curate.intake.left_out import left_out_line
 from curate.intake.local_pictures import LocalPicturesStage
 from curate.intake.read import plan_shards
 from curate.intake.source import Source, inspect_input
+from curate.lock import hold
+from curate.mend import clear_damaged, restore_input
 from curate.provenance import provenance
 from curate.score import ScoreSettings, ScoreStage
 from curate.selection.select import SelectSettings, check_name, select
@@ -24,6 +41,9 @@ from pipelines.ray_stages import ray_session, run_stage
 from pipelines.score import remember
 from pipelines.settings import CurateSettings, Until
 from recaption.alt_captions import AltCaptionStage
+
+WRITES = ("samples", "scores", "duplicates")
+"""The locks of this command; see curate.lock."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +96,29 @@ def curate(
         "rows_per_shard": settings.rows_per_shard,
         **settings.part(DownloadSettings).identity(),
     }
+    if settings.encoding is not None:
+        identity["encoding"] = settings.encoding
+    with hold(out, WRITES):
+        return _curate(inputs, out, settings, score, identity, until, retry_failed)
+
+
+def _curate(
+    inputs: Source,
+    out: Path | str,
+    settings: CurateSettings,
+    score: ScoreStage | None,
+    identity: Mapping[str, Any],
+    until: Until,
+    retry_failed: bool,
+) -> CurateSummary:
     record = provenance(settings, score.weights() if score else {})
     dataset = Dataset.create(out, identity, record)
+    holes = find_holes(dataset)
+    if lost := sum(not hole.unfinished for hole in holes):
+        click.echo(f"{lost:,} files are lost or damaged; what is gone is made again", err=True)
+    if any(hole.table == INPUT for hole in holes):
+        restore_input(inputs, dataset, settings.rows_per_shard)
+    clear_damaged(dataset, holes)
     finish_retries(dataset)
     intake = plan_shards(inputs, dataset, rows_per_shard=settings.rows_per_shard)
     download = settings.part(DownloadSettings)
@@ -86,17 +127,24 @@ def curate(
     run_light_stage(store, dataset, settings.workers)
     if retry_failed:
         run_light_stage(RetryStage(download), dataset, settings.workers, before)
+    note_finished(dataset, "samples", TARS)
+    write_dataset_card(dataset)
     counted = accounting_line(accounting(dataset))
     if intake.without_text:
         counted += f"; {intake.without_text:,} came without a text"
+    if left_out := left_out_line(intake.left_out, intake.left_out_names):
+        counted += f"\n{left_out}"
     if score is None:  # until the download
         return CurateSummary(dataset.directory, counted)
     with ray_session():
         run_stage(AltCaptionStage(), dataset, 1)
+        note_finished(dataset, ALT)
         run_stage(score, dataset, settings.workers, gpus_per_worker=settings.gpus_per_worker)
         remember(dataset, score.settings, score.weights())
         if intake.imported:
             run_stage(ImportScoresStage(), dataset, 1)
+        note_finished(dataset, *SCORE_TABLES)
+        write_dataset_card(dataset)
         if until == "score":
             return CurateSummary(dataset.directory, counted)
         duplicates = _find_duplicates(dataset, settings.part(DuplicateSettings))
@@ -111,17 +159,24 @@ def curate(
 def plan(source: str | Path, settings: CurateSettings) -> str:
     """What `curate` would do, without fetching or writing anything."""
     inputs = look_at(source, settings)
-    rows, exact = inputs.count()
+    found = inputs.survey()
     ScoreStage(settings.part(ScoreSettings))
     counted = "rows: not counted (packed or very large)"
-    if rows is not None:
-        shards = -(-rows // settings.rows_per_shard)
-        about = "" if exact else "about "
-        counted = f"{about}{rows:,} rows in {about}{shards:,} shards"
+    if found.rows is not None:
+        shards = -(-found.rows // settings.rows_per_shard)
+        about = "" if found.exact else "about "
+        counted = f"{about}{found.rows:,} rows in {about}{shards:,} shards"
+    if found.captions is not None:
+        counted = f"{found.captions:,} captions of {found.pictures:,} pictures; {counted}"
     work = "stored from here" if inputs.local else f"{settings.threads} downloads at a time in each"
-    return (
-        f"{inputs.describe()}\n{counted} of {settings.rows_per_shard:,} rows, "
-        f"{settings.workers} workers, {work}\nselection {settings.name!r}: {settings.where}"
+    left_out = left_out_line(found.left_out.counts, found.left_out.names())
+    return "\n".join(
+        [
+            inputs.describe(),
+            *([left_out] if left_out else []),
+            f"{counted} of {settings.rows_per_shard:,} rows, {settings.workers} workers, {work}",
+            f"selection {settings.name!r}: {settings.where}",
+        ]
     )
 
 
@@ -134,13 +189,15 @@ def look_at(source: str | Path, settings: CurateSettings) -> Source:
         settings.input_format,
         settings.import_columns,
         settings.without_texts,
+        settings.encoding,
     )
 
 
 def _refuse_other_selection(dataset: Dataset, settings: SelectSettings) -> None:
     """Before hours of work: the first selection's name must not stand for other rules."""
     check_name(settings.name)
-    if dataset.selection_path(settings.name).exists():
+    record = dataset.selection_path(settings.name).with_suffix(".json")
+    if dataset.selection_path(settings.name).exists() and json_damage(record) is None:
         where = dataset.selection_record(settings.name)["where"]
         if where != settings.where:
             raise ConfigError(

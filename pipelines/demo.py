@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from curate.dataset import Dataset, claim_directory
 from curate.errors import ConfigError
 from curate.files import atomic_path
+from curate.lock import hold
 from curate.provenance import provenance
 from pipelines.ablation.run import AblationSummary, ablate
 from pipelines.ablation.settings import AblateSettings
@@ -30,7 +31,7 @@ from pipelines.ground_truth import (
     checks_text,
     curation_checks,
 )
-from pipelines.ray_stages import ray_session
+from pipelines.ray_session import ray_session
 from pipelines.recaption import recaption
 from pipelines.report.build import write_report
 from pipelines.resources import StageCost, measured
@@ -91,6 +92,11 @@ def demo(out: Path | str, settings: DemoSettings) -> DemoSummary:
     """
     shown = Path(out)
     out = shown.absolute()
+    with hold(out):
+        return _demo(shown, out, settings)
+
+
+def _demo(shown: Path, out: Path, settings: DemoSettings) -> DemoSummary:
     claim_directory(out, out / "demo.json", "demo", settings.identity(), provenance(settings))
     costs = _Costs(out / "stages.parquet")
     world, dataset_dir = out / "world", out / "dataset"

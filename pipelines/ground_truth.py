@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from curate.dataset import Dataset
+from curate.dataset import Dataset, parquet_scan
 
 # Which reasons answer for which planted defect of the download.
 DOWNLOAD_DEFECTS = {
@@ -81,7 +81,7 @@ def curation_checks(dataset: Dataset, truth: Path, rules: Sequence[str]) -> list
     connection = dataset.connect()
     connection.execute(
         "CREATE VIEW truth AS SELECT *, file_row_number AS row "
-        f"FROM read_parquet('{truth}', file_row_number = true)"
+        f"FROM {parquet_scan(truth, file_row_number=True)}"
     )
     connection.execute("CREATE VIEW rows AS SELECT * FROM samples JOIN truth USING (row)")
     excluded = ", ".join(["key", *_shared_columns(connection)])

@@ -25,6 +25,8 @@ from curate.dataset import Dataset
 from curate.errors import CaplabError, StageError
 from curate.progress import progress
 from curate.stage import Stage
+from pipelines.children import tied
+from pipelines.failures import in_words
 from pipelines.ray_stages import ATTEMPTS_PER_SHARD, StageSummary, rows_of, run_stage
 
 _WORKER_ENV = {
@@ -129,7 +131,11 @@ def _serve(
     worker: subprocess.Popen[bytes] | None = None
     while (shard := waiting.get()) is not None:
         if worker is None:
-            worker = _start(message)
+            try:
+                worker = _start(message)
+            except OSError as error:
+                answers.put((shard, {"error": in_words(error), "kind": None}))
+                continue
         assert worker.stdin is not None
         assert worker.stdout is not None
         try:
@@ -153,7 +159,7 @@ def _serve(
 def _start(message: bytes) -> subprocess.Popen[bytes]:
     env = {**_WORKER_ENV, **os.environ}
     worker = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.stage_worker"],
+        tied([sys.executable, "-m", "pipelines.stage_worker"]),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=env,

@@ -5,22 +5,27 @@ Precedence: the class's default, then the YAML file given with --config, then th
 
 from __future__ import annotations
 
-import types
-import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import click
 import yaml
 from click.core import ParameterSource
 from pydantic.fields import FieldInfo
 
-from curate.errors import ConfigError
-from curate.settings import S, Settings, load_settings
+from curate.settings import (
+    NONE,
+    S,
+    Settings,
+    comma_list,
+    load_settings,
+    may_be_none,
+    named_values,
+    without_none,
+)
 
 Command = Callable[..., Any]
-NONE = "none"
 
 
 def settings_options(
@@ -68,29 +73,30 @@ def resolve(cls: type[S], config: Path | None, given: Mapping[str, Any], **fixed
 
 def _option(name: str, info: FieldInfo) -> Callable[[Command], Command]:
     flag = "--" + name.replace("_", "-")
-    base = _without_none(info.annotation)
+    base = without_none(info.annotation)
     default = _default_text(info)
     help_text = (info.description or "").rstrip(".")
     if default:
         help_text += f"  [default: {default}]"
     if base is bool:
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=help_text)
-    return click.option(flag, name, default=None, type=_parameter_type(base), help=help_text)
+    kind = _parameter_type(base)
+    if may_be_none(info.annotation):
+        kind = _OrNone(kind)
+    return click.option(flag, name, default=None, type=kind, help=help_text)
 
 
 def _is_none(value: Any, info: FieldInfo) -> bool:
     """`--option none` clears a setting that may be empty."""
-    return value == NONE and type(None) in get_args(info.annotation)
+    return value == NONE and may_be_none(info.annotation)
 
 
 def _parameter_type(base: Any) -> click.ParamType:
     origin, parts = get_origin(base), get_args(base)
     if origin is Literal:
         return click.Choice([str(choice) for choice in parts])
-    if base is int:
-        return _Number(click.INT)
-    if base is float:
-        return _Number(click.FLOAT)
+    if base in (int, float):
+        return click.INT if base is int else click.FLOAT
     nested = any(get_origin(part) is not None for part in parts)
     if origin is not None and nested:
         return _Yaml()
@@ -105,12 +111,15 @@ class _Text(click.ParamType):
     name = "text"
 
 
-class _Number(click.ParamType):
-    """A number, or `none` for a setting that may be empty."""
+class _OrNone(click.ParamType):
+    """Of a setting that may be empty: its own type, or `none`."""
 
     def __init__(self, kind: click.ParamType) -> None:
         self._kind = kind
         self.name = kind.name
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        return self._kind.get_metavar(param, ctx)
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         return value if value == NONE else self._kind.convert(value, param, ctx)
@@ -122,9 +131,7 @@ class _CommaList(click.ParamType):
     name = "a,b,..."
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        return [part.strip() for part in value.split(",") if part.strip()]
+        return comma_list(value) if isinstance(value, str) else value
 
 
 class _NamedValues(click.ParamType):
@@ -153,32 +160,6 @@ class _Yaml(click.ParamType):
             return yaml.safe_load(value)
         except yaml.YAMLError:
             self.fail(f"{value!r} is not YAML", param, ctx)
-
-
-def named_values(text: str) -> dict[str, Any]:
-    """Parse `name=value,...`; values are read as YAML does (numbers, true, words).
-
-    Raises:
-        ConfigError: a part is not of the form name=value.
-    """
-    values: dict[str, Any] = {}
-    for part in text.split(","):
-        name, separator, value = part.partition("=")
-        if not (separator and name.strip() and value.strip()):
-            raise ConfigError(
-                f"{part.strip()!r} is not of the form name=value, as in descriptive=0.95,alt=0.05."
-            )
-        values[name.strip()] = yaml.safe_load(value)
-    return values
-
-
-def _without_none(annotation: Any) -> Any:
-    """X from `X | None`; the first type of any other union."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        return next(part for part in get_args(annotation) if part is not type(None))
-    if get_origin(annotation) is typing.Annotated:
-        return _without_none(get_args(annotation)[0])
-    return annotation
 
 
 def _default_text(info: FieldInfo) -> str:

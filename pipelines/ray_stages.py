@@ -9,11 +9,8 @@ through the object store.
 
 from __future__ import annotations
 
-import logging
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +20,8 @@ from curate.dataset import Dataset
 from curate.errors import CaplabError, StageError
 from curate.progress import progress
 from curate.stage import Stage
+from pipelines.failures import in_words
+from pipelines.ray_session import ray_session
 
 # A shard whose worker raised or died is tried once more on a fresh worker: a lost machine or a
 # passing fault should not stop a run, a fault that repeats should be seen.
@@ -37,38 +36,6 @@ class StageSummary:
     shards_done: int
     shards_skipped: int
     counts: dict[str, int] = field(default_factory=dict)
-
-
-@contextmanager
-def ray_session(cpus: int | None = None) -> Iterator[None]:
-    """A running Ray: the cluster at RAY_ADDRESS, the one that runs already, or a local one.
-
-    Args:
-        cpus: CPUs of a local Ray; None takes what the machine has.
-    """
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    # Started through `uv run`, Ray would build an environment for its workers once more.
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    # Counters and errors come back as values; metrics export would only open ports.
-    os.environ.setdefault("RAY_enable_metrics_collection", "0")
-    # Actors start processes of their own; idle ones started ahead would cost a CPU second each.
-    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(
-        address=os.environ.get("RAY_ADDRESS"),
-        num_cpus=None if os.environ.get("RAY_ADDRESS") else cpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def run_stage(
@@ -146,7 +113,7 @@ def _shard_results(
             if isinstance(cause, CaplabError):
                 raise cause from error
             outcome = None
-            failures[shard] = _first_line(error)
+            failures[shard] = in_words(error)
             worker = new_worker()
         if outcome is None:
             if attempts[shard] < ATTEMPTS_PER_SHARD:
@@ -181,9 +148,3 @@ class _ShardWorker:
 def rows_of(dataset: Dataset, shard: str) -> int:
     """Rows of the input list in a shard."""
     return int(pq.read_metadata(dataset.input_path(shard)).num_rows)
-
-
-def _first_line(error: Exception) -> str:
-    """The most telling line of a Ray error: the last of the remote traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

@@ -7,14 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from curate.dataset import Dataset
+from curate.dataset_card import write_dataset_card
+from curate.errors import StageError
 from curate.files import write_json
+from curate.holes import note_finished
+from curate.lock import writing
 from curate.provenance import provenance
+from curate.settings import precision_of
 from pipelines.caption_actors import caption_shards
 from pipelines.caption_rehearsal import rehearse
 from pipelines.settings import RecaptionCommandSettings
 from recaption.caption import CaptionStage
 from recaption.gates import NEAR_DUPLICATE
 from recaption.near_duplicates import mark_near_duplicates
+from recaption.pending import OK
 from recaption.settings import RecaptionSettings
 
 
@@ -54,23 +60,34 @@ def recaption(directory: Path | str, settings: RecaptionCommandSettings) -> Reca
     """Write every caption that is asked for and not there yet.
 
     Raises:
-        ConfigError: the captioner, a prompt file or the selection is not there.
-        StageError: some shards failed; the others are kept and the same call continues.
+        ConfigError: the captioner, its device, a prompt file or the selection is not there.
+        StageError: some shards failed, or nothing is accepted (any more); what was written is kept
+            and the same call continues.
     """
     dataset = Dataset.open(directory)
     stage = _stage(dataset, settings)
+    with writing(dataset.directory, f"captions/{stage.source}"):
+        return _recaption(dataset, stage, settings)
+
+
+def _recaption(
+    dataset: Dataset, stage: CaptionStage, settings: RecaptionCommandSettings
+) -> RecaptionSummary:
     write_json(
         dataset.directory / "captioners" / f"{stage.source}.json",
         provenance(settings, {stage.captioner.model: stage.captioner.digest}),
     )
     caption_shards(stage, dataset, settings.workers, settings.gpus_per_worker)
+    note_finished(dataset, f"captions/{stage.source}")
+    write_dataset_card(dataset)
     repeats = mark_near_duplicates(dataset, stage.source, settings)
-    return RecaptionSummary(
-        stage.source,
-        _counts(dataset, stage.source, "status"),
-        _counts(dataset, stage.source, "reason"),
-        repeats,
-    )
+    counts, reasons = (_counts(dataset, stage.source, name) for name in ("status", "reason"))
+    if not any(f"{kind} {OK}" in counts for kind in settings.kinds):
+        told = ", ".join(f"{name} {count:,}" for name, count in reasons.items())
+        raise StageError(
+            f"None of the {sum(counts.values()):,} captions by {stage.source} is accepted ({told})."
+        )
+    return RecaptionSummary(stage.source, counts, reasons, repeats)
 
 
 def dry_run(directory: Path | str, settings: RecaptionCommandSettings, pictures: int) -> str:
@@ -84,6 +101,8 @@ def dry_run(directory: Path | str, settings: RecaptionCommandSettings, pictures:
 
 
 def _stage(dataset: Dataset, settings: RecaptionCommandSettings) -> CaptionStage:
+    if (settings.precision, settings.device) != ("auto", "auto"):
+        precision_of(settings.precision, settings.device)
     if settings.selection:
         dataset.selection_keys(settings.selection)
     return CaptionStage(settings.part(RecaptionSettings), dataset=dataset)
@@ -91,13 +110,11 @@ def _stage(dataset: Dataset, settings: RecaptionCommandSettings) -> CaptionStage
 
 def _counts(dataset: Dataset, source: str, column: str) -> dict[str, int]:
     """ "KIND VALUE" of a column that is set -> captions of one source."""
-    files = str(dataset.table_directory("captions", source) / "*.parquet")
     rows = (
-        dataset.connect()
+        dataset.connect(["captions"])
         .execute(
-            f"SELECT kind || ' ' || {column}, count(*) FROM read_parquet($files) "
-            f"WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY 1",
-            {"files": files},
+            f"SELECT kind || ' ' || {column}, count(*) FROM {dataset.scan('captions', source)} "
+            f"WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY 1"
         )
         .fetchall()
     )

@@ -9,9 +9,19 @@ from typing import Any
 
 from curate.caption_score import CaptionScoreStage
 from curate.dataset import Dataset
-from curate.files import read_json, write_json
+from curate.dataset_card import write_dataset_card
+from curate.files import read_record, write_json
+from curate.holes import (
+    DUPLICATE_TABLES,
+    SCORE_TABLES,
+    find_holes,
+    note_finished,
+    refuse_holes,
+)
 from curate.intake.imported_scores import ImportScoresStage
 from curate.intake.read import read_intake
+from curate.lock import writing
+from curate.mend import clear_damaged
 from curate.provenance import provenance
 from curate.score import ScoreStage
 from curate.score_settings import ScoreSettings
@@ -49,8 +59,14 @@ def score(directory: Path | str, settings: ScoreCommandSettings) -> ScoreSummary
         StageError: some shards failed; the others are kept and the same call continues.
     """
     dataset = Dataset.open(directory)
+    with writing(dataset.directory, "scores"):
+        return _score(dataset, settings)
+
+
+def _score(dataset: Dataset, settings: ScoreCommandSettings) -> ScoreSummary:
     part = settings.part(ScoreSettings)
     stage = ScoreStage(part)
+    settings = settings.model_copy(update={"precision": stage.settings.precision})
     captions = CaptionScoreStage(part, settings.captions) if settings.captions else None
     if captions is not None:
         captions.check(dataset)
@@ -60,8 +76,15 @@ def score(directory: Path | str, settings: ScoreCommandSettings) -> ScoreSummary
     intake = read_intake(dataset)
     if intake is not None and intake.imported:  # for samples that came later
         stages.append((ImportScoresStage(), 1))
+    clear_damaged(dataset, [h for h in find_holes(dataset, ()) if h.table in SCORE_TABLES])
+    refuse_holes(dataset, but=(*SCORE_TABLES, *DUPLICATE_TABLES, "caption_scores"), unfinished=True)
     done = [_run(each, dataset, workers, settings.gpus_per_worker) for each, workers in stages]
     write_json(record_path(dataset), provenance(settings, stage.weights()))
+    note_finished(dataset, *SCORE_TABLES)
+    if settings.captions:
+        names = [f"caption_scores/{source}" for source in dataset.caption_sources()]
+        note_finished(dataset, *names)
+    write_dataset_card(dataset)
     connection = dataset.connect()
     columns = [row[0] for row in connection.execute("DESCRIBE scores").fetchall()]
     return ScoreSummary(tuple(done), tuple(columns))
@@ -83,7 +106,7 @@ def record_path(dataset: Dataset) -> Path:
 def remember(dataset: Dataset, settings: ScoreSettings, weights: Mapping[str, str]) -> None:
     """Note what `caplab curate` scored, over what `caplab score` added before."""
     path = record_path(dataset)
-    before = read_json(path)["settings"] if path.exists() else {}
+    before = read_record(path).get("settings", {}) if path.exists() else {}
     ours = settings.resolved()
     defaults = {name: info.default for name, info in ScoreSettings.model_fields.items()}
     # What curate leaves at its default, a scorer that was added later may have set.
@@ -105,7 +128,7 @@ def on_top_of_stored(
     """
     dataset = Dataset.open(directory)
     path = record_path(dataset)
-    record = read_json(path) if path.exists() else dataset.record()
+    record = read_record(path) if path.exists() else dataset.record()
     fields = ScoreCommandSettings.model_fields
     stored = {n: v for n, v in record.get("settings", {}).items() if n in fields}
     asked = load_settings(ScoreCommandSettings, config, given)

@@ -27,7 +27,9 @@ class CurateSettings(DownloadSettings, ScoreSettings, DuplicateSettings):
         None, description="Column with the URLs; by default url, URL, image_url and the like."
     )
     text_column: str | None = Field(
-        None, description="Column with the texts; by default text, TEXT, caption, alt and the like."
+        None,
+        description="Column with the texts; by default text, TEXT, caption, alt and the like. "
+        "A key inside an object is named as in caption.en.",
     )
     without_texts: bool = Field(
         False, description="The list has no texts; otherwise one without a text column is refused."
@@ -36,6 +38,11 @@ class CurateSettings(DownloadSettings, ScoreSettings, DuplicateSettings):
         None,
         description="parquet, csv, tsv, jsonl, json, text (a URL a line), webdataset or folder; by "
         "default by the input's name and contents.",
+    )
+    encoding: str | None = Field(
+        None,
+        description="Encoding of a list in text, such as cp1252 or utf-16; by default UTF-8, or "
+        "what a byte order mark says.",
     )
     import_columns: list[str] = Field(
         [],

@@ -1,7 +1,8 @@
 """One local worker process: `python -m pipelines.stage_worker`, spoken to over its pipes.
 
 It reads a pickled (stage, dataset) from stdin, then one shard's name a line, and answers each with
-one line of JSON. It imports what the stage needs and nothing else, so that it starts
+one line of JSON. It ends with the process that started it (pipelines.children), whose next run
+must find nobody at work. It imports what the stage needs and nothing else, so that it starts
 quickly; pickle is safe here, for the one who writes is the process that started it.
 """
 
@@ -12,16 +13,14 @@ import os
 import pickle
 import struct
 import sys
-import threading
-import time
 from typing import BinaryIO
 
 from curate.errors import CaplabError
+from pipelines.failures import in_words
 
 
 def main() -> None:
     """Open the stage once, then run it shard by shard until stdin ends."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     # What a stage prints must not be taken for an answer.
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
@@ -37,14 +36,7 @@ def main() -> None:
         except CaplabError as error:
             _answer(answers, {"error": str(error), "kind": type(error).__name__})
         except Exception as error:
-            _answer(answers, {"error": f"{type(error).__name__}: {error}", "kind": None})
-
-
-def _end_with(parent: int) -> None:
-    """End when the process that started us does: its next run must find nobody at work."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+            _answer(answers, {"error": in_words(error), "kind": None})
 
 
 def _answer(answers: BinaryIO, message: dict[str, object]) -> None:

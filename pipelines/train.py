@@ -5,12 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from curate.blend import blend_order
 from curate.captions import caption_writers, captioned_keys
 from curate.dataset import Dataset
 from curate.files import read_json
+from curate.holes import refuse_holes
+from curate.lock import hold
 from pipelines.settings import TrainCommandSettings
 from pipelines.training_jobs import TrainingJob, run_jobs
-from train.settings import TrainSettings
+from train.settings import TrainSettings, model_config, settled, stored_settings
+from train.shards import captions_of, held_out
+from train.vocabulary import (
+    UnknownWords,
+    refuse_unknown_words,
+    vocabulary,
+    vocabulary_kinds,
+    words_unknown_to,
+)
 
 
 @dataclass(frozen=True)
@@ -20,11 +31,15 @@ class TrainSummary:
     directory: Path
     steps: int
     validation: str
+    unknown_words: dict[str, float]
+    """What kind of texts -> share of their words that are outside the vocabulary."""
 
     def text(self) -> str:
         """What the command prints."""
         return (
             f"{self.steps} steps done{self.validation}\n"
+            f"words outside the vocabulary: "
+            f"{', '.join(f'{s:.1%} of the {name}' for name, s in self.unknown_words.items())}\n"
             f"run: {self.directory}\npipeline for diffusers: {self.directory / 'pipeline'}"
         )
 
@@ -38,25 +53,33 @@ def train(directory: Path | str, out: Path | str, settings: TrainCommandSettings
         StageError: training failed; the same call continues from the last checkpoint.
     """
     dataset = Dataset.open(directory)
+    refuse_holes(dataset, [settings.selection])
     dataset.selection_keys(settings.selection)
     caption_writers(dataset, list(settings.captions), settings.caption_sources)
     out = Path(out).absolute()
+    part = settled(settings.part(TrainSettings), stored_settings(out / "run.json"))
+    if not (out / "summary.json").exists():
+        refuse_unknown_words(_unknown_words(dataset, settings), settings.allow_unknown_words)
     job = TrainingJob(
         name=out.name,
         dataset=dataset.directory,
         out=out,
-        settings=settings.part(TrainSettings).model_copy(update={"threads": settings.cpus}),
+        settings=part.model_copy(update={"threads": settings.cpus}),
         selection=settings.selection,
         caption_sources=settings.caption_sources,
     )
-    run_jobs([job], 1, settings.cpus, settings.gpus)
+    with hold(out):
+        run_jobs([job], 1, settings.cpus, settings.gpus)
     summary = read_json(out / "summary.json")
-    return TrainSummary(out, settings.steps, _validation(summary))
+    return TrainSummary(out, settings.steps, _validation(summary), summary["unknown_words"])
 
 
 def plan(directory: Path | str, settings: TrainCommandSettings) -> str:
-    """What `train` would do, without doing it."""
+    """What `train` would do, without doing it; it refuses what `train` refuses."""
     dataset = Dataset.open(directory)
+    refuse_holes(dataset, [settings.selection])
+    caption_writers(dataset, list(settings.captions), settings.caption_sources)
+    part = settled(settings.part(TrainSettings))
     selected = set(dataset.selection_keys(settings.selection))
     lines = [f"{len(selected):,} selected pictures"]
     for kind, share in settings.captions.items():
@@ -65,9 +88,32 @@ def plan(directory: Path | str, settings: TrainCommandSettings) -> str:
     seen = settings.steps * settings.batch_size
     lines.append(
         f"{settings.steps:,} steps of {settings.batch_size} pictures: "
-        f"{seen / max(len(selected), 1):.1f} epochs, model {settings.model}"
+        f"{seen / max(len(selected), 1):.1f} epochs, model {settings.model}, on {part.device} in "
+        f"{part.precision}"
     )
+    unknown = _unknown_words(dataset, settings)
+    refuse_unknown_words(unknown, settings.allow_unknown_words)
+    lines += ["words outside the vocabulary:", *(f"  {count}" for count in unknown)]
     return "\n".join(lines)
+
+
+def _unknown_words(dataset: Dataset, settings: TrainCommandSettings) -> list[UnknownWords]:
+    """As the run will count them, from the captions alone.
+
+    Raises:
+        ConfigError: as the run would, also where no sample could be held out.
+    """
+    blend = blend_order(settings.captions)
+    kinds = vocabulary_kinds(dataset, blend, settings.caption_sources)
+    keys = dataset.selection_keys(settings.selection)
+    captions = captions_of(dataset, keys, kinds, settings.caption_sources)
+    if settings.missing_captions == "drop":
+        kept = [row for row in range(len(keys)) if all(captions[kind][row] for kind in blend)]
+        captions = {kind: [own[row] for row in kept] for kind, own in captions.items()}
+        keys = [keys[row] for row in kept]
+    held_out(keys, settings.validation_share, settings.validation_samples)
+    tokenizer = vocabulary(model_config(settings), captions)
+    return words_unknown_to(tokenizer, settings, captions)
 
 
 def _validation(summary: dict[str, object]) -> str:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from curate.errors import CaplabError, StageError
-from curate.progress import progress
-from pipelines.ray_stages import ray_session
+from curate.progress import progress, tell
+from pipelines.failures import in_words
+from pipelines.ray_session import ray_session
 from train.settings import TrainSettings
 
 POLL_SECONDS = 1.0
@@ -75,7 +76,9 @@ def run_jobs(
                     cause = getattr(error, "cause", None)
                     if isinstance(cause, CaplabError):
                         raise cause from error
-                    failures[job.name] = str(error).strip().splitlines()[-1]
+                    failures[job.name] = in_words(error)
+            for sentence in ray.get(board.said.remote()):
+                tell(sentence)
             under_way = {job.name for job in running.values()}
             states = {
                 name: state
@@ -96,10 +99,19 @@ def run_jobs(
 
 
 class _Board:
-    """Where runs write how far they are: name -> (step, what they are doing)."""
+    """Where runs write how far they are (name -> step, what they are doing), and what to tell."""
 
     def __init__(self) -> None:
         self._states: dict[str, tuple[int, str]] = {}
+        self._sentences: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        self._sentences.append(sentence)
+
+    def said(self) -> list[str]:
+        """Sentences since the last look."""
+        sentences, self._sentences = self._sentences, []
+        return sentences
 
     def write(self, name: str, step: int, what: str) -> None:
         self._states[name] = (step, what)
@@ -112,6 +124,8 @@ def _run(job: TrainingJob, board: Any, cpus: int) -> None:
     """Inside a worker: train, then what follows."""
     # Ray sets OMP_NUM_THREADS for some schedulings only; torch must see the reserved CPUs.
     os.environ["OMP_NUM_THREADS"] = str(cpus)
+    import ray
+
     from train.run import train
 
     reported: Counter[str] = Counter()
@@ -130,6 +144,7 @@ def _run(job: TrainingJob, board: Any, cpus: int) -> None:
         keys=job.keys,
         caption_sources=job.caption_sources,
         on_step=report,
+        say=lambda sentence: ray.get(board.say.remote(sentence)),
     )
     if job.after is not None:
         board.write.remote(job.name, job.settings.steps, "drawing")

@@ -127,4 +127,4 @@ def _signatures(drafts: Sequence[Draft]) -> list[bytes | None]:
 
 
 def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return value if math.isfinite(value) else None

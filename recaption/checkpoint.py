@@ -12,11 +12,13 @@ import pyarrow.parquet as pq
 
 from curate.dataset import CAPTIONS, Dataset, empty_directory
 from curate.files import atomic_path
+from recaption.collapse import collapses, without_collapsed
 
 CaptionId = tuple[str, str, int]
 """(key, kind, sample index): what makes a caption one row of its source."""
 
 _ID_COLUMNS = ["key", "kind", "sample_index"]
+_FATE_COLUMNS = ["status", "created_at"]
 
 
 class ShardCaptions:
@@ -30,6 +32,7 @@ class ShardCaptions:
         self._dataset = dataset
         self._source = source
         self._shard = shard
+        self._collapses = collapses(dataset, source)
 
     @property
     def scratch(self) -> Path:
@@ -37,18 +40,22 @@ class ShardCaptions:
         return self._dataset.directory / ".scratch" / "captions" / self._source / self._shard
 
     def finished(self, without_failed: bool = False) -> set[CaptionId]:
-        """Captions in the finished table; `without_failed` leaves out those that failed."""
+        """Captions in the finished table, but for those that a collapse left to be asked again.
+
+        Args:
+            without_failed: leave out those that failed as well.
+        """
         if not self._dataset.has_shard("captions", self._shard, self._source):
             return set()
         table = self._dataset.read_table(
-            "captions", self._shard, self._source, columns=[*_ID_COLUMNS, "status"]
+            "captions", self._shard, self._source, columns=[*_ID_COLUMNS, *_FATE_COLUMNS]
         )
-        return caption_ids(_keep(table, without_failed))
+        return caption_ids(without_collapsed(_keep(table, without_failed), self._collapses))
 
     def written(
         self, without_failed: bool = False, parts: Sequence[str] | None = None
     ) -> set[CaptionId]:
-        """Every caption written so far, in the finished table or in a part.
+        """Every caption written so far, in the finished table or in a part; see `finished`.
 
         Args:
             without_failed: leave out those that failed in the finished table. Parts are of the run
@@ -58,7 +65,8 @@ class ShardCaptions:
         names = self.parts() if parts is None else parts
         found = self.finished(without_failed)
         for name in names:
-            found |= caption_ids(pq.read_table(self.scratch / name, columns=_ID_COLUMNS))
+            part = pq.read_table(self.scratch / name, columns=[*_ID_COLUMNS, *_FATE_COLUMNS])
+            found |= caption_ids(without_collapsed(part, self._collapses))
         return found
 
     def parts(self) -> list[str]:
@@ -78,10 +86,11 @@ class ShardCaptions:
     def finish(self) -> pa.Table:
         """Merge the parts into the table, drop them, and return the table.
 
-        A caption stands once: a part goes before the finished table, whose row may have failed.
-        Rows are sorted, so resuming changes none.
+        A caption stands once: a part goes before the finished table, whose row may have failed, and
+        a newer part before an older one. Rows are sorted, so resuming changes none.
         """
         parts = [pq.read_table(self.scratch / name, schema=CAPTIONS) for name in self.parts()]
+        parts.sort(key=lambda part: part.column("created_at")[0].as_py(), reverse=True)
         if self._dataset.has_shard("captions", self._shard, self._source):
             table = self._dataset.read_table("captions", self._shard, self._source)
             if not parts:

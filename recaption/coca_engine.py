@@ -17,9 +17,9 @@ from PIL import Image
 from curate.ahead import in_threads
 from curate.errors import ConfigError
 from curate.scorers.clip_source import check_source, import_open_clip, refuse_pickle, registered
+from curate.settings import Precision, device_of, precision_of
 from recaption.coca_decoder import CocaDecoder
 from recaption.coca_search import Vocabulary, write, write_by_beam
-from recaption.devices import Precision, device_of, dtype_of
 from recaption.engine import (
     BROKEN_PICTURE,
     ENGINE_ERROR,
@@ -33,7 +33,6 @@ from recaption.preparing import words
 
 logger = logging.getLogger(__name__)
 
-_PRECISION = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 _THREADS = 4
 
 
@@ -80,7 +79,7 @@ class CocaEngine:
             self._model = open_clip.create_model(
                 name,
                 pretrained=pretrained,
-                precision=_PRECISION[dtype_of(precision, self.device)],
+                precision=precision_of(precision, str(self.device)),
                 device=self.device,
                 require_pretrained=True,
                 **options,

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from curate.settings import Settings
+from curate.settings import Device, Precision, Settings
 from recaption.server import (
     OmittableField,
     TokenLimitField,
@@ -63,10 +63,10 @@ class EngineSettings(Settings):
         description="Further fields of every request to a server, such as reasoning_effort=low; "
         "stored with the settings, so never a key.",
     )
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Of a transformers model; auto: bfloat16 on a GPU, float32 on a CPU."
+    precision: Precision = Field(
+        "auto", description="Of a model in this process; auto: bf16 on a GPU, fp32 on a CPU."
     )
-    device: str = Field(
+    device: Device = Field(
         "auto", description="cpu, cuda, cuda:1; auto: a GPU if any.", json_schema_extra=OPERATIONAL
     )
     batch_size: int = Field(

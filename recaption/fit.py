@@ -26,6 +26,7 @@ import torch
 
 from curate.dataset import claim_directory
 from curate.files import read_json, write_json
+from curate.lock import hold
 from curate.provenance import provenance
 from curate.weights import weight_hashes
 from recaption.captioner import local_captioner
@@ -100,6 +101,11 @@ def fit(source: Path | str, out: Path | str, settings: FitSettings) -> FitSummar
     """
     out = Path(out).absolute()
     plan = plan_of(source, settings)
+    with hold(out):
+        return _fit(out, plan, settings)
+
+
+def _fit(out: Path, plan: Plan, settings: FitSettings) -> FitSummary:
     _claim(out, plan)
     if (out / "summary.json").exists():
         return _read_summary(out)

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from curate.errors import CaplabError
 from curate.progress import progress as progress_bar
+from curate.settings import precision_of
 from recaption.fit_batches import IGNORED, Batch, Batches
 from recaption.fit_model import ContrastiveHeads, Fitted
 from recaption.fit_optimizer import FitOptimizer, rate_scale
@@ -131,7 +132,7 @@ def train_captioner(
             if not math.isfinite(optimizer.step(scale)):
                 raise CaplabError(
                     f"The loss of {training.name} was not finite at step {step}; lower the "
-                    f"learning rates or use precision float32."
+                    f"learning rates or use precision fp32."
                 )
             state.step += 1
             state.window_loss += mean
@@ -239,9 +240,6 @@ def measure(
 def _autocast(
     settings: FitSettings, device: torch.device
 ) -> Callable[[], contextlib.AbstractContextManager[Any]]:
-    low = settings.precision == "bfloat16" or (
-        settings.precision == "auto" and device.type == "cuda"
-    )
-    if not low:
+    if precision_of(settings.precision, str(device)) == "fp32":
         return contextlib.nullcontext
     return lambda: torch.autocast(device.type, torch.bfloat16)

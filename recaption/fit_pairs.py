@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.captions import accepted_captions
+from curate.captions import accepted_captions, several_alt_texts
 from curate.dataset import Dataset
 from curate.errors import ConfigError
 from curate.shards import IMAGE_EXTENSIONS, iter_shard
@@ -186,12 +186,13 @@ def _from_dataset(
         for key, kind, text in zip(*columns, strict=True):
             captions.setdefault(key, []).append((kind, text))
     for shard in dataset.shards():
+        several = several_alt_texts(dataset, shard) if ALT in kinds else {}
         for key, picture, alt_text in iter_shard(dataset, shard):
             if wanted is not None and key not in wanted:
                 continue
             own = captions.get(key, [])
             if ALT in kinds:
-                own = [*own, (ALT, alt_text)]
+                own = [*own, *((ALT, text) for text in several.get(key, [alt_text]))]
             if own:
                 pairs.add(key, picture, own)
 
@@ -235,12 +236,18 @@ def _from_rows(
 
 def _captions(row: Mapping[str, Any], kinds: Sequence[str]) -> list[tuple[str, str]]:
     kind = row.get("kind")
-    if kind is None and len(kinds) == 1 and not isinstance(row.get(kinds[0]), str):
+    if kind is None and len(kinds) == 1 and not _texts(row.get(kinds[0])):
         kind = kinds[0]  # (image, caption) rows say their kind by what was asked for
     if kind is None:
-        return [(k, row[k]) for k in kinds if isinstance(row.get(k), str)]
-    texts = [row[name] for name in _CAPTION_COLUMNS if isinstance(row.get(name), str)]
-    return [(kind, texts[0])] if kind in kinds and texts else []
+        return [(k, text) for k in kinds for text in _texts(row.get(k))]
+    told = next((texts for name in _CAPTION_COLUMNS if (texts := _texts(row.get(name)))), [])
+    return [(kind, text) for text in told] if kind in kinds else []
+
+
+def _texts(value: Any) -> list[str]:
+    """A text, or the texts of a list; anything else is none."""
+    listed = value if isinstance(value, list) else [value]
+    return [text for text in listed if isinstance(text, str)]
 
 
 def _picture(row: Mapping[str, Any], root: Path, number: int) -> tuple[str, bytes | None]:

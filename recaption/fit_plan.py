@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from curate.errors import ConfigError
+from curate.settings import device_of, precision_of
 from recaption.captioner import local_captioner
 from recaption.fit_batches import Batches, caption_tokens
 from recaption.fit_loop import Training
@@ -51,8 +51,11 @@ def plan_of(source: Path | str, settings: FitSettings) -> Plan:
     """Read the pairs and identify the base.
 
     Raises:
-        ConfigError: no such base, or no pairs of a kind.
+        ConfigError: no such base or device, or no pairs of a kind.
     """
+    # Auto is resolved once: a run that is continued elsewhere may not change its precision.
+    precision = precision_of(settings.precision, settings.device)
+    settings = settings.model_copy(update={"precision": precision})
     templates = settings.templates()
     base = "" if settings.is_new else local_captioner(settings.base, settings.revision).digest
     pairs = read_pairs(source, settings.kinds, settings.selection, settings.caption_sources)
@@ -122,12 +125,7 @@ def place(fitted: Fitted, settings: FitSettings) -> None:
     Raises:
         ConfigError: no such device, or a vision tower that cannot be found.
     """
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device = {device!r}, but torch finds no GPU; use device = 'cpu'.")
-    fitted.model.to(device)
+    fitted.model.to(device_of(settings.device))
     if settings.gradient_checkpointing:
         fitted.model.gradient_checkpointing_enable()
     if settings.freeze_vision:

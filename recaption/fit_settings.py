@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from curate.errors import ConfigError
-from curate.settings import Settings
+from curate.settings import Device, Precision, Settings
 from recaption.prompts import PromptTemplate, load_templates
 
 OPERATIONAL: dict[str, Any] = {"identity": False}
@@ -135,11 +135,11 @@ class FitSettings(Settings):
     )
 
     seed: int = Field(0, ge=0, description="Of initial weights, order and changes of pictures.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Precision = Field(
         "auto",
-        description="Of the computation (weights stay float32); auto: bfloat16 on a GPU.",
+        description="Of the computation (weights stay float32): fp32 or bf16; auto: bf16 on a GPU.",
     )
-    device: str = Field(
+    device: Device = Field(
         "auto", description="cpu, cuda, cuda:1; auto: a GPU if any.", json_schema_extra=OPERATIONAL
     )
     threads: int = Field(
@@ -151,6 +151,13 @@ class FitSettings(Settings):
         description="Steps between two states that a killed run continues from.",
         json_schema_extra=OPERATIONAL,
     )
+
+    @field_validator("precision")
+    @classmethod
+    def _without_loss_scaling(cls, precision: Precision) -> Precision:
+        if precision == "fp16":
+            raise ValueError("gradients in fp16 need loss scaling, which is not there; use bf16")
+        return precision
 
     @field_validator("kinds")
     @classmethod

@@ -1,4 +1,4 @@
-"""What the gates look for: patterns of RE2, each a line of a list.
+"""What the gates look for: patterns, each a line of a list; CHAT is for `re`, the others for RE2.
 
 Collected from issues and readmes of captioners, written in our own words, and tried on the lists
 and on human captions in tests/recaption/test_gates.py.
@@ -6,82 +6,43 @@ and on human captions in tests/recaption/test_gates.py.
 
 from __future__ import annotations
 
+from recaption.refusal_patterns import any_of
 
-def _any(*patterns: str) -> str:
-    return "|".join(patterns)
+_ROLES = (
+    r"user|human|assistant|system|chatgpt|chatbot|bot|"
+    r"usuario|usuaria|utilisateur|utilisatrice|benutzer|benutzerin|nutzer|utente|usuário|"
+    r"gebruiker|"
+    r"użytkownik|kullanıcı|mensch|humano|humain|пользователь|человек|người dùng|pengguna|"
+    r"asistente|assistente|assistent|assistentin|asystent|asistan|ассистент|помощник|"
+    r"用户|用戶|使用者|助手|助理|人类|ユーザー|アシスタント|사용자|어시스턴트|المستخدم|المساعد|"
+    r"مساعد|उपयोगकर्ता|सहायक"
+)
 
-
-# ---- refusals -----------------------------------------------------------------------------------
-
-_ABILITY = (
-    r"(see|view|look|seem|access|open|load|process|analy[sz]e|identify|recogni[sz]e|describe|"
-    r"caption|help|assist|provide|comply|fulfil|answer|tell|determine|make out|create|generate|"
-    r"comment|discuss|do that|do this|share|give|offer|write|continue|engage|interpret|confirm)"
-)
-_NOT_ABLE = (
-    r"(can't|cannot|can not|could not|couldn't|won't|will not|am unable to|am not able to|"
-    r"'m unable to|'m not able to|do not have the ability to|don't have the ability to|"
-    r"must decline to|would rather not|am not allowed to|'m not allowed to)"
-)
-_PICTURE = r"(image|picture|photo)"
-_REFUSES_AT_THE_START = _any(
-    r"i'?m (very |so |really )?sorry",
-    r"i am (very )?sorry",
-    r"((we|my) )?apolog",
-    r"sorry,? (but )?(i|we|as|this|that)\b",
-    r"i apologi[sz]e",
-    r"unfortunately,? (i|the image|the picture|there is no|no image)",
-    rf"i ?{_NOT_ABLE} {_ABILITY}",
-    r"i (do not|don't) (see|have access|have the ability|feel)",
-    r"i('m| am) (not comfortable|uncomfortable|(just |only )?an? (ai|language|text))",
-    r"i must decline",
-    rf"i see no {_PICTURE}",
-    rf"there is no {_PICTURE} (attached|provided|available|given|uploaded|visible|here)",
-    rf"no {_PICTURE} (was|is|has been) (provided|given|attached|uploaded|found)",
-    rf"it (seems|looks like|appears)( that| like)? ?(you|there is no|no|the) ?"
-    rf"(have not|haven't|did not|didn't|forgot|{_PICTURE})",
-    r"(please|could you( please)?|can you( please)?) (provide|upload|share|attach|send|try) ",
-    rf"the (attached |provided |given |uploaded )?{_PICTURE}( you)?( have)?"
-    rf"( sent| provided| attached| uploaded)? (is|was) "
-    rf"(not |in)(accessible|available|visible|supported|provided|loading)",
-    rf"the (attached |provided |given |uploaded )?{_PICTURE}( you)?( have)?"
-    rf"( sent| provided| attached| uploaded)? (could not|cannot|can't|failed to|did not|didn't) "
-    rf"(be )?(load|open|display|upload|process)",
-    r"no (description|caption|content|text|image|data)( is| was)?( available| provided| found)?"
-    r"\W*$",
-    r"(n/?a|none|null|nan|undefined|unknown|not available|error)\W*$",
-    # The same in the languages that captioners slip into.
-    r"(抱歉|对不起|很抱歉|非常抱歉|我无法|我不能|無法|作为一个?(人工智能|AI))",
-    r"(申し訳|すみません|恐れ入り|죄송)",
-    r"(lo siento,? (pero )?no|es tut mir leid|leider kann ich|entschuldigung, (aber )?ich)",
-    r"(je suis désolée?|désolée?, (mais )?je|je ne peux pas|mi dispiace|non posso)",
-    r"(desculpe|sinto muito|não posso|извините|к сожалению|простите|я не могу)",
-    r"(przepraszam|het spijt me)",
-)
-REFUSAL = _any(
-    rf"(?i)^\W*({_REFUSES_AT_THE_START})",
-    r"\bas (an|a) ([a-z-]+ )?(ai|language model|artificial intelligence|text-based model)\b"
-    r"( (model|assistant|system))?,? (i|and)\b",
-    r"\bas (an ai\b|a large language model\b|a language model\b)",
-    rf"\bi('m| am) (unable|not able) to {_ABILITY}",
-    rf"\b(i|we) ?{_NOT_ABLE} (assist|help) ",
-    r"\b(cannot|can't|unable to) (assist|help) with (that|this)",
-    r"\b(against|violates?) (my|our|the) (content |usage |safety )?(guidelines|polic(y|ies))",
-)
 
 # ---- leaks --------------------------------------------------------------------------------------
 
-CHAT = _any(
+CHAT = any_of(
     r"<[|｜][^<>]{0,60}[|｜]>",
     r"\[/?INST\]|<</?SYS>>|</?s>",
     r"</?(unk|pad|bos|eos|img|image|video|IMG_CONTEXT|start_of_turn|end_of_turn)>",
     r"<image_soft_token>",
-    r"(?i:^\W*(user|human|assistant|system|gpt|model)\s*:)",
+    r"\[/?(IMG(_BREAK|_END)?|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|BOS|EOS|PAD|UNK)\]",
+    # A role in front: "Assistant: ...", or on a line of its own, as stripped tokens leave it.
+    rf"(?i:^[\W_]{{0,9}}({_ROLES}|model|gpt|ai)[\W_]{{0,9}}(:|：|\n))",
+    r"^(assistant|model|final)[A-Z]",
     r"\b(USER|ASSISTANT|SYSTEM|HUMAN):",
-    r"(?i:#{2,}\s*(human|assistant|user|instruction|response|system)\b)",
-    r"(?i:^\W*(question|q)\s*:.{0,200}\b(answer|a)\s*:)",
+    # A turn that nobody took: behind a line break or a sentence.
+    rf"(?i:(\n|[.!?。！？][\"'”*)]*\s)[\W_]{{0,9}}({_ROLES}|follow-?up( question)?|"
+    r"next (question|turn|prompt)|your (turn|answer|response))\s*[\W_]?(:|：))",
+    rf"(?i:\n[\W_]{{0,9}}({_ROLES})[\W_]{{0,9}}\n)",
+    r"(?i:\n[\W_]{0,9}(question|q)\s*\d*\s*:)",
+    rf"(?i:#{{2,}}\s*({_ROLES}|instruction|response|question|answer|input|output|end|task)\b)",
+    r"(?i:(^|[.!?]\s)[\W_]{0,9}(question|q|frage|pregunta|pergunta|domanda|вопрос|问|问题|質問|"
+    r"질문)\s*(:|：)"
+    r"(.|\n){0,200}(answer|a|antwort|réponse|respuesta|resposta|risposta|ответ|答|回答|回答|"
+    r"답변)\s*(:|：))",
 )
-BOILERPLATE = "(?i)" + _any(
+BOILERPLATE = "(?i)" + any_of(
     r"\b(imaginary|hypothetical) (content|elements?)\b",
     r"\bas (you )?requested\b|\bas instructed (by|in) (the|your)\b",
     r"\b(according to|based on|from|in) the alt[- ]text\b",
@@ -89,7 +50,8 @@ BOILERPLATE = "(?i)" + _any(
     r"\b(the|your) (given|provided|above) "
     r"(caption|prompt|instructions?|text description|alt text)\b",
     r"\bbased on (the|your) (provided|given) |"
-    r"\b(based on|according to|from) the (captions?|descriptions?) (provided|given|above|of the)\b",
+    r"\b(based on|according to|from) the (captions?|descriptions?) (provided|given|above|"
+    r"of the)\b",
     r"\bi hope (this|that) (helps|description)\b",
     r"\blet me know if (you|there)\b|\bfeel free to (ask|let|reach)\b|\bis there anything else\b",
     r"\b(this|the) (description|caption) (is|was|does|has|adheres|captures|provides|avoids|"
@@ -105,13 +67,13 @@ BOILERPLATE = "(?i)" + _any(
 
 # ---- markup -------------------------------------------------------------------------------------
 
-TAGS = _any(
-    # Any tag, <think> among them.
-    r"</?[a-zA-Z][a-zA-Z0-9_-]*(\s[^<>]*)?/?>",
-    r"&(amp|quot|lt|gt|nbsp|apos|#\d+);",
+TAGS = any_of(
+    r"</?[a-zA-Z][a-zA-Z0-9_:-]*(\s[^<>]*)?/?>",
+    r"&(amp|quot|lt|gt|nbsp|apos|[lr][sd]quo|hellip|[mn]dash|zwn?j|[lr]lm|shy|#\d+|"
+    r"#[xX][0-9a-fA-F]+);",
     r"\*\*|__\w|\]\(",
 )
-BLOCKS = _any(
+BLOCKS = any_of(
     r"```|~~~",
     r"(?m:^\s*#{1,6}\s)",
     r"(?m:^\s*[-*•]\s+\S)",
@@ -119,10 +81,12 @@ BLOCKS = _any(
     r"(?ms:^\s*\d+[.)]\s+\S.*\n\s*\d+[.)]\s+\S)",
     r"^\s*[\[{]\s*[\"'{\[]|^\s*\[\s*[\d.]+\s*,",
     r"^\s*(json|xml|html|yaml)\s*[{<\[]",
-    r"^\s*</?think",
-    r"\\(n|boxed|text|begin)\b",
+    r"^\s*[\"'][\w ]{1,40}[\"']\s*:\s*[\"'\[{\d]",
+    # Escapes of JSON that were never read.
+    r"\\(n|boxed|text|begin)\b|\\[nt][A-Z\\]|\\u[0-9a-fA-F]{4}|\\x[0-9a-fA-F]{2}|\[0?m|"
+    r"\[\d{1,2};\d{1,2}m",
 )
-URL = "(?i)" + _any(
+URL = "(?i)" + any_of(
     r"https?:/|\bwww\.\w",
     r"\b[\w-]+\.(com|org|net|io|co\.uk|de|fr|ru|cn|html?|php|aspx?|jpe?g|png|gif|webp|svg|pdf)"
     r"(/\S*)?\b",

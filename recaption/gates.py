@@ -18,16 +18,19 @@ from recaption.gate_rules import (
     Flags,
     copies,
     count_words,
+    garbles,
     leaks,
     loops,
     markup,
     matches,
+    options,
+    reasonings,
     refusals,
     repeated_4gram_shares,
     zlib_ratios,
 )
 from recaption.language import detect_languages, is_other_language
-from recaption.repair import BANNED_OPENING, is_cut, repair
+from recaption.repair import BANNED_OPENING, clean, is_cut, repair
 
 __all__ = [
     "DEFAULT_REJECTS",
@@ -49,7 +52,7 @@ class GateColumns:
     """What gates look at: columns of equal length N, and what holds for all rows.
 
     Attributes:
-        texts: the captions.
+        texts: the captions, as the captioner said them.
         finish_reasons: "stop", "length" or None.
         alt_texts: the samples' alt texts; None where there is none.
         instructions: every text that the captioner was given besides alt texts.
@@ -58,6 +61,7 @@ class GateColumns:
             none is expected.
         advantages: by how much each caption fits its picture better than the alt text does, as
             cosine; NaN where nobody knows, empty where nothing was compared.
+        repaired: the texts after `repair`, where the caller needed them before; empty where not.
     """
 
     texts: Sequence[str]
@@ -67,12 +71,14 @@ class GateColumns:
     min_words: int = 1
     languages: Sequence[str] = ()
     advantages: Sequence[float] | npt.NDArray[np.float32] = ()
+    repaired: Sequence[str] = ()
 
     def rows(self, rows: Sequence[int], texts: Sequence[str]) -> GateColumns:
         """Some rows of it, with these texts."""
         return replace(
             self,
             texts=texts,
+            repaired=(),
             finish_reasons=[self.finish_reasons[row] for row in rows],
             alt_texts=[self.alt_texts[row] for row in rows],
             languages=[self.languages[row] for row in rows] if len(self.languages) else (),
@@ -136,8 +142,23 @@ def loop(columns: GateColumns) -> Flags:
 
 
 def refusal(columns: GateColumns) -> Flags:
-    """The captioner speaks about itself or asks for a picture."""
+    """The captioner speaks about itself, asks for a picture or sees nothing; or an error."""
     return refusals(columns.texts)
+
+
+def reasoning(columns: GateColumns) -> Flags:
+    """The captioner thinks aloud, before its answer or instead of it."""
+    return reasonings(columns.texts)
+
+
+def several(columns: GateColumns) -> Flags:
+    """Several captions to choose from."""
+    return options(columns.texts)
+
+
+def garbled(columns: GateColumns) -> Flags:
+    """A character was lost; one that stood alone is mended."""
+    return garbles(columns.texts)
 
 
 def banned_opening(columns: GateColumns) -> Flags:
@@ -187,10 +208,19 @@ NEAR_DUPLICATE = "near_duplicate"
 
 GATES: Mapping[str, Gate] = {
     "empty": Gate(empty, True, True, "no letter and no digit"),
-    "refusal": Gate(refusal, True, True, "the captioner refuses or speaks about itself", False),
-    "prompt_leak": Gate(
-        prompt_leak, True, True, "repeats the instruction or chat markers, or talks about its task"
+    "refusal": Gate(
+        refusal, True, True, "refuses, speaks about itself, sees nothing or reports an error", False
     ),
+    "reasoning": Gate(reasoning, True, True, "thinks aloud", False),
+    "options": Gate(several, True, True, "several captions to choose from", False),
+    "prompt_leak": Gate(
+        prompt_leak,
+        True,
+        True,
+        "repeats the instruction, chat markers or turns, or talks about its task",
+        False,
+    ),
+    "garbled": Gate(garbled, True, True, "a character of a word was lost"),
     "loop": Gate(loop, True, True, "repeats itself"),
     "url_or_markup": Gate(
         url_or_markup, True, True, "HTML, Markdown, JSON or an unquoted web address", False
@@ -229,8 +259,12 @@ def judge(
         rejects: names of the gates that reject.
         gates: more gates than the built-in ones may be given.
     """
+    repaired = list(columns.repaired) or repair(
+        columns.texts, columns.finish_reasons, columns.min_words
+    )
+    # Quotes around all of an answer would hide it from gates that leave out what is quoted.
+    columns = replace(columns, texts=[clean(text) for text in columns.texts])
     before = run_gates(columns, gates)
-    repaired = repair(columns.texts, columns.finish_reasons, columns.min_words)
     after = _after_repair(columns, repaired, before, gates)
     rows = range(len(repaired))
     rejecting = [name for name in gates if name in rejects]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,16 @@ from recaption.engine import (
     CaptionRequest,
     Sampling,
 )
-from recaption.http_reply import CONNECTION, TIMEOUT, Reply, failure, read, understand
+from recaption.http_reply import (
+    CONNECTION,
+    CONTENT_FILTER,
+    REFUSED,
+    TIMEOUT,
+    Reply,
+    failure,
+    read,
+    understand,
+)
 from recaption.loop_thread import LoopThread
 from recaption.pictures import BrokenPictureError, PictureFormat, encode
 from recaption.pictures_ahead import PicturesAhead
@@ -39,6 +49,9 @@ logger = logging.getLogger(__name__)
 _MAX_WAIT_SECONDS = 120.0
 _CONNECT_SECONDS = 30.0
 _TRIAL = Sampling(max_new_tokens=16)
+# The trial is as patient as a person who waits for it: a server may be busy, or just have started.
+_TRIAL_ATTEMPTS = 3
+_TRIAL_PATIENCE_SECONDS = 60.0
 
 
 class HttpEngine:
@@ -58,8 +71,9 @@ class HttpEngine:
         image_size: int = 512,
         picture_format: PictureFormat = "jpeg",
         trial: Sampling = _TRIAL,
+        sees: bool = True,
     ) -> None:
-        """Ask for one caption of a grey picture, so that a wrong address or key shows here.
+        """Ask for one caption of a grey picture: a server that cannot give one shows here.
 
         Args:
             server: where and how.
@@ -68,10 +82,11 @@ class HttpEngine:
             picture_format: in which pictures are sent.
             trial: of that first caption; with all that later requests may hold, a field that the
                 server refuses shows here as well.
+            sees: whether pictures will be sent; without, the trial is a text alone.
 
         Raises:
-            ConfigError: nobody answers at the address, or it refuses the key, path, model or a
-                field of the request.
+            ConfigError: it gives none, in the server's own words. A filter that withholds one says
+                nothing of other pictures, and is let pass.
         """
         self._server = server
         self._url = URL(server.address("chat/completions"), encoded=True)
@@ -84,7 +99,7 @@ class HttpEngine:
         self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="encode")
         self._client = self._loop.run(self._open())
         self._loop.at_end(self._client.session.close)
-        self._probe(trial)
+        self._probe(trial, sees)
 
     def caption(self, request: CaptionRequest) -> list[CaptionOutcome]:
         """See CaptionEngine."""
@@ -108,7 +123,6 @@ class HttpEngine:
             ),
             asyncio.Semaphore(self._in_flight),
             _Gate(),
-            answered_at=asyncio.get_running_loop().time(),
         )
 
     # ---- rows ---------------------------------------------------------------------------------
@@ -126,7 +140,8 @@ class HttpEngine:
                         await waiting if isinstance(waiting, asyncio.Future) else waiting
                     )
                     body = bodies.body(row, picture)
-                    outcomes[row] = await self._ask(body, size, server)
+                    limit = request.sampling.max_new_tokens
+                    outcomes[row] = await self._ask(body, size, server, limit)
                 except BrokenPictureError as error:
                     outcomes[row] = CaptionOutcome(error=BROKEN_PICTURE, detail=str(error))
                 except Exception as error:
@@ -141,7 +156,7 @@ class HttpEngine:
         return [outcomes[row] for row in range(len(request))]
 
     async def _ask(
-        self, body: bytes, size: tuple[int, int] | None, server: Server
+        self, body: bytes, size: tuple[int, int] | None, server: Server, limit: int
     ) -> CaptionOutcome:
         """Ask until there is a caption, a lasting fault, or no more patience."""
         clock, client = asyncio.get_running_loop().time, self._client
@@ -151,7 +166,7 @@ class HttpEngine:
             await client.gate.wait()
             async with client.window:
                 started = clock()
-                reply = await self._post(body, size)
+                reply = await self._post(body, size, limit)
                 latency = clock() - started
             tries += 1
             if reply.gone:
@@ -176,16 +191,18 @@ class HttpEngine:
             else:
                 await asyncio.sleep(pause)
 
-    async def _post(self, body: bytes, size: tuple[int, int] | None) -> Reply:
+    async def _post(self, body: bytes, size: tuple[int, int] | None, limit: int) -> Reply:
         """One try."""
         try:
             # A redirect could carry the key and the pictures to somewhere else.
             async with self._client.session.post(
                 self._url, data=body, allow_redirects=False
             ) as response:
+                if 300 <= response.status < 400:
+                    return failure(f"http_{response.status}", _led_to(response), passing=False)
                 raw = await read(response)
                 wait = response.headers.get("Retry-After")
-                return understand(response.status, wait, raw, size, self._key)
+                return understand(response.status, wait, raw, size, self._key, limit)
         # The order matters: an aiohttp connect error may be a TimeoutError or an OSError as well.
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             return failure(CONNECTION, f"{type(error).__name__}: {error}", passing=True, gone=True)
@@ -196,29 +213,64 @@ class HttpEngine:
 
     # ---- set-up -------------------------------------------------------------------------------
 
-    def _probe(self, trial: Sampling) -> None:
+    def _probe(self, trial: Sampling, sees: bool) -> None:
         grey = encode(Image.new("RGB", (64, 64), (128, 128, 128)), self._format)
-        request = CaptionRequest([grey], ["Describe this image."], [0], trial)
-        hasty = replace(self._server, attempts=1, patience=0.0)
-        outcome = self._loop.run(self._caption(request, hasty))[0]
-        address, detail = self._server.base_url, outcome.detail
-        if outcome.error == CONNECTION:
-            raise ConfigError(f"No captioner answers at {address} ({detail}).")
-        if outcome.error in ("http_401", "http_403"):
-            raise ConfigError(
-                f"The server at {address} refuses access ({outcome.error[5:]}); name the "
-                f"environment variable with its key with api_key_env."
-            )
-        if outcome.error in ("http_404", "http_405"):
-            raise ConfigError(
-                f"The server at {address} has no model {self._server.model!r} or no "
-                f"/chat/completions; the URL usually ends in /v1 ({detail})."
-            )
-        if outcome.error in ("http_400", "http_422"):
-            raise ConfigError(
-                f"The server at {address} refuses the request ({detail}); a field that it does "
-                f"not take can be left out with omit_fields or renamed with token_limit_field."
-            )
+        request = CaptionRequest(
+            [grey if sees else None],
+            ["Describe this image." if sees else "Describe a red bicycle."],
+            [0],
+            trial,
+        )
+        server = replace(
+            self._server,
+            attempts=min(self._server.attempts, _TRIAL_ATTEMPTS),
+            patience=min(self._server.patience, _TRIAL_PATIENCE_SECONDS),
+        )
+        outcome = self._loop.run(self._caption(request, server))[0]
+        if (fault := _trial_fault(server, outcome, sees)) is not None:
+            self.close()
+            raise ConfigError(fault)
+
+
+def _trial_fault(server: Server, outcome: CaptionOutcome, sees: bool) -> str | None:
+    """One sentence on a trial that gave no caption; None where it gave one, or a filter spoke."""
+    error, place = outcome.error or "", f"The server at {server.base_url}"
+    said = (outcome.detail or "it gives no reason").rstrip(".")
+    if error in (CONTENT_FILTER, REFUSED):
+        return None
+    if error == CONNECTION:
+        return f"No captioner answers at {server.base_url} ({said})."
+    if error in ("http_401", "http_403"):
+        return (
+            f"{place} refuses access ({error[5:]}: {said}); name the environment variable with its "
+            f"key with api_key_env."
+        )
+    if error in ("http_404", "http_405"):
+        return (
+            f"{place} has no model {server.model!r} or no /chat/completions; the URL usually ends "
+            f"in /v1 ({said})."
+        )
+    if error in ("http_400", "http_422"):
+        unseeing = ", and a model that reads no pictures cannot caption" if sees else ""
+        return (
+            f"{place} refuses the request ({said}); a field that it does not take can be left out "
+            f"with omit_fields or renamed with token_limit_field{unseeing}."
+        )
+    if outcome.text is not None and any(map(str.isalnum, outcome.text)):
+        return None
+    if outcome.text is not None:
+        error, said = "no_answer", f"its answer is {outcome.text[:40]!r}"
+    asked = "a grey picture" if sees else "a trial prompt"
+    return f"{place} gave no text for {asked}, so nothing was begun ({error}: {said})."
+
+
+def _led_to(response: aiohttp.ClientResponse) -> str:
+    """Where a redirect leads, without the part of an address that may hold a secret."""
+    try:
+        target = response.url.join(URL(response.headers.get("Location", "")))
+        return f"redirects to {target.with_query(None).with_fragment(None).with_user(None)}"
+    except ValueError:
+        return "redirects to no address"
 
 
 @dataclass
@@ -226,13 +278,14 @@ class _Client:
     """What lives on the engine's loop.
 
     Attributes:
-        answered_at: when the server last answered anything, on the loop's clock.
+        answered_at: when the server last answered anything, on the loop's clock; one that never did
+            is not waited for.
     """
 
     session: aiohttp.ClientSession
     window: asyncio.Semaphore
     gate: _Gate
-    answered_at: float
+    answered_at: float = -math.inf
 
 
 class _Gate:

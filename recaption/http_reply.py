@@ -13,7 +13,9 @@ from typing import Any
 
 import aiohttp
 
-from recaption.engine import NO_ANSWER, CaptionOutcome, FinishReason
+from recaption.characters import encodable
+from recaption.engine import NO_ANSWER, CaptionOutcome
+from recaption.http_finish import BROKEN_OFF, CUT_OFF, FILTERED, WHOLE, finish_word
 
 NOT_JSON = "not_json"
 CONNECTION = "connection"
@@ -26,11 +28,16 @@ ONLY_REASONING = "only_reasoning"
 _BUSY_STATUSES = frozenset({429, 529})
 # The server's trouble, which may pass; 408 and 425 ask for another try by definition.
 _PASSING_STATUSES = frozenset({408, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+# A text may come with 201 or 202 as well.
+_CAPTION_STATUSES = frozenset({200, 201, 202, 203, 206})
 # 429 as well, but waiting fills no account.
 _EMPTY_ACCOUNT = "insufficient_quota"
-# The text ended because the server stopped working on it, so it is no caption.
-_BROKEN_OFF = frozenset({"error", "abort", "aborted", "cancelled", "canceled"})
-_CUT_OFF = frozenset({"length", "max_tokens"})
+# Types of content parts: a caption's text, and reasoning.
+_TEXT_PARTS = frozenset({None, "", "text", "output_text", "markdown"})
+_THOUGHT_PARTS = frozenset(
+    {"reasoning", "thinking", "redacted_thinking", "reasoning_text", "reasoning.text", "thought"}
+)
+_SENTENCE_ENDS = (".", "!", "?", "…")
 # A caption's reply is a few KB; a page that never ends must not fill the memory.
 _MAX_REPLY_BYTES = 4 << 20
 _DETAIL_CHARACTERS = 300
@@ -81,6 +88,7 @@ def understand(
     raw: bytes,
     size: tuple[int, int] | None,
     key: str = "",
+    limit: int | None = None,
 ) -> Reply:
     """Tell a caption from everything else that a server may send.
 
@@ -88,9 +96,10 @@ def understand(
         status, retry_after, raw: of the HTTP response.
         size: (width, height) of the picture that was sent, in pixels; None where none was.
         key: of the server, never to stand in an error's detail.
+        limit: output tokens that were asked for at most; None where nothing was said.
     """
     answer = _json(raw)
-    if status != 200:
+    if status not in _CAPTION_STATUSES:
         return _refusal(status, retry_after, answer, _beginning(raw, key))
     if answer is None:
         return failure(NOT_JSON, _beginning(raw, key), passing=True)
@@ -99,40 +108,48 @@ def understand(
         code = answer["error"].get("code") if isinstance(answer["error"], dict) else None
         if isinstance(code, int) and 400 <= code < 600:
             return _refusal(code, retry_after, answer, _beginning(raw, key))
+        if not FILTERED.isdisjoint(_codes(answer)):
+            return failure(CONTENT_FILTER, _beginning(raw, key), passing=False)
         return failure(NO_ANSWER, _beginning(raw, key), passing=True)
     try:
         choice = answer["choices"][0]
         message = choice["message"]
         content = message["content"]
-        finish = str(choice.get("finish_reason"))
+        finish = choice.get("finish_reason")
         refusal = message.get("refusal")
         thought = message.get("reasoning_content") or message.get("reasoning")
     except (KeyError, IndexError, TypeError, AttributeError):
         return failure(NO_ANSWER, _beginning(raw, key), passing=True)
-    if finish == "content_filter":
-        return failure(CONTENT_FILTER, "the server's filter withheld the caption", passing=False)
-    if finish in _BROKEN_OFF:
-        return failure(NO_ANSWER, f"the server broke off: {finish}", passing=True)
-    if isinstance(content, list):  # parts, as some servers send them
-        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    if not content and isinstance(refusal, str) and refusal:
-        return failure(REFUSED, _valid(refusal)[:_DETAIL_CHARACTERS], passing=False)
-    if not content and thought:
+    if choice.get("error"):  # gateways put it beside what was written until then
+        return failure(NO_ANSWER, _beginning(raw, key), passing=True)
+    word = finish_word(finish)
+    if word not in WHOLE | CUT_OFF:
+        return _unfinished(word)
+    text: str | None = content if isinstance(content, str) else None
+    if isinstance(content, list | dict):
+        parts = _parts(content)
+        text = _joined(parts["text"]) or None
+        refusal = refusal or _joined(parts["refusal"])
+        thought = thought or parts["thought"]
+    if isinstance(refusal, str) and refusal.strip():
+        return failure(REFUSED, encodable(refusal)[:_DETAIL_CHARACTERS], passing=False)
+    if not text and thought:
         detail = (
             "all output tokens went into reasoning; raise max_new_tokens or switch reasoning off "
             "with extra_body"
         )
         return failure(ONLY_REASONING, detail, passing=False)
-    if not isinstance(content, str):
+    if text is None:
         return failure(NO_ANSWER, _beginning(raw, key), passing=True)
-    usage = answer.get("usage")
-    reason: FinishReason = "length" if finish in _CUT_OFF else "stop"
+    written = _count(answer.get("usage"), "completion_tokens")
+    # Some servers say "stop" whatever ended the text; their own count tells.
+    cut = word in CUT_OFF or (limit is not None and written is not None and written >= limit)
     return Reply(
         CaptionOutcome(
-            text=_valid(content).strip(),
-            finish_reason=reason,
-            prompt_tokens=_count(usage, "prompt_tokens"),
-            output_tokens=_count(usage, "completion_tokens"),
+            text=encodable(text).strip(),
+            finish_reason="length" if cut else "stop",
+            prompt_tokens=_count(answer.get("usage"), "prompt_tokens"),
+            output_tokens=written,
             sent_width=size[0] if size else None,
             sent_height=size[1] if size else None,
         )
@@ -144,17 +161,76 @@ def failure(error: str, detail: str, passing: bool, gone: bool = False) -> Reply
     return Reply(CaptionOutcome(error=error, detail=detail), passing, gone=gone)
 
 
+def _unfinished(word: str) -> Reply:
+    """The failure of an answer that ended with a word for neither a whole nor a cut-off text."""
+    shown = "".join(c if c.isprintable() else " " for c in encodable(word))
+    if word in FILTERED:
+        detail = f"the server's filter withheld the caption: {shown}"
+        return failure(CONTENT_FILTER, detail, passing=False)
+    if word == "refusal":
+        return failure(REFUSED, f"the server ended the answer with {shown}", passing=False)
+    return failure(NO_ANSWER, f"the server broke off: {shown}", passing=word in BROKEN_OFF)
+
+
+def _parts(content: Any) -> dict[str, list[str]]:
+    """The texts of content parts, by what they are: "text", "refusal" or "thought".
+
+    Whatever is no text (null, a number, a picture, a tool's call) adds nothing.
+    """
+    found: dict[str, list[str]] = {"text": [], "refusal": [], "thought": []}
+    waiting = [content]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, str):
+            found["text"].append(part)
+        elif isinstance(part, list):
+            waiting.extend(reversed(part))
+        elif isinstance(part, Mapping):
+            kind = part.get("type")
+            if isinstance(part.get("refusal"), str):
+                found["refusal"].append(part["refusal"])
+            elif kind in _THOUGHT_PARTS or part.get("thought"):  # Gemini marks its thoughts
+                found["thought"].append(str(kind))
+            elif kind in _TEXT_PARTS:
+                text = part.get("text")
+                # {"type": "text", "text": {"value": "..."}}, as in OpenAI's threads.
+                text = text.get("value") if isinstance(text, Mapping) else text
+                waiting.append(text if isinstance(text, str | list) else None)
+    return found
+
+
+def _joined(texts: list[str]) -> str:
+    """Parts in their order; a new sentence stands apart from the one before."""
+    joined = ""
+    for text in texts:
+        gap = " " if joined[-1:] in _SENTENCE_ENDS and text[:1].isalnum() else ""
+        joined += gap + text
+    return joined
+
+
 def _refusal(status: int, retry_after: str | None, answer: Any, words: str) -> Reply:
     """An answer with an error's status."""
     wait = _seconds(retry_after)
-    error = answer.get("error") if isinstance(answer, dict) else None
-    codes = (error.get("code"), error.get("type")) if isinstance(error, dict) else ()
+    codes = _codes(answer)
+    if status < 500 and not FILTERED.isdisjoint(codes):
+        return failure(CONTENT_FILTER, words, passing=False)
     busy = status in _BUSY_STATUSES or (status == 503 and wait is not None)
     busy = busy and _EMPTY_ACCOUNT not in codes
     passing = busy or status in _PASSING_STATUSES
     return Reply(
         CaptionOutcome(error=f"http_{status}", detail=words), passing, busy=busy, wait=wait
     )
+
+
+def _codes(answer: Any) -> set[str]:
+    """The names that an error object gives its error, in one spelling."""
+    error = answer.get("error") if isinstance(answer, Mapping) else None
+    if not isinstance(error, Mapping):
+        return set()
+    inner = error.get("innererror") or error.get("inner_error")
+    places = [error, inner] if isinstance(inner, Mapping) else [error]
+    named = [place.get(name) for place in places for name in ("code", "type", "status")]
+    return {finish_word(name) for name in named if isinstance(name, str)}
 
 
 def _json(raw: bytes) -> Any:
@@ -168,11 +244,6 @@ def _count(usage: Any, name: str) -> int | None:
     count = usage.get(name) if isinstance(usage, Mapping) else None
     plausible = type(count) is int and 0 <= count <= _MOST_TOKENS
     return count if plausible else None
-
-
-def _valid(text: str) -> str:
-    """`text` without lone surrogates, which JSON can spell and no UTF-8 file can hold."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def _seconds(retry_after: str | None) -> float | None:

@@ -11,18 +11,14 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from curate.errors import ConfigError
-from curate.scorers.text_language import TextLanguage
+from curate.scorers.text_language import TextLanguage, count_letters
 
-# Below this many letters, or this much probability, the model is wrong too often to reject by it.
-# A Han, kana or Hangul character counts for three letters.
+# To reject by it takes more than to tell it (curate.scorers.text_language has lower limits).
 LEAST_LETTERS = 40
 LEAST_SHARE = 0.75
 # From this share of letters in a script that the language is not written in, no model is needed.
 FOREIGN_SCRIPT_SHARE = 0.3
 
-# Vowel signs of the Indian and Thai scripts are no letters to `re`, and half of such a text.
-_LETTER = re.compile(r"[^\W\d_]|[\u0900-\u0dff\u0e30-\u0e4e]")
-_WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 # What stands in quotes is text in the picture, in whatever language that is.
 _QUOTED = re.compile(
     r"\"[^\"]*\"|“[^”]*”|„[^“”]*[“”]|«[^»]*»|「[^」]*」|『[^』]*』|(?<!\w)'[^']*'(?!\w)|‘[^’]*’"
@@ -113,9 +109,8 @@ def detect_languages(texts: Sequence[str]) -> list[str | None]:
     Quoted parts are left out. About 10 us a text; the model takes 40 MB, once a process.
     """
     unquoted = [_QUOTED.sub(" ", text) for text in texts]
-    long_enough = [row for row, text in enumerate(unquoted) if _letters(text) >= LEAST_LETTERS]
-    # In capitals everything looks like German to the model.
-    columns = _model().score({"alt_text": [unquoted[row].lower() for row in long_enough]})
+    long_enough = [row for row, text in enumerate(unquoted) if count_letters(text) >= LEAST_LETTERS]
+    columns = _model().score({"alt_text": [unquoted[row] for row in long_enough]})
     found: list[str | None] = [None] * len(texts)
     codes = columns["text_language"].to_pylist()
     for row, code, share in zip(
@@ -132,7 +127,7 @@ def is_other_language(expected: str, detected: str | None, text: str) -> bool:
     if detected is not None and not _alike(expected, detected):
         return True
     unquoted = _QUOTED.sub(" ", text)
-    if _letters(unquoted) < LEAST_LETTERS:
+    if count_letters(unquoted) < LEAST_LETTERS:
         return False
     own = _WRITTEN_IN.get(expected, ())
     foreign = sum(
@@ -140,15 +135,11 @@ def is_other_language(expected: str, detected: str | None, text: str) -> bool:
         for name, pattern in _SCRIPTS.items()
         if name not in own
     )
-    return foreign >= FOREIGN_SCRIPT_SHARE * _letters(unquoted)
+    return foreign >= FOREIGN_SCRIPT_SHARE * count_letters(unquoted)
 
 
 def _alike(one: str, other: str) -> bool:
     return one == other or any(one in group and other in group for group in _ALIKE)
-
-
-def _letters(text: str) -> int:
-    return len(_LETTER.findall(text)) + 2 * len(_WIDE.findall(text))
 
 
 @lru_cache(maxsize=1)

@@ -23,7 +23,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from curate.dataset import Dataset
+from curate.dataset import Dataset, parquet_scan, sql_text
+from curate.files import plain_path
 from curate.selection.sample_view import METHODS
 from recaption.gates import NEAR_DUPLICATE
 from recaption.pending import OK, REJECTED
@@ -55,7 +56,7 @@ def mark_near_duplicates(
         more but whose text this version's repair does not give again: they stay rejected}.
     """
     counts = {"compared": 0, NEAR_DUPLICATE: 0, "lost": 0}
-    paths = sorted(dataset.table_directory("captions", source).glob("[!.]*.parquet"))
+    paths = dataset.table_files("captions", source)
     if not paths:
         return counts
     with _database(dataset) as database:
@@ -63,9 +64,9 @@ def mark_near_duplicates(
         _compare(database, settings.near_duplicate_threshold)
         # Written only after everything was read: DuckDB looks at the files until then.
         by_file = database.execute("SELECT filename, list(row) FROM marked GROUP BY filename")
-        marked = {filename: set(rows) for filename, rows in by_file.fetchall()}
+        marked = {Path(filename).name: set(rows) for filename, rows in by_file.fetchall()}
         for path in paths:
-            rows = marked.pop(str(path), set())
+            rows = marked.pop(path.name, set())
             counts[NEAR_DUPLICATE] += len(rows)
             counts["lost"] += _mark_shard(dataset, source, path.stem, rows, settings)
     return counts
@@ -83,7 +84,7 @@ def _database(dataset: Dataset) -> Iterator[duckdb.DuckDBPyConnection]:
             connection.execute(f"SET memory_limit = '{_MEMORY}'")
             # Numbers of rows are only handles; without an order to keep, less stays in memory.
             connection.execute("SET preserve_insertion_order = false")
-            connection.execute(f"SET temp_directory = '{folder.replace(chr(39), chr(39) * 2)}'")
+            connection.execute(f"SET temp_directory = {sql_text(plain_path(folder))}")
             yield connection
         finally:
             connection.close()
@@ -96,30 +97,27 @@ def _read_captions(
     settings: RecaptionSettings,
 ) -> int:
     """Tables `caption` (a row each) and `different` (a row a signature and kind)."""
-    groups = f"{dataset.table_directory('duplicates')}/*.parquet"
     if dataset.has_table("duplicates"):
-        present = {
-            row[0]
-            for row in database.execute(
-                "SELECT DISTINCT method FROM read_parquet(?)", [groups]
-            ).fetchall()
-        }
+        groups = dataset.scan("duplicates")
+        found = database.execute(f"SELECT DISTINCT method FROM {groups}").fetchall()
+        present = {method for (method,) in found}
         widest = next((method for method in reversed(METHODS) if method in present), METHODS[0])
         database.execute(
             'CREATE TABLE grouped AS SELECT key, any_value("group") AS picture FROM '
-            "read_parquet(?) WHERE method = ? GROUP BY key",
-            [groups, widest],
+            f"{groups} WHERE method = ? GROUP BY key",
+            [widest],
         )
     else:
         database.execute("CREATE TABLE grouped (key VARCHAR, picture VARCHAR)")
+    captions = parquet_scan(paths, filename=True, file_row_number=True)
     database.execute(
         # One file may be in a group under one key and in none under another.
         "CREATE TABLE caption AS SELECT filename, file_row_number AS row, kind, signature, "
         "coalesce(min(grouped.picture) OVER (PARTITION BY image_sha256), image_sha256) AS picture "
-        "FROM read_parquet(?, filename = true, file_row_number = true) AS captions "
+        f"FROM {captions} AS captions "
         "LEFT JOIN grouped ON grouped.key = captions.key "
         "WHERE signature IS NOT NULL AND words >= ?",
-        [[str(path) for path in paths], settings.near_duplicate_words],
+        [settings.near_duplicate_words],
     )
     database.execute(
         "CREATE TABLE different AS SELECT row_number() OVER () AS id, kind, signature, "

@@ -63,8 +63,13 @@ def chosen_engine(settings: RecaptionSettings) -> Literal["transformers", "http"
     return engine
 
 
-def open_engine(settings: RecaptionSettings, captioner: Captioner) -> CaptionEngine:
+def open_engine(
+    settings: RecaptionSettings, captioner: Captioner, sees: bool = True
+) -> CaptionEngine:
     """Load the captioner, or reach its server, ready to caption.
+
+    Args:
+        sees: whether pictures will be shown; a server of texts alone rewrites prompts as well.
 
     Raises:
         ConfigError: it cannot be loaded, reached, or made to caption.
@@ -78,6 +83,7 @@ def open_engine(settings: RecaptionSettings, captioner: Captioner) -> CaptionEng
             image_size=settings.image_size,
             picture_format=settings.image_format,
             trial=_trial(settings),
+            sees=sees,
         )
     if captioner.engine == "coca":
         from recaption.coca_engine import CocaEngine

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from curate.reasons import without_addresses
 from recaption.engine import BROKEN_PICTURE, NO_PICTURE, CaptionOutcome, CaptionRequest
 from recaption.picture_features import (
     Features,
@@ -204,5 +205,5 @@ def _cast(features: Features, dtype: torch.dtype) -> Features:
 
 def words(error: Exception) -> str:
     """An error in one line: its type and its first line."""
-    lines = str(error).strip().splitlines()
+    lines = without_addresses(str(error)).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}".rstrip(": ")

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from curate.errors import ConfigError
+from recaption.placeholders import without_placeholders
 
 _VARIABLE = re.compile(r"\{(\w+)\}")
 _KIND_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -20,14 +21,6 @@ MAX_VALUE_CHARACTERS = 300
 ALT_HINT = (
     'A web page shows this picture with the text "{alt_text}". Use it for names that you cannot '
     "see, and ignore what the picture contradicts."
-)
-# What chat formats put between turns. A server reads such words in a prompt as the real thing, so
-# none may come out of the web. (The transformers engine knows its own tokenizer's as well.)
-_CONTROL = re.compile(
-    r"<[|｜][^<>]{0,60}[|｜]>|\[/?(?:INST|IMG|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS)\]|<</?SYS>>|"
-    r"</?(?:s|bos|eos|pad|unk|mask|img|image|video|audio|box|ref|quad|IMG_CONTEXT|image_soft_token|"
-    r"start_of_turn|end_of_turn|start_of_image|end_of_image|think|tool_call)>",
-    re.IGNORECASE,
 )
 
 
@@ -159,8 +152,8 @@ class PromptTemplate:
 
 
 def shown_value(value: str) -> str:
-    """A value as a prompt shows it: on one line, its first 300 characters, no control token."""
-    return " ".join(_CONTROL.sub(" ", value).split())[:MAX_VALUE_CHARACTERS]
+    """A value as a prompt shows it: on one line, its first 300 characters, no placeholder."""
+    return " ".join(without_placeholders(value).split())[:MAX_VALUE_CHARACTERS]
 
 
 def _names(text: str) -> list[str]:

@@ -1,9 +1,13 @@
-"""Repair before rejection: strip an opening about the picture, cut to the last whole sentence."""
+"""Repair before rejection: what is no text or encloses the answer goes, then an opening about the
+picture; a cut-off text ends with its last whole sentence."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+
+from recaption.characters import readable, without_lost_characters
+from recaption.wrapping import unwrap
 
 _PICTURE = r"(image|picture|photo|photograph|scene|snapshot)"
 _SHOWS = (
@@ -55,6 +59,8 @@ BANNED_OPENING = (
 # A sentence's end: its mark, closing quotes, then a space or the text's end.
 _SENTENCE_END = re.compile(r"[.!?…。！？]+[\"'”’)\]]*(?=\s|$)|[。！？]")
 _ABBREVIATION = re.compile(r"\b(mr|mrs|ms|dr|st|no|vs|etc|e\.g|i\.e|approx|jr|sr|[A-Z])\.$", re.I)
+# "1. 2. 3." are no sentences, "It is from 1967." is one.
+_ENUMERATOR = re.compile(r"(?:^|[.:;!?]\s*)\d+[.)]$")
 # "A photo of a view of ...", stripped once, can open with the next phrase; more is no caption.
 _MAX_STRIPS = 3
 
@@ -62,7 +68,8 @@ _MAX_STRIPS = 3
 def repair(
     texts: Sequence[str], finish_reasons: Sequence[str | None], min_words: int = 1
 ) -> list[str]:
-    """Each caption on one line, without its banned opening, and whole where it was cut off.
+    """Each caption on one line, without marks around all of it and its banned opening, and whole
+    where it was cut off.
 
     Args:
         finish_reasons: "length" where the token limit cut the text off. Such a text is cut back
@@ -72,6 +79,11 @@ def repair(
         _repair_one(text, reason, min_words)
         for text, reason in zip(texts, finish_reasons, strict=True)
     ]
+
+
+def clean(text: str) -> str:
+    """`text` without control characters and the like, and without quotes around all of it."""
+    return unwrap(readable(text))
 
 
 def strip_opening(text: str) -> str:
@@ -91,7 +103,7 @@ def cut_to_sentence(text: str) -> str | None:
     """`text` up to its last whole sentence; None where it holds none."""
     for found in reversed(list(_SENTENCE_END.finditer(text))):
         kept = text[: found.end()]
-        if not _ABBREVIATION.search(kept):
+        if not (_ABBREVIATION.search(kept) or _ENUMERATOR.search(kept)):
             return kept
     return None
 
@@ -102,9 +114,12 @@ def is_cut(text: str, finish_reason: str | None) -> bool:
 
 
 def _repair_one(text: str, finish_reason: str | None, min_words: int) -> str:
-    repaired = strip_opening(" ".join(text.split()))
+    repaired = " ".join(without_lost_characters(clean(text)).split())
+    # Behind "Here is a caption:" the answer may stand in quotes, and in them open with the picture.
+    while (stripped := unwrap(strip_opening(repaired))) != repaired:
+        repaired = stripped
     if finish_reason == "length":
         cut = cut_to_sentence(repaired)
         if cut is not None and len(cut.split()) >= min_words:
-            return cut
+            return unwrap(cut)
     return repaired

@@ -93,6 +93,13 @@ class RecaptionSettings(MeasureSettings, EngineSettings):
         description="Captions written between two checkpoints inside a shard.",
         json_schema_extra=OPERATIONAL,
     )
+    stop_after_unaccepted: int = Field(
+        512,
+        ge=0,
+        description="End the run when so many captions in a row all failed or were rejected; those "
+        "that a filter withheld or whose picture is broken do not count; 0 never ends it.",
+        json_schema_extra=OPERATIONAL,
+    )
     retry_failed: bool = Field(
         False,
         description="Caption again the rows that failed (not those that a gate rejected).",

@@ -27,8 +27,8 @@ from transformers.generation import GenerationMixin
 
 from curate.ahead import in_threads
 from curate.errors import ConfigError
+from curate.settings import Precision, device_of, dtype_of, precision_of
 from recaption.decoding import Flight
-from recaption.devices import Precision, device_of, dtype_of
 from recaption.engine import ENGINE_ERROR, CaptionOutcome, CaptionRequest, FinishReason, Sampling
 from recaption.loading import end_token_ids, load_captioner, picture_token
 from recaption.pictures import encode, shown_pixels
@@ -75,7 +75,7 @@ class TransformersEngine:
             folder: config, safetensors, tokenizer and processor, as `save_pretrained` writes.
             revision: recorded with the captions.
             device: "auto" takes the GPU if there is one.
-            precision: "auto" is bfloat16 on a GPU and float32 on the CPU.
+            precision: "auto" is bf16 on a GPU and fp32 on the CPU.
             batch_size: rows a forward pass; no effect on the captions.
             image_size: longest side in pixels shown to the captioner; 0 shows the stored size.
             threads: that prepare pictures while the model generates; 0 takes as many as CPUs, at
@@ -89,7 +89,7 @@ class TransformersEngine:
         self._batch_size = batch_size
         self._image_size = image_size
         self._threads = threads or min(8, os.cpu_count() or 1)
-        dtype = dtype_of(precision, self.device)
+        dtype = dtype_of(precision_of(precision, str(self.device)))
         processor, self._model = load_captioner(folder, dtype, self.device)
         self._tokenizer = processor.tokenizer
         # A tokenizer of its own: the other one works in threads, which it refuses to share.

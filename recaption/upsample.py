@@ -123,7 +123,7 @@ class Upsampler:
     def opened(self) -> CaptionEngine:
         """The captioner, loaded or reached if it was not before."""
         if self._engine is None:
-            self._engine = open_engine(self._opening, self.captioner)
+            self._engine = open_engine(self._opening, self.captioner, sees=False)
         return self._engine
 
     def rewrite(self, prompts: Sequence[str]) -> pa.Table:

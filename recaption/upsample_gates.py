@@ -9,8 +9,20 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from recaption.gate_rules import count_words, leaks, loops, markup, plain, refusals
-from recaption.repair import cut_to_sentence, is_cut
+from recaption.characters import without_lost_characters
+from recaption.gate_rules import (
+    count_words,
+    garbles,
+    leaks,
+    loops,
+    markup,
+    options,
+    plain,
+    reasonings,
+    refusals,
+)
+from recaption.repair import clean, cut_to_sentence, is_cut
+from recaption.wrapping import unwrap
 
 Flags = npt.NDArray[np.bool_]
 
@@ -29,7 +41,6 @@ _LABEL = re.compile(
     r"\s*:\s*",
     re.IGNORECASE,
 )
-_QUOTES = {'"': '"', "“": "”", "'": "'"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,10 @@ class Rewrites:
 
 UPSAMPLE_GATES: Mapping[str, str] = {
     "empty": "no letter and no digit",
-    "refusal": "the model refuses or speaks about itself",
+    "refusal": "the model refuses, speaks about itself or reports an error",
+    "reasoning": "the model thinks aloud",
+    "options": "several rewrites to choose from",
+    "garbled": "a character of a word was lost",
     "prompt_leak": "repeats the instruction, an example or chat markers",
     "loop": "repeats itself",
     "url_or_markup": "HTML, Markdown, JSON or an unquoted web address",
@@ -76,6 +90,9 @@ def judge_rewrites(rewrites: Rewrites) -> dict[str, Flags]:
     return {
         "empty": words == 0,
         "refusal": refusals(rewrites.texts),
+        "reasoning": reasonings(rewrites.texts),
+        "options": options(rewrites.texts),
+        "garbled": garbles(rewrites.texts),
         "prompt_leak": leaks(rewrites.texts, [rewrites.instruction]),
         "loop": loops(rewrites.texts),
         "url_or_markup": markup(rewrites.texts),
@@ -108,9 +125,8 @@ def tidy(text: str, finish_reason: str | None, min_words: int) -> str:
 
     A text that was cut off ends with its last whole sentence, if that leaves `min_words`.
     """
-    line = _LABEL.sub("", " ".join(text.split()))
-    if len(line) > 1 and _QUOTES.get(line[0]) == line[-1] and line.count(line[0]) <= 2:
-        line = line[1:-1].strip()
+    line = " ".join(without_lost_characters(clean(text)).split())
+    line = unwrap(_LABEL.sub("", line))
     if finish_reason == "length":
         whole = cut_to_sentence(line)
         if whole is not None and len(whole.split()) >= min_words:

@@ -11,6 +11,7 @@ import hashlib
 from pathlib import Path
 
 from curate.errors import ConfigError
+from recaption.placeholders import without_placeholders
 
 PLACE = "{prompt}"
 
@@ -68,8 +69,8 @@ def load_instruction(path: str, min_words: int, max_words: int) -> str:
 
 
 def ask(instruction: str, prompt: str) -> str:
-    """The user turn for one prompt."""
-    return instruction.replace(PLACE, " ".join(prompt.split()))
+    """The user turn for one prompt, without placeholders of chat formats."""
+    return instruction.replace(PLACE, " ".join(without_placeholders(prompt).split()))
 
 
 def without_prompt(instruction: str) -> str:

@@ -13,9 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate.errors import ConfigError, DatasetError
-from curate.files import atomic_path
-from recaption.pending import FAILED
+from curate.errors import ConfigError, DatasetError, StageError
+from curate.files import atomic_path, remove_leftovers
+from curate.lock import hold
+from recaption.collapse import Acceptance, Tally
+from recaption.pending import FAILED, OK
 from recaption.prompt_list import ListedPrompt, read_prompts
 from recaption.upsample import UPSAMPLED, Upsampler
 from recaption.upsample_settings import UpsampleSettings
@@ -47,22 +49,39 @@ def upsample(source: Path, out: Path, settings: UpsampleSettings) -> UpsampleRep
     Raises:
         ConfigError: the list or a setting is wrong.
         DatasetError: `out` was made with other settings.
+        StageError: nothing is accepted any more (`stop_after_unaccepted`), or nothing was at all.
+            What was written stays, and the same call asks again for what was not accepted since.
     """
     if out.suffix != ".parquet":
         raise ConfigError(f"--out must name a .parquet file; {out} does not.")
     listed = read_prompts(source, settings.prompt_column)
     upsampler = Upsampler(settings)
+    with hold(out.parent, [out.name]):
+        remove_leftovers(out.parent, out.name)
+        return _upsample(listed, upsampler, out, settings)
+
+
+def _upsample(
+    listed: list[ListedPrompt], upsampler: Upsampler, out: Path, settings: UpsampleSettings
+) -> UpsampleReport:
     parts = _Parts(out, upsampler.identity)
     done = parts.load(settings.retry_failed)
     missing = {row.sha256: row.prompt for row in listed if row.prompt is not None}
     kept = len(missing.keys() & done.keys())
     prompts = [prompt for sha256, prompt in missing.items() if sha256 not in done]
-    for start in range(0, len(prompts), settings.part_rows):
-        rows = upsampler.rewrite([p for p in prompts[start : start + settings.part_rows] if p])
+    acceptance = Acceptance(settings.stop_after_unaccepted)
+    step = min(settings.part_rows, settings.stop_after_unaccepted or settings.part_rows)
+    for start in range(0, len(prompts), step):
+        rows = upsampler.rewrite([p for p in prompts[start : start + step] if p])
         parts.add(rows)
         done |= _by_hash(rows)
+        acceptance.add(Tally.of(rows))
+        if acceptance.collapsed:
+            raise StageError(acceptance.sentence("prompts"))
     table = _in_order(listed, done)
     parts.finish(table)
+    if acceptance.fruitless:
+        raise StageError(acceptance.sentence("prompts"))
     return UpsampleReport(out, _counts(table), kept)
 
 
@@ -107,6 +126,10 @@ class _Parts:
     def load(self, without_failed: bool) -> dict[str, dict[str, Any]]:
         """Rows written so far, by prompt hash; the newest of each.
 
+        Without the last parts in which nothing was accepted, what the part before them did not
+        accept, and a whole file of such rows: the captioner may have been at fault, and is asked
+        again.
+
         Args:
             without_failed: leave out what failed in the finished file.
 
@@ -127,9 +150,16 @@ class _Parts:
                 )
             if without_failed:
                 table = table.filter(pc.field("status") != FAILED)
-            done |= _by_hash(table)
-        for path in sorted(self._folder.glob("[0-9]*.parquet")):
-            done |= _by_hash(pq.read_table(path))
+            if OK in table.column("status").to_pylist():
+                done |= _by_hash(table)
+        parts = [pq.read_table(path) for path in sorted(self._folder.glob("[0-9]*.parquet"))]
+        before = len(parts)
+        while parts and OK not in parts[-1].column("status").to_pylist():
+            parts.pop()
+        if parts and len(parts) < before:
+            parts[-1] = parts[-1].filter(pc.field("status") == OK)
+        for part in parts:
+            done |= _by_hash(part)
         return done
 
     def add(self, rows: pa.Table) -> None:

@@ -41,6 +41,13 @@ class UpsampleSettings(EngineSettings):
         description="Prompts between two durable parts; a kill loses at most one part.",
         json_schema_extra=OPERATIONAL,
     )
+    stop_after_unaccepted: int = Field(
+        512,
+        ge=0,
+        description="End the run when so many prompts in a row all failed or were rejected; 0 "
+        "never ends it.",
+        json_schema_extra=OPERATIONAL,
+    )
     retry_failed: bool = Field(
         False,
         description="Ask again for prompts that failed (not those that a gate rejected).",

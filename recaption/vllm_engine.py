@@ -19,6 +19,8 @@ from PIL import Image
 
 from curate.ahead import in_threads
 from curate.errors import ConfigError
+from curate.reasons import without_addresses
+from curate.settings import Precision
 from recaption.engine import (
     BROKEN_PICTURE,
     ENGINE_ERROR,
@@ -32,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 # Rows handed over at once, as a multiple of the rows that vLLM runs side by side: many, so that few
 # places stand empty at the end of a part; not all, because decoded pictures lie in memory.
+_DTYPES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _PART = 8
 
 
@@ -54,7 +57,7 @@ class VllmEngine:
         self,
         folder: Path | str,
         revision: str = "",
-        precision: str = "auto",
+        precision: Precision = "auto",
         batch_size: int = 32,
         image_size: int = 0,
         threads: int = 0,
@@ -92,7 +95,7 @@ class VllmEngine:
                 str(folder),
                 trust_remote_code=False,
                 load_format="safetensors",
-                dtype=precision,
+                dtype=_DTYPES[precision],
                 max_num_seqs=batch_size,
                 limit_mm_per_prompt={"image": 1},
                 seed=0,
@@ -214,5 +217,5 @@ def _outcome(answer: Any, size: tuple[int, int] | None) -> CaptionOutcome:
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+    lines = without_addresses(str(error)).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -21,12 +21,12 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from curate.errors import CaplabError, DatasetError
-from curate.files import atomic_path
-from curate.progress import progress
+from curate.errors import CaplabError
+from curate.files import atomic_path, fingerprint
+from curate.progress import progress, tell
+from curate.settings import device_of, dtype_of, precision_of
 from train.captions import CaptionBank
-from train.device import resolve_device, resolve_precision
-from train.model import build_model, use_fast_attention
+from train.model import TextToImage, build_model, use_fast_attention
 from train.objective import logit_normal_timesteps, loss_per_picture, noised
 from train.optimizer import Optimizer, learning_rate_scale
 from train.sample import Trained, from_uint8
@@ -72,7 +72,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class LoopResult:
-    """What a finished loop hands over: the averaged weights in a model, and the record."""
+    """What a finished loop hands over: the averaged weights in a model, and the record.
+
+    The model is float32 whatever was computed in: its weights are the averages, not rounded.
+    """
 
     trained: Trained
     progress: Progress
@@ -88,12 +91,14 @@ def train_loop(
     out: Path,
     stop_after: int | None = None,
     on_step: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] = tell,
 ) -> LoopResult:
     """Train for `settings.steps` steps, or from the newest checkpoint in `out` to there.
 
     Args:
         stop_after: leave after this step with a checkpoint, as if interrupted.
         on_step: called with (steps done, steps in all) after every step, in place of a bar.
+        say: called with a sentence where a checkpoint cannot be used.
 
     Raises:
         CaplabError: more than `settings.max_skipped_steps` steps were not finite.
@@ -101,10 +106,10 @@ def train_loop(
     # ---- set-up -------------------------------------------------------------------------------
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    device = resolve_device(settings.device)
-    dtype = resolve_precision(settings.precision, device)
+    device = torch.device(device_of(settings.device))
+    dtype = dtype_of(precision_of(settings.precision, settings.device, matrix_tiles=True))
 
-    apart = held_out(samples.keys, settings.validation_samples)
+    apart, shown = held_out(samples.keys, settings.validation_share, settings.validation_samples)
     training = samples.take(np.flatnonzero(~apart))
     images = torch.from_numpy(training.images).to(device)
     bank = CaptionBank(
@@ -117,7 +122,7 @@ def train_loop(
         settings.seed,
     )
     order = DataOrder(len(training), settings.batch_size, settings.seed)
-    validation = Validation(samples.take(np.flatnonzero(apart)), tokenizer, config, settings)
+    validation = Validation(samples.take(shown), tokenizer, config, settings)
 
     # ---- state --------------------------------------------------------------------------------
     model = build_model(config, len(tokenizer), settings.seed).to(device)
@@ -125,11 +130,14 @@ def train_loop(
     model.to(dtype)
     use_fast_attention(model, device)
     averaged = Trained(copy.deepcopy(model).requires_grad_(False), tokenizer, settings)
-    state = load_checkpoint(out, optimizer) or Progress()
+    mark = fingerprint(
+        {"settings": settings.identity(), "model": config.resolved(), "keys": training.keys}
+    )
+    state = load_checkpoint(out, optimizer, mark, say) or Progress()
 
     # ---- loop ---------------------------------------------------------------------------------
     clock, cpu_clock = time.perf_counter(), time.process_time()
-    window_clock = clock
+    window_clock = saved = clock
     quiet = on_step is not None
     with progress(settings.steps, "training", "step", state.step, disable=quiet) as bar:
         while state.step < settings.steps:
@@ -198,6 +206,8 @@ def train_loop(
             validate = _due(done, settings.validate_every, last) and settings.validation_samples
             grid = _due(done, settings.grid_every, last) and settings.grid_size
             checkpoint = _due(done, settings.checkpoint_every, last) or done == stop_after
+            minutes = settings.checkpoint_minutes
+            checkpoint |= 0 < 60 * minutes <= time.perf_counter() - saved
             if validate or grid or checkpoint:
                 paused, cpu_paused = time.perf_counter(), time.process_time()
                 if validate or grid:
@@ -208,7 +218,8 @@ def train_loop(
                     pictures = validation.grid(averaged)
                     write_grid(out / "grids" / f"step-{done:06d}.png", pictures)
                 if checkpoint:
-                    save_checkpoint(out, optimizer, state)
+                    save_checkpoint(out, optimizer, state, mark)
+                    saved = time.perf_counter()
                 # Looking at the model is not training it: the clocks stand still meanwhile.
                 away = time.perf_counter() - paused
                 clock, window_clock = clock + away, window_clock + away
@@ -216,8 +227,11 @@ def train_loop(
             if done == stop_after:
                 break
 
-    load_average(averaged, optimizer)
-    return LoopResult(averaged, state, bank, order)
+    # A fresh model, since a cast would keep what the precision rounded (position embeddings too).
+    exact = TextToImage(config, len(tokenizer)).to(device).requires_grad_(False).eval()
+    trained = Trained(exact, tokenizer, settings)
+    load_average(trained, optimizer)
+    return LoopResult(trained, state, bank, order)
 
 
 def step_noise(settings: TrainSettings, step: int, resolution: int) -> tuple[Tensor, Tensor]:
@@ -243,34 +257,66 @@ def load_average(averaged: Trained, optimizer: Optimizer) -> None:
         parameter.copy_(optimizer.ema[name])
 
 
-def save_checkpoint(out: Path, optimizer: Optimizer, state: Progress) -> None:
-    """Write the state as one safetensors file, atomically, and the tables beside it."""
+def save_checkpoint(out: Path, optimizer: Optimizer, state: Progress, mark: str) -> None:
+    """Write the state as one safetensors file, atomically, and the tables beside it.
+
+    Args:
+        mark: fingerprint of what the run is; a checkpoint of another one is not loaded.
+    """
     from safetensors.torch import save_file
 
     write_tables(out, state)
     tensors = {name: tensor.contiguous() for name, tensor in optimizer.state_dict().items()}
     with atomic_path(out / "checkpoints" / f"{state.step:08d}.safetensors") as temporary:
-        save_file(tensors, temporary, metadata={"progress": json.dumps(asdict(state))})
+        save_file(tensors, temporary, metadata={"progress": json.dumps(asdict(state)), "run": mark})
     for old in checkpoints(out)[:-KEPT_CHECKPOINTS]:
         old.unlink()
 
 
-def load_checkpoint(out: Path, optimizer: Optimizer) -> Progress | None:
-    """Restore the newest checkpoint of `out` into `optimizer`, or None where there is none."""
-    from safetensors import safe_open
+def load_checkpoint(
+    out: Path, optimizer: Optimizer, mark: str, say: Callable[[str], None]
+) -> Progress | None:
+    """Restore the newest usable checkpoint of `out` into `optimizer`; None where there is none.
 
-    found = checkpoints(out)
-    if not found:
-        return None
+    One that is damaged or of another run is told, and set aside as NAME.unusable so that it is
+    not counted among those that are kept.
+    """
+    for path in reversed(checkpoints(out)):
+        try:
+            return _restore(path, optimizer, mark)
+        except CheckpointError as error:
+            path.rename(path.with_suffix(".unusable"))
+            before = checkpoints(out)
+            say(
+                f"The checkpoint {path} is not used ({error}); training goes on from "
+                f"{f'step {int(before[-1].stem)}' if before else 'the start'}."
+            )
+    return None
+
+
+class CheckpointError(CaplabError):
+    """A checkpoint that cannot be continued from."""
+
+
+def _restore(path: Path, optimizer: Optimizer, mark: str) -> Progress:
+    """Load a checkpoint whole or not at all; raises CheckpointError."""
+    from safetensors import SafetensorError, safe_open
+
     device = str(next(iter(optimizer.master.values())).device)
-    with safe_open(str(found[-1]), framework="pt", device=device) as opened:
-        state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        scalars = json.loads(opened.metadata()["progress"])
+    try:
+        with safe_open(str(path), framework="pt", device=device) as opened:
+            state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            note = opened.metadata() or {}
+        progress = Progress(**json.loads(note["progress"]))
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"it is damaged: {error}") from error
+    if note.get("run") != mark:
+        raise CheckpointError("it is of other settings or other data")
     try:
         optimizer.load_state_dict(state)
-    except (KeyError, RuntimeError) as error:
-        raise DatasetError(f"{found[-1]} is of another model ({error}); delete it.") from error
-    return Progress(**scalars)
+    except KeyError as error:
+        raise CheckpointError(f"it is of another model: {error}") from error
+    return progress
 
 
 def checkpoints(out: Path) -> list[Path]:

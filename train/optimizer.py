@@ -144,10 +144,16 @@ class Optimizer:
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore in place; the state must have exactly the tensors of `state_dict`."""
+        """Restore in place, whole or not at all.
+
+        Raises:
+            KeyError: the state has not exactly the tensors of `state_dict`, in their shapes.
+        """
         own = self.state_dict()
-        if set(own) != set(state):
-            differing = sorted(set(own) ^ set(state))
+        shapes = {name: tensor.shape for name, tensor in own.items()}
+        given = {name: tensor.shape for name, tensor in state.items()}
+        if shapes != given:
+            differing = sorted({name for name, _ in shapes.items() ^ given.items()})
             raise KeyError(f"the checkpoint and the model differ in {differing[:3]}")
         for name, tensor in own.items():
             tensor.copy_(state[name])

@@ -25,15 +25,24 @@ from curate.blend import blend_order
 from curate.dataset import Dataset, claim_directory
 from curate.errors import ConfigError
 from curate.files import atomic_path, read_json, sha256_file, write_json
+from curate.holes import refuse_holes
+from curate.progress import tell
 from curate.provenance import provenance
 from train.captions import texts_of
 from train.loop import LoopResult, train_loop, write_tables
-from train.settings import TrainSettings, model_config
+from train.settings import TrainSettings, model_config, settled, stored_settings
 from train.shards import (
     TrainingSamples,
-    available_kinds,
+    held_out,
     load_training_samples,
     with_captions,
+)
+from train.vocabulary import (
+    UnknownWords,
+    refuse_unknown_words,
+    vocabulary,
+    vocabulary_kinds,
+    words_unknown_to,
 )
 
 
@@ -58,6 +67,8 @@ class RunSummary:
     """Realised share of the captions drawn that were emptied."""
     truncated: dict[str, int]
     """Caption kind -> captions that did not fit the token window."""
+    unknown_words: dict[str, float]
+    """What kind of texts -> share of their words that are outside the vocabulary."""
     parameters: int
     precision: str
     device: str
@@ -76,6 +87,7 @@ def train(
     caption_sources: Mapping[str, str] | None = None,
     keys: Sequence[str] | None = None,
     on_step: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] = tell,
 ) -> RunSummary:
     """Train one model, or continue, or return the summary of the finished run.
 
@@ -85,15 +97,15 @@ def train(
         caption_sources: kind -> who wrote it, where several captioners wrote that kind.
         keys: train on these samples of the selection alone; None takes all of them.
         on_step: called with (steps done, steps in all) after every step, in place of a bar.
+        say: called with a sentence that the person should read.
 
     Raises:
         ConfigError: settings that do not fit the data.
         DatasetError: `out` belongs to other settings or other data; nothing is overwritten.
         CaplabError: training does not stay finite.
     """
-    from train.tokenizer import build_tokenizer
-
     out = Path(out)
+    settings = settled(settings, stored_settings(out / "run.json"))
     config = model_config(settings)
     samples = _samples(data, settings, config.resolution, selection, caption_sources)
     if keys is not None:
@@ -112,22 +124,23 @@ def train(
         samples = with_captions(samples, kinds)
         if not len(samples):
             raise ConfigError(f"No sample has captions of all of {', '.join(kinds)}.")
+    held_out(samples.keys, settings.validation_share, settings.validation_samples)
     identity = {
         "settings": settings.identity(),
         "model_config": config.resolved(),
         "data": samples.hashes(),
     }
-    claim_directory(out, out / "run.json", "training run", identity, provenance(settings))
     finished = out / "summary.json"
     if finished.exists():
+        claim_directory(out, out / "run.json", "training run", identity, provenance(settings))
         return RunSummary(**read_json(finished))
-
-    # Every caption kind feeds the vocabulary: arms that differ in their blend share it.
-    texts = (text for _, own in sorted(samples.captions.items()) for row in own for text in row)
-    tokenizer = build_tokenizer(config, texts)
+    tokenizer = vocabulary(config, samples.captions)
+    unknown = words_unknown_to(tokenizer, settings, samples.captions)
+    refuse_unknown_words(unknown, settings.allow_unknown_words)
+    claim_directory(out, out / "run.json", "training run", identity, provenance(settings))
     tokenizer.save_pretrained(out / "tokenizer")
-    result = train_loop(samples, settings, config, tokenizer, out, on_step=on_step)
-    return _finish(result, out, whole - len(samples))
+    result = train_loop(samples, settings, config, tokenizer, out, on_step=on_step, say=say)
+    return _finish(result, out, whole - len(samples), unknown)
 
 
 def _samples(
@@ -143,12 +156,14 @@ def _samples(
     if selection is None:
         known = ", ".join(dataset.selections()) or "none yet"
         raise ConfigError(f"Say which selection to train on (selections: {known}).")
-    # All kinds, not only the blend's: they make one vocabulary for every arm of the dataset.
-    kinds = sorted({*blend_order(settings.captions), *available_kinds(dataset, caption_sources)})
+    refuse_holes(dataset, [selection])
+    kinds = vocabulary_kinds(dataset, blend_order(settings.captions), caption_sources)
     return load_training_samples(dataset, selection, kinds, resolution, caption_sources)
 
 
-def _finish(result: LoopResult, out: Path, dropped: int) -> RunSummary:
+def _finish(
+    result: LoopResult, out: Path, dropped: int, unknown: Sequence[UnknownWords]
+) -> RunSummary:
     """Write weights, export and summary."""
     from safetensors.torch import save_file
 
@@ -176,9 +191,10 @@ def _finish(result: LoopResult, out: Path, dropped: int) -> RunSummary:
         blend=blend,
         caption_dropout=dropout,
         truncated=result.bank.truncated,
+        unknown_words={count.texts: count.share for count in unknown},
         parameters=sum(weight.numel() for weight in weights.values()),
-        precision=str(trained.dtype).removeprefix("torch."),
-        device=str(trained.device),
+        precision=settings.precision,
+        device=settings.device,
         images_per_second=state.step * settings.batch_size / max(state.seconds, 1e-9),
         seconds=state.seconds,
         cpu_seconds=state.cpu_seconds,

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from curate.errors import DatasetError
+from curate.errors import ConfigError, DatasetError
 from curate.files import read_json
+from curate.settings import Precision, device_of, dtype_of, precision_of
 from curate.weights import load_state_dict
 from train.captions import encode
-from train.device import resolve_device, resolve_precision
 from train.model import TextToImage, use_fast_attention
 from train.objective import euler_step, predicted_x0, sampling_timesteps
 from train.settings import ModelConfig, TrainSettings
@@ -45,11 +45,12 @@ class Trained:
         return next(self.model.parameters()).dtype
 
 
-def load_trained(run: Path | str, device: str = "auto", precision: str = "auto") -> Trained:
+def load_trained(run: Path | str, device: str = "auto", precision: Precision = "auto") -> Trained:
     """The averaged weights of a finished run.
 
     Raises:
-        DatasetError: no finished run is there.
+        ConfigError: there is no such device, or it cannot compute in that precision.
+        DatasetError: no finished run is there, or its weights are not those of its model.
     """
     from transformers import AutoTokenizer
 
@@ -60,13 +61,40 @@ def load_trained(run: Path | str, device: str = "auto", precision: str = "auto")
     record = read_json(run / "run.json")["identity"]
     config = ModelConfig(**record["model_config"])
     tokenizer = AutoTokenizer.from_pretrained(run / "tokenizer")
-    where = resolve_device(device)
+    where = torch.device(device_of(device))
+    dtype = dtype_of(precision_of(precision, device, matrix_tiles=True))
     model = TextToImage(config, len(tokenizer))
-    model.load_state_dict(load_state_dict(weights), strict=False)
-    model.to(where, resolve_precision(precision, where)).eval()
+    _load_weights(model, weights)
+    model.to(where, dtype).eval()
     use_fast_attention(model, where)
     # What the run was told stands in its record, resolved; the preset may have changed since.
     return Trained(model, tokenizer, TrainSettings.model_validate(record["settings"]))
+
+
+@torch.no_grad()
+def _load_weights(model: TextToImage, path: Path) -> None:
+    """Fill every parameter from `path`; what is computed from the config is not stored there."""
+    try:
+        stored = load_state_dict(path)
+    except ConfigError as error:
+        raise DatasetError(f"{error} Delete the run's directory and train it again.") from error
+    own = dict(model.named_parameters())
+    wrong = [
+        *(f"{name} is missing" for name in own.keys() - stored.keys()),
+        *(f"{name} is unexpected" for name in stored.keys() - own.keys()),
+        *(
+            f"{name} is {tuple(stored[name].shape)} and should be {tuple(own[name].shape)}"
+            for name in own.keys() & stored.keys()
+            if stored[name].shape != own[name].shape
+        ),
+    ]
+    if wrong:
+        raise DatasetError(
+            f"{path} does not hold the weights of its model: of {len(own)} parameters "
+            f"{len(wrong)} do not fit, such as: {min(wrong)}."
+        )
+    for name, parameter in own.items():
+        parameter.copy_(stored[name])
 
 
 def generate(

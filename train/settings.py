@@ -11,7 +11,16 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from curate.errors import ConfigError
-from curate.settings import Settings, load_settings, nearest
+from curate.files import read_json
+from curate.settings import (
+    Device,
+    Precision,
+    Settings,
+    device_of,
+    load_settings,
+    nearest,
+    precision_of,
+)
 
 OPERATIONAL: dict[str, Any] = {"identity": False}
 
@@ -76,6 +85,12 @@ class TrainSettings(Settings):
     missing_captions: Literal["refuse", "drop"] = Field(
         "refuse", description="What to do with a picture that lacks a caption of the blend."
     )
+    allow_unknown_words: bool = Field(
+        False,
+        description="Train although over 5% of the words of a caption kind or of the prompts are "
+        "outside the model's vocabulary; without it the run is refused before a step.",
+        json_schema_extra=OPERATIONAL,
+    )
     caption_dropout: float = Field(
         0.1, ge=0, le=1, description="Share of captions emptied, for classifier-free guidance."
     )
@@ -117,7 +132,16 @@ class TrainSettings(Settings):
     sampling_steps: int = Field(12, gt=0, description="Euler steps a picture.")
     sampling_shift: float = Field(4.0, gt=0, description="Shift of sampling timesteps to noise.")
 
-    validation_samples: int = Field(64, ge=0, description="Pictures held out; 0 = no validation.")
+    validation_share: float = Field(
+        0.02,
+        ge=0,
+        le=0.5,
+        description="Held out: pictures whose key's hash lies below it, so that a selection that "
+        "grows never moves one into training.",
+    )
+    validation_samples: int = Field(
+        64, ge=0, description="Held-out pictures that are looked at, at most; 0 = none held out."
+    )
     validate_every: int = Field(0, ge=0, description="Steps; 0 = at the end only.")
     grid_prompts: tuple[str, ...] = Field(
         (), description="Prompts of the sample grids; none = captions of held-out pictures."
@@ -128,16 +152,23 @@ class TrainSettings(Settings):
     checkpoint_every: int = Field(
         0,
         ge=0,
-        description="Steps; 0 = at the end only.",
+        description="Steps; 0 = by time and at the end only.",
+        json_schema_extra=OPERATIONAL,
+    )
+    checkpoint_minutes: float = Field(
+        5.0,
+        ge=0,
+        description="Minutes of wall clock after which a checkpoint is due; 0 = by steps only.",
         json_schema_extra=OPERATIONAL,
     )
     log_every: int = Field(
         10, gt=0, description="Steps between rows of the metrics.", json_schema_extra=OPERATIONAL
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto = bf16 with fp32 master weights where it is faster, else fp32."
+    precision: Precision = Field(
+        "auto",
+        description="fp32, or bf16 with fp32 master weights; auto = bf16 where it is faster.",
     )
-    device: str = Field("auto", description="auto = cuda where there is one, else cpu.")
+    device: Device = Field("auto", description="cpu, cuda, cuda:1; auto = a GPU if any.")
     threads: int = Field(
         0, ge=0, description="CPU threads; 0 = PyTorch's choice.", json_schema_extra=OPERATIONAL
     )
@@ -149,6 +180,13 @@ class TrainSettings(Settings):
             return given
         name = given.get("model", cls.model_fields["model"].default)
         return {**load_preset(str(name))["train"], **given}
+
+    @field_validator("precision")
+    @classmethod
+    def _without_loss_scaling(cls, precision: Precision) -> Precision:
+        if precision == "fp16":
+            raise ValueError("gradients in fp16 need loss scaling, which is not there; use bf16")
+        return precision
 
     @field_validator("captions")
     @classmethod
@@ -164,6 +202,37 @@ class TrainSettings(Settings):
         if self.warmup_share + self.cooldown_share > 1:
             raise ValueError("warmup_share and cooldown_share together exceed 1")
         return self
+
+
+def settled(settings: TrainSettings, stored: Mapping[str, Any] | None = None) -> TrainSettings:
+    """Device and precision without auto: those of `stored` settings, else what is best here.
+
+    They are part of a run's identity: a run that is continued on another machine keeps them.
+
+    Raises:
+        ConfigError: this machine has no such device, or it cannot compute in that precision.
+    """
+    kept = {
+        name: (stored or {}).get(name, "auto")
+        for name in ("device", "precision")
+        if getattr(settings, name) == "auto"
+    }
+    settings = settings.model_copy(update=kept)
+    try:
+        device = device_of(settings.device)
+        precision = precision_of(settings.precision, device, matrix_tiles=True)
+    except ConfigError as error:
+        if stored is None:
+            raise
+        raise ConfigError(f"The stored run cannot be continued here: {error}") from error
+    return settings.model_copy(update={"device": device, "precision": precision})
+
+
+def stored_settings(record: Path) -> dict[str, Any] | None:
+    """The settings in a run's record, as `settled` takes them; None where there is no such."""
+    stored = read_json(record) if record.exists() else None
+    identity = stored.get("identity") if isinstance(stored, dict) else None
+    return identity.get("settings") if isinstance(identity, dict) else None
 
 
 def preset_names() -> list[str]:

@@ -94,13 +94,7 @@ def load_training_samples(
     if not keys:
         raise DatasetError(f"The selection {selection!r} is empty; there is nothing to train on.")
     row_of = {key: row for row, key in enumerate(keys)}
-    captions: dict[str, list[list[str]]] = {kind: [[] for _ in keys] for kind in kinds}
-    table = accepted_captions(dataset, kinds, caption_sources)
-    columns = (table.column(name).to_pylist() for name in ("key", "kind", "text"))
-    for key, kind, text in zip(*columns, strict=True):
-        row = row_of.get(key)
-        if row is not None:
-            captions[kind][row].append(text)
+    captions = captions_of(dataset, keys, kinds, caption_sources)
     images = np.empty((len(keys), resolution, resolution, 3), np.uint8)
     missing = set(keys)
     for shard in dataset.shards():
@@ -112,9 +106,31 @@ def load_training_samples(
     if missing:
         raise DatasetError(
             f"{len(missing)} selected samples are in no shard (such as {min(missing)}); "
-            f"curate the dataset again."
+            f"`caplab check {dataset.directory}` says what repairs it."
         )
     return TrainingSamples(keys, images, captions)
+
+
+def captions_of(
+    dataset: Dataset,
+    keys: Sequence[str],
+    kinds: Sequence[str],
+    caption_sources: Mapping[str, str] | None = None,
+) -> dict[str, list[list[str]]]:
+    """Kind -> the accepted texts of each key, none or more.
+
+    Raises:
+        ConfigError: no such captions, or it is not clear whose to take.
+    """
+    row_of = {key: row for row, key in enumerate(keys)}
+    captions: dict[str, list[list[str]]] = {kind: [[] for _ in keys] for kind in kinds}
+    table = accepted_captions(dataset, kinds, caption_sources)
+    columns = (table.column(name).to_pylist() for name in ("key", "kind", "text"))
+    for key, kind, text in zip(*columns, strict=True):
+        row = row_of.get(key)
+        if row is not None:
+            captions[kind][row].append(text)
+    return captions
 
 
 def available_kinds(
@@ -122,11 +138,10 @@ def available_kinds(
 ) -> list[str]:
     """Caption kinds of which it is clear whose to take: one writer, or one is named."""
     writers: Counter[str] = Counter()
-    connection = dataset.connect()
+    connection = dataset.connect(["captions"])
     for source in dataset.caption_sources():
-        files = str(dataset.table_directory("captions", source) / "*.parquet")
         kinds = connection.execute(
-            "SELECT DISTINCT kind FROM read_parquet($files) WHERE status = 'ok'", {"files": files}
+            f"SELECT DISTINCT kind FROM {dataset.scan('captions', source)} WHERE status = 'ok'"
         ).fetchall()
         writers.update(kind for (kind,) in kinds)
     return sorted(k for k, n in writers.items() if n == 1 or k in (caption_sources or {}))
@@ -142,22 +157,32 @@ def with_captions(samples: TrainingSamples, kinds: Sequence[str]) -> TrainingSam
     return samples.take(np.array(rows, np.int64))
 
 
-def held_out(keys: Sequence[str], count: int) -> NDArray[np.bool_]:
-    """Which samples (N,) are kept from training for validation: `count` of them, by key alone.
+def held_out(
+    keys: Sequence[str], share: float, count: int
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Which samples are kept from training, and which of those are looked at.
 
-    The same samples in every run, arm and seed, whatever else the selection holds.
+    A sample is held out where the hash of its key lies below `share`: by its key alone, so the
+    same in every run, arm and seed, and in a selection that has grown since.
+
+    Returns:
+        (N,) bool, held out; and the rows of at most `count` of them, lowest hashes first. None
+        are held out where `count` is 0.
 
     Raises:
-        ConfigError: fewer than half of the samples would be left.
+        ConfigError: no sample would be held out, or none would be left.
     """
-    if 2 * count > len(keys):
-        raise ConfigError(
-            f"validation_samples is {count}, of only {len(keys)} samples; hold out at most half."
-        )
     u = hash_uniform(key_numbers(keys), 0, 0, _HOLD_OUT_STREAM)
-    chosen = np.zeros(len(keys), bool)
-    chosen[np.argsort(u, kind="stable")[:count]] = True
-    return chosen
+    apart = (u < share) & (count > 0)
+    if count and not apart.any():
+        raise ConfigError(
+            f"Of {len(keys)} samples none falls under validation_share = {share:g}; raise it, or "
+            f"set validation_samples to 0."
+        )
+    if apart.all():
+        raise ConfigError(f"All {len(keys)} samples would be held out; lower validation_share.")
+    shown = np.flatnonzero(apart)
+    return apart, shown[np.argsort(u[shown], kind="stable")][:count]
 
 
 class DataOrder:

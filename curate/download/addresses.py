@@ -14,38 +14,85 @@ from curate.reasons import FailureError, Reason
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# Addresses that are public by the registry but answer only inside a cloud: Azure's platform
-# address (learn.microsoft.com, "What is IP address 168.63.129.16?").
-_INTERNAL = frozenset({ipaddress.ip_address("168.63.129.16")})
-# IPv6 prefixes that carry an IPv4 address in their last 32 bits: NAT64 (RFC 6052).
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Our own table and not ipaddress's: what `is_global` says changed with Python 3.11.10, 3.12.4, 3.13
+# and will again, and it knows nothing of the forms that carry an IPv4 address. From IANA's
+# special-purpose address registries (iana.org/assignments/iana-ipv4-special-registry and
+# iana-ipv6-special-registry, both as of 2025), every block that is not "globally reachable", and
+# multicast. Exceptions inside 192.0.0.0/24 and 2001::/23 are relays and anycast services: no
+# pictures live there.
+_INTERNAL_IPV4 = tuple(
+    map(
+        ipaddress.IPv4Network,
+        (
+            "0.0.0.0/8",  # this host, this network
+            "10.0.0.0/8",  # private
+            "100.64.0.0/10",  # behind a carrier's NAT; Alibaba's metadata
+            "127.0.0.0/8",  # loopback
+            "168.63.129.16/32",  # public by the registry, but Azure's platform inside Azure
+            "169.254.0.0/16",  # link-local: where most clouds keep their metadata
+            "172.16.0.0/12",  # private
+            "192.0.0.0/24",  # IETF protocol assignments; Oracle's metadata
+            "192.0.2.0/24",  # documentation
+            "192.88.99.0/24",  # 6to4 relays, deprecated (RFC 7526)
+            "192.168.0.0/16",  # private
+            "198.18.0.0/15",  # benchmarks
+            "198.51.100.0/24",  # documentation
+            "203.0.113.0/24",  # documentation
+            "224.0.0.0/4",  # multicast
+            "240.0.0.0/4",  # reserved, broadcast
+        ),
+    )
+)
+# All unicast addresses that were ever given out (iana.org/assignments/ipv6-address-space). Outside
+# lie loopback, unique local, link-local, multicast, IPv4-compatible (::/96), IPv4-translated
+# (::ffff:0:0:0/96, RFC 2765), local NAT64 (64:ff9b:1::/48, RFC 8215) and what nobody uses yet.
+_UNICAST_IPV6 = ipaddress.IPv6Network("2000::/3")
+_INTERNAL_IPV6 = tuple(
+    map(
+        ipaddress.IPv6Network,
+        (
+            "2001::/23",  # IETF protocol assignments: Teredo, benchmarks, ORCHID
+            "2001:db8::/32",  # documentation
+            "2002::/16",  # 6to4, deprecated (RFC 7526)
+            "3fff::/20",  # documentation
+        ),
+    )
+)
+# Prefixes whose last 32 bits are an IPv4 address that a packet really reaches.
+_CARRIERS = (
+    ipaddress.IPv6Network("::ffff:0:0/96"),  # IPv4-mapped: the socket speaks IPv4
+    ipaddress.IPv6Network("64:ff9b::/96"),  # NAT64 (RFC 6052): how networks without IPv4 see it
+)
+_ISATAP = (0x00005EFE, 0x02005EFE)  # bits 64 to 95 before an IPv4 address (RFC 5214, 6.1)
 _MOST_ADDRESSES = 4  # tried for one name
 _MOST_NAMES = 20_000  # remembered by one resolver
 
 
 def is_public(address: Address) -> bool:
-    """Whether `address` is a unicast address of the public internet.
+    """Whether `address` is a unicast address of the public internet, by IANA's registries.
 
     False for loopback, private, link-local (where clouds keep their metadata), multicast,
-    reserved and unspecified addresses, also where one is wrapped in an IPv6 address (mapped,
-    6to4, Teredo, NAT64).
+    reserved, documentation and transition addresses (6to4, Teredo, IPv4-compatible and
+    IPv4-translated). An IPv4-mapped or NAT64 address is judged by the IPv4 address in it. The
+    answer is the same on every version of Python.
     """
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = _carried_ipv4(address)
-        if inner is not None:
-            return is_public(inner)
-    return address.is_global and not address.is_multicast and address not in _INTERNAL
+    if isinstance(address, ipaddress.IPv4Address):
+        return not any(address in network for network in _INTERNAL_IPV4)
+    inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    if any(address in network for network in _CARRIERS):
+        return is_public(inner)
+    if address not in _UNICAST_IPV6 or any(address in network for network in _INTERNAL_IPV6):
+        return False
+    isatap = int(address) >> 32 & 0xFFFFFFFF in _ISATAP
+    return is_public(inner) if isatap else True
 
 
-def _carried_ipv4(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    if address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    if address.sixtofour is not None:
-        return address.sixtofour
-    if address.teredo is not None:
-        return address.teredo[1]
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+def _literal(host: str) -> Address | None:
+    """The address that stands in a URL in place of a name, or None for a name."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host)
+    with contextlib.suppress(OSError):
+        return ipaddress.IPv4Address(socket.inet_aton(host.removesuffix(".")))
     return None
 
 
@@ -84,19 +131,20 @@ class Resolver:
         addresses = self._addresses(host, port, deadline)
         allowed = [text for text in addresses if self._may_reach(text)]
         if not allowed:
-            raise FailureError(Reason.PRIVATE_ADDRESS, f"{host} is {', '.join(addresses)}")
+            raise FailureError(Reason.PRIVATE_ADDRESS, f"{host} is {', '.join(sorted(addresses))}")
         return allowed[:_MOST_ADDRESSES]
 
     def refuse_private_literal(self, host: str) -> None:
         """Refuse a host that is an address itself and may not be reached; names pass unseen.
 
+        An address counts in every spelling that resolvers take: 127.1, 0x7f000001, 2130706433.
+
         Raises:
             FailureError: private_address.
         """
-        with contextlib.suppress(ValueError):
-            address = ipaddress.ip_address(host)
-            if not self._may_reach(str(address)):
-                raise FailureError(Reason.PRIVATE_ADDRESS, host)
+        address = _literal(host)
+        if address is not None and not self._may_reach(str(address)):
+            raise FailureError(Reason.PRIVATE_ADDRESS, host)
 
     def _may_reach(self, text: str) -> bool:
         # A scope such as fe80::1%eth0 belongs to no public address; the check ignores it.

@@ -13,12 +13,17 @@ from collections.abc import Callable
 from urllib.parse import unquote, urlsplit
 
 from curate.download.addresses import Resolver
+from curate.download.answers import Answer
 from curate.download.urls import Target
 from curate.download.wire import Connection, Deadline
 from curate.errors import ConfigError
 
 _IDLE_SECONDS = 4.0  # many servers close an idle connection after five
 _MOST_IDLE = 128  # connections kept by one client, over all hosts
+# A kept connection rests before its next request, so that bytes which nobody asked for have come
+# and show themselves before they can pass for its answer.
+_REST_SECONDS = 0.005
+_MOST_DISTRUSTED = 20_000  # remembered by one client
 
 _Place = tuple[bool, str, int]
 
@@ -43,6 +48,7 @@ class Connections:
         self._proxy = _Proxy(proxy) if proxy else None
         self._idle: OrderedDict[_Place, list[Connection]] = OrderedDict()
         self._idle_count = 0
+        self._distrusted: set[_Place] = set()  # hosts that sent what nobody had asked for
         self._lock = threading.Lock()
 
     def take(self, target: Target, deadline: Deadline) -> Connection:
@@ -53,17 +59,30 @@ class Connections:
             OSError: nobody answers, or the TLS handshake fails.
         """
         while (kept := self._pop(_place(target))) is not None:
-            fresh = time.monotonic() - kept.idle_since < _IDLE_SECONDS
-            if fresh and kept.is_quiet():
+            idle = time.monotonic() - kept.idle_since
+            if idle < _REST_SECONDS:
+                time.sleep(_REST_SECONDS - idle)
+            if idle < _IDLE_SECONDS and self._is_quiet(target, kept):
                 kept.renew(deadline)
                 return kept
             kept.close()
+        return self.open(target, deadline)
+
+    def open(self, target: Target, deadline: Deadline) -> Connection:
+        """A new connection to the target's host; raises as `take` does."""
         return Connection(self._connect(target, deadline), deadline)
 
     def keep(self, target: Target, connection: Connection) -> None:
-        """Keep a connection for the next URL of its host; the oldest one makes room."""
+        """Keep a connection for the next URL of its host; the oldest one makes room.
+
+        Its last answer must have been read to the end. Connections of a host that ever sent more
+        than its answers are closed.
+        """
         connection.idle_since = time.monotonic()
         place = _place(target)
+        if not self._is_quiet(target, connection):
+            connection.close()
+            return
         with self._lock:
             self._idle.setdefault(place, []).append(connection)
             self._idle.move_to_end(place)
@@ -88,6 +107,16 @@ class Connections:
     def proxy_headers(self, target: Target) -> tuple[str, ...]:
         """Header lines for the proxy, where it reads them."""
         return self._proxy.headers if self._proxy and not target.tls else ()
+
+    def _is_quiet(self, target: Target, connection: Connection) -> bool:
+        """Whether nothing came after the last answer, on this connection or an earlier one."""
+        place, unread = _place(target), connection.unread()
+        with self._lock:
+            if unread:
+                if len(self._distrusted) >= _MOST_DISTRUSTED:
+                    self._distrusted.clear()
+                self._distrusted.add(place)
+            return unread is None and place not in self._distrusted
 
     def _pop(self, place: _Place) -> Connection | None:
         with self._lock:
@@ -161,14 +190,14 @@ class _Proxy:
         try:
             tunnel = Connection(plain, deadline)
             tunnel.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("ascii"))
-            response = http.client.HTTPResponse(tunnel, method="CONNECT")  # type: ignore[arg-type]
-            response.begin()
+            answer = Answer(tunnel, "CONNECT")
+            if answer.status != http.client.OK:
+                raise ConnectionError(f"the proxy answers HTTP {answer.status} {answer.reason}")
+            if tunnel.unread():
+                raise ConnectionError("the proxy sends more than its answer")
         except BaseException:
             plain.close()
             raise
-        if response.status != http.client.OK:
-            plain.close()
-            raise ConnectionError(f"the proxy answers HTTP {response.status} {response.reason}")
         return plain
 
 

@@ -21,7 +21,8 @@ from curate.download.safe_http import SafeClient
 from curate.download.schedule import Job
 from curate.download.settings import DownloadSettings
 from curate.download.urls import parse_url
-from curate.outcomes import Outcome, Spool, intake_failures, write_outcomes
+from curate.files import remove_leftovers
+from curate.outcomes import Outcome, Spool, intake_failures, is_stored, write_outcomes
 from curate.pictures.resize import StoredImage
 from curate.reasons import Failure, FailureError, Reason
 from curate.stage import Stage
@@ -52,6 +53,10 @@ class DownloadStage(Stage):
         SafeClient(settings.http_limits())
         self._web: _Web | None = None
 
+    def is_done(self, dataset: Dataset, shard: str) -> bool:
+        """Whether the shard's samples table and its tar are there and whole."""
+        return is_stored(dataset, shard)
+
     def open(self) -> None:
         """Make what a worker keeps for all its shards: connections and the hosts' accounts."""
         # What Pillow warns of (odd tags, large sizes) the resizer decides on itself.
@@ -65,7 +70,7 @@ class DownloadStage(Stage):
         rows = pq.read_table(dataset.input_path(shard))
         shards_directory = dataset.shard_path(shard).parent
         shards_directory.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(dataset, shard)
+        remove_leftovers(shards_directory, f"{shard}.tar")
         with tempfile.TemporaryFile(dir=shards_directory) as file:
             spool = Spool(file)
             outcomes = self.fetch(rows, spool)
@@ -149,9 +154,3 @@ def _job(position: int, key: str, url: str | None) -> Job | Failure:
         return Job(position, key, parse_url(url))
     except FailureError as error:
         return replace(error.failure)
-
-
-def _remove_leftovers(dataset: Dataset, shard: str) -> None:
-    """Delete half-written files of this shard that a killed run left behind."""
-    for leftover in dataset.shard_path(shard).parent.glob(f".{shard}.tar.*.tmp"):
-        leftover.unlink(missing_ok=True)

@@ -69,8 +69,8 @@ class RetryStage(Stage):
         before = dataset.read_table("samples", shard)
         if before.column("key").to_pylist() != rows.column("key").to_pylist():
             raise DatasetError(
-                f"The samples table of shard {shard} is not that of its input; delete it and the "
-                f"tar, and curate again."
+                f"The samples table of shard {shard} is not that of its input; `caplab check "
+                f"{dataset.directory} --repair` stores it again."
             )
         positions = retryable(dataset, shard)
         folder = _folder(dataset, shard)
@@ -131,7 +131,8 @@ def _prepare(
     """Write the shard's next state beside the dataset; the note comes last."""
     folder = _folder(dataset, shard)
     order = samples.filter(pc.equal(samples.column("status"), STORED)).column("key").to_pylist()
-    write_shard(folder / "shard.tar", _merged(order, set(new_keys), new, dataset.shard_path(shard)))
+    merged = _merged(order, set(new_keys), new, dataset.shard_path(shard))
+    samples = samples.replace_schema_metadata(write_shard(folder / "shard.tar", merged))
     with atomic_path(folder / "samples.parquet") as temporary:
         pq.write_table(conform("samples", samples), temporary, compression="zstd")
     write_json(folder / RETRY_NOTE, {"shard": shard, "gained": len(new_keys)})
@@ -149,7 +150,8 @@ def _merged(
         name, members = next(new if key in new_keys else old, (None, {}))
         if name != key:
             raise DatasetError(
-                f"{tar} holds other samples than its samples table; delete both, and curate again."
+                f"{tar} holds other samples than its samples table; `caplab check --repair` on the "
+                f"dataset stores it again."
             )
         yield key, members
 
@@ -172,7 +174,7 @@ def _apply(dataset: Dataset, shard: str) -> None:
 
 def _replaced(before: pa.Table, rows: pa.Table, positions: Sequence[int]) -> pa.Table:
     """The samples table with the rows at `positions` taken from `rows`."""
-    now = conform("samples", rows)
+    now = conform("samples", rows.replace_schema_metadata(before.schema.metadata))
     both = pa.concat_tables([before.select(now.column_names).cast(now.schema), now])
     take = list(range(before.num_rows))
     for number, position in enumerate(positions):

@@ -3,22 +3,26 @@
 `SafeClient` speaks http and https only, checks every hop of a redirect, resolves a name once and
 connects to the very address that it checked (a name that resolves anew cannot slip in an internal
 address), and limits bytes, redirects and the total time of a URL, however slowly its bytes trickle.
-It says who it is, ignores the environment's proxies, keeps connections open for a host's next URL,
-and obeys X-Robots-Tag. What goes wrong is raised as a `FailureError` with our reason.
+It says who it is, ignores the environment's proxies, keeps connections open for a host's next URL
+(only those whose last answer was read to its end), and obeys X-Robots-Tag. What goes wrong is
+raised as a `FailureError` with our reason.
 """
 
 from __future__ import annotations
 
 import copy
 import http.client
+import re
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import quote, urljoin
 
 from curate.download.addresses import lookup
+from curate.download.answers import Answer
 from curate.download.connections import Connections
+from curate.download.content_coding import unpacked
 from curate.download.hosts import retry_after
 from curate.download.robots_header import disallowing_directive
 from curate.download.urls import Target, parse_url
@@ -32,7 +36,10 @@ _NAMED_STATUS = {
     410: Reason.HTTP_410,
     429: Reason.HTTP_429,
 }
-_SHORT_ANSWER = 1 << 16  # bytes
+# 203 is a proxy's copy (RFC 9110, section 15.3.4); 206 counts only where it is the whole.
+_WITH_PICTURE = frozenset({200, 203, 206})
+_WHOLE_RANGE = re.compile(r"bytes\s+0-(\d{1,18})/(\d{1,18})", re.ASCII | re.IGNORECASE)
+_ASCII = "".join(map(chr, range(0x21, 0x7F)))
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ class HttpFailureError(FailureError):
 class Body:
     """A fetched body."""
 
-    content: bytes
+    content: bytes  # unpacked
     headers: Mapping[str, str]
 
 
@@ -120,16 +127,17 @@ class SafeClient:
             FailureError: with one of `curate.reasons`.
         """
         try:
-            while True:
-                connection = self._connections.take(target, deadline)
-                reused = connection.answers > 0
-                try:
-                    return self._exchange(connection, target)
-                except ConnectionError:
-                    # A kept connection may have been closed while the request was on its way; that
-                    # says nothing about the server. RFC 9112, section 9.3.1.
-                    if not reused:
-                        raise
+            connection = self._connections.take(target, deadline)
+            reused = connection.answers > 0
+            try:
+                return self._exchange(connection, target)
+            except (ConnectionError, http.client.HTTPException):
+                # A kept connection may have been closed while the request was on its way, and what
+                # came over it may belong to an earlier request; neither says anything about this
+                # URL. RFC 9112, section 9.3.1.
+                if not reused:
+                    raise
+            return self._exchange(self._connections.open(target, deadline), target)
         # The order matters: a TimeoutError is an OSError, RemoteDisconnected is both of the last.
         except TimeoutError as error:
             raise FailureError(Reason.TIMEOUT, error) from error
@@ -150,15 +158,17 @@ class SafeClient:
         self._connections.close()
 
     def _exchange(self, connection: Connection, target: Target) -> Body | Target:
-        response = None
+        answer = None
         try:
             connection.sendall(self._request(target))
-            response = http.client.HTTPResponse(connection, method="GET")  # type: ignore[arg-type]
-            response.begin()
-            return self._answer(response, target)
+            answer = Answer(connection)
+            if answer.status == http.client.REQUEST_TIMEOUT and connection.answers:
+                # Said of the pause before the request, which it met on its way.
+                raise ConnectionError("the server closes an idle connection")
+            return self._outcome(answer, target)
         finally:
             # Only a connection whose answer was read to its end can carry another one.
-            if response is not None and response.isclosed() and not response.will_close:
+            if answer is not None and answer.is_over():
                 connection.answers += 1
                 self._connections.keep(target, connection)
             else:
@@ -175,41 +185,69 @@ class SafeClient:
         )
         return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
 
-    def _answer(self, response: http.client.HTTPResponse, target: Target) -> Body | Target:
-        status, limit = response.status, self.limits.max_bytes
-        location = response.headers.get("Location")
-        if status in _REDIRECTS and location:
-            _drain(response)
-            return parse_url(urljoin(target.url, location))
-        if status != http.client.OK:
-            failure = HttpFailureError(_status_reason(status), f"HTTP {status} {response.reason}")
-            failure.retry_after = retry_after(response.headers.get("Retry-After"))
-            _drain(response)
+    def _outcome(self, answer: Answer, target: Target) -> Body | Target:
+        location = answer.headers.get("Location")
+        if answer.status in _REDIRECTS and location:
+            answer.drain()
+            return parse_url(urljoin(target.url, _as_sent(location)))
+        whole = _whole_length(answer)
+        if answer.status not in _WITH_PICTURE or (answer.status == 206 and whole is None):
+            said = f"HTTP {answer.status} {answer.reason}"
+            if answer.status == 206:
+                said += f", {answer.headers.get('Content-Range', 'no Content-Range')}"
+            failure = HttpFailureError(_status_reason(answer.status), said)
+            failure.retry_after = retry_after(answer.headers.get("Retry-After"))
+            answer.drain()
             raise failure
         directive = disallowing_directive(
-            response.headers.get_all("X-Robots-Tag", []),
+            answer.headers.get_all("X-Robots-Tag", []),
             self.limits.agent_token,
             self.limits.disallowed_directives,
         )
         if directive is not None:
             raise FailureError(Reason.DISALLOWED_BY_HEADER, directive)
-        announced = response.length
-        if announced is not None and announced > limit:
-            raise FailureError(Reason.TOO_LARGE, f"{announced:,} bytes announced")
-        content = response.read(limit + 1)
-        if len(content) > limit:
-            raise FailureError(Reason.TOO_LARGE, f"more than {limit:,} bytes")
-        if announced is not None and len(content) < announced:
-            raise FailureError(Reason.INCOMPLETE_BODY, f"{len(content):,} of {announced:,} bytes")
+        content = self._content(answer, whole)
+        fields = answer.headers.get_all("Content-Encoding", [])
+        content = unpacked(content, fields, self.limits.max_bytes)
         if not content:
             raise FailureError(Reason.EMPTY_BODY)
-        return Body(content, response.headers)  # type: ignore[arg-type]
+        return Body(content, answer.headers)  # type: ignore[arg-type]
+
+    def _content(self, answer: Answer, whole: int | None) -> bytes:
+        """The body as it came, at least a byte and at most `max_bytes`."""
+        if answer.fault is not None:
+            raise FailureError(Reason.BAD_RESPONSE, answer.fault)
+        limit, announced = self.limits.max_bytes, answer.length
+        if announced is not None and announced > limit:
+            raise FailureError(Reason.TOO_LARGE, f"{announced:,} bytes announced")
+        content = answer.read(limit + 1)
+        if len(content) > limit:
+            raise FailureError(Reason.TOO_LARGE, f"more than {limit:,} bytes")
+        for wanted in (announced, whole):
+            if wanted is not None and len(content) != wanted:
+                raise FailureError(Reason.INCOMPLETE_BODY, f"{len(content):,} of {wanted:,} bytes")
+        if not content:
+            raise FailureError(Reason.EMPTY_BODY)
+        return content
 
 
-def _drain(response: http.client.HTTPResponse) -> None:
-    """Read a short answer that nobody wants, so that its connection can carry the next one."""
-    if response.length is not None and response.length <= _SHORT_ANSWER:
-        response.read()
+def _whole_length(answer: Answer) -> int | None:
+    """Bytes of the whole file, where a 206 says that its range is all of it."""
+    match = _WHOLE_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
+    whole = match is not None and int(match[1]) + 1 == int(match[2])
+    return int(match[2]) if match is not None and whole and answer.status == 206 else None
+
+
+def _as_sent(location: str) -> str:
+    """A Location as the server wrote it: http.client reads the bytes of headers as Latin-1.
+
+    Those that are no UTF-8 keep their value in quotes, as browsers do it.
+    """
+    sent = location.encode("latin-1")
+    try:
+        return sent.decode("utf-8")
+    except UnicodeDecodeError:
+        return quote(sent, safe=_ASCII)
 
 
 def _status_reason(status: int) -> Reason:

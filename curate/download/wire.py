@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import select
 import socket
+import ssl
 import time
 
 _BUFFER = 1 << 16
@@ -32,6 +32,10 @@ class Deadline:
             raise TimeoutError("total time is over")
         return min(self._step, remaining)
 
+    def within(self, seconds: float) -> Deadline:
+        """A deadline that is over in `seconds`, or with this one."""
+        return Deadline(self._step, min(seconds, self.remaining()))
+
 
 class Connection:
     """A socket as http.client needs it, for several answers, each call under a deadline.
@@ -51,6 +55,10 @@ class Connection:
         """Everything from here on is under `deadline`."""
         self._receiver.deadline = deadline
 
+    def hurry(self, seconds: float) -> None:
+        """Everything from here on is over in `seconds`, or when it would have been."""
+        self._receiver.deadline = self._receiver.deadline.within(seconds)
+
     def sendall(self, content: bytes) -> None:
         """Send everything."""
         self._socket.settimeout(self._receiver.deadline.step())
@@ -60,17 +68,22 @@ class Connection:
         """The receiving side; `mode` is always "rb" here. One buffer serves all answers."""
         return self._reader
 
-    def is_quiet(self) -> bool:
-        """Whether nothing waits to be read: neither bytes nobody asked for, nor the end."""
+    def unread(self) -> bytes | None:
+        """What has come and was not read: None for nothing, no bytes for the connection's end."""
         self._receiver.paused = True
         try:
-            if self._reader.peek(1):
-                return False
+            if buffered := self._reader.peek(1):
+                return buffered
         finally:
             self._receiver.paused = False
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return not poll.poll(0)
+        try:
+            # Not by a poll: TLS keeps unpacked bytes to itself, and sends some of its own.
+            self._socket.settimeout(0)
+            return self._socket.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return None
+        except OSError:
+            return b""
 
     def close(self) -> None:
         """Close the connection."""

@@ -37,6 +37,8 @@ from curate.duplicates.search import BYTES_A_SAMPLE
 from curate.duplicates.thumbnails import scratch_folder
 from curate.errors import ConfigError, DatasetError
 from curate.files import fingerprint
+from curate.holes import note_finished, parquet_damage
+from curate.lock import writing
 from curate.memory import MemoryLimit, parse_bytes
 from curate.selection.sample_view import tables_version
 
@@ -99,6 +101,13 @@ def find_references(
         raise DatasetError(
             f"{dataset.directory} has no fingerprints yet; finish `caplab curate` on it first."
         )
+    with writing(dataset.directory, f"references/{name}"):
+        return _find_references(dataset, place, settings, purpose, name)
+
+
+def _find_references(
+    dataset: Dataset, place: str | Path, settings: ReferenceSettings, purpose: Purpose, name: str
+) -> ReferenceSummary:
     is_dataset = (Path(place) / "dataset.json").exists()
     if is_dataset:
         references = Dataset.open(place)
@@ -112,6 +121,8 @@ def find_references(
         for some in (references, dataset)
     ]
     mark = fingerprint([_VERSION, purpose, rule, sources, column_marks(dataset, "fingerprints")])
+    if parquet_damage(path := dataset.table_path("reference_matches", name)):
+        path.unlink(missing_ok=True)  # found again
     if (before := _found_before(dataset, name, mark)) is not None:
         return before
     with scratch_folder(dataset.directory) as scratch:
@@ -119,6 +130,7 @@ def find_references(
     summary = ReferenceSummary(name=name, **counts)
     note = {_NOTE: json.dumps({"mark": mark, "summary": asdict(summary)}).encode()}
     dataset.write_table("reference_matches", table.replace_schema_metadata(note), name)
+    note_finished(dataset, "reference_matches")
     return summary
 
 

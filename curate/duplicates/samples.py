@@ -18,6 +18,7 @@ from curate.duplicates.fingerprints import THUMBNAIL, VIEWS, unpacked
 from curate.duplicates.thumbnails import Thumbnails
 from curate.duplicates.vectors import ArrayVectors, FileVectors, Vectors
 from curate.errors import ConfigError, DatasetError
+from curate.selection.finite import FINITE
 from curate.selection.sample_view import sample_view
 
 
@@ -93,7 +94,7 @@ def ranked_keys(dataset: Dataset, quality: Sequence[str]) -> NDArray[np.bytes_]:
         raise DatasetError(
             f"{dataset.directory} has no fingerprints yet; finish `caplab curate` on it first."
         )
-    order = ", ".join([*(f"({part}) DESC NULLS LAST" for part in quality), "key"])
+    order = ", ".join([*(f"{FINITE}({part}) DESC NULLS LAST" for part in quality), "key"])
     with sample_view(dataset) as connection:
         try:
             table = connection.sql(f"SELECT key FROM sample ORDER BY {order}").to_arrow_table()

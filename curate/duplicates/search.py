@@ -61,7 +61,9 @@ from curate.duplicates.tables import group_rows, pair_rows
 from curate.duplicates.thumbnails import scratch_folder
 from curate.duplicates.vectors import ArrayVectors
 from curate.files import fingerprint
+from curate.holes import DUPLICATE_TABLES, find_holes, note_finished
 from curate.memory import MemoryLimit, parse_bytes
+from curate.mend import clear_damaged
 from curate.selection.sample_view import tables_version
 from curate.settings import Settings
 
@@ -152,11 +154,15 @@ def find_duplicates(dataset: Dataset, settings: DuplicateSettings) -> dict[str, 
         ConfigError: a quality expression that does not work.
         DatasetError: fingerprints are missing; score first.
     """
+    # What is damaged is searched for again.
+    clear_damaged(dataset, [h for h in find_holes(dataset, ()) if h.table in DUPLICATE_TABLES])
     mark = fingerprint([_VERSION, settings.identity(), tables_version(dataset, _READ)])
     if (before := _found_before(dataset, mark)) is not None:
         return before
     with scratch_folder(dataset.directory) as scratch:
-        return _find(dataset, settings, mark, scratch)
+        found = _find(dataset, settings, mark, scratch)
+    note_finished(dataset, *DUPLICATE_TABLES)
+    return found
 
 
 def _find(

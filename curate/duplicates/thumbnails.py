@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.duplicates.fingerprints import THUMBNAIL
+from curate.files import remove_leftovers, temporary_path
 
 Thumbs = NDArray[np.uint8]
 """(B, 4608) uint8, see curate.duplicates.fingerprints."""
@@ -84,18 +85,13 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
     Args:
         beside: the folder that it is made in, on the disk that has the room.
     """
-    for left in beside.glob(".scratch-*"):
-        if not _alive(int(left.name.split("-")[1])):
-            shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".scratch-{os.getpid()}-", dir=beside))
+    remove_leftovers(beside)
+    folder = temporary_path(beside / f"scratch-{uuid.uuid4().hex[:8]}")
+    folder.mkdir()
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _alive(process: int) -> bool:
-    return Path(f"/proc/{process}").exists()
 
 
 def _runs(values: NDArray[np.int32]) -> Iterator[tuple[int, int]]:

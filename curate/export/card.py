@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import yaml
 
 from curate.accounting import accounting
-from curate.dataset import Dataset
+from curate.dataset import Dataset, parquet_scan
 from curate.export.layouts import Layout
 from curate.export.plan import Plan
 from curate.export.settings import ExportSettings
+from curate.selection.finite import finite_columns
 
 _SIZES = (
     (1_000, "n<1K"),
@@ -29,9 +30,7 @@ _LICENCE = (
 )
 
 
-def dataset_card(
-    dataset: Dataset, settings: ExportSettings, plan: Plan, layout: Layout, directory: Path
-) -> str:
+def dataset_card(dataset: Dataset, settings: ExportSettings, plan: Plan, layout: Layout) -> str:
     """The text of README.md. Statistics are of the exported samples, computed by DuckDB."""
     record = dataset.selection_record(settings.selection)
     title = settings.title or layout.out.name
@@ -44,6 +43,9 @@ def dataset_card(
     if settings.layout == "huggingface":
         files = {"split": "train", "path": layout.pattern}
         front["configs"] = [{"config_name": "default", "data_files": [files]}]
+        features = layout.features(pq.read_schema(plan.files[0]), _extensions(plan))
+        if features is not None:
+            front["dataset_info"] = {"features": features}
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in plan.kinds.items())
     left_out = _table(("reason", "samples"), list(plan.left_out.items()))
     parts = [
@@ -65,9 +67,9 @@ def dataset_card(
         f"```sql\n{record.get('where', 'true')}\n```",
         _preset(record),
         "## Captions",
-        _captions(dataset, settings, plan, directory),
+        _captions(dataset, settings, plan),
         "## Scores of the exported samples",
-        _scores(dataset, plan, directory),
+        _scores(dataset, plan),
         "## Order and draws",
         f"Order: {settings.order}, seed {settings.seed}. Which sample takes which caption kind is "
         "drawn from a hash of seed and key; the same seed gives the same export.",
@@ -75,6 +77,14 @@ def dataset_card(
         _provenance(dataset),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _extensions(plan: Plan) -> list[str]:
+    import duckdb
+
+    query = f"SELECT DISTINCT extension FROM {parquet_scan(plan.files)} ORDER BY 1"
+    with duckdb.connect() as connection:
+        return [extension for (extension,) in connection.execute(query).fetchall()]
 
 
 def size_category(samples: int) -> str:
@@ -114,13 +124,12 @@ def _preset(record: Mapping[str, Any]) -> str:
     return "Preset: " + ", ".join(f"{name} {value}" for name, value in shown.items())
 
 
-def _captions(dataset: Dataset, settings: ExportSettings, plan: Plan, directory: Path) -> str:
+def _captions(dataset: Dataset, settings: ExportSettings, plan: Plan) -> str:
     """Who wrote the exported captions, and how long they are."""
-    shards = str(directory / "shards" / "*.parquet").replace("'", "''")
-    with dataset.connect() as connection:
+    with dataset.connect(["captions"]) as connection:
         connection.execute("SET threads = 1")  # or sums and quantiles vary in their last digits
         connection.execute(
-            f"CREATE VIEW exported AS SELECT kind, source, caption FROM read_parquet('{shards}')"
+            f"CREATE VIEW exported AS SELECT kind, source, caption FROM {parquet_scan(plan.files)}"
         )
         lengths = connection.execute(
             "SELECT kind, source, count(*), round(avg(len(string_split_regex(trim(caption), "
@@ -128,11 +137,11 @@ def _captions(dataset: Dataset, settings: ExportSettings, plan: Plan, directory:
         ).fetchall()
         rows = []
         for kind, source, count, words in lengths:
-            files = str(dataset.table_directory("captions", source) / "*.parquet")
             made = connection.execute(
-                "SELECT DISTINCT engine, model, model_revision, prompt_id FROM read_parquet($files)"
-                " WHERE kind = $kind AND status = 'ok' LIMIT 5",
-                {"files": files, "kind": kind},
+                "SELECT DISTINCT engine, model, model_revision, prompt_id FROM "
+                f"{dataset.scan('captions', source)} "
+                "WHERE kind = $kind AND status = 'ok' LIMIT 5",
+                {"kind": kind},
             ).fetchall()
             by = "; ".join(sorted({_model(*row) for row in made}))
             share = f"{settings.captions.get(kind, 0):.1%}"
@@ -147,13 +156,12 @@ def _model(engine: str | None, model: str | None, revision: str | None, prompt: 
     return f"{model}{at} ({engine}, prompt {prompt})" if prompt else f"{model}{at} ({engine})"
 
 
-def _scores(dataset: Dataset, plan: Plan, directory: Path) -> str:
+def _scores(dataset: Dataset, plan: Plan) -> str:
     """Quantiles of every numeric score of the exported samples."""
     if not dataset.has_table("scores"):
         return "None were computed."
-    shards = str(directory / "shards" / "*.parquet").replace("'", "''")
     numeric = ("DOUBLE", "FLOAT", "INTEGER", "BIGINT", "SMALLINT", "TINYINT", "UBIGINT", "UINTEGER")
-    with dataset.connect() as connection:
+    with dataset.connect(["scores"]) as connection:
         connection.execute("SET threads = 1")  # or sums and quantiles vary in their last digits
         described = connection.execute("DESCRIBE scores").fetchall()
         names = [name for name, kind, *_ in described if kind in numeric]
@@ -165,7 +173,8 @@ def _scores(dataset: Dataset, plan: Plan, directory: Path) -> str:
             for n in names
         )
         row = connection.execute(
-            f"SELECT {parts} FROM scores SEMI JOIN read_parquet('{shards}') AS exported USING (key)"
+            f"SELECT {parts} FROM (SELECT {finite_columns(connection, 'scores')} FROM scores) "
+            f"SEMI JOIN {parquet_scan(plan.files)} AS exported USING (key)"
         ).fetchall()[0]
     lines = []
     for index, name in enumerate(names):

@@ -3,7 +3,8 @@
     webdataset   shards/00000.tar with KEY.jpg, KEY.txt (the caption), KEY.json
     parquet      data/train-00000-of-00042.parquet, pictures as Hugging Face's Image feature
     folder       huggingface   train/00000/KEY.jpg and metadata.jsonl (imagefolder)
-                 kohya         images/00000/KEY.jpg, KEY.txt; images/00000.json; dataset.toml
+                 kohya         images/00000/KEY.jpg, KEY.txt; images/00000.json; dataset.toml;
+                               finetune.toml
                  simpletuner   images/00000/KEY.jpg, KEY.txt; metadata.parquet;
                                multidatabackend.json
 
@@ -11,9 +12,11 @@ A shard is written beside its place and renamed, so one that is there is whole. 
 those of the dataset, unchanged.
 
 sd-scripts reads pictures that lie directly in an `image_dir`, so each shard is a subset of its own;
-of a .txt it takes the first line only, so captions are written as one line there, and whole in the
-JSON. SimpleTuner takes each line of a .txt as a caption of its own unless `disable_multiline_split`
-says otherwise, and finds a row of metadata.parquet by the file's path below `instance_data_dir`.
+of a caption it takes the first line only, from a .txt and from the JSON alike, so captions are
+written as one line. The JSON's keys are whole paths with the extension: every version opens those,
+while names without an extension, and names below `image_dir`, are each found by some alone.
+SimpleTuner takes each line of a .txt as a caption of its own unless `disable_multiline_split` says
+otherwise, and finds a row of metadata.parquet by the file's path below `instance_data_dir`.
 """
 
 from __future__ import annotations
@@ -21,8 +24,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,7 +36,7 @@ import pyarrow.parquet as pq
 from curate.export.pictures import PictureReader
 from curate.export.plan import Plan
 from curate.export.settings import ExportSettings
-from curate.files import atomic_path, write_json, write_text
+from curate.files import atomic_path, temporary_path, write_json, write_text
 from curate.shards import write_shard
 
 _PLACE = frozenset({"shard", "extension", "offset", "size"})
@@ -61,6 +65,20 @@ class Layout(ABC):
     def finish(self) -> None:
         """Write what stands once for all shards. Default: nothing."""
         return
+
+    def features(
+        self, columns: pa.Schema, extensions: Sequence[str]
+    ) -> list[dict[str, Any]] | None:
+        """What `datasets` shall take the fields for, as a dataset card says it; None = it can tell.
+
+        Where it has to guess from the first samples, a field that is null there gets no type, and
+        the first value ends the reading.
+
+        Args:
+            columns: of the plan.
+            extensions: of the pictures.
+        """
+        return None
 
     def read_as(self) -> str:
         """Python or a command that reads the export, for the dataset card."""
@@ -99,6 +117,18 @@ def _json(fields: Mapping[str, Any]) -> str:
     return json.dumps(fields, ensure_ascii=False, default=str)
 
 
+def _json_features(columns: pa.Schema) -> list[dict[str, Any]]:
+    """Name and dtype of the fields that `_described` gives; what JSON knows not is text there."""
+    described = []
+    for field in columns:
+        if field.name not in _PLACE:
+            plain = pa.types.is_boolean(field.type) or pa.types.is_integer(field.type)
+            number = plain or pa.types.is_floating(field.type)
+            name = "text" if field.name == "caption" else field.name
+            described.append({"name": name, "dtype": _dtype(field.type) if number else "string"})
+    return described
+
+
 class WebDataset(Layout):
     """Tars in the layout of img2dataset."""
 
@@ -120,6 +150,17 @@ class WebDataset(Layout):
             for row, picture in _samples(rows, reader)
         )
         write_shard(self.shard_path(number), samples)
+
+    def features(
+        self, columns: pa.Schema, extensions: Sequence[str]
+    ) -> list[dict[str, Any]] | None:
+        return [
+            *({"name": extension, "dtype": "image"} for extension in extensions),
+            {"name": "txt", "dtype": "string"},
+            {"name": "json", "struct": _json_features(columns)},
+            {"name": "__key__", "dtype": "string"},
+            {"name": "__url__", "dtype": "string"},
+        ]
 
     def read_as(self) -> str:
         last = max(self.plan.shards - 1, 0)
@@ -193,7 +234,8 @@ class _Folders(Layout):
     def write(self, number: int, rows: pa.Table, reader: PictureReader) -> None:
         path = self.shard_path(number)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+        temporary = temporary_path(path)
+        shutil.rmtree(temporary, ignore_errors=True)  # of an earlier try of this same process
         temporary.mkdir()
         self.fill(temporary, rows, reader)
         os.sync()  # one flush for all files of the shard, before the rename makes them count
@@ -222,10 +264,15 @@ class ImageFolder(_Folders):
                 (folder / name).write_bytes(picture)
                 lines.write(_json({"file_name": name, **_described(row)}) + "\n")
 
+    def features(
+        self, columns: pa.Schema, extensions: Sequence[str]
+    ) -> list[dict[str, Any]] | None:
+        return [{"name": "image", "dtype": "image"}, *_json_features(columns)]
+
     def read_as(self) -> str:
         return (
             "from datasets import load_dataset\n\n"
-            f'dataset = load_dataset("imagefolder", data_dir="{self.out.name}", split="train")'
+            f'dataset = load_dataset("{self.out.name}", split="train")'
         )
 
 
@@ -246,19 +293,24 @@ class Kohya(_Folders):
 
     def beside(self, number: int, rows: pa.Table) -> None:
         path = self.shard_path(number)
-        columns = ("key", "caption")
-        pairs = zip(*(rows.column(name).to_pylist() for name in columns), strict=True)
-        write_json(path.with_suffix(".json"), {key: {"caption": text} for key, text in pairs})
+        described = {
+            str(path / f"{row['key']}.{row['extension']}"): {"caption": _one_line(row["caption"])}
+            for row in rows.select(["key", "extension", "caption"]).to_pylist()
+        }
+        write_json(path.with_suffix(".json"), described)
 
     def finish(self) -> None:
+        for name, fine_tuning in (("dataset.toml", False), ("finetune.toml", True)):
+            write_text(self.out / name, self._config(name, fine_tuning))
+
+    def _config(self, name: str, fine_tuning: bool) -> str:
         side = self.settings.resolution or _DEFAULT_RESOLUTION
         lines = [
-            "# For sd-scripts: --dataset_config=dataset.toml. Paths are absolute: after moving the",
-            "# folder, change them. For the fine-tuning method add to each subset the line",
-            '# metadata_file = "(its image_dir).json"',
+            f"# For sd-scripts: --dataset_config={name}. Paths are absolute, here and in the",
+            "# images/*.json: after moving the folder, change them.",
             "",
             "[general]",
-            'caption_extension = ".txt"',
+            *([] if fine_tuning else ['caption_extension = ".txt"']),
             "shuffle_caption = false",
             "enable_bucket = true",
             "bucket_no_upscale = true",
@@ -270,9 +322,12 @@ class Kohya(_Folders):
         for number in range(self.plan.shards):
             lines += ["", "  [[datasets.subsets]]"]
             # A JSON text is a TOML text as well.
-            lines += [f"  image_dir = {json.dumps(str(self.shard_path(number)))}"]
+            folder = self.shard_path(number)
+            lines += [f"  image_dir = {json.dumps(str(folder))}"]
+            if fine_tuning:
+                lines += [f"  metadata_file = {json.dumps(str(folder.with_suffix('.json')))}"]
             lines += ["  num_repeats = 1"]
-        write_text(self.out / "dataset.toml", "\n".join(lines) + "\n")
+        return "\n".join(lines) + "\n"
 
     def read_as(self) -> str:
         return "accelerate launch sdxl_train_network.py --dataset_config=dataset.toml ..."

@@ -44,11 +44,13 @@ def picture_places(dataset: Dataset, shard: str, keys: Collection[str]) -> pa.Ta
                 if extension in IMAGE_EXTENSIONS and key in keys:
                     rows.append((key, shard, extension, member.offset_data, member.size))
     except FileNotFoundError as error:
-        raise DatasetError(f"{path} is missing; run `caplab curate` again.") from error
+        raise DatasetError(
+            f"{path} is missing; `caplab check {dataset.directory} --repair` fetches it again."
+        ) from error
     except (OSError, tarfile.TarError) as error:
         raise DatasetError(
-            f"{path} is unreadable ({error}); delete it and its samples table, then run "
-            f"`caplab curate` again."
+            f"{path} is unreadable ({error}); `caplab check {dataset.directory} --repair` fetches "
+            f"it again."
         ) from error
     columns = list(zip(*rows, strict=True)) or [()] * len(PLACES)
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, PLACES, strict=True)], PLACES)

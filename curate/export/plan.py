@@ -27,11 +27,11 @@ from curate.blend import (
     key_numbers,
 )
 from curate.captions import caption_writers
-from curate.dataset import Dataset
+from curate.dataset import Dataset, parquet_rows, parquet_scan, sql_text
 from curate.errors import DatasetError
 from curate.export.pictures import picture_places
 from curate.export.settings import ExportSettings
-from curate.files import atomic_path, read_json, write_json
+from curate.files import atomic_path, plain_path, read_json, write_json
 from curate.progress import progress
 
 if TYPE_CHECKING:
@@ -57,8 +57,13 @@ class Plan:
 
     def shard_rows(self, number: int) -> pa.Table:
         """The samples of one shard, in order."""
-        with pq.ParquetFile(self.directory / "shards" / f"{number:05d}.parquet") as parquet:
-            return parquet.read()
+        return parquet_rows(self.files[number])
+
+    @property
+    def files(self) -> list[Path]:
+        """The Parquet files of all shards, in order."""
+        folder = self.directory / "shards"
+        return [folder / f"{number:05d}.parquet" for number in range(self.shards)]
 
     @property
     def left_out_path(self) -> Path:
@@ -106,7 +111,7 @@ def _connect(directory: Path, settings: ExportSettings) -> duckdb.DuckDBPyConnec
     import duckdb
 
     directory.mkdir(parents=True, exist_ok=True)
-    scratch = directory / "duckdb"
+    scratch = plain_path(directory / "duckdb")
     scratch.mkdir(exist_ok=True)
     for leftover in scratch.iterdir():  # of a run that was killed
         leftover.unlink(missing_ok=True)
@@ -115,13 +120,10 @@ def _connect(directory: Path, settings: ExportSettings) -> duckdb.DuckDBPyConnec
         "memory_limit": settings.memory_limit,
         "temp_directory": str(scratch),
     }
-    connection = duckdb.connect(str(scratch / "plan.duckdb"), config=config)
+    # In memory, spilling beyond the limit: a database's file cannot lie under every name.
+    connection = duckdb.connect(config=config)
     connection.execute("SET enable_progress_bar = false")
     return connection
-
-
-def _files(dataset: Dataset, table: str, source: str | None = None) -> str:
-    return str(dataset.table_directory(table, source) / "*.parquet").replace("'", "''")
 
 
 # ---- draws ------------------------------------------------------------------------------------
@@ -139,8 +141,8 @@ def _draw(
         dataset.selection_keys(settings.selection)  # says what selections there are
     connection.execute(
         "CREATE TABLE selected AS SELECT DISTINCT key, shard, status FROM "
-        f"(SELECT key FROM read_parquet('{_quoted(keys)}')) LEFT JOIN "
-        f"(SELECT key, shard, status FROM read_parquet('{_files(dataset, 'samples')}')) USING (key)"
+        f"(SELECT key FROM {parquet_scan(keys)}) LEFT JOIN "
+        f"(SELECT key, shard, status FROM {dataset.scan('samples')}) USING (key)"
     )
     connection.execute(
         "CREATE TABLE drawn (key VARCHAR, kind VARCHAR, choice DOUBLE, place UBIGINT)"
@@ -181,9 +183,8 @@ def _draw(
                     pq.write_table(found, temporary)
             bar.update(1)
     if shards:
-        connection.execute(
-            f"CREATE TABLE places AS SELECT * FROM read_parquet('{_quoted(folder / '*.parquet')}')"
-        )
+        places = parquet_scan(folder / f"{shard}.parquet" for shard in shards)
+        connection.execute(f"CREATE TABLE places AS SELECT * FROM {places}")
     else:
         raise DatasetError(
             f"The selection {settings.selection!r} holds no stored sample; select again."
@@ -208,7 +209,7 @@ def _take_captions(
     for kind, source in writers.items():
         connection.execute(
             "INSERT INTO accepted SELECT key, kind, $source, sample_index, text, $rank FROM "
-            f"read_parquet('{_files(dataset, 'captions', source)}') SEMI JOIN drawn USING (key) "
+            f"{dataset.scan('captions', source)} SEMI JOIN drawn USING (key) "
             "WHERE kind = $kind AND status = 'ok'",
             {"source": source, "kind": kind, "rank": by_share.index(kind)},
         )
@@ -245,8 +246,8 @@ def _take_captions(
 def _write_left_out(connection: duckdb.DuckDBPyConnection, directory: Path) -> dict[str, int]:
     with atomic_path(directory / "left_out.parquet") as temporary:
         connection.execute(
-            f"COPY (SELECT key, reason FROM left_out ORDER BY key) TO '{_quoted(temporary)}' "
-            "(FORMAT parquet)"
+            "COPY (SELECT key, reason FROM left_out ORDER BY key) "
+            f"TO {sql_text(plain_path(temporary))} (FORMAT parquet)"
         )
     counts = connection.execute(
         "SELECT reason, count(*) FROM left_out GROUP BY reason ORDER BY 2 DESC, 1"
@@ -271,8 +272,7 @@ def _write_shards(
     own = ", ".join(f"samples.{name}" for name in _SAMPLE_COLUMNS)
     listed = "".join(f', scores."{name}"' for name in scores)
     joined = (
-        f"LEFT JOIN read_parquet('{_files(dataset, 'scores')}', union_by_name = true) AS scores "
-        "USING (key) "
+        f"LEFT JOIN {dataset.scan('scores', union_by_name=True)} AS scores USING (key) "
         if scores
         else ""
     )
@@ -281,7 +281,7 @@ def _write_shards(
         f"SELECT taken.key, taken.caption, taken.kind, taken.source, taken.sample_index, {own}, "
         f"places.shard, places.extension, places.offset, places.size{listed} "
         "FROM taken JOIN drawn USING (key) JOIN places USING (key) "
-        f"JOIN read_parquet('{_files(dataset, 'samples')}') AS samples USING (key) {joined}"
+        f"JOIN {dataset.scan('samples')} AS samples USING (key) {joined}"
         f"ORDER BY {order}"
     )
     number, held, held_rows = 0, list[pa.Table](), 0
@@ -321,7 +321,3 @@ def _score_columns(dataset: Dataset) -> list[str]:
         for name, kind, *_ in described
         if name not in _NOT_SCORES and name not in taken and "[" not in kind and "(" not in kind
     ]
-
-
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,17 @@ from curate.export.layouts import make_layout
 from curate.export.pictures import PictureReader
 from curate.export.plan import make_plan
 from curate.export.settings import ExportSettings, check
-from curate.files import atomic_path, fingerprint, read_json, sha256_file, write_json, write_text
+from curate.files import (
+    atomic_path,
+    fingerprint,
+    read_json,
+    remove_leftovers,
+    sha256_file,
+    write_json,
+    write_text,
+)
+from curate.holes import refuse_holes
+from curate.lock import hold
 from curate.progress import progress
 from curate.provenance import provenance
 from curate.selection.sample_view import file_mark
@@ -56,10 +67,18 @@ def export(dataset: Dataset, out: Path | str, settings: ExportSettings) -> Expor
     """
     check(settings)
     out = Path(out).absolute()
-    record = out / "export"
     if out == dataset.directory or dataset.directory in out.parents:
         raise DatasetError(f"{out} lies inside the dataset; choose an --out of its own.")
+    refuse_holes(dataset, [settings.selection])
     identity = _identity(dataset, settings)
+    with hold(out):
+        return _export(dataset, out, settings, identity)
+
+
+def _export(
+    dataset: Dataset, out: Path, settings: ExportSettings, identity: Mapping[str, Any]
+) -> ExportSummary:
+    record = out / "export"
     new = claim_directory(out, record / "export.json", "export", identity, provenance(settings))
     finished = record / "summary.json"
     if finished.exists():
@@ -72,18 +91,18 @@ def export(dataset: Dataset, out: Path | str, settings: ExportSettings) -> Expor
             shutil.rmtree(record, ignore_errors=True)
         raise
     for folder in (out, record):
-        _remove_leftovers(folder, "")
+        remove_leftovers(folder)
     layout = make_layout(out, settings, plan)
     with progress(plan.samples, "exporting") as bar, PictureReader(dataset) as reader:
         for number in range(plan.shards):
             rows = plan.shard_rows(number)
             if not layout.shard_path(number).exists():
                 path = layout.shard_path(number)
-                _remove_leftovers(path.parent, path.name)
+                remove_leftovers(path.parent, path.name)
                 layout.write(number, rows, reader)
             bar.update(rows.num_rows)
     layout.finish()
-    write_text(out / "README.md", dataset_card(dataset, settings, plan, layout, work))
+    write_text(out / "README.md", dataset_card(dataset, settings, plan, layout))
     with atomic_path(record / "left_out.parquet") as temporary:
         shutil.copyfile(plan.left_out_path, temporary)
     summary = ExportSummary(
@@ -115,7 +134,7 @@ def _identity(dataset: Dataset, settings: ExportSettings) -> dict[str, Any]:
         what: fingerprint(
             [
                 [file.name, file.stat().st_size, file_mark(file)]
-                for file in sorted(dataset.table_directory(table, source).glob("[!.]*.parquet"))
+                for file in dataset.table_files(table, source)
             ]
         )
         for what, (table, source) in tables.items()
@@ -127,12 +146,3 @@ def _identity(dataset: Dataset, settings: ExportSettings) -> dict[str, Any]:
         "selection_sha256": sha256_file(path),
         **marks,
     }
-
-
-def _remove_leftovers(folder: Path, name: str) -> None:
-    """Half-written files, whose names start so, that a killed run left behind."""
-    for leftover in folder.glob(f".{name}*.tmp"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-        else:
-            leftover.unlink(missing_ok=True)

@@ -14,7 +14,11 @@ from curate.errors import ConfigError
 
 # Recognised names, the most telling first; compared without case.
 URL_COLUMNS = ("url", "image_url", "imageurl", "img_url", "image_link", "link", "src")
-TEXT_COLUMNS = ("alt_text", "alttext", "alt", "text", "txt", "caption", "title", "description")
+# "alt_texts" is what the JSON of our own shards calls several texts of one picture.
+TEXT_COLUMNS = (
+    *("alt_texts", "alt_text", "alttext", "alt", "text", "txt", "texts", "caption", "captions"),
+    *("prompt", "title", "description", "sentences"),
+)
 # Columns that may hold the picture itself, as bytes or as a struct of bytes and path.
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "picture")
 # Where a file that lies beside a list of texts is named.
@@ -79,6 +83,11 @@ def imported_name(column: str) -> str:
     return IMPORTED + column.lower()
 
 
+def is_score(column: str) -> bool:
+    """Whether a column of this name is a score of a published list."""
+    return column.lower() in SCORE_COLUMNS
+
+
 def score_columns(columns: Iterable[str], wanted: Sequence[str] = ()) -> dict[str, str]:
     """Column -> name in the scores table, for known scores and those that `wanted` names.
 
@@ -97,7 +106,7 @@ def score_columns(columns: Iterable[str], wanted: Sequence[str] = ()) -> dict[st
         raise ConfigError(f"The column {refused[0]!r} cannot be a score; rename it in the input.")
     chosen: dict[str, str] = {}
     for column in columns:
-        if column.lower() in SCORE_COLUMNS or column in wanted:
+        if is_score(column) or column in wanted:
             name = imported_name(column)
             if name in chosen.values():
                 raise ConfigError(

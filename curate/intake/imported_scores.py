@@ -14,19 +14,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from curate.arrow_columns import finite_or_null, readable, to_python
 from curate.dataset import Dataset
 from curate.files import fingerprint
+from curate.intake.column_types import score_numbers
 from curate.intake.read import read_intake
 from curate.stage import Stage
 
 _NOTE = b"caplab_columns"
+_VERSION = 2
 
 
 class ImportScoresStage(Stage):
     """Copies the input's score columns into the scores table, shard by shard.
 
-    Numbers stay numbers and texts stay texts (LAION's NSFW says UNLIKELY); nested columns become
-    JSON. Nothing is decoded and no model is loaded.
+    Numbers stay numbers and texts stay texts (LAION's NSFW says UNLIKELY), but texts that are all
+    numbers become such; NaN and infinities become null, nested columns JSON. Nothing is decoded and
+    no model is loaded.
     """
 
     name: ClassVar[str] = "import"
@@ -44,6 +48,7 @@ class ImportScoresStage(Stage):
         """Add the columns of one shard; returns {"imported": values that are not null}."""
         intake = read_intake(dataset)
         imported = intake.imported if intake else {}
+        numbers = intake.number_texts if intake else []
         scores = dataset.read_table("scores", shard)
         marks = {**_marks(scores.schema), **_wanted(dataset)}
         with pq.ParquetFile(dataset.input_path(shard)) as parquet:
@@ -52,7 +57,7 @@ class ImportScoresStage(Stage):
         given = given.take(order)
         count = 0
         for column, name in imported.items():
-            values = _plain(given.column(column))
+            values = _plain(given.column(column), column in numbers)
             count += len(values) - values.null_count
             if name in scores.column_names:
                 scores = scores.drop_columns([name])
@@ -86,7 +91,7 @@ def _wanted(dataset: Dataset) -> dict[str, str]:
     """Imported column -> what it was made of, in the manner of the scorers' signatures."""
     intake = read_intake(dataset)
     imported = intake.imported if intake else {}
-    return {name: fingerprint(["imported", column, 1]) for column, name in imported.items()}
+    return {name: fingerprint(["imported", column, _VERSION]) for column, name in imported.items()}
 
 
 def _marks(schema: pa.Schema) -> dict[str, str]:
@@ -94,14 +99,16 @@ def _marks(schema: pa.Schema) -> dict[str, str]:
     return marks
 
 
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Numbers, booleans or text."""
+def _plain(column: pa.ChunkedArray, number: bool) -> pa.ChunkedArray:
+    """Finite numbers, booleans or text; `number`: its texts are numbers."""
     kind = column.type
+    if number and pa.types.is_string(kind):
+        return pa.chunked_array([pa.array(score_numbers(column.to_pylist()), pa.float64())])
     if pa.types.is_nested(kind):
-        texts = [None if v is None else json.dumps(v, default=str) for v in column.to_pylist()]
+        texts = [None if v is None else json.dumps(v, default=readable) for v in to_python(column)]
         return pa.chunked_array([pa.array(texts, pa.string())])
     if pa.types.is_dictionary(kind):
         column = column.cast(kind.value_type)
     if pa.types.is_decimal(column.type) or pa.types.is_float16(column.type):
-        return column.cast(pa.float64())
-    return column
+        column = column.cast(pa.float64())
+    return finite_or_null(column)

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from curate.dataset import Dataset
 from curate.download.settings import DownloadSettings
 from curate.errors import DatasetError
+from curate.files import remove_leftovers
 from curate.intake.locations import Store
 from curate.intake.read import Intake, read_intake
 from curate.intake.tars import EXTENSIONS, open_tar
@@ -31,6 +32,7 @@ from curate.outcomes import (
     Outcome,
     Spool,
     intake_failures,
+    is_stored,
     write_outcomes,
 )
 from curate.reasons import Failure, FailureError, Reason
@@ -54,6 +56,10 @@ class LocalPicturesStage(Stage):
         """The part of the download's settings that says how pictures are stored."""
         self.settings = settings
 
+    def is_done(self, dataset: Dataset, shard: str) -> bool:
+        """Whether the shard's samples table and its tar are there and whole."""
+        return is_stored(dataset, shard)
+
     def open(self) -> None:
         """Pillow's warnings (odd tags, large sizes) are the resizer's business."""
         warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -66,8 +72,7 @@ class LocalPicturesStage(Stage):
         rows = pq.read_table(dataset.input_path(shard))
         folder = dataset.shard_path(shard).parent
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(f".{shard}.tar.*.tmp"):
-            leftover.unlink(missing_ok=True)
+        remove_leftovers(folder, f"{shard}.tar")
         with tempfile.TemporaryFile(dir=folder) as file:
             spool = Spool(file)
             outcomes = self._store(rows, intake, spool)
@@ -78,11 +83,13 @@ class LocalPicturesStage(Stage):
         resizer = self.settings.resizer()
         outcomes: dict[int, Outcome] = dict(intake_failures(rows))
         wanted = [position for position in range(rows.num_rows) if position not in outcomes]
-        for position, content in _contents(rows.take(pa.array(wanted, pa.int64())), intake, wanted):
+        limit = self.settings.max_bytes
+        here = rows.take(pa.array(wanted, pa.int64()))
+        for position, content in _contents(here, intake, wanted, limit):
             if isinstance(content, Failure):
                 outcomes[position] = content
-            elif len(content) > self.settings.max_bytes:
-                outcomes[position] = Failure(Reason.TOO_LARGE, f"{len(content):,} bytes")
+            elif len(content) > limit:
+                outcomes[position] = Failure(Reason.TOO_LARGE, f"more than {limit:,} bytes")
             elif not content:
                 outcomes[position] = Failure(Reason.EMPTY_BODY)
             else:
@@ -96,9 +103,13 @@ class LocalPicturesStage(Stage):
 
 
 def _contents(
-    rows: pa.Table, intake: Intake, positions: list[int]
+    rows: pa.Table, intake: Intake, positions: list[int], limit: int
 ) -> Iterator[tuple[int, bytes | Failure]]:
-    """(position, the picture's bytes or why there are none) of each row, in order."""
+    """(position, the picture's bytes or why there are none) of each row, in order.
+
+    Args:
+        limit: bytes of a picture; of a longer one no more than one further byte is read.
+    """
     store = Store(intake.scheme, intake.root)
     files = rows.column(SOURCE_FILE).to_pylist()
     offsets = rows.column(SOURCE_OFFSET).to_pylist()
@@ -113,11 +124,11 @@ def _contents(
         done = 0
         try:
             if intake.format == "parquet":
-                found: Iterator[bytes | Failure] = _from_parquet(store, path, places, intake)
+                found: Iterator[bytes | Failure] = _from_parquet(store, path, places, intake, limit)
             elif path.endswith(EXTENSIONS) and intake.format == "webdataset":
-                found = _from_tar(store, path, places, sizes[start:stop])
+                found = _from_tar(store, path, places, sizes[start:stop], limit)
             else:
-                found = _from_file(store, path)
+                found = _from_file(store, path, limit)
             for content in found:
                 yield here[done], content
                 done += 1
@@ -131,10 +142,13 @@ def _contents(
 
 
 def _from_tar(
-    store: Store, path: str, offsets: list[int], sizes: list[int]
+    store: Store, path: str, offsets: list[int], sizes: list[int], limit: int
 ) -> Iterator[bytes | Failure]:
     with open_tar(store, path) as stream:
         for offset, size in zip(offsets, sizes, strict=True):
+            if size > limit:  # as its header claims, which may be a lie: nothing is read
+                yield Failure(Reason.TOO_LARGE, f"{size:,} bytes")
+                continue
             stream.seek(offset)
             content = stream.read(size)
             if len(content) < size:
@@ -143,13 +157,13 @@ def _from_tar(
                 yield content
 
 
-def _from_file(store: Store, path: str) -> Iterator[bytes | Failure]:
+def _from_file(store: Store, path: str, limit: int) -> Iterator[bytes | Failure]:
     with store.open(path) as stream:
-        yield stream.read()
+        yield stream.read(limit + 1)
 
 
 def _from_parquet(
-    store: Store, path: str, places: list[int], intake: Intake
+    store: Store, path: str, places: list[int], intake: Intake, limit: int
 ) -> Iterator[bytes | Failure]:
     """Pictures of ascending row numbers; row groups that hold none are not read."""
     column = str(intake.image_column)
@@ -169,7 +183,7 @@ def _from_parquet(
                     if content is not None:
                         yield content
                     else:
-                        yield _beside(store, path, paths[row].as_py() if paths else None)
+                        yield _beside(store, path, paths[row].as_py() if paths else None, limit)
                 first += batch.num_rows
                 if not waiting:
                     return
@@ -184,7 +198,7 @@ def _bytes(column: pa.Array) -> tuple[pa.Array, pa.Array | None]:
     return pc.struct_field(column, "bytes"), paths
 
 
-def _beside(store: Store, path: str, named: str | None) -> bytes | Failure:
+def _beside(store: Store, path: str, named: str | None, limit: int) -> bytes | Failure:
     """A picture that a row names in place of holding it, if it lies below the input's root."""
     if not named:
         return Failure(Reason.NO_PICTURE, "neither bytes nor a path")
@@ -193,6 +207,6 @@ def _beside(store: Store, path: str, named: str | None) -> bytes | Failure:
         return Failure(Reason.NO_PICTURE, "its path leads out of the input")
     try:
         with store.open(inside) as stream:
-            return stream.read()
+            return stream.read(limit + 1)
     except OSError as error:
         return FailureError(Reason.NO_PICTURE, f"{named}: {error.strerror or error}").failure

@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs
 
 from curate.errors import ConfigError
 
 _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.\-]+)://")
-_WILD = re.compile(r"[*?\[]")
+_PATTERN = re.compile(r"[*?\[{]")
 _REMOTE_BUFFER = 4 << 20  # bytes a request to a remote store
 # Packages that fsspec asks for, by scheme, so that the sentence can name them.
 _PACKAGES = {
@@ -76,20 +76,20 @@ class Store:
             raise FileNotFoundError(path)
         return int(info.size or 0), int(info.mtime_ns or 0)
 
-    def walk(self) -> Iterator[str]:
+    def walk(self, hidden: bool = False) -> Iterator[str]:
         """Relative paths of all files below the root, sorted folder by folder.
 
         Local folders are read one at a time; memory is the largest single folder. A remote store
-        is listed in one go. Hidden files and folders are left out.
+        is listed in one go. Hidden files and folders are left out unless `hidden`.
         """
         if not self.scheme:
-            yield from _walk_local(self.root, "", ())
+            yield from _walk_local(self.root, "", (), hidden)
             return
         selector = fs.FileSelector(self.root, recursive=True)
         for info in sorted(_file_system(self.scheme).get_file_info(selector), key=_folder_first):
             relative = info.path[len(self.root) :].lstrip("/")
-            hidden = any(part.startswith(".") for part in relative.split("/"))
-            if info.type == fs.FileType.File and not hidden:
+            told = hidden or not any(part.startswith(".") for part in relative.split("/"))
+            if info.type == fs.FileType.File and told:
                 yield relative
 
     def show(self, path: str = "") -> str:
@@ -113,16 +113,20 @@ class Found:
 def locate(given: str) -> Found:
     """Resolve a path, a folder, a glob (`*`, `?`, `[..]`, `**`) or braces (`{000..099}`).
 
+    What exists as it stands is taken as it stands, the whole path or the folders at its beginning:
+    in `data/[v2]/*.jsonl` the folder is `[v2]` where there is one.
+
     Raises:
         ConfigError: nothing is there, or the scheme's package is missing.
     """
     scheme, path = _split(given)
     try:
-        if "{" in path:
-            return _several(scheme, _braces(path, given), given)
-        if _WILD.search(path) and not _exists(scheme, path):
-            return _globbed(scheme, path, given)
-        return _one(scheme, path, given)
+        if not _PATTERN.search(path) or _exists(scheme, path):
+            return _one(scheme, path, given)
+        folder, rest = _beginning(scheme, path if scheme else str(Path(path).absolute()))
+        if "{" in rest:
+            return _several(scheme, [folder + one for one in _braces(rest, given)], given)
+        return _globbed(scheme, folder, rest, given)
     except (OSError, ValueError) as error:
         raise ConfigError(f"The input {given} cannot be reached: {_first_line(error)}") from error
 
@@ -158,16 +162,21 @@ def _shared_folder(paths: list[str]) -> str:
     return "/".join(shared)
 
 
-def _globbed(scheme: str, path: str, given: str) -> Found:
-    if not scheme:
-        path = str(Path(path).absolute())
+def _beginning(scheme: str, path: str) -> tuple[str, str]:
+    """The path cut before the first name that is a pattern and does not exist as it stands."""
     parts = path.split("/")
-    wild = next(number for number, part in enumerate(parts) if _WILD.search(part))
-    root, pattern = "/".join(parts[:wild]), parts[wild:]
-    store = Store(scheme, root or ("" if scheme else "/"))
+    for number, part in enumerate(parts):
+        if _PATTERN.search(part) and not _exists(scheme, "/".join(parts[: number + 1])):
+            break
+    return "".join(f"{part}/" for part in parts[:number]), "/".join(parts[number:])
+
+
+def _globbed(scheme: str, folder: str, pattern: str, given: str) -> Found:
+    store = Store(scheme, folder.rstrip("/") or ("" if scheme else "/"))
     if not _is_folder(scheme, store.root):
         raise ConfigError(f"The input {given} does not exist.")
-    files = tuple(sorted(file for file in store.walk() if _matches(file.split("/"), pattern)))
+    wanted = pattern.split("/")
+    files = tuple(sorted(file for file in store.walk() if _matches(file.split("/"), wanted)))
     if not files:
         raise ConfigError(f"The input {given} does not exist: no file has such a name.")
     return Found(store, files)
@@ -188,8 +197,6 @@ def _matches(parts: list[str], pattern: list[str]) -> bool:
 def _braces(path: str, given: str) -> list[str]:
     import braceexpand
 
-    if _exists("", path):  # a local name that holds braces
-        return [path]
     try:
         return list(braceexpand.braceexpand(path))
     except ValueError as error:
@@ -206,7 +213,8 @@ def _split(given: str) -> tuple[str, str]:
         return "", os.path.expanduser(given)
     scheme = match[1].lower()
     if scheme == "file":
-        return "", urlsplit(given).path
+        local = "/" + given[match.end() :].partition("/")[2]  # without the host, if there is one
+        return "", local if os.path.exists(local) else unquote(local)
     if scheme in ("s3a", "s3n"):
         scheme = "s3"
     if scheme == "gcs":
@@ -274,7 +282,7 @@ def _is_folder(scheme: str, path: str) -> bool:
     return bool(_file_system(scheme).get_file_info(path).type == fs.FileType.Directory)
 
 
-def _walk_local(root: str, folder: str, above: tuple[str, ...]) -> Iterator[str]:
+def _walk_local(root: str, folder: str, above: tuple[str, ...], hidden: bool) -> Iterator[str]:
     here = os.path.realpath(os.path.join(root, folder))
     if here in above:  # a link that leads back up
         return
@@ -285,11 +293,11 @@ def _walk_local(root: str, folder: str, above: tuple[str, ...]) -> Iterator[str]
             for entry in entries
             if entry.is_dir() or entry.is_file() or entry.is_symlink()
         )
-    files = [name for name, is_folder in inside if not is_folder and not name.startswith(".")]
-    yield from (os.path.join(folder, name) for name in files)
-    for name, is_folder in inside:
-        if is_folder and not name.startswith("."):
-            yield from _walk_local(root, os.path.join(folder, name), (*above, here))
+    told = [one for one in inside if hidden or not one[0].startswith(".")]
+    yield from (os.path.join(folder, name) for name, is_folder in told if not is_folder)
+    for name, is_folder in told:
+        if is_folder:
+            yield from _walk_local(root, os.path.join(folder, name), (*above, here), hidden)
 
 
 def _folder_first(info: Any) -> tuple[Any, ...]:

@@ -7,9 +7,10 @@ remaining rows, each of which is counted: the footer says how many they are.
 
 from __future__ import annotations
 
-import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,10 +18,22 @@ import pyarrow.parquet as pq
 
 from curate.errors import ConfigError
 from curate.intake.columns import IMAGE_COLUMNS
+from curate.intake.kept_types import is_bytes, kept, kept_type, shared_type
+from curate.intake.kept_types import texts_of as as_texts
 from curate.intake.locations import Store
-from curate.intake.rows import IDENTITY, Record, RowTypes, broken, local_identity, own_names
+from curate.intake.rows import (
+    IDENTITY,
+    Record,
+    RowTypes,
+    broken,
+    local_identity,
+    own_names,
+    texts_given,
+)
 from curate.intake.tars import not_downloaded
+from curate.intake.texts import NoTextError, names_inside, texts_of, value_at
 from curate.outcomes import (
+    ALT_TEXTS,
     FAILURE,
     FAILURE_DETAIL,
     SOURCE_BYTES,
@@ -29,6 +42,8 @@ from curate.outcomes import (
     SOURCE_OFFSET,
 )
 from curate.reasons import Failure, Reason, printable
+
+_COUNTED_ROWS = 1_000_000  # below, the texts of lists are counted
 
 
 @dataclass(frozen=True)
@@ -44,10 +59,16 @@ class ParquetColumns:
         """The columns that are neither URL, text nor picture."""
         return [f for f in self.schema if f.name not in (self.url, self.text, self.image)]
 
+    def texts_are_nested(self) -> bool:
+        """Whether a row's texts are a list, or a key inside an object."""
+        if self.text is None or self.text not in self.schema.names:
+            return self.text is not None
+        return bool(pa.types.is_nested(self.schema.field(self.text).type))
+
     def row_types(self) -> RowTypes:
         """The columns of the batches, to make broken rows of."""
         fields = {f.name: f.type for f in self.extras()}
-        return RowTypes(fields, local=self.image is not None, textual=True)
+        return RowTypes(fields, local=self.image is not None)
 
 
 def open_parquet(store: Store, path: str) -> pq.ParquetFile:
@@ -75,10 +96,65 @@ def image_column(schema: pa.Schema) -> str | None:
 def _holds_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return any(f.name == "bytes" and _holds_bytes(f.type) for f in kind)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    return is_bytes(kind)
 
 
-def read_parquet(
+def inner_names(schema: pa.Schema) -> list[str]:
+    """The names of keys inside the columns that hold objects, such as "caption.en"."""
+    return list(names_inside({field.name: _example(field.type) for field in schema}))
+
+
+def no_text_in(schema: pa.Schema, text: str | None) -> str | None:
+    """Why a column holds no texts (objects, lists of lists); None if it does."""
+    if text is None or text not in schema.names:
+        return None
+    kind = schema.field(text).type
+    if pa.types.is_map(kind):
+        return f"the text column {text!r} holds maps, whose keys differ from row to row"
+    try:
+        texts_of(_example(kind), text)
+    except NoTextError as error:
+        return str(error)
+    return None
+
+
+def _example(kind: pa.DataType) -> Any:
+    """A value of this type, as far as lists and objects are concerned."""
+    if pa.types.is_struct(kind):
+        return {field.name: _example(field.type) for field in kind}
+    if pa.types.is_nested(kind) and not pa.types.is_map(kind) and kind.num_fields == 1:
+        return [_example(kind.field(0).type)]
+    return "" if pa.types.is_string(kind) or pa.types.is_large_string(kind) else None
+
+
+def text_counts(
+    store: Store, paths: list[str], columns: ParquetColumns
+) -> tuple[int | None, int | None]:
+    """(texts, rows with a text) where rows may have several, from the text column alone."""
+    if not columns.texts_are_nested() or row_count(store, paths) > _COUNTED_ROWS:
+        return None, None
+    texts = rows = 0
+    name = str(columns.text)
+    for path in paths:
+        with open_parquet(store, path) as parquet:
+            root = _root(parquet.schema_arrow.names, name)
+            if root is None:
+                continue
+            for batch in parquet.iter_batches(10_000, columns=[root]):
+                nothing: list[str | None] = [None] * batch.num_rows
+                first, several = _texts(batch, name, nothing, list(nothing))
+                alone = len(first) - first.null_count - (len(several) - several.null_count)
+                rows += len(first) - first.null_count
+                texts += alone + (pc.sum(pc.list_value_length(several)).as_py() or 0)
+    return (texts, rows) if texts > rows else (None, None)
+
+
+def _root(names: list[str], name: str) -> str | None:
+    """The column that a name stands for, or in which it lies; None if it is not there."""
+    return next((one for one in (name, name.partition(".")[0]) if one in names), None)
+
+
+def parquet_batches(
     store: Store, path: str, columns: ParquetColumns, rows: int
 ) -> Iterator[pa.RecordBatch]:
     """The rows of one file in order, in batches of at most `rows`; see curate.intake.rows."""
@@ -128,10 +204,15 @@ def _batch(
 ) -> pa.RecordBatch:
     count = batch.num_rows
     url, bad_url = _text(batch, columns.url, count)
-    text, bad_text = _text(batch, columns.text, count)
-    out: dict[str, pa.Array] = {"url": url, "alt_text": text}
     failure: list[str | None] = [None] * count
     detail: list[str | None] = [None] * count
+    several = pa.nulls(count, pa.list_(pa.string()))
+    bad_text: set[int] = set()
+    if columns.texts_are_nested():
+        text, several = _texts(batch, str(columns.text), failure, detail)
+    else:
+        text, bad_text = _text(batch, columns.text, count)
+    out: dict[str, pa.Array] = {"url": url, "alt_text": text, ALT_TEXTS: several}
     for position in sorted(bad_url | bad_text):
         failure[position], detail[position] = Reason.UNREADABLE_ROW.value, "bytes that are no UTF-8"
     if columns.image is None:
@@ -153,28 +234,23 @@ def _batch(
     for field in columns.extras():
         if field.name in batch.schema.names:
             column = batch.column(field.name)
-            out[names[field.name]] = _cast(column, field.type)
+            out[names[field.name]] = kept(column, field.type)
         else:
             out[names[field.name]] = pa.nulls(count, field.type)
     schema = types.schema()
     return pa.RecordBatch.from_arrays([out[f.name] for f in schema], schema=schema)
 
 
-def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    if pa.types.is_string(column.type):
-        try:
-            column.validate(full=True)
-        except pa.ArrowInvalid:  # Parquet does not check that its texts are UTF-8
-            raw = column.cast(pa.binary()).to_pylist()
-            column = pa.array([v if v is None else v.decode("utf-8", "replace") for v in raw])
-    return column if column.type == kind else column.cast(kind)
-
-
 def _text(batch: pa.RecordBatch, name: str | None, count: int) -> tuple[pa.Array, set[int]]:
     """A column as text, and the rows in which it is none."""
-    if name is None or name not in batch.schema.names:
+    if name is None or _root(batch.schema.names, name) is None:
         return pa.nulls(count, pa.string()), set()
+    if name not in batch.schema.names:  # a key inside an object
+        inside = (v if isinstance(v, str) else None for v in _values_at(batch, name))
+        return pa.array(list(inside), pa.string()), set()
     column = batch.column(name)
+    if not is_bytes(column.type) and not pa.types.is_string(column.type):
+        column = as_texts(column)
     try:
         text = column.cast(pa.string())
         text.validate(full=True)
@@ -189,6 +265,36 @@ def _text(batch: pa.RecordBatch, name: str | None, count: int) -> tuple[pa.Array
             values.append(None)
             bad.add(position)
     return pa.array(values, pa.string()), bad
+
+
+def _texts(
+    batch: pa.RecordBatch, name: str, failure: list[str | None], detail: list[str | None]
+) -> tuple[pa.Array, pa.Array]:
+    """First texts, and all texts of rows with several; notes the rows that cannot be read."""
+    first, every = list[str | None](), list[Any]()
+    for position, value in enumerate(_values_at(batch, name)):
+        try:
+            texts = texts_of(value, name)
+        except NoTextError as error:
+            texts, failure[position] = [], Reason.UNREADABLE_ROW.value
+            detail[position] = printable(str(error))[:300]
+        told = texts_given(texts)
+        first.append(told["text"])
+        every.append(told["texts"])
+    return pa.array(first, pa.string()), pa.array(every, pa.list_(pa.string()))
+
+
+def _values_at(batch: pa.RecordBatch, name: str) -> Iterator[Any]:
+    """A column's values, or those of a key inside it; one that is no UTF-8 costs only itself."""
+    root = _root(batch.schema.names, name)
+    if root is None:
+        yield from [None] * batch.num_rows
+        return
+    for value in batch.column(root):
+        try:
+            yield value_at({root: value.as_py()}, name)
+        except UnicodeDecodeError:
+            yield {"bytes that are no UTF-8": None}
 
 
 def _keys(batch: pa.RecordBatch, columns: ParquetColumns) -> pa.Array:
@@ -239,11 +345,15 @@ def rows_of_companion(
                 lost = not_downloaded(row) or Failure(
                     Reason.NO_PICTURE, "not in the tar beside its Parquet"
                 )
-                url, text = row.get(columns["url"] or ""), row.get(columns["text"] or "")
+                url = row.get(columns["url"] or "")
                 dropped = (columns["url"], columns["text"])
+                try:
+                    texts = texts_of(row.get(columns["text"] or ""), columns["text"])
+                except NoTextError:  # the row has failed for a better reason
+                    texts = []
                 yield Record(
                     url=url,
-                    text=text,
+                    **texts_given(texts),
                     fields={n: v for n, v in row.items() if n not in dropped},
                     identity=None if url else local_identity(path, key),
                     failure=lost,
@@ -270,27 +380,38 @@ def shared_schema(store: Store, paths: list[str]) -> pa.Schema:
     """The columns of all files together.
 
     Raises:
-        ConfigError: a file is no Parquet, or two files disagree on a column's type.
+        ConfigError: a file is no Parquet, or has two columns of one name.
     """
-    schema: pa.Schema | None = None
+    kinds: dict[str, list[pa.DataType]] = {}
+    largest: Counter[str] = Counter()
     for path in paths:
         with open_parquet(store, path) as parquet:
-            own = parquet.schema_arrow.remove_metadata()
+            own = parquet.schema_arrow
+            numbers = _largest_integers(parquet)
         if len(set(own.names)) < len(own.names):
             twice = next(name for name in own.names if own.names.count(name) > 1)
             raise ConfigError(f"{store.show(path)} has two columns named {twice!r}; rename one.")
-        try:
-            schema = (
-                own
-                if schema is None
-                else pa.unify_schemas([schema, own], promote_options="permissive")
-            )
-        except pa.ArrowException as error:
-            where = os.path.basename(path)
-            raise ConfigError(
-                f"The Parquet files of the input disagree about a column's type ({error}, in "
-                f"{where}); give files of one kind."
-            ) from error
-    if schema is None:
-        raise ConfigError("The input has no Parquet file.")
-    return schema
+        image = image_column(own)
+        for field in own:
+            kind = field.type if field.name == image else kept_type(field.type, field.name)
+            kinds.setdefault(field.name, []).append(kind)
+            largest[field.name] = max(largest[field.name], numbers.get(field.name, 0))
+    return pa.schema([(name, shared_type(found, largest[name])) for name, found in kinds.items()])
+
+
+def _largest_integers(parquet: pq.ParquetFile) -> dict[str, int]:
+    """Column -> the greatest magnitude in it, by the footer; 2^63 where that is silent."""
+    found: dict[str, int] = {}
+    names = {f.name for f in parquet.schema_arrow if pa.types.is_integer(f.type)}
+    for group in range(parquet.metadata.num_row_groups if names else 0):
+        for place in range(parquet.metadata.num_columns):
+            column = parquet.metadata.row_group(group).column(place)
+            if column.path_in_schema in names:
+                told = column.statistics
+                known = told is not None and (
+                    told.has_min_max or told.null_count == column.num_values
+                )
+                ends = (told.min, told.max) if known and told.has_min_max else (0, 0)
+                size = max(abs(int(end)) for end in ends) if known else 1 << 63
+                found[column.path_in_schema] = max(found.get(column.path_in_schema, 0), size)
+    return found

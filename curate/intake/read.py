@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate.dataset import Dataset, empty_directory, sample_key
+from curate.dataset import Dataset, empty_directory, parquet_scan, sample_key
 from curate.errors import DatasetError
-from curate.files import atomic_path, fingerprint, read_json, sha256_file, write_json
-from curate.intake.rows import IDENTITY, TypesChangedError
+from curate.files import (
+    atomic_path,
+    fingerprint,
+    plain_path,
+    read_json,
+    sha256_file,
+    write_json,
+)
+from curate.intake.column_types import ColumnTypes, score_numbers
+from curate.intake.columns import score_columns
+from curate.intake.left_out import LeftOut
+from curate.intake.rows import IDENTITY, own_names
 from curate.intake.source import InputFormat, Source, inspect_input
-from curate.outcomes import FAILURE, SOURCE_FILE
+from curate.outcomes import ALT_TEXTS, FAILURE, SOURCE_FILE
 from curate.progress import progress
 
 DEFAULT_ROWS_PER_SHARD = 10_000
@@ -42,10 +53,22 @@ class Intake:
     text_column: str | None
     image_column: str | None
     imported: dict[str, str]
-    """Column of the input -> its name in the scores table."""
+    """Column of the input, as it is called in its shards -> its name in the scores table."""
     without_text: int
     broken: dict[str, int]
     """Reason -> rows that came in broken."""
+    number_texts: list[str] = field(default_factory=list)
+    """Imported columns that are text in the input's shards and hold nothing but numbers."""
+    columns: list[str] = field(default_factory=list)
+    """The input's further columns under their own names."""
+    captions: int | None = None
+    """Texts of all unbroken rows; None where no row came with several."""
+    captioned: int | None = None
+    """Rows that they belong to."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Why -> files that are no rows (curate.intake.left_out); all names in left_out.jsonl."""
+    left_out_names: dict[str, list[str]] = field(default_factory=dict)
+    """Why -> the first of their names."""
 
 
 def plan_shards(
@@ -59,11 +82,13 @@ def plan_shards(
     """Cut an input into `dataset.input_path(shard)` files, in the input's order.
 
     Each file holds the columns key, row (number in the input, from 0), url, alt_text, failure and
-    failure_detail (why a row came in broken), for pictures that are here already where they lie
+    failure_detail (why a row came in broken), alt_texts (all texts of a row that came with
+    several, its alt_text first; null for others), for pictures that are here already where they lie
     (source_file, source_key, source_offset, source_bytes), and every other column of the input
     under its own name ("input_NAME" where that would hide one of ours). Rows of the same identity
     and text are told apart by their occurrence (`sample_key`). The same input gives the same
-    files. `input/input.json` comes last and says that all are there; with it, a second call does
+    files. `input/left_out.jsonl` names the files that are no rows, if there are any.
+    `input/input.json` comes last and says that all are there; with it, a second call does
     nothing. The input is read once; then the keys are compared and the few shards that hold
     repeated ones are written again. Memory is one shard of rows and the repeated keys.
 
@@ -78,18 +103,20 @@ def plan_shards(
         source = inspect_input(source, url_column, text_column, input_format)
     record_path = dataset.directory / "input" / "input.json"
     if record_path.exists():
-        return _finished(record_path, source)
-    while True:
-        for leftover in record_path.parent.glob("*.parquet"):
-            leftover.unlink()
-        try:
-            shards, counts = _write_shards(source, dataset, rows_per_shard)
-            break
-        except TypesChangedError as error:
-            # As text every value fits, exactly as it came.
-            source = source.with_text(error.columns)
-    _tell_repeated_apart(dataset)
+        return _finished(record_path, source, dataset)
+    for leftover in record_path.parent.glob("*.parquet"):
+        leftover.unlink()
+    types = source.column_types()
+    shards, counts, left_out = _write_shards(source, dataset, rows_per_shard, types)
+    columns: list[str] = list(source.columns)
+    if types is not None:
+        _settle_types(dataset, types)
+        columns = list(types.types())
+    _tell_repeated_apart(dataset, rows_per_shard)
+    imported = _imported(columns, source)
     rows, without_text = counts.pop("rows"), counts.pop("without_text")
+    captions, captioned = counts.pop("captions"), counts.pop("captioned")
+    several = captions > captioned
     intake = Intake(
         rows=rows,
         shards=shards,
@@ -101,9 +128,15 @@ def plan_shards(
         url_column=source.url_column,
         text_column=source.text_column,
         image_column=source.image_column,
-        imported=source.imported,
+        imported=imported,
         without_text=without_text,
         broken=dict(counts.most_common()),
+        number_texts=_number_texts(dataset, imported),
+        columns=columns,
+        captions=captions if several else None,
+        captioned=captioned if several else None,
+        left_out=dict(left_out.counts),
+        left_out_names=left_out.names(),
     )
     write_json(record_path, {**asdict(intake), "files": _files_record(source)})
     return intake
@@ -120,39 +153,93 @@ def read_intake(dataset: Dataset) -> Intake | None:
 
 
 def _write_shards(
-    source: Source, dataset: Dataset, rows_per_shard: int
-) -> tuple[int, Counter[str]]:
-    counts: Counter[str] = Counter(rows=0, without_text=0)
+    source: Source, dataset: Dataset, rows_per_shard: int, types: ColumnTypes | None
+) -> tuple[int, Counter[str], LeftOut]:
+    counts: Counter[str] = Counter(rows=0, without_text=0, captions=0, captioned=0)
     shards = 0
-    with progress(None, "reading the input", "row") as bar:
-        for table in _shard_tables(source, rows_per_shard):
-            with atomic_path(dataset.input_path(f"{shards:05d}")) as temporary:
-                pq.write_table(table, temporary, compression="zstd")
-            shards += 1
-            counts["rows"] += table.num_rows
-            broken = table.column(FAILURE).drop_null().to_pylist()
-            counts.update(broken)
-            unbroken = table.filter(table.column(FAILURE).is_null())
-            counts["without_text"] += unbroken.column("alt_text").null_count
-            bar.update(table.num_rows)
-    return shards, counts
+    names = dataset.directory / "input" / "left_out.jsonl"
+    with atomic_path(names) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
+        left_out = LeftOut(file)
+        with progress(None, "reading the input", "row") as bar:
+            for table in _shard_tables(source, rows_per_shard, types, left_out):
+                with atomic_path(dataset.input_path(f"{shards:05d}")) as temporary:
+                    pq.write_table(table, temporary, compression="zstd")
+                shards += 1
+                _count(table, counts)
+                bar.update(table.num_rows)
+    if not left_out.counts:
+        names.unlink()
+    return shards, counts, left_out
 
 
-def _shard_tables(source: Source, rows_per_shard: int) -> Iterator[pa.Table]:
+def _count(table: pa.Table, counts: Counter[str]) -> None:
+    counts["rows"] += table.num_rows
+    counts.update(table.column(FAILURE).drop_null().to_pylist())
+    unbroken = table.filter(table.column(FAILURE).is_null())
+    texts = unbroken.column("alt_text")
+    several = unbroken.column(ALT_TEXTS)
+    alone = len(texts) - texts.null_count - (len(several) - several.null_count)
+    counts["without_text"] += texts.null_count
+    counts["captioned"] += len(texts) - texts.null_count
+    counts["captions"] += alone + (pc.sum(pc.list_value_length(several)).as_py() or 0)
+
+
+def _shard_tables(
+    source: Source, rows_per_shard: int, types: ColumnTypes | None, left_out: LeftOut
+) -> Iterator[pa.Table]:
     held: list[pa.Table] = []
     held_rows, row = 0, 0
-    for batch in source.batches(min(rows_per_shard, DEFAULT_ROWS_PER_SHARD)):
+    for batch in source.batches(min(rows_per_shard, DEFAULT_ROWS_PER_SHARD), types, left_out):
         rest = _keyed(batch, row)
         row += batch.num_rows
         while held_rows + rest.num_rows >= rows_per_shard:
             room = rows_per_shard - held_rows
-            yield pa.concat_tables([*held, rest.slice(0, room)]).combine_chunks()
+            yield _joined([*held, rest.slice(0, room)])
             rest, held, held_rows = rest.slice(room), [], 0
         if rest.num_rows:
             held.append(rest)
             held_rows += rest.num_rows
     if held_rows:
-        yield pa.concat_tables(held).combine_chunks()
+        yield _joined(held)
+
+
+def _joined(tables: list[pa.Table]) -> pa.Table:
+    """One table; where a column came later, the rows before it have none."""
+    return pa.concat_tables(tables, promote_options="default").combine_chunks()
+
+
+def _settle_types(dataset: Dataset, types: ColumnTypes) -> None:
+    """Give the staged shards the types that all rows together decided."""
+    for shard in dataset.shards():
+        path = dataset.input_path(shard)
+        with pq.ParquetFile(path) as parquet:
+            table = types.typed(parquet.read())
+        with atomic_path(path) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+
+
+def _imported(columns: list[str], source: Source) -> dict[str, str]:
+    """Column of the shards -> its name in the scores table, of these columns of the input."""
+    names = own_names(columns)
+    chosen = score_columns(columns, source.import_columns)
+    return {names[column]: name for column, name in chosen.items()}
+
+
+def _number_texts(dataset: Dataset, imported: Mapping[str, str]) -> list[str]:
+    """The imported columns of texts in which every text is a number, or says that there is none."""
+    candidates: set[str] | None = None
+    for shard in dataset.shards():
+        with pq.ParquetFile(dataset.input_path(shard)) as parquet:
+            if candidates is None:
+                schema = parquet.schema_arrow
+                candidates = {n for n in imported if pa.types.is_string(schema.field(n).type)}
+            if not candidates:
+                break
+            table = parquet.read(columns=sorted(candidates))
+        for name in sorted(candidates):
+            if score_numbers(table.column(name).to_pylist()) is None:
+                candidates.discard(name)
+    return sorted(candidates or ())
 
 
 def _keyed(batch: pa.RecordBatch, first_row: int) -> pa.Table:
@@ -166,7 +253,7 @@ def _keyed(batch: pa.RecordBatch, first_row: int) -> pa.Table:
     return kept.add_column(0, "row", pa.array(rows)).add_column(0, "key", pa.array(keys))
 
 
-def _tell_repeated_apart(dataset: Dataset) -> None:
+def _tell_repeated_apart(dataset: Dataset, rows_per_shard: int) -> None:
     """Give the second, third, ... row of one identity and text keys of their own.
 
     DuckDB finds the repeated keys (it spills to disk above its memory limit); only the shards that
@@ -174,51 +261,52 @@ def _tell_repeated_apart(dataset: Dataset) -> None:
     """
     import duckdb
 
-    files = str(dataset.directory / "input" / "*.parquet")
+    files = [dataset.input_path(shard) for shard in dataset.shards()]
     scratch = dataset.directory / "input" / ".duckdb"
     config: dict[str, Any] = {
         "threads": 1,
         "memory_limit": _MEMORY_LIMIT,
-        "temp_directory": str(scratch),
+        "temp_directory": str(plain_path(scratch)),
     }
     with duckdb.connect(config=config) as connection:
         connection.execute("SET enable_progress_bar = false")
         connection.execute(
-            "CREATE TEMP TABLE repeated AS SELECT key FROM read_parquet($files) "
-            "GROUP BY key HAVING count(*) > 1",
-            {"files": files},
+            f"CREATE TEMP TABLE repeated AS SELECT key FROM {parquet_scan(files)} "
+            "GROUP BY key HAVING count(*) > 1"
         )
+        # Where a row lies follows from its number: a list may have columns of any name, also those
+        # that DuckDB gives to the place of a row.
         rows = connection.execute(
-            "SELECT filename, file_row_number, key FROM read_parquet($files, filename = true, "
-            "file_row_number = true) SEMI JOIN repeated USING (key) ORDER BY filename, "
-            "file_row_number",
-            {"files": files},
+            f"SELECT row, key FROM {parquet_scan(files)} SEMI JOIN repeated USING (key) "
+            "ORDER BY row"
         )
         occurrences: Counter[str] = Counter()
-        current: str | None = None
+        current = 0
         changed: dict[int, int] = {}
         while batch := rows.fetchmany(10_000):
-            for filename, position, key in batch:
-                if filename != current:
-                    _rewrite(current, changed)
-                    current, changed = filename, {}
+            for row, key in batch:
+                shard, position = divmod(row, rows_per_shard)
+                if shard != current:
+                    _rewrite(dataset.input_path(f"{current:05d}"), changed)
+                    current, changed = shard, {}
                 if occurrences[key]:
                     changed[position] = occurrences[key]
                 occurrences[key] += 1
-        _rewrite(current, changed)
+        _rewrite(dataset.input_path(f"{current:05d}"), changed)
     empty_directory(scratch)
 
 
-def _rewrite(filename: str | None, changed: dict[int, int]) -> None:
+def _rewrite(path: Path, changed: dict[int, int]) -> None:
     """Derive the keys at these positions anew for their occurrence."""
-    if filename is None or not changed:
+    if not changed:
         return
-    path = Path(filename)
     with pq.ParquetFile(path) as parquet:
         table = parquet.read()
     keys = table.column("key").to_pylist()
+    # The input's own columns may hold what Python cannot.
+    known = {"url", "alt_text", FAILURE, SOURCE_FILE} & set(table.column_names)
     for position, occurrence in changed.items():
-        row = table.slice(position, 1).to_pylist()[0]
+        row = {n: table.column(n)[position].as_py() for n in known}
         # The identity of a row without a URL stands in no column; its first key stands for it.
         stand_in = row["url"] is None and (row[FAILURE] or row.get(SOURCE_FILE))
         identity = f"again:{keys[position]}" if stand_in else row["url"]
@@ -254,7 +342,7 @@ def _files_record(source: Source) -> Any:
     return records if len(records) <= _LISTED_FILES else {"fingerprint": fingerprint(records)}
 
 
-def _finished(record_path: Path, source: Source) -> Intake:
+def _finished(record_path: Path, source: Source, dataset: Dataset) -> Intake:
     """The recorded intake, if `source` is still what it was made from."""
     record = read_json(record_path)
     known = record.pop("files")
@@ -263,10 +351,12 @@ def _finished(record_path: Path, source: Source) -> Intake:
             f"{record_path.parent.parent} was made from another version of its input; "
             f"choose another --out for this one."
         )
-    if record["imported"] != source.imported:  # further scores of the same input are asked for
-        record["imported"] = source.imported
-        write_json(record_path, {**record, "files": known})
-    return Intake(**record)
+    intake = Intake(**record)
+    wanted = _imported(intake.columns or list(source.columns), source)
+    if intake.imported != wanted:  # further scores of the same input are asked for
+        intake = replace(intake, imported=wanted, number_texts=_number_texts(dataset, wanted))
+        write_json(record_path, {**asdict(intake), "files": known})
+    return intake
 
 
 def _same_files(known: Any, source: Source) -> bool:

@@ -5,6 +5,7 @@ A batch has the columns
     identity        what the key is hashed from besides the text: the URL, or for a picture without
                     one its place inside the input, as in "file:00012.tar#000120031"
     url, alt_text   exactly as they came; null where there was none
+    alt_texts       all texts of the picture, alt_text first, where several came; null for most
     failure, failure_detail     why a row came in broken; null for all others
     source_file, source_key, source_offset, source_bytes    only of pictures that are here already
 
@@ -14,8 +15,6 @@ hide one of these.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,7 +22,9 @@ from typing import Any
 import pyarrow as pa
 
 from curate.intake.columns import hash_name
+from curate.intake.texts import NoTextError
 from curate.outcomes import (
+    ALT_TEXTS,
     FAILURE,
     FAILURE_DETAIL,
     SOURCE_BYTES,
@@ -35,15 +36,13 @@ from curate.reasons import Failure, Reason
 
 IDENTITY = "identity"
 OTHER_FIELDS = "other_fields"
-"""JSON text of a row's fields that no earlier row had; null for most."""
+"""JSON text of the fields for which there was no column; see curate.intake.column_types."""
 LOCAL_COLUMNS = (SOURCE_FILE, SOURCE_KEY, SOURCE_OFFSET, SOURCE_BYTES)
-_FIRST = {IDENTITY: pa.string(), "url": pa.string(), "alt_text": pa.string()}
+_TEXTS = pa.list_(pa.string())
+_FIRST = {IDENTITY: pa.string(), "url": pa.string(), "alt_text": pa.string(), ALT_TEXTS: _TEXTS}
 _BROKEN = {FAILURE: pa.string(), FAILURE_DETAIL: pa.string()}
 _LOCAL = dict(zip(LOCAL_COLUMNS, (pa.string(), pa.string(), pa.int64(), pa.int64()), strict=True))
 _RESERVED = {"key", "row", *_FIRST, *_BROKEN, *_LOCAL, OTHER_FIELDS}
-_INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")
-_DECIMAL = re.compile(r"-?\d+(\.\d*)?([eE][+-]?\d+)?|-?\.\d+([eE][+-]?\d+)?|nan|NaN|-?inf")
-_MOST_COLUMNS = 1000
 
 
 @dataclass(slots=True)
@@ -59,19 +58,18 @@ class Record:
     key: str | None = None  # the sample's own key there
     offset: int | None = None  # bytes into the (unpacked) file, or rows into a Parquet file
     size: int | None = None  # bytes
-
-
-class TypesChangedError(Exception):
-    """A value further down fits no type that the first rows suggested; `columns` become text."""
-
-    def __init__(self, columns: Sequence[str]) -> None:
-        super().__init__(", ".join(columns))
-        self.columns = list(columns)
+    texts: Sequence[str] | None = None  # all of them, `text` first, where they are several
+    no_text: NoTextError | None = None  # what stands where the text should
 
 
 def local_identity(path: str, key: str | None = None) -> str:
     """The identity of a picture without a URL: stable as long as its place in the input is."""
     return f"file:{path}" if key is None else f"file:{path}#{key}"
+
+
+def texts_given(texts: Sequence[str]) -> dict[str, Any]:
+    """A record's `text` and `texts`."""
+    return {"text": texts[0] if texts else None, "texts": texts if len(texts) > 1 else None}
 
 
 def broken(path: str, place: int | str, failure: Failure, **known: Any) -> Record:
@@ -95,130 +93,59 @@ def own_names(columns: Iterable[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class RowTypes:
-    """The columns that records are turned into."""
+    """The columns of batches whose types are known before they are read, as those of Parquet."""
 
     fields: Mapping[str, pa.DataType]
     local: bool
-    textual: bool  # values come as text (CSV) and are parsed where their column is numeric
-
-    @classmethod
-    def of(cls, records: Iterable[Record], local: bool, textual: bool) -> RowTypes:
-        """Guess from the first records of an input."""
-        seen: dict[str, set[str]] = {}
-        for record in records:
-            for name, value in record.fields.items():
-                if name in seen or (len(seen) < _MOST_COLUMNS and _encodable(name)):
-                    seen.setdefault(name, set()).add(_kind(value, textual))
-        return cls({name: _type(kinds) for name, kinds in seen.items()}, local, textual)
-
-    def with_text(self, columns: Sequence[str]) -> RowTypes:
-        """The same with these columns as text."""
-        fields = {**self.fields, **dict.fromkeys(columns, pa.string())}
-        return RowTypes(fields, self.local, self.textual)
 
     def schema(self) -> pa.Schema:
         """Of the batches."""
         names = own_names(self.fields)
         own = {names[name]: kind for name, kind in self.fields.items()}
-        ragged = {} if self.textual else {OTHER_FIELDS: pa.string()}
         local = _LOCAL if self.local else {}
-        return pa.schema([*{**_FIRST, **_BROKEN, **local, **own, **ragged}.items()])
+        return pa.schema([*{**_FIRST, **_BROKEN, **local, **own}.items()])
 
     def batch(self, records: Sequence[Record]) -> pa.RecordBatch:
-        """Records as columns.
-
-        Raises:
-            TypesChangedError: a value does not fit; nothing is dropped or bent to fit.
-        """
-        records = [_storable(record) for record in records]
-        columns: dict[str, list[Any]] = {
-            IDENTITY: [r.url if r.identity is None else r.identity for r in records],
-            "url": [r.url for r in records],
-            "alt_text": [r.text for r in records],
-            FAILURE: [r.failure and r.failure.reason.value for r in records],
-            FAILURE_DETAIL: [r.failure and (r.failure.detail or None) for r in records],
-        }
-        if self.local:
-            columns[SOURCE_FILE] = [r.file for r in records]
-            columns[SOURCE_KEY] = [r.key for r in records]
-            columns[SOURCE_OFFSET] = [r.offset for r in records]
-            columns[SOURCE_BYTES] = [r.size for r in records]
-        changed, names = [], own_names(self.fields)
-        for name, kind in self.fields.items():
-            values = [r.fields.get(name) for r in records]
-            try:
-                columns[names[name]] = _converted(values, kind, self.textual)
-            except (ValueError, OverflowError):
-                changed.append(name)
-        if changed:
-            raise TypesChangedError(changed)
-        if not self.textual:
-            columns[OTHER_FIELDS] = [self._others(r.fields) for r in records]
+        """Broken records, of which no field is known."""
+        columns = own_columns(records, self.local)
         schema = self.schema()
-        arrays = [pa.array(columns[f.name], f.type) for f in schema]
-        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+        nulls = (columns.get(f.name, pa.nulls(len(records), f.type)) for f in schema)
+        return pa.RecordBatch.from_arrays(list(nulls), schema=schema)
 
-    def _others(self, fields: Mapping[str, Any]) -> str | None:
-        others = {name: value for name, value in fields.items() if name not in self.fields}
-        return json.dumps(others, ensure_ascii=True, default=str) if others else None
+
+def own_columns(records: Sequence[Record], local: bool) -> dict[str, pa.Array]:
+    """The columns of a batch that are not the input's own; see the module."""
+    records = [_storable(record) for record in records]
+    columns: dict[str, list[Any]] = {
+        IDENTITY: [r.url if r.identity is None else r.identity for r in records],
+        "url": [r.url for r in records],
+        "alt_text": [r.text for r in records],
+        ALT_TEXTS: [r.texts for r in records],
+        FAILURE: [r.failure and r.failure.reason.value for r in records],
+        FAILURE_DETAIL: [r.failure and (r.failure.detail or None) for r in records],
+    }
+    if local:
+        columns[SOURCE_FILE] = [r.file for r in records]
+        columns[SOURCE_KEY] = [r.key for r in records]
+        columns[SOURCE_OFFSET] = [r.offset for r in records]
+        columns[SOURCE_BYTES] = [r.size for r in records]
+    kinds = {**_FIRST, **_BROKEN, **_LOCAL}
+    return {name: pa.array(values, kinds[name]) for name, values in columns.items()}
 
 
 def _storable(record: Record) -> Record:
     """The record with names that can be stored; a file whose name cannot is out of reach later."""
     names = (record.identity, record.file, record.key)
-    if all(name is None or _encodable(name) for name in names):
+    if all(name is None or encodable(name) for name in names):
         return record
     identity, file, key = (n and n.encode("utf-8", "backslashreplace").decode() for n in names)
     failure = record.failure
-    if record.file is not None and not _encodable(record.file):
+    if record.file is not None and not encodable(record.file):
         failure = failure or Failure(Reason.UNREADABLE_FILE, f"its name is no UTF-8: {file}")
     return replace(record, identity=identity, file=file, key=key, failure=failure)
 
 
-def _kind(value: Any, textual: bool) -> str:
-    if value is None:
-        return "null"
-    if textual:
-        if _INTEGER.fullmatch(value):
-            return "int"
-        return "float" if _DECIMAL.fullmatch(value) else "text"
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, int):
-        return "int" if abs(value) < 2**63 else "text"
-    return "float" if isinstance(value, float) else "text"
-
-
-def _type(kinds: set[str]) -> pa.DataType:
-    kinds = kinds - {"null"}
-    if kinds == {"bool"}:
-        return pa.bool_()
-    if kinds == {"int"}:
-        return pa.int64()
-    if kinds and kinds <= {"int", "float"}:
-        return pa.float64()
-    return pa.string()
-
-
-def _converted(values: list[Any], kind: pa.DataType, textual: bool) -> list[Any]:
-    if kind == pa.string():
-        return [_as_text(value) for value in values]
-    allowed = {pa.bool_(): {"bool"}, pa.int64(): {"int"}}.get(kind, {"int", "float"})
-    if not all(value is None or _kind(value, textual) in allowed for value in values):
-        raise ValueError
-    convert: Any = {pa.bool_(): bool, pa.int64(): int}.get(kind, float)
-    return [None if value is None else convert(value) for value in values]
-
-
-def _as_text(value: Any) -> str | None:
-    if value is None:
-        return None
-    if isinstance(value, str) and _encodable(value):
-        return value
-    return json.dumps(value, ensure_ascii=True, default=str)
-
-
-def _encodable(text: str) -> bool:
+def encodable(text: str) -> bool:
     """Whether it has no lone surrogates, which JSON can spell and UTF-8 cannot."""
     return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
 
@@ -226,6 +153,6 @@ def _encodable(text: str) -> bool:
 def text_problem(*values: Any) -> str | None:
     """Why a URL or text cannot be stored letter for letter; None if all can."""
     for value in values:
-        if isinstance(value, str) and not _encodable(value):
+        if isinstance(value, str) and not encodable(value):
             return "a lone surrogate, which is no character"
     return None

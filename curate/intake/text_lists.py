@@ -1,6 +1,7 @@
 """CSV, TSV, JSON lines, JSON and plain text, one row at a time; what cannot be read costs one row.
 
-CSV and TSV follow RFC 4180 with a header: a field in quotes may hold delimiters, line ends and
+CSV and TSV follow RFC 4180 with a header; their separator is the mark with which the header names
+the URLs' column (curate.intake.text_form). A field in quotes may hold delimiters, line ends and
 doubled quotes. An empty field is null, an empty field in quotes is an empty text. A quote that is
 never closed would swallow the file; here its line is the broken row and reading goes on with the
 next one. A TSV line whose quotes make no sense is taken literally, as tools that write TSV without
@@ -10,6 +11,7 @@ quoting mean it.
 from __future__ import annotations
 
 import codecs
+import itertools
 import json
 import re
 from collections import deque
@@ -19,6 +21,7 @@ from typing import Any, Literal
 from curate.errors import ConfigError
 from curate.intake.lines import LONGEST_LINE, Chunks, Lines
 from curate.intake.locations import Store
+from curate.intake.text_form import said_separator, separator
 from curate.reasons import Failure, Reason, printable
 
 TextKind = Literal["csv", "tsv", "jsonl", "json", "text"]
@@ -28,33 +31,52 @@ Found = tuple[int, Mapping[str, Any] | Failure]
 TEXT_URL = "url"
 """The only column of a plain list."""
 _BOM = b"\xef\xbb\xbf"
+_TOO_LONG = "\udc00"  # stands for such a line; nothing that is decoded holds this
 # A quoted field may span this much; more is taken for a quote that was never closed.
 _MOST_LINES, _MOST_CHARACTERS = 200, 256 << 10
 
 
-def read_text_list(store: Store, path: str, kind: TextKind) -> Iterator[Found]:
+def read_text_list(
+    store: Store,
+    path: str,
+    kind: TextKind,
+    encoding: str | None = None,
+    url_column: str | None = None,
+) -> Iterator[Found]:
     """Every row of one file, in order; a damaged end comes as one last broken row.
+
+    Args:
+        encoding: of the text; None is UTF-8, or what a mark at the start says.
+        url_column: name of the URLs' column, from which the separator is told; None for the usual.
 
     Raises:
         ConfigError: the file has no header, or no JSON where it should have some.
     """
     if kind == "json":
-        yield from _json(store, path)
+        yield from _json(store, path, encoding)
         return
-    lines = Lines(store, path)
+    lines = Lines(store, path, encoding)
     decoded = _decoded(lines)
     if kind in ("csv", "tsv"):
-        yield from _delimited(decoded, "," if kind == "csv" else "\t", store.show(path))
+        usual = "," if kind == "csv" else "\t"
+        yield from _delimited(decoded, usual, url_column, store.show(path))
     elif kind == "jsonl":
         yield from _json_lines(decoded)
     else:
-        yield from ((n, {TEXT_URL: line.strip()}) for n, line in decoded if line.strip())
+        yield from (
+            (n, _line_too_long() if line == _TOO_LONG else {TEXT_URL: line.strip()})
+            for n, line in decoded
+            if line.strip()
+        )
     if lines.damage is not None:
         yield -1, Failure(Reason.DAMAGED_SOURCE, printable(lines.damage)[:300])
 
 
 def _decoded(lines: Lines) -> Iterator[tuple[int, str]]:
     for number, line in lines:
+        if line is None:
+            yield number, _TOO_LONG
+            continue
         if number == 1:
             line = line.removeprefix(_BOM)
         # Bytes that are no UTF-8 become lone surrogates, which nothing else can be.
@@ -65,6 +87,15 @@ def _not_utf8(text: str) -> bool:
     return not text.isascii() and any("\udc80" <= c <= "\udcff" for c in text)
 
 
+def _line_too_long() -> Failure:
+    return Failure(Reason.UNREADABLE_ROW, f"a line of more than {LONGEST_LINE:,} bytes")
+
+
+def _no_utf8(text: str) -> Failure:
+    shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return _unreadable("bytes that are no UTF-8", shown)
+
+
 def _unreadable(why: str, line: str) -> Failure:
     return Failure(Reason.UNREADABLE_ROW, printable(f"{why}: {line[:200]}")[:300])
 
@@ -72,7 +103,16 @@ def _unreadable(why: str, line: str) -> Failure:
 # ---- CSV and TSV ------------------------------------------------------------------------------
 
 
-def _delimited(lines: Iterator[tuple[int, str]], delimiter: str, where: str) -> Iterator[Found]:
+def _delimited(
+    lines: Iterator[tuple[int, str]], usual: str, url_column: str | None, where: str
+) -> Iterator[Found]:
+    top = next(lines, None)
+    if top is None:
+        return
+    delimiter = said_separator(top[1])
+    if delimiter is None:
+        delimiter = separator(top[1], usual, url_column)
+        lines = itertools.chain([top], lines)
     records = _Records(lines, delimiter)
     first = next(iter(records), None)
     if first is None:
@@ -81,13 +121,15 @@ def _delimited(lines: Iterator[tuple[int, str]], delimiter: str, where: str) -> 
         raise ConfigError(f"{where} has no readable header line ({first[2]}).")
     names = _unique([name or "" for name in first[2]])
     for number, raw, fields in records:
-        if isinstance(fields, str):
+        if raw == _TOO_LONG:
+            yield number, _line_too_long()
+        elif isinstance(fields, str):
             yield number, _unreadable(fields, raw)
         elif len(fields) != len(names):
             why = f"{len(fields)} fields where the header has {len(names)}"
             yield number, _unreadable(why, raw)
         elif _not_utf8(raw):
-            yield number, _unreadable("bytes that are no UTF-8", raw)
+            yield number, _no_utf8(raw)
         else:
             yield number, dict(zip(names, fields, strict=True))
 
@@ -132,6 +174,9 @@ class _Records:
             line = self._next()
             if line is None:
                 break
+            if line[1] == _TOO_LONG:
+                self._again.append(line)
+                break
             more.append(line)
             raw += "\n" + line[1]
             if '"' in line[1]:
@@ -171,6 +216,8 @@ def _unique(names: list[str]) -> list[str]:
     unique = []
     for number, name in enumerate(names, 1):
         own = name if name and name not in seen else f"{name or 'column'}_{number}"
+        while own in seen or (own != name and own in names):
+            own += "_"
         seen.add(own)
         unique.append(own)
     return unique
@@ -183,8 +230,11 @@ def _json_lines(lines: Iterator[tuple[int, str]]) -> Iterator[Found]:
     for number, line in lines:
         if not line.strip():
             continue
+        if line == _TOO_LONG:
+            yield number, _line_too_long()
+            continue
         if _not_utf8(line):
-            yield number, _unreadable("bytes that are no UTF-8", line)
+            yield number, _no_utf8(line)
             continue
         try:
             found = json.loads(line)
@@ -194,9 +244,9 @@ def _json_lines(lines: Iterator[tuple[int, str]]) -> Iterator[Found]:
         yield number, found if isinstance(found, dict) else _unreadable("no JSON object", line)
 
 
-def _json(store: Store, path: str) -> Iterator[Found]:
+def _json(store: Store, path: str, encoding: str | None) -> Iterator[Found]:
     """An array of objects, read object by object; an object per line is read as JSON lines."""
-    chunks = Chunks(store, path)
+    chunks = Chunks(store, path, encoding)
     stream = iter(chunks)
     start = b""
     while len(start) < LONGEST_LINE and (chunk := next(stream, b"")):
@@ -205,19 +255,26 @@ def _json(store: Store, path: str) -> Iterator[Found]:
             break
     opening = start.removeprefix(_BOM).lstrip()[:1]
     if opening == b"{":
-        yield from read_text_list(store, path, "jsonl")
-        return
-    if opening != b"[":
+        line = start.removeprefix(_BOM).lstrip().partition(b"\n")[0].rstrip()
+        # An object that goes on in the next line is not one a line.
+        if line.endswith(b"}") or len(line) == len(start):
+            yield from read_text_list(store, path, "jsonl", encoding)
+            return
+    elif opening != b"[":
         if chunks.damage is not None:
             raise ConfigError(f"{store.show(path)} cannot be read: {chunks.damage}.")
         raise ConfigError(f"{store.show(path)} must hold a JSON array of objects, or one a line.")
-    yield from _objects(start.removeprefix(_BOM).lstrip()[1:], stream)
+    content = start.removeprefix(_BOM).lstrip()
+    yield from _objects(content.removeprefix(b"["), stream, closed=opening == b"[")
     if chunks.damage is not None:
         yield -1, Failure(Reason.DAMAGED_SOURCE, printable(chunks.damage)[:300])
 
 
-def _objects(content: bytes, stream: Iterator[bytes]) -> Iterator[Found]:
-    """The objects of an array whose opening bracket is read already."""
+def _objects(content: bytes, stream: Iterator[bytes], closed: bool) -> Iterator[Found]:
+    """The objects of an array whose opening bracket is read already.
+
+    `closed`: a bracket must end them; otherwise they stand one behind the other.
+    """
     decoder = json.JSONDecoder()
     utf8 = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     text, at, number, ended = utf8.decode(content), 0, 0, False
@@ -239,6 +296,8 @@ def _objects(content: bytes, stream: Iterator[bytes]) -> Iterator[Found]:
                 ended = chunk is None
                 text += utf8.decode(chunk or b"", final=ended)
             continue
+        if end < 0 and at == len(text) and not closed:
+            return
         if end < 0:
             lost = printable(f"after object {number}: {problem}: {text[at : at + 100]}")
             yield -1, Failure(Reason.DAMAGED_SOURCE, lost[:300])
@@ -246,7 +305,7 @@ def _objects(content: bytes, stream: Iterator[bytes]) -> Iterator[Found]:
         number += 1
         shown = text[at:end]
         if _not_utf8(shown):
-            yield number, _unreadable("bytes that are no UTF-8", shown)
+            yield number, _no_utf8(shown)
         else:
             yield number, value if isinstance(value, dict) else _unreadable("no object", shown)
         at = end

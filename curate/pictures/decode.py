@@ -32,6 +32,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from curate.pictures.png_chunks import without_texts
+from curate.reasons import printable
+
 CANVAS = 128
 """Side of the square canvas in pixels."""
 GREY_SIDE = 256
@@ -134,7 +137,7 @@ def _attempt(raw: bytes, view: PictureView, more: Sequence[PictureView] = ()) ->
     except UnidentifiedImageError:
         return "no image format that Pillow knows"  # its own words hold a memory address
     except Exception as error:
-        return f"{type(error).__name__}: {error}"[:300]
+        return printable(f"{type(error).__name__}: {error}")[:300]
 
 
 def _decode(raw: bytes, view: PictureView, more: Sequence[PictureView]) -> _Decoded:
@@ -162,7 +165,7 @@ def _decode(raw: bytes, view: PictureView, more: Sequence[PictureView]) -> _Deco
 
 def _upright(raw: bytes, draft: bool, floor: int) -> tuple[Image.Image, tuple[int, int]]:
     """The picture as RGB, and its full size; a JPEG's shorter side may shrink to `floor`."""
-    with Image.open(io.BytesIO(raw)) as opened:
+    with Image.open(io.BytesIO(without_texts(raw))) as opened:
         width, height = opened.size
         if width * height > MAX_PIXELS:
             raise ValueError(f"{width}x{height} has more than {MAX_PIXELS} pixels")

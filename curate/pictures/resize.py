@@ -23,9 +23,9 @@ from curate.download.hashes import verify
 from curate.pictures import jpeg
 from curate.pictures.colours import PixelRangeError, to_resizable, to_srgb
 from curate.pictures.exif import orientation, upright_pixels
-from curate.pictures.png_chunks import damaged_pixel_data
+from curate.pictures.png_chunks import damaged_pixel_data, without_texts
 from curate.pictures.shrink import shrink
-from curate.pictures.sniff import sniff
+from curate.pictures.sniff import sniff, sniff_unsupported
 from curate.reasons import Failure, FailureError, Reason
 
 ResizeMode = Literal["keep_ratio_largest", "keep_ratio", "center_crop", "no"]
@@ -112,7 +112,7 @@ class Resizer:
         except FailureError as error:
             return replace(
                 error.failure,
-                original_format=sniff(content),
+                original_format=sniff(content) or sniff_unsupported(content),
                 original_bytes=len(content),
                 sha256=hashlib.sha256(content).hexdigest(),
             )
@@ -121,11 +121,14 @@ class Resizer:
         """Decode, turn upright, resize, convert to sRGB and encode again.
 
         Raises:
-            FailureError: not_an_image, broken_image, unsupported_image, too_many_pixels,
-                too_small or aspect.
+            FailureError: not_an_image, unsupported_format, broken_image, unsupported_image,
+                too_many_pixels, too_small or aspect.
         """
         original_format = sniff(content)
         if original_format is None:
+            unsupported = sniff_unsupported(content)
+            if unsupported is not None:
+                raise FailureError(Reason.UNSUPPORTED_FORMAT, unsupported)
             raise FailureError(Reason.NOT_AN_IMAGE, _first_bytes(content))
         # Decoders raise whatever they like on hostile bytes (OSError, SyntaxError, struct.error,
         # KeyError, TypeError, ...); each of them means that the file is broken.
@@ -186,9 +189,11 @@ class Resizer:
 
     def _other(self, content: bytes, original_format: str) -> tuple[Pixels, tuple[int, int]]:
         """The same through Pillow, for all other formats and for CMYK."""
-        damage = damaged_pixel_data(content) if original_format == "png" else None
-        if damage:
-            raise FailureError(Reason.BROKEN_IMAGE, damage)
+        if original_format == "png":
+            damage = damaged_pixel_data(content)
+            if damage:
+                raise FailureError(Reason.BROKEN_IMAGE, damage)
+            content = without_texts(content)
         quiet = _silent_stderr() if original_format == "tiff" else nullcontext()
         with quiet, Image.open(io.BytesIO(content), formats=[original_format.upper()]) as image:
             # Sizes in the header decide before anything is decoded: this stops bombs.

@@ -17,7 +17,7 @@ from curate.errors import ConfigError
 from curate.files import fingerprint, read_json
 from curate.pictures.decode import PictureView
 from curate.scorers.scorer import VIEW_PREFIX, Column, Columns, Scorer
-from curate.settings import nearest
+from curate.settings import device_of, nearest
 from curate.weight_source import HUB, hub_folder
 from curate.weights import SAFE_SUFFIX, weight_hashes
 
@@ -91,7 +91,7 @@ class ImageClassifier(Scorer):
             raise ConfigError(
                 f"The image classifier {self.source} does not load ({first[0] if first else ''})."
             ) from error
-        self._model = model.to(pick_device(self.device)).eval().requires_grad_(False)
+        self._model = model.to(device_of(self.device)).eval().requires_grad_(False)
 
     def score(self, columns: Mapping[str, Column]) -> Columns:
         self.open()
@@ -164,14 +164,6 @@ def _preparation(
     mean = (0.0,) * 3 if plain else tuple(config.get("image_mean") or (0.5,) * 3)
     std = (1.0,) * 3 if plain else tuple(config.get("image_std") or (0.5,) * 3)
     return PictureView(side, squash, resample, draft), crop, mean, std
-
-
-def pick_device(device: str) -> torch.device:
-    """The device of that name; "auto" is a GPU where there is one."""
-    import torch
-
-    auto = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(auto if device == "auto" else device)
 
 
 def softmax_of(

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -41,11 +41,10 @@ from curate.scorers.clip_source import (
 )
 from curate.scorers.clip_text import TextTower, tokens_of
 from curate.scorers.scorer import Column, Columns, Scorer
+from curate.settings import Precision, device_of, dtype_of, precision_of
 
 if TYPE_CHECKING:
     import torch
-
-Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class Clip(Scorer):
@@ -94,14 +93,15 @@ class Clip(Scorer):
             )
         )
         self.model, self.pretrained, self.tokenizer = model, pretrained, tokenizer
-        self.precision, self.device, self.draft = precision, device, draft
+        self.precision = precision_of(precision, device)
+        self.device, self.draft = device, draft
         self.weights = check_source(model, pretrained)
         self._signature = {
             "version": 1,
             "weights": self.weights or [model, pretrained],
             "config": config_mark(model),
             "tokenizer": tokenizer_mark(tokenizer),
-            "precision": precision,
+            "precision": self.precision,
             "draft": draft,
         }
         self._loaded: ClipModel | None = None
@@ -161,8 +161,7 @@ class ClipModel:
 
         open_clip = import_open_clip()
         name, options = registered(scorer.model)
-        auto = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(auto if scorer.device == "auto" else scorer.device)
+        self.device = torch.device(device_of(scorer.device))
         try:
             if scorer.pretrained is not None and not scorer.weights:
                 refuse_pickle(name, scorer.pretrained, scorer.allow_pickle)
@@ -180,9 +179,7 @@ class ClipModel:
                 f"load ({str(error).splitlines()[0]})."
             ) from error
         self.model.requires_grad_(False)
-        self.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[
-            scorer.precision
-        ]
+        self.dtype = dtype_of(scorer.precision)
         preprocess = open_clip.get_model_preprocess_cfg(self.model)
         self.view = _view(preprocess, scorer)
         self._tokenize = load_tokenizer(name, scorer.tokenizer)

@@ -9,9 +9,10 @@ from typing import Any
 from curate.errors import ConfigError
 from curate.files import atomic_path, sha256_file
 from curate.pictures.decode import PictureView
-from curate.scorers.classifier import pick_device, softmax_of
+from curate.scorers.classifier import softmax_of
 from curate.scorers.published import PUBLISHED
 from curate.scorers.scorer import VIEW_PREFIX, Column, Columns, Scorer
+from curate.settings import device_of
 from curate.weight_source import HUB, converted, keep_safetensors, split_hash
 from curate.weights import SAFE_SUFFIX, load_state_dict
 
@@ -68,7 +69,7 @@ class LaionWatermark(Scorer):
             raise ConfigError(
                 f"{self.path} is not LAION's watermark detector: its tensors do not fit."
             ) from error
-        self._model = model.to(pick_device(self.device)).eval().requires_grad_(False)
+        self._model = model.to(device_of(self.device)).eval().requires_grad_(False)
 
     def score(self, columns: Mapping[str, Column]) -> Columns:
         self.open()

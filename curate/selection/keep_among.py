@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from curate.duplicates.keep import keep_best
 from curate.errors import ConfigError
+from curate.selection.finite import FINITE
 from curate.selection.rules import split_rules
 from curate.selection.sample_view import METHODS, SEMDEDUP, SampleTables
 
@@ -133,7 +134,7 @@ def find_copies(
         for rule in split_rules(connection, part, tables.columns)
         for name in rule.columns
     ]
-    order = ", ".join([*(f"({part}) DESC NULLS LAST" for part in quality), "key"])
+    order = ", ".join([*(f"{FINITE}({part}) DESC NULLS LAST" for part in quality), "key"])
     try:
         connection.execute(
             "CREATE OR REPLACE TEMP TABLE _copies AS "

@@ -59,7 +59,7 @@ _SIMILARITY_L14 = Need(
 _LANGUAGE = Need(
     "language",
     "the language of the alt text",
-    ("text_language", "language", "imported_language"),
+    ("text_language_guess", "text_language", "language", "imported_language"),
     "score with `caplab score`",
 )
 _AESTHETIC = Need(

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from curate.errors import ConfigError
+from curate.selection.finite import FINITE
 from curate.selection.rules import Node, Rule, parse, unparse
 from curate.selection.sample_view import SampleTables
 
@@ -128,7 +129,7 @@ class _Resolver:
         value, kind = nth_largest(self.tables.connection, expression, source, max(place, 1))
         self.fractions.append(Fraction(expression, number, value))
         if value is None:
-            return self._parsed(f"CASE WHEN ({expression}) IS NOT NULL THEN true END")
+            return self._parsed(f"CASE WHEN {FINITE}({expression}) IS NOT NULL THEN true END")
         return self._parsed(f"({expression}) >= CAST('{value!r}' AS {kind})")
 
     def _parsed(self, sql: str) -> Node:

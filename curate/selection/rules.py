@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from curate.errors import ConfigError
+from curate.selection.finite import FINITE
 from curate.settings import nearest
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ _ALLOWED = frozenset(
     {"COLUMN_REF", "CONSTANT", "COMPARISON", "CONJUNCTION", "FUNCTION", "OPERATOR", "CASE"}
     | {"CAST", "TYPE", "BETWEEN", "COLLATE"}
 )
+
+# Where the sides of a comparison stand in its node.
+_COMPARED = {"COMPARISON": ("left", "right"), "BETWEEN": ("input", "lower", "upper")}
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,29 @@ def unparse(connection: duckdb.DuckDBPyConnection, node: Node) -> str:
     answer = _ask(connection, "json_deserialize_sql", json.dumps(tree))
     text = answer.removeprefix("SELECT ").strip()
     return _without_outer_brackets(text)
+
+
+def guarded(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
+    """A rule whose comparisons take a computed NaN or infinity, as of 0 / 0, for unknown.
+
+    `connection` knows the function of curate.selection.finite; columns are finite already.
+    """
+
+    def finite(node: Node) -> Node:
+        if node["class"] in ("COLUMN_REF", "CONSTANT"):
+            return node
+        return parse(connection, f"{FINITE}({unparse(connection, node)})")
+
+    def visit(node: Any) -> Any:
+        if isinstance(node, list):
+            return [visit(child) for child in node]
+        if not isinstance(node, dict):
+            return node
+        sides = _COMPARED.get(str(node.get("class")), ())
+        visited = {name: visit(child) for name, child in node.items()}
+        return visited | {side: finite(visited[side]) for side in sides}
+
+    return unparse(connection, visit(parse(connection, sql)))
 
 
 def _ask(connection: duckdb.DuckDBPyConnection, function: str, argument: str) -> str:

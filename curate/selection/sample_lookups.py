@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from curate.caption_score import caption_columns
 from curate.dataset import Dataset
+from curate.selection.finite import finite, finite_columns
 
 if TYPE_CHECKING:
     import duckdb
@@ -58,28 +59,26 @@ def lookups(
             f"LEFT JOIN {_REPEATED} _texts ON _texts.text_hash = scores.text_hash",
             "scores",
         )
-    folder = dataset.table_directory("embeddings")
-    first = next(iter(sorted(folder.glob("[!.]*.parquet"))), None)
-    if first is not None:
+    if files := dataset.table_files("embeddings"):
         join = (
-            f"LEFT JOIN {_files(dataset, 'embeddings')} _embeddings ON _embeddings.key = scores.key"
+            f"LEFT JOIN {dataset.scan('embeddings', union_by_name=True)} _embeddings "
+            "ON _embeddings.key = scores.key"
         )
-        for name in pq.read_schema(first).names:
+        for name in pq.read_schema(files[0]).names:
             kind, _, label = name.partition("_")
             if kind in ("image", "text"):
                 column = "_".join(filter(None, (kind, "embedding", label)))
-                found[column] = Lookup(f'_embeddings."{name}"', join, "embeddings")
+                value = finite(f'_embeddings."{name}"', "FLOAT[]")
+                found[column] = Lookup(value, join, "embeddings")
     if dataset.has_table("caption_scores"):
-        source = _files(dataset, "caption_scores")
-        connection.execute(f"CREATE OR REPLACE VIEW caption_scores AS SELECT * FROM {source}")
+        source = dataset.scan("caption_scores", union_by_name=True)
+        columns = finite_columns(connection, source)
+        connection.execute(
+            f"CREATE OR REPLACE VIEW caption_scores AS SELECT {columns} FROM {source}"
+        )
         sql, names = caption_columns(connection)
         join = f"LEFT JOIN ({sql}) _captions ON _captions.key = scores.key"
         for name in names:
             quoted = name.replace('"', '""')
             found[name] = Lookup(f'_captions."{quoted}"', join, "caption_scores")
     return found
-
-
-def _files(dataset: Dataset, table: str) -> str:
-    files = str(dataset.table_directory(table) / "**" / "*.parquet").replace("'", "''")
-    return f"read_parquet('{files}', union_by_name = true)"

@@ -12,6 +12,8 @@
 A rule may also name the columns of curate.selection.sample_lookups (text_count, image_embedding,
 scores of captions), which cost a join of their own and are no part of `sample_view`.
 
+A score that is NaN or infinite is null here, whoever wrote it (curate.selection.finite).
+
 `sample_view(dataset)` offers all of it for one's own questions. A selection joins only the tables
 that its rules name: a scan of the scores alone costs a third of the join with samples.
 """
@@ -23,9 +25,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.dataset import Dataset
+from curate.dataset import Dataset, parquet_scan, sql_text
 from curate.errors import ConfigError, DatasetError
-from curate.files import fingerprint
+from curate.files import fingerprint, plain_path
+from curate.holes import refuse_damaged
+from curate.selection.finite import add_finite, finite
 from curate.selection.sample_lookups import lookups
 
 if TYPE_CHECKING:
@@ -70,9 +74,11 @@ class SampleTables:
             )
         self.dataset = dataset
         self.connection = dataset.connect(TABLES, shard)
-        self._samples = self._columns("samples")
+        add_finite(self.connection)
+        self._samples = list(self._types("samples"))
         # The samples table says what a sample is; a score of the same name would be a second truth.
-        self._scores = [name for name in self._columns("scores") if name not in self._samples]
+        self._kinds = self._types("scores")
+        self._scores = [name for name in self._kinds if name not in self._samples]
         self._flags = [
             *(f"duplicate_{method}" for method in (*METHODS, SEMDEDUP)),
             "duplicate",
@@ -117,10 +123,12 @@ class SampleTables:
             ConfigError: there is no such selection.
         """
         path = self.dataset.selection_path(name)
-        if not path.exists():
+        # By its name alone: as a path it might lead to another dataset's keys.
+        if name not in self.dataset.selections():
             known = ", ".join(self.dataset.selections()) or "none yet"
             raise ConfigError(f"There is no selection {name!r} (selections: {known}).")
-        self.add_keys(column, f"read_parquet({_quoted(path)})")
+        refuse_damaged(path)
+        self.add_keys(column, parquet_scan(path))
 
     def source(self, used: Sequence[str]) -> str:
         """A SELECT of `key` and the columns in `used`, one row a stored sample."""
@@ -131,7 +139,9 @@ class SampleTables:
         joined = [name for name in self._joined if name.lower() in wanted]
         columns = ["scores.key AS key"]
         columns += [f"samples.{_name(name)}" for name in mine]
-        columns += [f"scores.{_name(name)}" for name in scored]
+        for name in scored:
+            value = finite(f"scores.{_name(name)}", self._kinds[name])
+            columns.append(f"{value} AS {_name(name)}")
         columns += [f"coalesce(_flags.{name}, false) AS {name}" for name in flags]
         tables, where = "scores", "true"
         if mine or not self._scores_are_complete():
@@ -152,7 +162,7 @@ class SampleTables:
     def lock(self) -> SampleTables:
         """From here on the connection reads the dataset's own files and no other."""
         folders = [self.dataset.directory / name for name in ("tables", "selections")]
-        allowed = ", ".join(_quoted(folder) for folder in folders)
+        allowed = ", ".join(sql_text(plain_path(folder)) for folder in folders)
         self.connection.execute(f"SET allowed_directories = [{allowed}]")
         self.connection.execute("SET enable_external_access = false")
         self.connection.execute("SET lock_configuration = true")
@@ -172,8 +182,9 @@ class SampleTables:
             self._complete = bool(counted[0][0])
         return self._complete
 
-    def _columns(self, view: str) -> list[str]:
-        return [row[0] for row in self.connection.execute(f"DESCRIBE {view}").fetchall()]
+    def _types(self, view: str) -> dict[str, str]:
+        described = self.connection.execute(f"DESCRIBE {view}").fetchall()
+        return {str(row[0]): str(row[1]) for row in described}
 
     def _make_flags(self) -> None:
         present = {
@@ -200,7 +211,7 @@ def tables_version(dataset: Dataset, tables: Sequence[str] = TABLES) -> str:
     marks: list[Any] = []
     for table in tables:
         folder = dataset.table_directory(table)
-        for path in sorted(folder.rglob("[!.]*.parquet")):
+        for path in dataset.table_files(table):
             marks.append(
                 [table, str(path.relative_to(folder)), path.stat().st_size, file_mark(path)]
             )
@@ -216,7 +227,3 @@ def file_mark(path: Path, size: int = 1 << 16) -> str:
 
 def _name(column: str) -> str:
     return '"' + column.replace('"', '""') + '"'
-
-
-def _quoted(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"

@@ -40,9 +40,8 @@ def clip_models(dataset: Dataset, columns: Sequence[str]) -> Mapping[str, str | 
     and COYO's clip_similarity_vitb32 are. A dataset from before the note tells what it was curated
     with.
     """
-    folder = dataset.table_directory("scores")
-    first = next(iter(sorted(folder.glob("[!.]*.parquet"))), None)
-    notes = (pq.read_schema(first).metadata or {}) if first is not None else {}
+    files = dataset.table_files("scores")
+    notes = (pq.read_schema(files[0]).metadata or {}) if files else {}
     noted: dict[str, str] = json.loads(notes.get(NOTE, b"{}"))
     settings = dataset.record().get("settings") or {}
     models: dict[str, str | None] = {}

@@ -21,8 +21,10 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from curate.dataset import Dataset
-from curate.errors import ConfigError
+from curate.errors import ConfigError, DatasetError
 from curate.files import fingerprint
+from curate.holes import json_damage, refuse_holes
+from curate.lock import writing
 from curate.provenance import provenance
 from curate.scorers.head_sql import add_head_functions
 from curate.selection.funnel import RuleCount, SelectionSummary, all_of, rule_counts, summary_of
@@ -30,7 +32,7 @@ from curate.selection.keep_among import WIDEST, find_copies, levels
 from curate.selection.near_reference import NearReference, reference_mark
 from curate.selection.presets import preset_where
 from curate.selection.rule_functions import Resolved, resolve
-from curate.selection.rules import split_rules
+from curate.selection.rules import guarded, split_rules
 from curate.selection.sample_view import (
     METHODS,
     SampleTables,
@@ -142,11 +144,18 @@ def select(dataset: Dataset, settings: SelectSettings) -> SelectionSummary:
         DatasetError: nothing has been stored or scored yet.
     """
     check_name(settings.name)
+    refuse_holes(dataset, but=("captions",))
     previous = _previous(dataset, settings)
     if previous is not None:
         return previous
+    with writing(dataset.directory, f"selections/{settings.name}"):
+        return _previous(dataset, settings) or _select(dataset, settings)
+
+
+def _select(dataset: Dataset, settings: SelectSettings) -> SelectionSummary:
     tables = SampleTables(dataset)
     with tables.connection as connection:
+        _refuse_unscored(dataset, tables)
         reference = _reference(dataset, settings)
         if reference is not None:
             tables.add_keys("near_reference", reference.register(connection))
@@ -190,6 +199,19 @@ def select(dataset: Dataset, settings: SelectSettings) -> SelectionSummary:
     return summary
 
 
+def _refuse_unscored(dataset: Dataset, tables: SampleTables) -> None:
+    """Samples that came by a retry whose scoring was cut short would be missing without a word."""
+    stored, scored = tables.connection.execute(
+        "SELECT (SELECT count(*) FROM samples WHERE status = 'stored'), "
+        "(SELECT count(*) FROM scores)"
+    ).fetchall()[0]
+    if stored > scored:
+        raise DatasetError(
+            f"{stored - scored:,} of {stored:,} stored samples of {dataset.directory} have no "
+            f"scores yet; `caplab score {dataset.directory}` computes them."
+        )
+
+
 def check_name(name: str) -> None:
     """Raise ConfigError for a name that is no plain file name."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,99}", name):
@@ -218,6 +240,10 @@ def _reference(dataset: Dataset, settings: SelectSettings) -> NearReference | No
 def _previous(dataset: Dataset, settings: SelectSettings) -> SelectionSummary | None:
     """The stored selection where it is this one; ConfigError where it is another."""
     if not dataset.selection_path(settings.name).exists():
+        return None
+    if settings.overwrite and json_damage(
+        dataset.selection_path(settings.name).with_suffix(".json")
+    ):
         return None
     record = dataset.selection_record(settings.name)
     stored = record.get("settings", {})
@@ -285,7 +311,9 @@ def _evaluate(tables: SampleTables, rules: Sequence[Resolved]) -> None:
                 f"The rule {rule.text!r} is no yes or no; compare it with something, such as "
                 f"{rule.text!r} >= 1."
             )
-    values = ", ".join(f"({rule.sql}) AS r{index}" for index, rule in enumerate(rules))
+    values = ", ".join(
+        f"({guarded(connection, rule.sql)}) AS r{index}" for index, rule in enumerate(rules)
+    )
     try:
         # Keys are sorted in the end; their order on the way is nobody's business.
         connection.execute(f"CREATE TEMP TABLE passed AS SELECT key, {values} FROM ({source})")

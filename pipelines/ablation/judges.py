@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,13 @@ class Judge(Protocol):
     """Scores a batch of generated pictures.
 
     `metrics` are the columns in the order in which a person should read them, the first ones
-    about doing what was asked; NaN means that the metric does not apply to the picture.
+    about doing what was asked; NaN means that the metric does not apply to the picture. What a
+    metric is called and how it is shown stands in `metrics.METRICS`.
     """
 
     metrics: tuple[str, ...]
+    weights: dict[str, Any]
+    """Hashes of what it judges with; empty for a program."""
 
     def score(
         self, pictures: Pictures, prompts: Sequence[str], scenes: Sequence[str | None], form: str
@@ -36,6 +39,7 @@ class WorldJudge:
         from pipelines.world.scene import WorldConfig
 
         self.metrics: tuple[str, ...] = COLUMNS
+        self.weights: dict[str, Any] = {}
         self.config = WorldConfig.small() if world == "small" else WorldConfig.rich()
 
     def score(
@@ -54,10 +58,12 @@ class ClipJudge:
 
     metrics: tuple[str, ...] = ("clip_similarity",)
 
-    def __init__(self, model: str, pretrained: str | None) -> None:
-        from curate.scorers.clip import ClipModel
+    def __init__(self, model: str, pretrained: str | None, device: str = "auto") -> None:
+        from curate.scorers.clip import Clip, ClipModel
 
-        self.clip = ClipModel.load(model, pretrained)
+        scorer = Clip(model, pretrained, device=device)
+        self.weights: dict[str, Any] = scorer.signature()
+        self.clip = ClipModel(scorer)
 
     def score(
         self, pictures: Pictures, prompts: Sequence[str], scenes: Sequence[str | None], form: str
@@ -67,8 +73,25 @@ class ClipJudge:
         return {"clip_similarity": np.sum(images * texts, axis=1).astype(np.float64)}
 
 
-def make_judge(settings: AblateSettings) -> Judge:
-    """The judge that the settings name."""
+def make_judge(settings: AblateSettings, device: str) -> Judge:
+    """The judge that the settings name, on the device that the models are trained on.
+
+    Raises:
+        ConfigError: its weights are not there or do not load.
+    """
     if settings.judge == "world":
         return WorldJudge(settings.world)
-    return ClipJudge(settings.clip_model, settings.clip_pretrained)
+    return ClipJudge(settings.clip_model, settings.clip_pretrained, device)
+
+
+def target_pictures(
+    scenes: Sequence[str | None], resolution: int, settings: AblateSettings
+) -> Pictures:
+    """What the prompts meant, `(N, R, R, 3)` uint8: true scenes, and black where none is known."""
+    if settings.judge != "world":
+        return np.zeros((len(scenes), resolution, resolution, 3), np.uint8)
+    from pipelines.world.render import render
+    from pipelines.world.scene import Scene, WorldConfig
+
+    config = WorldConfig.small() if settings.world == "small" else WorldConfig.rich()
+    return render([Scene.from_json(scene) for scene in scenes if scene], config, resolution)

@@ -79,8 +79,14 @@ def _without_offsets(scene: Scene) -> Scene:
 
 def _from_file(path: Path) -> pa.Table:
     rows = _read_rows(path)
-    if not rows or "prompt" not in rows[0]:
+    if not any("prompt" in row for row in rows):
         raise ConfigError(f"The prompt file {path} needs a column named 'prompt' and one row.")
+    for number, row in enumerate(rows, start=1):
+        prompt, form = row.get("prompt"), row.get("prompt_form")
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise ConfigError(f"Row {number} of the prompt file {path} has no text in 'prompt'.")
+        if form is not None and not isinstance(form, str):
+            raise ConfigError(f"Row {number} of {path} has a 'prompt_form' that is no text.")
     forms = [str(row.get("prompt_form") or "prompt") for row in rows]
     # Prompts are numbered within their form, so that forms of the same scenes stay paired.
     index = np.zeros(len(rows), dtype=np.int64)
@@ -93,7 +99,7 @@ def _from_file(path: Path) -> pa.Table:
 
 
 def _read_rows(path: Path) -> list[dict[str, object]]:
-    if not path.exists():
+    if not path.is_file():
         raise ConfigError(f"The prompt file {path} does not exist.")
     try:
         if path.suffix == ".parquet":
@@ -102,16 +108,23 @@ def _read_rows(path: Path) -> list[dict[str, object]]:
             table_rows: list[dict[str, object]] = pq.read_table(path).to_pylist()
             return table_rows
         if path.suffix == ".jsonl":
-            lines = path.read_text(encoding="utf-8").splitlines()
-            return [json.loads(line) for line in lines if line.strip()]
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
+            rows = [json.loads(line) for line in lines if line.strip()]
+            if not all(isinstance(row, dict) for row in rows):
+                raise ValueError("a line is no JSON object")
+            return rows
         if path.suffix == ".csv":
             from pyarrow import csv
 
-            csv_rows: list[dict[str, object]] = csv.read_csv(path).to_pylist()
+            texts = {"prompt": pa.string(), "prompt_form": pa.string()}
+            options = csv.ConvertOptions(column_types=texts)
+            csv_rows: list[dict[str, object]] = csv.read_csv(
+                path, convert_options=options
+            ).to_pylist()
             return csv_rows
         if path.suffix == ".txt":
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
             return [{"prompt": line.strip()} for line in lines if line.strip()]
-    except (OSError, ValueError, pa.ArrowInvalid) as error:
+    except (OSError, ValueError, RecursionError, pa.ArrowException) as error:
         raise ConfigError(f"The prompt file {path} is unreadable ({error}).") from error
     raise ConfigError(f"The prompt file {path} must be .parquet, .jsonl, .csv or .txt.")

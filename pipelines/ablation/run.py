@@ -19,23 +19,23 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from curate.captions import captioned_keys
-from curate.dataset import Dataset, claim_directory
-from curate.errors import ConfigError
-from curate.files import atomic_path, fingerprint, read_json, write_json
+from curate.dataset import claim_directory
+from curate.files import atomic_path, read_json, write_json
+from curate.lock import hold
 from curate.provenance import provenance
-from pipelines.ablation.judges import make_judge
-from pipelines.ablation.prompts import evaluation_prompts
+from pipelines.ablation.judges import make_judge, target_pictures
 from pipelines.ablation.settings import AblateSettings
+from pipelines.ablation.study import Study, prepare
 from pipelines.ablation.tables import (
     arms_table,
     contrasts_table,
     headline,
+    left_out,
     text_table,
+    unanswered,
     value_matrices,
 )
 from pipelines.training_jobs import TrainingJob, run_jobs
-from train.settings import TrainSettings, load_train_settings
 
 # Pictures kept of each arm, seed and prompt form, for the report's grids.
 KEPT_PICTURES = 16
@@ -88,26 +88,25 @@ def ablate(dataset_dir: Path | str, out: Path | str, settings: AblateSettings) -
         StageError: a run failed; the same command continues.
     """
     out = Path(out).absolute()
-    dataset = Dataset.open(dataset_dir)
-    keys = common_keys(dataset, settings)
-    shared = train_settings(settings)
-    identity = {
-        **settings.identity(),
-        "dataset": dataset.record()["identity_fingerprint"],
-        "keys": fingerprint(list(keys)),
-        "train": shared[next(iter(settings.arms))].identity(),
-    }
-    record = provenance(settings)
-    claim_directory(out, out / "ablation.json", "ablation run", identity, record)
-    prompts = _write_prompts(dataset, out, settings)
+    study = prepare(dataset_dir, settings, out / "ablation.json")
+    with hold(out):
+        return _ablate(study, out, settings)
+
+
+def _ablate(study: Study, out: Path, settings: AblateSettings) -> AblationSummary:
+    claim_directory(
+        out, out / "ablation.json", "ablation run", study.identity, provenance(settings)
+    )
+    with atomic_path(out / "prompts.parquet") as temporary:
+        pq.write_table(study.prompts, temporary)
     jobs = [
         TrainingJob(
             name=f"{arm}/{seed}",
-            dataset=dataset.directory,
+            dataset=study.dataset.directory,
             out=run_directory(out, arm, seed),
-            settings=shared[arm].model_copy(update={"seed": seed}),
+            settings=study.train[arm].model_copy(update={"seed": seed}),
             selection=settings.selection,
-            keys=keys,
+            keys=study.keys,
             caption_sources=settings.caption_sources,
             after=DrawAndJudge(out, arm, seed, settings),
         )
@@ -116,61 +115,27 @@ def ablate(dataset_dir: Path | str, out: Path | str, settings: AblateSettings) -
         if not part_path(out, arm, seed).exists()
     ]
     run_jobs(jobs, settings.workers, settings.cpus_per_run, settings.gpus_per_run)
-    return summarise(out, settings, dataset.directory, len(keys), prompts.num_rows)
+    return summarise(out, settings, study)
 
 
-def plan(dataset_dir: Path | str, settings: AblateSettings) -> str:
-    """What `ablate` would do, without doing it."""
-    dataset = Dataset.open(dataset_dir)
-    keys = common_keys(dataset, settings)
-    shared = train_settings(settings)
-    steps = next(iter(shared.values())).steps
+def plan(dataset_dir: Path | str, settings: AblateSettings, out: Path | None = None) -> str:
+    """What `ablate` would do, without doing it; it refuses what `ablate` refuses."""
+    study = prepare(dataset_dir, settings, None if out is None else out / "ablation.json")
+    first = next(iter(study.train.values()))
     runs = len(settings.arms) * len(settings.seeds)
     arms = "\n".join(
         f"  {name}: " + ", ".join(f"{kind} {share:.0%}" for kind, share in blend.items())
         for name, blend in settings.arms.items()
     )
+    unknown = "\n".join(f"  {count}" for count in study.unknown)
     return (
-        f"{len(keys)} pictures have every caption kind that the arms use.\n"
-        f"{len(settings.arms)} arms x {len(settings.seeds)} seeds = {runs} runs of {steps} steps, "
-        f"{settings.workers} side by side.\n{arms}\n"
+        f"{len(study.keys)} pictures have every caption kind that the arms use.\n"
+        f"{len(settings.arms)} arms x {len(settings.seeds)} seeds = {runs} runs of {first.steps} "
+        f"steps, {settings.workers} side by side, on {first.device} in {first.precision}.\n{arms}\n"
+        f"{study.prompts.num_rows} prompts, judged by {settings.judge}.\n"
+        f"Words outside the vocabulary:\n{unknown}\n"
         f"Primary: {settings.primary_metric} on {settings.primary_prompt_form} prompts."
     )
-
-
-def common_keys(dataset: Dataset, settings: AblateSettings) -> tuple[str, ...]:
-    """Keys of the selection with an accepted caption of every kind that an arm uses.
-
-    Raises:
-        ConfigError: no picture has them all; the kinds that are missing are named.
-    """
-    selected = dataset.selection_keys(settings.selection)
-    common = set(selected)
-    for kind in settings.kinds:
-        have = captioned_keys(dataset, kind, settings.caption_sources.get(kind))
-        if not have.intersection(selected):
-            raise ConfigError(
-                f"No picture of selection {settings.selection!r} has a caption of kind {kind!r}; "
-                f"write them with `caplab recaption {dataset.directory} --selection "
-                f"{settings.selection} --kinds {kind}`."
-            )
-        common &= have
-    if not common:
-        raise ConfigError(
-            f"No picture has captions of all kinds {', '.join(settings.kinds)}; recaption the "
-            f"whole selection."
-        )
-    return tuple(sorted(common))
-
-
-def train_settings(settings: AblateSettings) -> dict[str, TrainSettings]:
-    """The training settings of each arm; they differ in `captions` alone."""
-    return {
-        arm: load_train_settings(
-            None, {**settings.train, "captions": blend, "threads": settings.cpus_per_run}
-        )
-        for arm, blend in settings.arms.items()
-    }
 
 
 def run_directory(out: Path, arm: str, seed: int) -> Path:
@@ -195,8 +160,8 @@ class DrawAndJudge:
     def __call__(self, job: TrainingJob) -> None:
         from train.sample import generate, load_trained
 
-        model = load_trained(job.out)
-        judge = make_judge(self.settings)
+        model = load_trained(job.out, job.settings.device, job.settings.precision)
+        judge = make_judge(self.settings, job.settings.device)
         prompts = pq.read_table(self.out / "prompts.parquet")
         tables = []
         for form in dict.fromkeys(prompts.column("prompt_form").to_pylist()):
@@ -211,9 +176,7 @@ class DrawAndJudge:
             pq.write_table(pa.concat_tables(tables), temporary, compression="zstd")
 
 
-def summarise(
-    out: Path, settings: AblateSettings, dataset: Path, images: int, prompts: int
-) -> AblationSummary:
+def summarise(out: Path, settings: AblateSettings, study: Study) -> AblationSummary:
     """Write the tables of a finished ablation from its parts."""
     parts = [
         pq.read_table(part_path(out, arm, seed)) for arm in settings.arms for seed in settings.seeds
@@ -221,9 +184,8 @@ def summarise(
     results = pa.concat_tables(parts)
     matrices = value_matrices(results, settings.seeds)
     arms = arms_table(matrices)
-    contrasts = contrasts_table(
-        matrices, settings.contrasts, settings.primary_metric, settings.primary_prompt_form
-    )
+    primary = (settings.primary_metric, settings.primary_prompt_form)
+    contrasts = contrasts_table(matrices, settings.contrasts, *primary)
     for name, table in (
         ("images", results),
         ("arms", arms),
@@ -232,7 +194,8 @@ def summarise(
     ):
         with atomic_path(out / "results" / f"{name}.parquet") as temporary:
             pq.write_table(table, temporary, compression="zstd")
-    answer = headline(contrasts)
+    answer = headline(contrasts) + unanswered(contrasts, settings.contrasts, *primary)
+    undefined = left_out(matrices)
     limits = [*(WORLD_LIMITS if settings.judge == "world" else ()), *LIMITS]
     if len(settings.seeds) < 5:
         limits.append(
@@ -243,41 +206,20 @@ def summarise(
         {
             **read_json(out / "ablation.json"),
             "kind": "ablation",
-            "dataset_directory": str(dataset),
+            "dataset_directory": str(study.dataset.directory),
             "headline": answer,
             "limits": limits,
             "arms": [{"name": name, "captions": blend} for name, blend in settings.arms.items()],
             "seeds": list(settings.seeds),
             "primary_metric": settings.primary_metric,
             "primary_prompt_form": settings.primary_prompt_form,
-            "images": images,
-            "prompts": prompts,
+            "undefined": undefined,
+            "images": len(study.keys),
+            "prompts": study.prompts.num_rows,
         },
     )
-    shown = [name for name in SHOWN_METRICS if name in set(arms.column("metric").to_pylist())]
-    return AblationSummary(out, answer, text_table(arms, shown, len(settings.seeds)), images)
-
-
-SHOWN_METRICS = (
-    "colour",
-    "shape",
-    "position",
-    "count",
-    "binding",
-    "object_hit",
-    "all_correct",
-    "malformed",
-    "clip_similarity",
-)
-
-
-def _write_prompts(dataset: Dataset, out: Path, settings: AblateSettings) -> pa.Table:
-    path = out / "prompts.parquet"
-    if not path.exists():
-        prompts = evaluation_prompts(settings)
-        with atomic_path(path) as temporary:
-            pq.write_table(prompts, temporary)
-    return pq.read_table(path)
+    table = text_table(arms, len(settings.seeds), undefined)
+    return AblationSummary(out, answer, table, len(study.keys))
 
 
 def _part(
@@ -313,14 +255,9 @@ def _targets(
     scenes: Sequence[str | None], resolution: int, settings: AblateSettings
 ) -> list[bytes | None]:
     """PNG of what the prompt meant, where a scene is known."""
-    if settings.judge != "world" or any(scene is None for scene in scenes):
+    if settings.judge != "world":
         return [None] * len(scenes)
-    from pipelines.world.render import render
-    from pipelines.world.scene import Scene, WorldConfig
-
-    config = WorldConfig.small() if settings.world == "small" else WorldConfig.rich()
-    meant = [Scene.from_json(scene) for scene in scenes if scene is not None]
-    return [_png(picture) for picture in render(meant, config, resolution)]
+    return [_png(picture) for picture in target_pictures(scenes, resolution, settings)]
 
 
 def _png(picture: NDArray[np.uint8]) -> bytes:

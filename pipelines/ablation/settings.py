@@ -9,7 +9,13 @@ from pydantic import Field, model_validator
 from curate.settings import Settings
 
 # What `train` may not hold: the ablation sets these for every arm.
-SET_BY_THE_ABLATION = ("captions", "seed", "missing_captions", "threads")
+SET_BY_THE_ABLATION = (
+    "captions",
+    "seed",
+    "missing_captions",
+    "threads",
+    "allow_unknown_words",
+)
 
 
 class AblateSettings(Settings):
@@ -44,8 +50,8 @@ class AblateSettings(Settings):
     world: Literal["small", "rich"] = Field("small", description="Richness of the judged world")
     prompts: str | None = Field(
         None,
-        description="JSONL, CSV or Parquet of prompts (columns prompt, and prompt_form if there "
-        "are several forms); needed by the clip judge",
+        description="JSONL, CSV, Parquet or text of prompts (columns prompt, and prompt_form if "
+        "there are several forms); for the clip judge",
     )
     scenes: int = Field(
         192, gt=0, description="Held-out scenes that the world judge asks for, in each prompt form"
@@ -62,6 +68,12 @@ class AblateSettings(Settings):
     clip_model: str = Field("ViT-B-32", description="open_clip model of the clip judge")
     clip_pretrained: str | None = Field(
         None, description="Tag or safetensors file of the clip judge's weights"
+    )
+    allow_unknown_words: bool = Field(
+        False,
+        description="Train although over 5% of the words of a caption kind or a form of the "
+        "prompts are outside the models' vocabulary; without it the study is refused before a step",
+        json_schema_extra={"identity": False},
     )
     workers: int = Field(
         2, gt=0, description="Runs side by side", json_schema_extra={"identity": False}
@@ -89,8 +101,22 @@ class AblateSettings(Settings):
         for name in SET_BY_THE_ABLATION:
             if name in self.train:
                 raise ValueError(f"train.{name} is set by the ablation itself; remove it")
-        if self.judge == "clip" and self.prompts is None:
-            raise ValueError("the clip judge needs `prompts`, a file with prompts to draw")
+        if self.judge == "clip":
+            if self.prompts is None:
+                raise ValueError("the clip judge needs `prompts`, a file with prompts to draw")
+            whole = self.clip_model.startswith(("hf-hub:", "local-dir:"))
+            if self.clip_pretrained is None and not whole:
+                raise ValueError(
+                    f"the clip judge needs weights: give clip_pretrained, a tag or a safetensors "
+                    f"file of {self.clip_model}, or a clip_model that brings its own"
+                )
+        elif self.prompts is not None:
+            raise ValueError(
+                "the world judge knows the scenes of its own prompts alone; leave `prompts` out, "
+                "or take the clip judge"
+            )
+        if not self.arms:
+            raise ValueError("a study needs at least one arm")
         return self
 
     @property

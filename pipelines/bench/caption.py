@@ -28,7 +28,7 @@ from curate.dataset import Dataset
 from curate.errors import ConfigError
 from curate.shards import iter_shard
 from pipelines.bench.caption_bare import BareModel, BareSpeeds
-from pipelines.bench.caption_model import parameters, write_captioner
+from pipelines.bench.caption_model import PRECISIONS, parameters, write_captioner
 from pipelines.bench.caption_pictures import pack_pictures
 from pipelines.bench.caption_uneven import UnevenRun, uneven_figures
 from pipelines.bench.figures import Figure
@@ -131,7 +131,7 @@ def _settings(model: Path, run: CaptionRun, batch_size: int) -> RecaptionSetting
         t5_tokenizer="",  # would be asked of the hub
         image_size=run.image_size,
         device=run.device,
-        precision=run.dtype,  # type: ignore[arg-type]
+        precision=PRECISIONS[run.dtype],
         batch_size=batch_size,
     )
 

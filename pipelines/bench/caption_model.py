@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.errors import ConfigError
-from curate.settings import nearest
+from curate.settings import Precision, nearest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -38,6 +38,10 @@ _PROMPT_WORDS = (
     "user assistant describe this image in one paragraph : the subject , its surroundings "
     "background any text it style and colours . begin with say only what can be seen"
 )
+
+
+PRECISIONS: dict[str, Precision] = {"float32": "fp32", "bfloat16": "bf16"}
+"""torch's names of what is measured -> the settings' words."""
 
 
 def write_captioner(folder: Path, preset: str, dtype: str = "float32", seed: int = 0) -> Path:

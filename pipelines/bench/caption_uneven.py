@@ -16,6 +16,7 @@ import numpy as np
 
 from curate.errors import CaplabError
 from curate.files import read_json, write_json
+from pipelines.bench.caption_model import PRECISIONS
 from pipelines.bench.figures import Figure
 from recaption.engine import CaptionRequest, Sampling
 from recaption.transformers_engine import TransformersEngine
@@ -45,7 +46,7 @@ def uneven_figures(
     engine = TransformersEngine(
         _with_ends(model),
         device=run.device,
-        precision=run.dtype,  # type: ignore[arg-type]
+        precision=PRECISIONS[run.dtype],
         batch_size=run.batch_size,
         image_size=run.image_size,
     )

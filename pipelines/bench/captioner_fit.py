@@ -109,7 +109,7 @@ def captioner_fit_figures(
 
 
 def _precision() -> str:
-    """bfloat16 where the CPU computes in it (1.5 times faster here), float32 where it would be
+    """bf16 where the CPU computes in it (1.5 times faster here), fp32 where it would be
     emulated."""
     has = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bfloat16" if has else "float32"
+    return "bf16" if has else "fp32"

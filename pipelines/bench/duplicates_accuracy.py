@@ -27,6 +27,7 @@ from pipelines.bench.edited_photographs import EditedPhotographs, write_edited_p
 from pipelines.bench.figures import Figure, render
 from pipelines.bench.peers import peer_python, peer_version
 from pipelines.bench.photo_edits import EDITS
+from pipelines.children import tied
 
 GOAL, GOAL_LARGE_CROP = 0.99, 0.9
 PEERS = {"imagededup": "imagededup", "fastdup": "fastdup"}
@@ -110,9 +111,7 @@ def _peer(peer: str, data: EditedPhotographs) -> dict[str, Found]:
     """
     out = data.folder / f"{peer}.json"
     command = [peer_python(peer), _HERE / f"{peer}_pairs.py", data.folder, out]
-    done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, errors="replace", cwd="/"
-    )
+    done = subprocess.run(tied(command), capture_output=True, text=True, errors="replace", cwd="/")
     if done.returncode:
         raise CaplabError(f"{peer} failed:\n{(done.stdout + done.stderr)[-2000:]}")
     record = json.loads(out.read_text())

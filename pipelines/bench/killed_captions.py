@@ -31,6 +31,7 @@ from curate.dataset import CAPTIONS_VOLATILE, Dataset
 from curate.errors import CaplabError
 from pipelines.bench.figures import Figure
 from pipelines.bench.serve_pairs import write_url_list
+from pipelines.children import tied
 from pipelines.world import weights
 from pipelines.world.serve import serve
 from recaption.http_engine import Server
@@ -127,7 +128,7 @@ def _served_captioner() -> Iterator[str]:
         port = free.getsockname()[1]
     command = ["serve-captioner", str(weights.captioner_dir()), "--port", str(port)]
     server = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", *command],
+        tied([sys.executable, "-m", "pipelines.cli", *command]),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -165,7 +166,7 @@ def _command(dataset: Dataset, captioner: str) -> list[str]:
 
 
 def _finish(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(tied(command), capture_output=True, text=True, check=False)
     if done.returncode:
         tail = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
         raise CaplabError(f"{' '.join(command[1:])} ended with {done.returncode}:\n{tail}")
@@ -177,7 +178,7 @@ def _kill_at(command: Sequence[str], dataset: Dataset, rows: int, workers_too: b
     Args:
         workers_too: kill every process that it started as well, Ray's among them.
     """
-    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    driver = subprocess.Popen(tied(command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while _rows_on_disk(dataset) < rows:
         if driver.poll() is not None:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipelines.children import tied
+
 _MISSING = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -48,7 +50,7 @@ class _Connection(asyncio.Protocol):
 def serving(folder: Path) -> Iterator[str]:
     """Serve `folder` from another process for the length of a `with` block; yields the URL."""
     command = [sys.executable, "-m", "pipelines.bench.loopback", str(folder)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(tied(command), stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
         port = int(server.stdout.readline())

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from curate.errors import CaplabError, ConfigError
+from pipelines.children import tied
 
 _REQUIREMENTS = Path(__file__).parent / "requirements"
 
@@ -46,13 +47,12 @@ def peer_python(name: str) -> Path:
 def peer_version(name: str, package: str) -> str:
     """The version of `package` that peer `name` runs, such as "1.47.0"."""
     code = f"import importlib.metadata as m; print(m.version({package!r}))"
-    return subprocess.check_output([peer_python(name), "-c", code], text=True).strip()
+    return subprocess.check_output(tied([peer_python(name), "-c", code]), text=True).strip()
 
 
 def _run(command: list[str]) -> None:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError as error:
-        raise CaplabError("Peers are installed with uv; `pip install uv` first.") from error
+    if shutil.which(command[0]) is None:
+        raise CaplabError("Peers are installed with uv; `pip install uv` first.")
+    done = subprocess.run(tied(command), capture_output=True, text=True)
     if done.returncode:
         raise CaplabError(f"{' '.join(command)} failed:\n{done.stderr.strip()[-2000:]}")

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from curate.errors import CaplabError
+from pipelines.children import tied
 
 _SAMPLE_SECONDS = 0.1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -51,7 +52,7 @@ def run_measured(
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     started = time.perf_counter()
     process = subprocess.Popen(
-        [str(part) for part in command],
+        tied(command),
         env={**os.environ, **(env or {})},
         cwd=cwd,
         stdout=subprocess.PIPE,

@@ -95,7 +95,7 @@ def _inference() -> Any:
 @click.argument("name")
 @click.argument("weights", type=click.Path(path_type=Path))
 @click.argument("pairs", type=click.Path(path_type=Path))
-@click.option("--precision", default="fp32", help="fp32 or bf16.")
+@click.option("--precision", default="fp32", type=click.Choice(["fp32", "bf16"]))
 def main(name: str, weights: Path, pairs: Path, precision: str) -> None:
     """Print seconds a picture and a text as JSON."""
     import open_clip

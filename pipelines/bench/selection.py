@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
-from curate.dataset import Dataset
+from curate.dataset import Dataset, sql_text
 from curate.errors import CaplabError
-from curate.files import atomic_path
+from curate.files import atomic_path, plain_path
 from curate.provenance import package_versions
 from curate.selection.preset_list import PRESETS
 from pipelines.bench.figures import Figure
@@ -41,12 +41,8 @@ _MIB = 1 << 20
 _SCAN = """
 import sys, duckdb
 connection = duckdb.connect()
-for table, columns in (("samples", sys.argv[2]), ("scores", sys.argv[3])):
-    if columns:
-        values = ", ".join(f"max({name}), count({name})" for name in columns.split(","))
-        connection.execute(
-            f"SELECT max(key), {values} FROM read_parquet('{sys.argv[1]}/{table}/*.parquet')"
-        ).fetchall()
+for query in sys.argv[1:]:
+    connection.execute(query).fetchall()
 """
 
 
@@ -155,9 +151,12 @@ def _columns(dataset: Dataset, table: str) -> list[str]:
 
 
 def _scan(dataset: Dataset, samples: list[str], scores: list[str]) -> ProcessCost:
-    tables = dataset.directory / "tables"
-    command = [sys.executable, "-c", _SCAN, str(tables), ",".join(samples), ",".join(scores)]
-    return run_measured(command)
+    queries = []
+    for table, columns in (("samples", samples), ("scores", scores)):
+        if columns:
+            values = ", ".join(f"max({name}), count({name})" for name in columns)
+            queries.append(f"SELECT max(key), {values} FROM {dataset.scan(table)}")
+    return run_measured([sys.executable, "-c", _SCAN, *queries])
 
 
 def _joined_metadata(dataset: Dataset, folder: Path) -> Path:
@@ -174,8 +173,8 @@ def _joined_metadata(dataset: Dataset, folder: Path) -> Path:
             with atomic_path(folder / f"{shard}.parquet") as temporary:
                 connection.execute(
                     f"COPY (SELECT key, {', '.join(names)} FROM samples JOIN scores USING (key) "
-                    f"WHERE shard = '{shard}' AND status = 'stored') TO '{temporary}' "
-                    "(FORMAT parquet, COMPRESSION zstd)"
+                    f"WHERE shard = '{shard}' AND status = 'stored') TO "
+                    f"{sql_text(plain_path(temporary))} (FORMAT parquet, COMPRESSION zstd)"
                 )
     return folder
 

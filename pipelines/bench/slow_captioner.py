@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from http.client import HTTPConnection
 
+from pipelines.children import tied
+
 CAPTION = "A small red house stands beside a quiet road under a pale evening sky."
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 _BUFFER = 1 << 18
@@ -134,7 +136,7 @@ class SlowCaptioner:
 def slow_captioner(delay: float) -> Iterator[SlowCaptioner]:
     """Serve from another process for the length of a `with` block; `delay` in seconds."""
     command = [sys.executable, "-m", "pipelines.bench.slow_captioner", str(1000 * delay)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(tied(command), stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
         yield SlowCaptioner(int(server.stdout.readline()))

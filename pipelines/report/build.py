@@ -71,8 +71,8 @@ def write_report(
         run_dir: the directory of an ablation or of one training run.
         demo_dir: a demo's directory, which also knows the ground truth; its `dataset` and
             `ablation` are used where no other is given.
-        selection: the dataset's selection to follow; by default the ablation's own, "default", or
-            the first by name. Every other selection has its funnel and thresholds as well.
+        selection: the dataset's selection to follow; by default the ablation's own, or the one that
+            was made last. Every other selection has its funnel and thresholds as well.
         compare: names of two caption sets to show side by side (SOURCE/KIND, or a source or kind
             that one set alone has); by default two that belong together.
 

@@ -8,9 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.dataset import Dataset
+from curate.dataset import Dataset, parquet_scan
 from curate.errors import DatasetError
 from curate.files import read_json
+from curate.holes import refuse_holes
 from pipelines.report.cuts import Cut, cuts
 from pipelines.report.hosts import count_hosts
 from pipelines.report.palette import Palette
@@ -65,13 +66,13 @@ class Inputs:
         connection = self.dataset.connect() if self.dataset is not None else duckdb.connect()
         connection.execute("SET enable_progress_bar = false")
         if self.dataset is not None and self.selection is not None:
-            path = literal(str(self.dataset.selection_path(self.selection)))
-            connection.execute(f"CREATE VIEW selected AS SELECT key FROM read_parquet({path})")
+            keys = parquet_scan(self.dataset.selection_path(self.selection))
+            connection.execute(f"CREATE VIEW selected AS SELECT key FROM {keys}")
         else:
             connection.execute("CREATE VIEW selected AS SELECT '' AS key WHERE false")
         if self.truth_path is not None:
-            path = literal(str(self.truth_path))
-            connection.execute(f"CREATE VIEW truth AS SELECT * FROM read_parquet({path})")
+            truth = parquet_scan(self.truth_path)
+            connection.execute(f"CREATE VIEW truth AS SELECT * FROM {truth}")
         return connection
 
     def rows(self, sql: str, parameters: list[Any] | None = None) -> list[dict[str, Any]]:
@@ -142,7 +143,7 @@ class Inputs:
 
     @cached_property
     def selection(self) -> str | None:
-        """The selection that the report follows: asked for, the ablation's, "default" or first."""
+        """The selection that is followed: asked for, the ablation's, or the one made last."""
         if self.dataset is None:
             return None
         names = self.dataset.selections()
@@ -151,10 +152,16 @@ class Inputs:
         if self.followed is not None and self.followed not in names:
             known = ", ".join(names) or "none yet"
             raise DatasetError(f"There is no selection {self.followed!r} (selections: {known}).")
-        for name in (self.followed, wanted, "default", *names):
+        for name in (self.followed, wanted):
             if name in names:
                 return str(name)
-        return None
+        return max(names, key=self._made_at, default=None)
+
+    def _made_at(self, name: str) -> tuple[str, int]:
+        """When a selection was made; its file's time decides between two of one second."""
+        assert self.dataset is not None
+        made = str(self.dataset.selection_record(name).get("created_at") or "")
+        return made, self.dataset.selection_path(name).stat().st_mtime_ns
 
     @cached_property
     def selection_record(self) -> dict[str, Any]:
@@ -226,12 +233,15 @@ class Inputs:
         parts = {}
         for table in ("samples", "scores"):
             files = [
-                literal(str(self.dataset.table_path(table, shard)))
+                self.dataset.table_path(table, shard)
                 for shard in self.picture_shards
                 if self.dataset.has_shard(table, shard)
             ]
-            listed = f"read_parquet([{', '.join(files)}], union_by_name = true)"
-            parts[table] = listed if files else f"(SELECT * FROM {table} WHERE false)"
+            parts[table] = (
+                parquet_scan(files, union_by_name=True)
+                if files
+                else f"(SELECT * FROM {table} WHERE false)"
+            )
         scored = set(self.columns("scores")) - {"key"}
         shared = scored & set(self.columns("samples"))
         hidden = ", ".join(identifier(name) for name in sorted(shared | {"key"}))
@@ -287,6 +297,9 @@ def find_inputs(
             dataset = Dataset.open(demo / "dataset")
         if run is None and (demo / "ablation" / "run.json").exists():
             run = demo / "ablation"
+    if dataset is not None:
+        # A report may look at a run that goes on; it counts what is pending.
+        refuse_holes(dataset, selections=None, unfinished=True)
     if run is None:
         return Inputs(dataset, None, [], demo)
     if not (run / "run.json").exists():

@@ -1,52 +1,15 @@
-"""The names of an ablation's metrics in words, their units, and their order on the page."""
+"""An ablation's metrics as the report writes them; what they are stands in `ablation.metrics`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
+from pipelines.ablation.metrics import metric, ordered
 from pipelines.report import text
 
-Unit = Literal["share", "count", "score"]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric for a reader. `apart`: shown apart from alignment, never averaged into it."""
-
-    label: str
-    unit: Unit
-    meaning: str
-    apart: bool = False
-
-
-METRICS: Mapping[str, Metric] = {
-    "all_correct": Metric("all correct", "share", "everything that the prompt says is right"),
-    "object": Metric("object", "share", "right colour and shape, in its place if one is said"),
-    "object_hit": Metric("object", "share", "right colour and shape, in its place if one is said"),
-    "object_hit_well_formed": Metric(
-        "object, well formed", "share", "the same, malformed objects left out"
-    ),
-    "binding": Metric("binding", "share", "right colour on the right shape, wherever it stands"),
-    "colour": Metric("colour", "share", "the right colour"),
-    "shape": Metric("shape", "share", "the right shape"),
-    "size": Metric("size", "share", "the right size"),
-    "position": Metric("position", "share", "something stands where it should and nowhere else"),
-    "relation": Metric("relation", "share", "pairs that stand to each other as they should"),
-    "count": Metric("count", "share", "right number of objects"),
-    "background": Metric("background", "share", "right background colour and style"),
-    "malformed": Metric("malformed", "share", "objects that are no known shape", apart=True),
-    "hallucinated": Metric(
-        "hallucinated", "count", "objects a picture that nobody asked for", apart=True
-    ),
-}
-
-
-def metric(name: str) -> Metric:
-    """What is known of a metric; an unknown one is a plain score."""
-    return METRICS.get(name, Metric(text.words(name), "score", ""))
+__all__ = ["interval", "label", "limits", "metric", "ordered", "value"]
 
 
 def label(name: str) -> str:
@@ -54,27 +17,23 @@ def label(name: str) -> str:
     return metric(name).label
 
 
-def ordered(names: Iterable[str]) -> list[str]:
-    """Known metrics in the page's order, then the others as they come."""
-    given = list(dict.fromkeys(names))
-    return [name for name in METRICS if name in given] + [n for n in given if n not in METRICS]
-
-
 def value(name: str, amount: float | None, signed: bool = False) -> str:
     """A value in the metric's unit: shares in percent (differences in points), others plain."""
-    if metric(name).unit == "share":
-        return text.points(amount) if signed else text.percent(amount)
-    shown = text.number(amount)
-    return f"+{shown}" if signed and amount is not None and amount > 0 else shown
+    known = metric(name)
+    if amount is None or not math.isfinite(amount):
+        return text.MISSING
+    if known.unit == "share" and not signed:
+        return text.percent(amount, known.digits)
+    return known.shown(amount, signed).replace("-", text.MINUS)
 
 
 def interval(name: str, low: float | None, high: float | None, signed: bool = False) -> str:
     """The limits of an interval in the metric's unit; empty where there is none."""
-    if metric(name).unit == "share":
-        return text.interval(low, high, signed)
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return ""
-    return f"[{value(name, low, signed)}, {value(name, high, signed)}]"
+    known = metric(name)
+    limits = ", ".join(known.shown(limit, signed) for limit in (low, high))
+    return f"[{limits}]".replace("-", text.MINUS)
 
 
 def limits(row: Mapping[str, Any]) -> tuple[float | None, float | None]:

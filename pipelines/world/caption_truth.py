@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.dataset import Dataset
+from curate.dataset import Dataset, parquet_scan
 from curate.errors import ConfigError
 from pipelines.world.facts import Facts, ObjectFact, facts, scene_facts, score_captions
 from pipelines.world.scene import Scene
@@ -151,9 +151,8 @@ def world_truth(dataset: Dataset, truth: Path | str) -> WorldTruth:
     connection = dataset.connect(["samples"])
     rows = connection.execute(
         "SELECT key, scene FROM samples JOIN "
-        "(SELECT scene, file_row_number AS row FROM read_parquet($truth, file_row_number = true)) "
-        "USING (row) WHERE status = 'stored'",
-        {"truth": str(truth)},
+        "(SELECT scene, file_row_number AS row FROM "
+        f"{parquet_scan(truth, file_row_number=True)}) USING (row) WHERE status = 'stored'"
     ).fetchall()
     return WorldTruth({key: Scene.from_json(scene) for key, scene in rows})
 

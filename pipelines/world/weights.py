@@ -34,6 +34,8 @@ import argparse
 import json
 from pathlib import Path
 
+from curate.files import read_json
+
 _ABOUT = "Train the small models of the synthetic world from nothing (about 15 CPU minutes)."
 
 WEIGHTS_DIR = Path(__file__).parent / "weights"
@@ -73,6 +75,12 @@ def captioner_dir() -> Path:
 
 def manifest_path() -> Path:
     return WEIGHTS_DIR / "manifest.json"
+
+
+def family() -> frozenset[str]:
+    """sha256 of all of the demo's weights: taught one world, they are no judges of each other."""
+    hashes: dict[str, str] = read_json(manifest_path())["sha256"]
+    return frozenset(hashes.values())
 
 
 def main() -> None:

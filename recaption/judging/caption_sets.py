@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from curate.dataset import CAPTIONS, Dataset
+from curate.dataset import CAPTIONS, Dataset, parquet_scan
 from curate.errors import ConfigError, DatasetError
 from curate.settings import nearest
 from recaption.alt_captions import ALT
@@ -81,9 +82,6 @@ def find_sets(
     """
     every = []
     for source in dataset.caption_sources():
-        # A captioner that has only begun has a folder and no file yet.
-        if not any(dataset.table_directory("captions", source).glob("[!.]*.parquet")):
-            continue
         rows = dataset_view(dataset, source).execute("SELECT DISTINCT kind FROM rows").fetchall()
         every += [CaptionSet(source, str(kind)) for (kind,) in rows]
     if not every:
@@ -148,28 +146,35 @@ def add_view(
 
     Args:
         scored: fill similarities that the captions do not tell from the table caption_scores,
-            where it scored this very text.
+            where it scored this very text, and those of alt texts from the table scores.
     """
     connection.register("_declared", CAPTIONS.empty_table())
     sql = (
-        f"SELECT * FROM {_files(dataset, 'captions', source)} "
+        f"SELECT * FROM {dataset.scan('captions', source, union_by_name=True)} "
         "UNION ALL BY NAME SELECT * FROM _declared"
     )
-    scores = dataset.table_directory("caption_scores", source)
-    if scored and any(scores.glob("[!.]*.parquet")):
+    if scored and (files := dataset.table_files("caption_scores", source)):
         filled = ", ".join(f"coalesce(c.{one}, s.{one}) AS {one}" for one in SIMILARITIES)
         sql = (
             f"SELECT c.* REPLACE ({filled}) FROM ({sql}) c "
-            f"LEFT JOIN {_files(dataset, 'caption_scores', source)} s "
+            f"LEFT JOIN {parquet_scan(files, union_by_name=True)} s "
             "ON s.key = c.key AND s.kind = c.kind AND s.sample_index = c.sample_index "
             "AND s.text_sha256 = left(sha256(c.text), 16)"
+        )
+    if scored and source == ALT and "clip_similarity" in _score_columns(dataset):
+        # A sample's own score is of its alt text, which is the first of its texts.
+        sql = (
+            "SELECT c.* REPLACE (coalesce(c.clip_similarity, s.clip_similarity) AS "
+            f"clip_similarity) FROM ({sql}) c LEFT JOIN {dataset.scan('scores')} s "
+            "ON s.key = c.key AND c.sample_index = 0"
         )
     connection.execute(f"CREATE OR REPLACE VIEW {name} AS {sql}")
 
 
-def _files(dataset: Dataset, table: str, source: str) -> str:
-    files = str(dataset.table_directory(table, source) / "[!.]*.parquet").replace("'", "''")
-    return f"read_parquet('{files}', union_by_name = true)"
+def _score_columns(dataset: Dataset) -> list[str]:
+    shards = [shard for shard in dataset.shards() if dataset.has_shard("scores", shard)]
+    # One run scores them all, so the first shard's columns are those of every shard.
+    return pq.read_schema(dataset.table_path("scores", shards[0])).names if shards else []
 
 
 def sample_captions(
@@ -199,7 +204,7 @@ def sample_captions(
     def keys_of(number: int) -> str:
         limit = "" if among is None else " AND key IN (SELECT key FROM among)"
         return (
-            f"SELECT key FROM source_{number} "
+            f"SELECT DISTINCT key FROM source_{number} "
             f"WHERE kind = $kind_{number} AND status = '{OK}'{limit}"
         )
 

@@ -7,7 +7,8 @@ over pictures does not know what another training or another decoding would have
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,14 +16,17 @@ from curate.dataset import Dataset
 from curate.errors import CaplabError, ConfigError
 from curate.scorers.clip import Clip
 from recaption.judging.caption_sets import CaptionSet, sample_captions
+from recaption.judging.doubts import Family, chance_doubt, kin_doubt
 from recaption.judging.fingerprint import fingerprint
 from recaption.judging.intervals import Column, Estimate, mean_difference, ratio_difference
 from recaption.judging.measure import text_columns
-from recaption.judging.retrieval import over_groups, retrieval
+from recaption.judging.retrieval import over_groups, retrieval, stored_alt_hits
 from recaption.judging.settings import JudgeSettings
 from recaption.judging.truth import Truth, TruthCounts
 from recaption.token_counts import TokenCounter
 
+_RETRIEVAL = "retrieval R@1 of 64"
+_BY_CLIP = ("clip_similarity", "clip_sentence_mean", _RETRIEVAL)
 LABEL = "a difference of these captions on these pictures, not of what their captioners can do"
 
 
@@ -34,11 +38,14 @@ class Difference:
     a: float
     b: float
     difference: Estimate
+    doubted: bool = False
+    """Whether its judge is no judge of these sets; the comparison's notes say why."""
 
     @property
-    def excludes_zero(self) -> bool:
-        """Whether the whole interval lies on one side of zero."""
-        return self.difference.low > 0 or self.difference.high < 0
+    def starred(self) -> bool:
+        """Whether the whole interval lies on one side of zero, by a judge without doubt."""
+        beyond = self.difference.low > 0 or self.difference.high < 0
+        return beyond and not self.doubted
 
 
 @dataclass(frozen=True)
@@ -68,11 +75,12 @@ def compare_captions(
     settings: JudgeSettings,
     clip: Clip | None = None,
     truth: Truth | None = None,
+    families: Sequence[Family] = (),
 ) -> Comparison:
     """Compare two sets on the pictures that have captions of both.
 
     Args:
-        clip, truth: as for measure_captions.
+        clip, truth, families: as for measure_captions.
 
     Raises:
         ConfigError: the sets are the same, or share no picture.
@@ -91,7 +99,11 @@ def compare_captions(
                 notes.append(f"{name} is not in the captions table; `caplab score` computes it")
         else:
             differences.append(_means(name, ours[name], theirs[name], settings))
-    if clip is not None:
+    doubts = [kin_doubt(dataset, one, families) for one in (a, b)]
+    if clip is None and settings.retrieval_groups:
+        stored = stored_alt_hits(dataset, settings.retrieval_groups, settings.seed)
+        doubts += [] if stored is None else [chance_doubt("alt texts", over_groups(stored))]
+    elif clip is not None:
         try:
             found = retrieval(dataset, [a, b], clip, settings.retrieval_groups, settings.seed)
         except CaplabError as error:  # without embeddings the other measures still stand
@@ -101,11 +113,16 @@ def compare_captions(
                 notes.append(f"retrieval was not measured: {found.reason}")
             else:
                 hits, other = found.hits[a], found.hits[b]
+                doubts += [chance_doubt(one.name, over_groups(found.hits[one])) for one in (a, b)]
                 gap = over_groups(hits - other)
-                row = Difference(
-                    "retrieval R@1 of 64", float(hits.mean()), float(other.mean()), gap
+                differences.append(
+                    Difference(_RETRIEVAL, float(hits.mean()), float(other.mean()), gap)
                 )
-                differences.append(row)
+    reasons = [doubt for doubt in doubts if doubt is not None]
+    if reasons:  # all that was measured so far and is no length is CLIP's
+        differences = [
+            replace(row, doubted=row.measure.startswith(_BY_CLIP)) for row in differences
+        ]
     if truth is not None:
         known = sample_captions(dataset, [a, b], settings.sample, settings.seed, truth.keys())
         if known.shared:
@@ -118,7 +135,7 @@ def compare_captions(
         count = settings.fingerprint_pictures
         texts = [sample.texts(one)[:count] for one in (a, b)]
         told = fingerprint(texts[0], texts[1], settings.draws, settings.seed)
-    return Comparison(a, b, len(sample.keys), differences, told, tuple(notes))
+    return Comparison(a, b, len(sample.keys), differences, told, (*notes, *reasons))
 
 
 def _means(name: str, a: Column, b: Column, settings: JudgeSettings) -> Difference:

@@ -105,8 +105,7 @@ def count_set(dataset: Dataset, one: CaptionSet) -> SetCounts:
         step = _STEP if name in SIMILARITIES else 1
         counted = rows(
             f"CAST(round({name} * {step}) AS BIGINT), count(*)",
-            f"AND status = '{OK}' AND {name} IS NOT NULL AND NOT isnan({name}::DOUBLE) "
-            "GROUP BY 1 ORDER BY 1",
+            f"AND status = '{OK}' AND isfinite({name}::DOUBLE) GROUP BY 1 ORDER BY 1",
             "scored_rows" if name in SIMILARITIES else "source_rows",
         )
         table = np.array(counted, np.int64).reshape(-1, 2)

@@ -14,10 +14,11 @@ from curate.scorers.clip import Clip
 from recaption.gates import count_words
 from recaption.judging.caption_sets import CaptionSample, CaptionSet, find_sets, sample_captions
 from recaption.judging.counts import WINDOW, SetCounts, count_set
+from recaption.judging.doubts import Family, chance_doubt, kin_doubt
 from recaption.judging.fingerprint import LEAST_PICTURES, fingerprint
 from recaption.judging.habits import Habits, habits
 from recaption.judging.intervals import Column, Estimate
-from recaption.judging.retrieval import Retrieval, over_groups, retrieval
+from recaption.judging.retrieval import Retrieval, over_groups, retrieval, stored_alt_hits
 from recaption.judging.settings import JudgeSettings
 from recaption.judging.truth import Rightness, Truth, rightness
 from recaption.judging.variety import distinct, distinct_texts, mattr, openings, words_of
@@ -70,7 +71,10 @@ class SampleMeasures:
 
 @dataclass(frozen=True)
 class SetMeasures:
-    """One set: exact counts, and what needs its texts; None where it was not measured."""
+    """One set: exact counts, and what needs its texts; None where it was not measured.
+
+    `doubts`: why CLIP's similarities do not judge it, see recaption.judging.doubts.
+    """
 
     set: CaptionSet
     counts: SetCounts
@@ -78,6 +82,7 @@ class SetMeasures:
     retrieval: Estimate | None
     retrieval_shuffled: Estimate | None
     rightness: Rightness | None
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,13 +123,15 @@ def measure_captions(
     clip: Clip | None = None,
     truth: Truth | None = None,
     clip_reason: str = "",
+    families: Sequence[Family] = (),
 ) -> MeasuredSets:
     """Measure the sets that the settings name.
 
     Args:
         clip: the model whose picture embeddings are stored; None measures no retrieval, for
-            `clip_reason`.
+            `clip_reason`, but for that of alt texts, whose embeddings are stored as well.
         truth: what the pictures show.
+        families: weights of one maker each, for captioners that their own maker's CLIP judges.
 
     Raises:
         ConfigError: a source, kind or tokenizer that is not there; before any work.
@@ -146,8 +153,9 @@ def measure_captions(
     found = (
         _retrieval(dataset, spoken, sample.shared, clip, settings)
         if clip is not None
-        else dict.fromkeys(spoken, Retrieval({}, {}, clip_reason))
+        else {one: _unread(dataset, one, clip_reason, settings) for one in spoken}
     )
+    first = {one: _share_found(found[one].hits.get(one)) for one in found}
     right = _rightness(dataset, spoken, truth, settings) if truth is not None else {}
     groups = [result.groups for result in found.values()]
     return MeasuredSets(
@@ -156,9 +164,10 @@ def measure_captions(
                 one,
                 counts[one],
                 measured.get(one),
-                _share_found(found[one].hits.get(one)) if one in found else None,
+                first.get(one),
                 _share_found(found[one].shuffled.get(one)) if one in found else None,
                 right.get(one),
+                _doubts(dataset, one, first.get(one), families),
             )
             for one in sets
         ],
@@ -171,6 +180,13 @@ def measure_captions(
         truth=truth.name if truth is not None else "",
         truth_notes=truth.notes if truth is not None else (),
     )
+
+
+def _doubts(
+    dataset: Dataset, one: CaptionSet, first: Estimate | None, families: Sequence[Family]
+) -> tuple[str, ...]:
+    found = (chance_doubt(one.name, first), kin_doubt(dataset, one, families))
+    return tuple(doubt for doubt in found if doubt is not None)
 
 
 def text_columns(table: pa.Table, tokens: TokenCounter) -> dict[str, Column]:
@@ -235,6 +251,14 @@ def _retrieval(
             result = Retrieval({}, {}, str(error).rstrip("."))
         found |= dict.fromkeys(some, result)
     return found
+
+
+def _unread(dataset: Dataset, one: CaptionSet, reason: str, settings: JudgeSettings) -> Retrieval:
+    """What is known of R@1 where no model is loaded: that of alt texts, by what is stored."""
+    if not one.is_human or not settings.retrieval_groups:
+        return Retrieval({}, {}, reason)
+    hits = stored_alt_hits(dataset, settings.retrieval_groups, settings.seed)
+    return Retrieval({} if hits is None else {one: hits}, {}, reason)
 
 
 def _share_found(hits: Column | None) -> Estimate | None:

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from curate.arrow_columns import to_numpy
 from curate.caption_score import picture_embeddings
 from curate.dataset import Dataset
 from curate.errors import DatasetError
@@ -25,6 +27,8 @@ from recaption.judging.intervals import CONFIDENCE, Column, Estimate
 
 GROUP = 64
 CHANCE = 1 / GROUP
+# Fewer groups than this are too few to tell how far another choice of pictures would move R@1.
+LEAST_GROUPS = 5
 # Embeddings of at most this many shards are read, one at a time.
 _SHARDS = 64
 
@@ -87,6 +91,29 @@ def retrieval(
     return Retrieval(hits, shuffled)
 
 
+def stored_alt_hits(dataset: Dataset, groups: int, seed: int = 0) -> Column | None:
+    """R@1 hits of alt texts, (groups, 64), by stored embeddings alone: no model is loaded.
+
+    None where fewer than 64 samples have both embeddings. Cost: as `retrieval`, without forwards.
+    """
+    pictures, texts = [], []
+    for shard in _some_shards(dataset, seed):
+        table = dataset.read_table("embeddings", shard, columns=["image", "text"])
+        table = table.filter(pc.and_(table["image"].is_valid(), table["text"].is_valid()))
+        pictures.append(to_numpy(table.column("image")))
+        texts.append(to_numpy(table.column("text")))
+    known = [part for part in range(len(pictures)) if len(pictures[part])]
+    if not known:
+        return None
+    image, text = (np.concatenate([some[part] for part in known]) for some in (pictures, texts))
+    both = np.flatnonzero(np.isfinite(image[:, 0]) & np.isfinite(text[:, 0]))
+    count = min(groups, len(both) // GROUP)
+    if not count:
+        return None
+    chosen = np.random.default_rng(seed).permutation(both)[: count * GROUP]
+    return first_ranks(text[chosen], image[chosen])
+
+
 def first_ranks(texts: Floats, pictures: Floats, group: int = GROUP) -> Column:
     """Whether each text finds its picture first in its group: (groups, group) in 0..1.
 
@@ -107,14 +134,14 @@ def first_ranks(texts: Floats, pictures: Floats, group: int = GROUP) -> Column:
 def over_groups(hits: Column) -> Estimate:
     """Mean of (groups, 64) values with Student's t interval over groups; `pictures` = captions.
 
-    Captions of a group share their pictures, so the group is the unit. Differences of two sets'
-    hits may be given as well.
+    Captions of a group share their pictures, so the group is the unit; fewer than LEAST_GROUPS have
+    no interval (nan). Differences of two sets' hits may be given as well.
     """
     from scipy import stats
 
     shares = hits.mean(1)
     value, count = float(shares.mean()), len(shares)
-    if count < 2:
+    if count < LEAST_GROUPS:
         return Estimate(value, float("nan"), float("nan"), hits.size)
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * stats.sem(shares))
     return Estimate(value, value - half, value + half, hits.size)
@@ -122,11 +149,9 @@ def over_groups(hits: Column) -> Estimate:
 
 def _embedded_keys(dataset: Dataset, clip: Clip, seed: int) -> dict[str, str]:
     """Key -> shard of the samples with a picture embedding, in a seeded choice of shards."""
-    shards = [shard for shard in dataset.shards() if dataset.has_shard("embeddings", shard)]
+    shards = _some_shards(dataset, seed)
     if not shards:
         raise DatasetError(f"{dataset.directory} holds no picture embeddings.")
-    if len(shards) > _SHARDS:
-        shards = sorted(random.Random(seed).sample(shards, _SHARDS))
     found = {}
     for shard in shards:
         rows, vectors = picture_embeddings(dataset, shard, clip)
@@ -134,6 +159,12 @@ def _embedded_keys(dataset: Dataset, clip: Clip, seed: int) -> dict[str, str]:
             known = ~np.isnan(vectors[:, 0])
             found.update({key: shard for key, row in rows.items() if known[row]})
     return found
+
+
+def _some_shards(dataset: Dataset, seed: int) -> list[str]:
+    """Shards with embeddings: all, or a seeded choice of _SHARDS."""
+    shards = [shard for shard in dataset.shards() if dataset.has_shard("embeddings", shard)]
+    return sorted(random.Random(seed).sample(shards, _SHARDS)) if len(shards) > _SHARDS else shards
 
 
 def _read_pictures(dataset: Dataset, clip: Clip, shard_of: dict[str, str]) -> Floats:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from recaption.judging.compare import Comparison, Difference
 from recaption.judging.counts import WINDOW
+from recaption.judging.doubts import near_chance
 from recaption.judging.fingerprint import CHANCE
 from recaption.judging.intervals import Estimate
 from recaption.judging.measure import MeasuredSets, SampleMeasures, SetMeasures
-from recaption.judging.retrieval import GROUP
+from recaption.judging.retrieval import GROUP, LEAST_GROUPS
 
 MISSING = "-"
 REASONS_SHOWN = 6
@@ -83,7 +84,7 @@ def comparison_text(comparison: Comparison) -> str:
     ]
     told = comparison.fingerprint
     remarks = [f"{comparison.pictures:,} pictures. Each line is {comparison.label}."]
-    clear = sum(row.excludes_zero for row in comparison.differences)
+    clear = sum(row.starred for row in comparison.differences)
     remarks.append(
         f"{clear} of {len(comparison.differences)} intervals exclude zero (*); with no difference "
         f"at all about one in twenty would."
@@ -94,12 +95,14 @@ def comparison_text(comparison: Comparison) -> str:
 
 
 def difference_cells(row: Difference) -> tuple[str, str, str, str]:
-    """Measure, both values and the difference; * where its interval excludes zero."""
+    """Measure, both values and the difference; * where its interval excludes zero, unless the judge
+    is in doubt.
+    """
     gap = row.difference
     limits = "" if math.isnan(gap.low) else f" [{gap.low:+.3g}, {gap.high:+.3g}]"
     if gap.value == gap.low == gap.high == 0:
         return row.measure, number(row.a), number(row.b), "0 on every picture drawn"
-    star = " *" if row.excludes_zero else ""
+    star = " *" if row.starred else ""
     return row.measure, number(row.a), number(row.b), f"{gap.value:+.3g}{limits}{star}"
 
 
@@ -241,8 +244,11 @@ def _sample_rows(sets: Sequence[SetMeasures]) -> list[Row]:
 
 
 def _retrieval_rows(sets: Sequence[SetMeasures]) -> list[Row]:
+    def first(one: SetMeasures) -> str:
+        return estimate(one.retrieval) + (", near chance" if near_chance(one.retrieval) else "")
+
     return [
-        Row("found first (R@1)", tuple(estimate(one.retrieval) for one in sets)),
+        Row("found first (R@1)", tuple(first(one) for one in sets)),
         Row("captions shuffled", tuple(estimate(one.retrieval_shuffled) for one in sets)),
     ]
 
@@ -279,8 +285,12 @@ def _remarks(measures: MeasuredSets) -> list[str]:
     ]
     if measures.groups:
         remarks.append(
-            f"R@1: {measures.groups} groups of {GROUP} pictures, chance {1 / GROUP:.3f}; the "
-            f"interval is over groups."
+            f"R@1: {measures.groups} groups of {GROUP} pictures, chance {1 / GROUP:.3f}; "
+            + (
+                "the interval is over groups."
+                if measures.groups >= LEAST_GROUPS
+                else f"fewer than {LEAST_GROUPS} groups give no interval."
+            )
         )
     elif measures.reason:
         remarks.append(f"R@1 was not measured: {measures.reason}.")
@@ -289,6 +299,7 @@ def _remarks(measures: MeasuredSets) -> list[str]:
             f"A classifier tells {one.a.name} from {one.b.name} at {estimate(one.accuracy)}, "
             f"chance {CHANCE} ({one.accuracy.pictures:,} pictures)."
         )
+    remarks += [f"Doubt: {doubt}." for one in measures.sets for doubt in one.doubts]
     return ["\n".join([*remarks, *measures.truth_notes])]
 
 

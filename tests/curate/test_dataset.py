@@ -6,8 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.dataset import SCHEMAS, Dataset, sample_key
+from curate.dataset import SCHEMAS, Dataset, parquet_scan, sample_key
+from curate.dataset_card import write_dataset_card
 from curate.errors import DatasetError
+from curate.selection.sample_view import sample_view
 
 
 def samples(*keys: str) -> pa.Table:
@@ -117,3 +119,97 @@ def test_a_selection_that_is_not_there_is_named_with_those_that_are(dataset):
     assert dataset.selection_record("good") == {"where": "true"}
     with pytest.raises(DatasetError, match="selections: good"):
         dataset.selection_keys("godo")
+
+
+ODD_FOLDERS = (
+    "key=5/width=7/status=failed",
+    "[v2]",
+    "a*b",
+    "back\\slash",
+    "q'uote",
+    "sp ace?",
+    "{a,b} %41 ü",
+    "new\nline",
+    "[a]\\*",
+)
+
+
+@pytest.fixture(scope="module")
+def neighbourhood(tmp_path_factory):
+    """A folder with datasets that an odd name matches where it is taken for a pattern."""
+    root = tmp_path_factory.mktemp("neighbourhood")
+    for name in ("v", "2", "aXb", "aXYb", "back", "sp aceX", "a"):
+        near = Dataset(root / name)
+        near.write_table("samples", samples("neighbour"), "00000")
+        near.write_selection("s", pa.array(["neighbour"]), {})
+    return root
+
+
+@pytest.mark.parametrize("folder", ODD_FOLDERS)
+def test_a_dataset_reads_its_own_rows_and_no_others_whatever_the_folders_above_are_called(
+    neighbourhood, folder
+):
+    dataset = Dataset.create(neighbourhood / folder, {"a": 1}, {})
+    rows = samples("a", "b").set_column(
+        SCHEMAS["samples"].get_field_index("width"), "width", pa.array([3, 4], pa.int32())
+    )
+    for shard, at in (("00000", 0), ("00001", 1)):
+        dataset.write_table("samples", rows.slice(at, 1), shard)
+        dataset.write_table("scores", rows.select(["key"]).slice(at, 1), shard)
+    dataset.write_selection("s", pa.array(["b"]), {})
+    assert dataset.selection_keys("s") == ["b"]
+    connection = sample_view(dataset)
+    query = "SELECT key, width, status FROM {} ORDER BY key"
+    expected = [("a", 3, "stored"), ("b", 4, "stored")]
+    assert connection.execute(query.format("sample")).fetchall() == expected
+    assert connection.execute(query.format(dataset.scan("samples"))).fetchall() == expected
+    chosen = parquet_scan(dataset.selection_path("s"))
+    assert connection.execute(f"FROM {chosen}").fetchall() == [("b",)]
+    with pytest.raises(duckdb.Error, match="Permission"):
+        connection.execute(f"FROM '{neighbourhood}/v/tables/samples/00000.parquet'")
+
+
+def test_a_file_whose_own_name_is_a_pattern_is_read_alone(tmp_path):
+    for name in ("a*.parquet", "ab.parquet", "q'?.parquet"):
+        pq.write_table(pa.table({"name": [name]}), tmp_path / name)
+    read = duckdb.sql(f"FROM {parquet_scan(tmp_path / 'a*.parquet')}").fetchall()
+    assert read == [("a*.parquet",)]
+    both = parquet_scan(sorted(tmp_path.glob("*[*?]*")), filename=True)
+    assert len(duckdb.sql(f"FROM {both}").fetchall()) == 2
+
+
+def test_a_captioner_that_has_only_begun_is_no_source_yet(dataset):
+    dataset.table_directory("captions", "begun").mkdir(parents=True)
+    assert dataset.caption_sources() == []
+
+
+def test_a_datasets_user_who_points_at_the_directory_gets_the_tables(dataset, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    write_dataset_card(dataset)
+    assert not (dataset.directory / "README.md").exists()  # there is nothing to point at yet
+    dataset.write_table("samples", samples("a", "b"), "00000")
+    dataset.write_table("samples", samples("c"), "00001")
+    dataset.write_table("scores", pa.table({"key": ["a"], "blur": [1.5]}), "00000")
+    for source in ("alt", "a captioner: 'x'"):
+        caption = dict.fromkeys(SCHEMAS["captions"].names) | {"key": source}
+        rows = pa.Table.from_pylist([caption], SCHEMAS["captions"])
+        dataset.write_table("captions", rows, "00000", source)
+    write_dataset_card(dataset)
+
+    def keys(*config: str) -> list[str]:
+        cache = str(tmp_path / "cache")
+        loaded = datasets.load_dataset(
+            str(dataset.directory), *config, split="train", cache_dir=cache
+        )
+        return loaded["key"][:]
+
+    assert keys() == keys("samples") == ["a", "b", "c"]
+    assert sorted(keys("captions")) == ["a captioner: 'x'", "alt"]
+    assert keys("scores") == ["a"]
+
+
+def test_a_readme_of_the_users_own_stays(dataset):
+    dataset.write_table("samples", samples("a"), "00000")
+    (dataset.directory / "README.md").write_text("mine")
+    write_dataset_card(dataset)
+    assert (dataset.directory / "README.md").read_text() == "mine"

@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from curate.errors import ConfigError
-from curate.files import atomic_path, fingerprint, read_json, sha256_file, write_json
+from curate.files import atomic_path, fingerprint, plain_path, read_json, sha256_file, write_json
 from curate.weights import load_state_dict, weight_hashes
 
 
@@ -48,3 +48,17 @@ def test_weight_hashes_name_every_file_of_a_folder(tmp_path):
     assert hashes == {"model.safetensors": sha256_file(tmp_path / "model.safetensors")}
     with pytest.raises(ConfigError, match="no weights"):
         weight_hashes(tmp_path / "absent")
+
+
+def test_a_plain_path_leads_to_the_same_file_under_a_name_without_patterns(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    odd = tmp_path / "[a]" / "b*" / "c"
+    odd.mkdir(parents=True)
+    (odd / "file").write_text("x")
+    assert plain_path(odd) == plain_path(odd)
+    assert not set("*?[]\\") & set(str(plain_path(odd / "file")))
+    assert plain_path(odd / "file").read_text() == "x"
+    assert plain_path(tmp_path / "[a]").name != plain_path(odd.parent).name
+    assert plain_path(tmp_path / "file") == tmp_path / "file"
+    assert len(list((tmp_path / "tmp").glob("caplab-links-*/*"))) == 2

@@ -16,8 +16,9 @@ import pytest
 from ray import cloudpickle
 
 from curate.dataset import CAPTIONS_VOLATILE, Dataset
-from curate.errors import CaplabError
+from curate.errors import CaplabError, StageError
 from pipelines.caption_actors import caption_shards, plan_captions, share_of_cpus
+from pipelines.children import tied
 from pipelines.demo import recaption_settings
 from pipelines.ray_stages import ray_session
 from pipelines.recaption import dry_run, recaption
@@ -26,6 +27,8 @@ from pipelines.world import weights
 from recaption.caption import CaptionStage
 from recaption.checkpoint import ShardCaptions
 from recaption.settings import RecaptionSettings
+from tests.curate.tiny import drawn, encoded, make_dataset
+from tests.recaption.moody_server import moody_server
 
 ID = ("key", "kind", "sample_index")
 
@@ -83,7 +86,7 @@ def started(dataset: Dataset, settings: RecaptionCommandSettings, tmp_path: Path
 
 def kill_when_parts_lie_there(command: list[str], dataset: Dataset, count: int) -> set[Path]:
     """SIGKILL the driver and all that it started once `count` parts are written."""
-    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    driver = subprocess.Popen(tied(command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while len(parts := parts_of(dataset)) < count:
         assert driver.poll() is None, "the command ended before it could be killed"
@@ -110,7 +113,7 @@ def test_a_killed_run_goes_on_from_its_parts_and_ends_as_an_unbroken_one(
     left = kill_when_parts_lie_there(started(dataset, settings, tmp_path), dataset, 3)
     kept = parts_of(dataset)
     assert left <= kept
-    subprocess.run(started(dataset, settings, tmp_path), check=True, capture_output=True)
+    subprocess.run(tied(started(dataset, settings, tmp_path)), check=True, capture_output=True)
     assert_same_captions(dataset, curated)
     assert not parts_of(dataset)
 
@@ -187,6 +190,21 @@ def test_a_worker_that_cannot_open_the_captioner_ends_with_its_sentence(
     stage = stage_of(settings_of(small_web, captioner=str(folder)), dataset)
     with pytest.raises(CaplabError, match="cannot be loaded as a captioner"):
         caption_shards(stage, dataset, workers=1)
+
+
+def test_a_server_without_credit_ends_the_run_and_the_next_asks_again(tmp_path):
+    pictures = [(encoded(drawn(number)), f"alt {number}") for number in range(64)]
+    dataset = make_dataset(tmp_path / "data", [pictures])
+    with moody_server() as moody:
+        settings = RecaptionCommandSettings(
+            captioner=moody.url, kinds=("short",), t5_tokenizer="", stop_after_unaccepted=6
+        )
+        moody.mood, moody.calm = "402", 2 + 12  # a trial here, one in the worker, twelve captions
+        with pytest.raises(StageError, match=r"none of the last .* http_402.*Insufficient credits"):
+            recaption(dataset.directory, settings)
+        assert 12 + 6 <= 12 - moody.calm <= 12 + 4 * 6, "a few blocks were under way"
+        left = plan_captions(stage_of(settings, dataset), dataset, 1).missing
+    assert sum(left.values()) == 64 - 12, "the failed ones are missing, the twelve are not"
 
 
 def test_a_rehearsal_speaks_of_what_is_left(curated, small_web):

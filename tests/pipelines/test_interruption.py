@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from curate.dataset import Dataset
+from pipelines.children import tied
 from pipelines.demo import RULES, SELECTION
 from pipelines.world import weights
 from pipelines.world.serve import serve
@@ -41,7 +42,7 @@ def curate_command(urls: Path, out: Path) -> list[str]:
 
 def kill_when(command: list[str], path: Path) -> None:
     """Start the command and SIGKILL its driver once `path` exists."""
-    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    driver = subprocess.Popen(tied(command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while not path.exists():
         assert driver.poll() is None, "the command ended before it could be killed"
@@ -64,7 +65,7 @@ def test_three_kills_of_the_driver_change_no_table(small_web, curated, tmp_path)
     with serve(small_web.directory, small_web.port):
         for moment in MOMENTS:
             kill_when(command, tmp_path / "data" / moment)
-        subprocess.run(command, check=True, capture_output=True)
+        subprocess.run(tied(command), check=True, capture_output=True)
     unbroken = {
         name: table
         for name, table in tables(curated.directory).items()

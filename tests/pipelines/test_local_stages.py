@@ -84,9 +84,18 @@ def test_a_shard_whose_worker_raises_or_dies_is_tried_once_more(tmp_path):
 
 def test_a_fault_that_repeats_is_named_and_the_other_shards_are_done(tmp_path):
     made = dataset(tmp_path, "raises", "fine", "fine")
-    with pytest.raises(StageError, match="1 of 3 shards, first 00000: ValueError: no luck"):
+    with pytest.raises(
+        StageError, match=r"1 of 3 shards, first 00000: ValueError \(no luck\); its"
+    ):
         run_locally(Marks(), made, 2)
     assert tries(made) == [2, 1, 1]
+
+
+def test_a_worker_that_cannot_be_started_is_told_and_nobody_waits_for_it(tmp_path, monkeypatch):
+    made = dataset(tmp_path, "fine", "fine")
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    with pytest.raises(StageError, match="No such file or directory: /nowhere/python"):
+        run_locally(Marks(), made, 2)
 
 
 def test_a_wrong_setting_stops_the_run_with_its_own_sentence(tmp_path):

@@ -8,8 +8,20 @@ from click.testing import CliRunner
 from pydantic import Field
 
 from curate.errors import ConfigError
-from curate.settings import Settings
-from pipelines.options import named_values, resolve, settings_options
+from curate.settings import Precision, Settings, load_settings, named_values
+from pipelines.bench.commands import bench
+from pipelines.captioner import captioner
+from pipelines.cli import cli
+from pipelines.options import resolve, settings_options
+from pipelines.settings import (
+    CurateSettings,
+    RecaptionCommandSettings,
+    ScoreCommandSettings,
+    TrainCommandSettings,
+)
+from recaption.fit_settings import FitSettings
+from recaption.serve_settings import ServeSettings
+from recaption.upsample_settings import UpsampleSettings
 
 
 class Example(Settings):
@@ -21,6 +33,8 @@ class Example(Settings):
     mode: Literal["fast", "good"] = Field("fast", description="How.")
     kinds: tuple[str, ...] = Field(("short",), description="Which.")
     blend: dict[str, float] = Field({"alt": 1.0}, description="Shares.")
+    source: Literal["csv", "jsonl"] | None = Field(None, description="Where from.")
+    tags: tuple[str, ...] | None = Field(None, description="Which, if any.")
     arms: dict[str, dict[str, float]] = Field({"a": {"alt": 1.0}}, description="Nested.")
 
 
@@ -77,6 +91,16 @@ def test_none_clears_a_setting_that_may_be_empty(run, tmp_path):
     assert run("--config", str(path), "--rate", "none").rate is None
 
 
+@pytest.mark.parametrize("text", ["none", "null"])
+def test_none_clears_every_type_of_setting_that_may_be_empty(run, text, tmp_path):
+    if text == "none":
+        assert run("--rate", "none", "--source", "none", "--tags", "none") == Example()
+        assert "[csv|jsonl]" in CliRunner().invoke(run.command, ["--help"]).output
+    path = tmp_path / "settings.yaml"
+    path.write_text(f"rate: {text}\nsource: {text}\ntags: {text}\n")
+    assert run("--config", str(path)) == Example()
+
+
 def test_help_shows_what_a_setting_means_and_its_default(run):
     text = CliRunner().invoke(run.command, ["--help"]).output
     assert "--size" in text
@@ -97,3 +121,49 @@ def test_named_values_with_commas_are_written_as_in_yaml(run):
 def test_a_part_without_a_value_is_refused():
     with pytest.raises(ConfigError, match="'alt' is not of the form"):
         named_values("descriptive=0.95,alt")
+
+
+COMMANDS = {
+    f"{group}{name}": command
+    for group, commands in (
+        ("", cli.commands),
+        ("bench ", bench.commands),
+        ("captioner ", captioner.commands),
+    )
+    for name, command in commands.items()
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_prints_no_warnings(name: str, recwarn: pytest.WarningsRecorder):
+    result = CliRunner().invoke(COMMANDS[name], ["--help"])
+    assert result.exit_code == 0
+    assert not result.stderr
+    assert not recwarn.list
+
+
+COMPUTING = {
+    "curate": CurateSettings,
+    "score": ScoreCommandSettings,
+    "recaption": RecaptionCommandSettings,
+    "train": TrainCommandSettings,
+    "captioner fit": FitSettings,
+    "serve-captioner": ServeSettings,
+    "upsample": UpsampleSettings,
+}
+
+
+def test_precision_and_device_take_the_same_words_in_every_command():
+    for option, kind in (("precision", Precision), ("device", str)):
+        having = {n for n, c in COMMANDS.items() if any(p.name == option for p in c.params)}
+        assert having == set(COMPUTING)
+        fields = [cls.model_fields[option] for cls in COMPUTING.values()]
+        assert {str(field.annotation) for field in fields} == {str(kind)}
+    metadata = [cls.model_fields["device"].metadata for cls in COMPUTING.values()]
+    assert all(checks == metadata[0] for checks in metadata), "one check of the device's word"
+
+
+@pytest.mark.parametrize("cls", [FitSettings, TrainCommandSettings])
+def test_training_in_fp16_is_refused_with_the_reason(cls):
+    with pytest.raises(ConfigError, match="fp16 need loss scaling"):
+        load_settings(cls, None, {"precision": "fp16"})

@@ -78,6 +78,7 @@ def test_photographs_go_through_select_recaption_and_train(photographs):
             captions={"alt": 1.0},
             steps=2,
             batch_size=8,
+            validation_share=0.2,
             validation_samples=8,
             grid_size=4,
             cpus=1,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pipelines.children import tied
 from recaption.engine import CaptionRequest, Sampling
 from recaption.http_engine import HttpEngine
 from recaption.server import Server
@@ -27,7 +28,7 @@ def test_the_command_serves_captions_and_finishes_what_it_took_in_at_sigterm() -
     command = [sys.executable, "-m", "pipelines.cli", "serve-captioner", str(CAPTIONER)]
     options = ["--port", "0", "--max-wait-ms", "300", "--name", "demo"]
     process = subprocess.Popen(
-        [*command, *options],
+        tied([*command, *options]),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

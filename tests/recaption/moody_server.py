@@ -32,8 +32,14 @@ class MoodyServer:
     refused_fields: set[str] = field(default_factory=set)
     story: str = ""
     """What follows every caption."""
+    scripted: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)
+    """Prompt -> status, headers and body of its answer."""
     busy: int = 0
     """How many further requests are answered with 429."""
+    mood: str = ""
+    """Met by every request, whatever it asks,"""
+    calm: int = 0
+    """once so many were answered with a caption."""
     paths: list[str] = field(default_factory=list)
     """Path and query of every request."""
     connections: set[int] = field(default_factory=set)
@@ -68,6 +74,12 @@ class MoodyServer:
         self.tries[name] += 1
         self.bodies.append(body)
         self.connections.add(id(request.transport))
+        self.calm -= 1
+        if self.mood and self.calm < 0:
+            return await MOODS[self.mood](request)
+        if prompt in self.scripted:
+            status, headers, answer = self.scripted[prompt]
+            return web.Response(status=status, headers=headers, body=answer)
         how, _, mood = prompt.partition(" ")
         if mood in MOODS and (how == "always" or self.tries[name] == 1):
             return await MOODS[mood](request)
@@ -192,6 +204,7 @@ MOODS: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
     "503": _fixed(503, "starting", {"Retry-After": "0.01"}),
     "400": _fixed(400, json.dumps({"error": "the picture is too large"})),
     "redirect": _fixed(302, "", {"Location": "http://elsewhere.test/"}),
+    "login": _fixed(307, "", {"Location": "https://me:secret-7@sso.test/login?token=secret-7"}),
     "html": _fixed(200, _HTML, {"Content-Type": "text/html"}),
     "html error": _fixed(502, _HTML, {"Content-Type": "text/html"}),
     "error in 200": _fixed(200, json.dumps({"error": {"message": "model overloaded"}})),
@@ -214,6 +227,14 @@ MOODS: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
     "only reasoning": _fixed(
         200, _said({"content": None, "reasoning_content": "Let me look."}, "length")
     ),
+    "402": _fixed(402, json.dumps({"error": {"message": "Insufficient credits"}})),
+    "413": _fixed(413, "Request Entity Too Large"),
+    "201 without text": _fixed(201, json.dumps({"id": "x", "status": "queued"})),
+    "stream": _fixed(
+        200, 'data: {"choices": []}\n\ndata: [DONE]\n', {"Content-Type": "text/event-stream"}
+    ),
+    "no pictures": _fixed(400, json.dumps({"error": "image input is not supported"})),
+    "no letter": _fixed(200, _said({"content": " \n"})),
     "no quota": _fixed(429, json.dumps({"error": {"code": "insufficient_quota"}})),
     "echo": _echo,
     "no http": _no_http,

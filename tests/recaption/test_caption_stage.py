@@ -258,7 +258,9 @@ def test_pictures_behind_a_damaged_place_are_failed_rows_and_written_once_it_is_
 def test_a_shard_whose_tar_is_gone_is_no_row_s_failure(tmp_path: Path, llava: Path) -> None:
     dataset = make_dataset(tmp_path / "set", shards=1)
     dataset.shard_path("00000").unlink()
-    with pytest.raises(DatasetError, match="is missing; run `caplab curate` again"):
+    with pytest.raises(
+        DatasetError, match=r"is missing; `caplab check .* --repair` fetches it again"
+    ):
         run_all(stage_of(llava), dataset)
 
 

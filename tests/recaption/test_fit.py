@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from tiny_captioners import picture
 
 from curate.errors import ConfigError, DatasetError
+from pipelines.children import tied
 from recaption.engine import CaptionRequest, Sampling
 from recaption.fit import FitSummary, fit
 from recaption.fit_rehearsal import rehearse
@@ -194,7 +195,7 @@ def test_a_killed_run_continues_to_the_same_weights(pairs: Path, tmp_path: Path)
     command = [sys.executable, "-m", "pipelines.cli", "captioner", "fit", str(pairs)]
     command += ["--config", str(config), "--out", str(tmp_path / "killed")]
     state = tmp_path / "killed" / "state" / "descriptive.safetensors"
-    process = subprocess.Popen(command, env={**os.environ}, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(tied(command), env={**os.environ}, stderr=subprocess.DEVNULL)
     _wait(state.exists, process)
     process.send_signal(signal.SIGKILL)
     process.wait()

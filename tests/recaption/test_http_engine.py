@@ -184,6 +184,61 @@ def test_the_only_model_of_a_server_is_found_and_several_are_named() -> None:
             served_model(server_of(two))
 
 
+HOPELESS = {
+    "402": "Insufficient credits",
+    "no quota": "insufficient_quota",
+    "redirect": "redirects to http://elsewhere.test/",
+    "413": "Request Entity Too Large",
+    "201 without text": "http_201|queued",
+    "stream": "data: ",
+    "null": "null",
+    "no letter": "gave no text",
+    "no pictures": "image input is not supported.*reads no pictures",
+    "error in 200": "model overloaded",
+    "html": "502 Bad Gateway",
+    "empty choices": "choices",
+    "only reasoning": "reasoning",
+    "500": "CUDA out of memory",
+}
+
+
+@pytest.mark.parametrize("mood", HOPELESS)
+def test_a_server_without_a_caption_for_the_trial_stops_in_its_own_words(
+    moody: MoodyServer, mood: str
+) -> None:
+    moody.mood = mood
+    with pytest.raises(ConfigError, match=HOPELESS[mood]):
+        HttpEngine(server_of(moody))
+
+
+@pytest.mark.parametrize("mood", ["filtered", "refused"])
+def test_a_filter_that_withholds_the_grey_picture_says_nothing_of_others(
+    moody: MoodyServer, mood: str
+) -> None:
+    moody.mood = mood
+    engine = HttpEngine(server_of(moody))
+    moody.mood = ""
+    assert engine.caption(asking("simply"))[0].text
+
+
+def test_a_server_that_is_busy_or_stumbles_at_the_trial_is_asked_again(moody: MoodyServer) -> None:
+    moody.busy = 2
+    HttpEngine(server_of(moody))
+    assert moody.busy == 0
+
+
+def test_a_server_of_texts_alone_is_tried_without_a_picture(moody: MoodyServer) -> None:
+    HttpEngine(server_of(moody), sees=False)
+    assert isinstance(moody.bodies[-1]["messages"][-1]["content"], str)
+
+
+def test_a_redirect_is_named_without_the_secrets_in_it(moody: MoodyServer) -> None:
+    moody.mood = "login"
+    with pytest.raises(ConfigError, match=r"redirects to https://sso\.test/login") as refused:
+        HttpEngine(server_of(moody))
+    assert "secret-7" not in str(refused.value)
+
+
 def test_neither_key_nor_picture_stands_in_an_error(
     moody: MoodyServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -278,12 +333,12 @@ def test_a_server_that_goes_away_costs_each_row_its_caption_and_no_more() -> Non
 
 
 def test_what_only_a_hostile_server_says_fits_the_captions_table() -> None:
-    message = '{"message": {"content": "A \\ud83d cat\\u0000."}, "finish_reason": ["x"]}'
+    message = '{"message": {"content": "A \\ud83d cat\\u0000."}, "finish_reason": null}'
     usage = '{"prompt_tokens": 1e99, "completion_tokens": -3}'
     raw = f'{{"choices": [{message}], "usage": {usage}}}'.encode()
     outcome = understand(200, None, raw, (1, 1)).outcome
     assert (outcome.text, outcome.prompt_tokens, outcome.output_tokens) == (
-        "A ? cat\0.",
+        "A \ufffd cat\0.",
         None,
         None,
     )

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from moody_server import MoodyServer, moody_server
 
-from curate.errors import ConfigError, DatasetError
+from curate.errors import ConfigError, DatasetError, StageError
 from curate.settings import load_settings
 from recaption.prompt_list import read_prompts
 from recaption.upsample import Upsampler
@@ -72,7 +72,8 @@ def test_a_text_outside_of_the_word_range_is_asked_again_with_another_seed_and_r
     tmp_path: Path, moody: MoodyServer
 ) -> None:
     out = tmp_path / "out.parquet"
-    upsample(listed(tmp_path, PROMPTS[:1]), out, settings_of(moody, min_words=30, retries=2))
+    with pytest.raises(StageError, match=r"None of the 1 prompts .*1 rejected: too_short"):
+        upsample(listed(tmp_path, PROMPTS[:1]), out, settings_of(moody, min_words=30, retries=2))
     (row,) = pq.read_table(out).to_pylist()
     assert (row["status"], row["reason"], row["attempts"]) == ("rejected", "too_short", 3)
     assert row["text"] is None
@@ -122,8 +123,40 @@ def test_what_failed_is_asked_again_where_that_is_wanted(
     before = len(moody.bodies)
     upsample(source, out, settings)
     assert len(moody.bodies) == before, "nothing is missing, so nobody is asked"
-    upsample(source, out, settings_of(moody, instruction=str(instruction), retry_failed=True))
+    with pytest.raises(StageError, match=r"None of the 1 prompts .*http_500"):
+        upsample(source, out, settings_of(moody, instruction=str(instruction), retry_failed=True))
     assert len(moody.bodies) == before + 3, "the first try of the engine and two of the row"
+
+
+def test_a_run_in_which_nothing_is_accepted_any_more_stops_and_the_next_asks_for_it_again(
+    tmp_path: Path, moody: MoodyServer
+) -> None:
+    source, out = (
+        listed(tmp_path, [f"a cat number {n}" for n in range(40)]),
+        tmp_path / "out.parquet",
+    )
+    moody.mood, moody.calm = "402", 1 + 3  # the trial and three prompts, the last part mixed
+    with pytest.raises(
+        StageError, match=r"none of the last 6 prompts .*6 failed: http_402.*credits"
+    ):
+        upsample(source, out, settings_of(moody, stop_after_unaccepted=6))
+    assert 4 - moody.calm == 1 + 4 + 6
+    assert not out.exists()
+    moody.mood = ""
+    report = upsample(source, out, settings_of(moody))
+    assert (report.kept, report.counts) == (3, {"ok": 40})
+
+
+def test_a_list_of_which_nothing_is_accepted_is_kept_and_asked_again(
+    tmp_path: Path, moody: MoodyServer
+) -> None:
+    source, out = listed(tmp_path, PROMPTS), tmp_path / "out.parquet"
+    moody.mood, moody.calm = "no pictures", 1
+    with pytest.raises(StageError, match=r"None of the 3 prompts .*http_400.*not supported"):
+        upsample(source, out, settings_of(moody))
+    assert pq.read_table(out).column("status").to_pylist() == ["failed"] * 3
+    moody.mood = ""
+    assert upsample(source, out, settings_of(moody)).counts == {"ok": 3}
 
 
 def test_a_chat_model_rewrites_in_this_process_the_same_alone_and_in_company(
@@ -235,6 +268,7 @@ def test_words_are_kept_by_their_beginning_and_numbers_in_full() -> None:
 def test_labels_and_quotes_around_a_rewrite_go() -> None:
     assert tidy('Rewritten: "A red fox."', "stop", 1) == "A red fox."
     assert tidy('"Open" and "late" signs', "stop", 1) == '"Open" and "late" signs'
+    assert tidy("“*A red fox*”.\x1b[0m", "stop", 1) == "A red fox."
     assert tidy("A fox sits. It loo", "length", 3) == "A fox sits."
     assert tidy("A fox sits. It loo", "length", 4) == "A fox sits. It loo"
 

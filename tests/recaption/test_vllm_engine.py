@@ -40,7 +40,7 @@ def test_rows_of_vllm_have_one_outcome_each_and_their_own_draws(
     from recaption.vllm_engine import VllmEngine
 
     folder = build_qwen25vl(tmp_path, heads=1)  # vLLM's attention wants heads of 32 numbers
-    engine = VllmEngine(folder, batch_size=4, precision="float32", options=small_vllm)
+    engine = VllmEngine(folder, batch_size=4, precision="fp32", options=small_vllm)
     rows = CaptionRequest(
         pictures=[b"none", *(picture(row, (40 + 24 * row, 48)) for row in range(4)), None],
         prompts=["Describe this image"] * 6,

@@ -6,14 +6,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from curate.errors import CaplabError
+from curate.errors import CaplabError, ConfigError
+from curate.weights import load_state_dict
 from tests.train.tiny_run import squares, tiny
 from train import loop
 from train.loop import step_noise, train_loop
 from train.model import build_model
 from train.optimizer import Optimizer, learning_rate_scale, orthogonalised
-from train.settings import model_config
+from train.settings import model_config, preset_names
 from train.shards import DataOrder, held_out
 from train.tokenizer import build_tokenizer
 
@@ -72,11 +74,25 @@ def test_an_epoch_shows_every_sample_once() -> None:
     np.testing.assert_array_equal(fresh.batch(3)[0], order.batch(3)[0])
 
 
-def test_held_out_samples_hang_on_their_keys_alone() -> None:
-    keys = [f"k{i}" for i in range(50)]
-    chosen = {key for key, out in zip(keys, held_out(keys, 10), strict=True) if out}
-    turned = keys[::-1]
-    assert chosen == {key for key, out in zip(turned, held_out(turned, 10), strict=True) if out}
+def test_a_selection_that_grows_moves_no_held_out_sample_into_training() -> None:
+    grown = [f"k{i}" for i in range(4000)]
+    small = grown[::-1][:500]
+    apart, grown_apart = (
+        {key for key, out in zip(keys, held_out(keys, 0.1, 8)[0], strict=True) if out}
+        for keys in (small, grown)
+    )
+    assert apart == grown_apart & set(small)
+    assert len(grown_apart) / 4000 == pytest.approx(0.1, abs=0.02)
+
+
+def test_at_most_so_many_held_out_samples_are_looked_at() -> None:
+    keys = [f"k{i}" for i in range(100)]
+    apart, shown = held_out(keys, 0.2, 8)
+    assert apart[shown].all()
+    assert len(set(shown)) == 8
+    assert not held_out(keys, 0.2, 0)[0].any()
+    with pytest.raises(ConfigError, match="none falls under validation_share"):
+        held_out(keys, 0.001, 8)
 
 
 def test_a_step_that_is_not_finite_changes_nothing(tmp_path: Path) -> None:
@@ -111,12 +127,80 @@ def test_training_lowers_the_loss(tmp_path: Path) -> None:
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_bf16_weights_follow_fp32_master_weights(tmp_path: Path) -> None:
+def test_a_bf16_run_publishes_its_averages_unrounded(tmp_path: Path) -> None:
     result = run(tmp_path, steps=4, precision="bf16")
-    assert result.trained.dtype == torch.bfloat16
     assert np.isfinite(result.progress.metrics[-1]["loss"])
-    with loop.checkpoints(tmp_path)[-1].open("rb") as checkpoint:
-        assert b"BF16" not in checkpoint.read(20_000)
+    checkpoint = load_state_dict(loop.checkpoints(tmp_path)[-1])
+    assert {tensor.dtype for tensor in checkpoint.values()} == {torch.float32}
+    published = weights(result)
+    assert any(not torch.equal(w, w.bfloat16().float()) for w in published.values())
+    for name, weight in published.items():
+        assert torch.equal(weight, checkpoint[f"ema/{name}"]), name
+    # Tensors that are computed and not learnt are not rounded either.
+    fresh = build_model(CONFIG, len(TOKENIZER), 0)
+    for name, buffer in result.trained.model.named_buffers():
+        assert torch.equal(buffer, fresh.get_buffer(name)), name
+
+
+def test_a_checkpoint_is_due_by_time_as_well(tmp_path: Path) -> None:
+    run(tmp_path, stop_after=3, checkpoint_minutes=1e-9)
+    assert [path.stem for path in loop.checkpoints(tmp_path)] == ["00000002", "00000003"]
+    run(tmp_path / "off", stop_after=3, checkpoint_minutes=0)
+    assert [path.stem for path in loop.checkpoints(tmp_path / "off")] == ["00000003"]
+    assert all(tiny(model=name).checkpoint_minutes == 5 for name in preset_names())
+
+
+def of_other_settings(path: Path) -> None:
+    run(path.parents[1] / "other", stop_after=3, seed=1, **BROKEN)
+    path.write_bytes((path.parents[1] / "other/checkpoints/00000003.safetensors").read_bytes())
+
+
+BROKEN = {"steps": 4, "checkpoint_every": 1, "grid_size": 0}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-100]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"no tensors here" * 100),
+        lambda path: save_file({"a": torch.zeros(1)}, path),
+        of_other_settings,
+    ],
+    ids=["cut", "empty", "garbage", "another file", "other settings"],
+)
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(
+    tmp_path: Path, damage, unbroken
+) -> None:
+    run(tmp_path, stop_after=3, **BROKEN)
+    damage(tmp_path / "checkpoints" / "00000003.safetensors")
+    said: list[str] = []
+    resumed = train_loop(squares(), tiny(**BROKEN), CONFIG, TOKENIZER, tmp_path, say=said.append)
+    assert len(said) == 1
+    assert "00000003.safetensors is not used" in said[0]
+    assert "goes on from step 2" in said[0]
+    for name, weight in unbroken.items():
+        assert torch.equal(weight, weights(resumed)[name]), name
+    # What is set aside does not count among the checkpoints that are kept.
+    assert [path.stem for path in loop.checkpoints(tmp_path)] == ["00000003", "00000004"]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """Weights of a run with the options BROKEN."""
+    return weights(run(tmp_path_factory.mktemp("unbroken"), **BROKEN))
+
+
+def test_a_run_without_a_usable_checkpoint_starts_anew_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for step in (1, 2):
+        (tmp_path / "checkpoints" / f"0000000{step}.safetensors").write_bytes(b"")
+    said: list[str] = []
+    done = train_loop(
+        squares(), tiny(**BROKEN), CONFIG, TOKENIZER, tmp_path, stop_after=1, say=said.append
+    )
+    assert ["from step 1" in said[0], "from the start" in said[1]] == [True, True]
+    assert done.progress.step == 1
 
 
 def test_newton_schulz_brings_singular_values_near_one() -> None:

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from curate.errors import ConfigError
-from train.device import resolve_device, resolve_precision
 from train.model import build_model
 from train.settings import (
     TrainSettings,
@@ -71,14 +70,6 @@ def test_how_a_run_works_is_no_part_of_its_identity() -> None:
     one, two = TrainSettings(model="tiny-test"), TrainSettings(model="tiny-test", threads=2)
     assert one.identity() == two.identity()
     assert one.identity() != TrainSettings(model="tiny-test", seed=1).identity()
-
-
-def test_precision_and_device_are_resolved() -> None:
-    cpu = resolve_device("cpu")
-    assert resolve_precision("bf16", cpu) == torch.bfloat16
-    assert resolve_precision("auto", cpu) in (torch.float32, torch.bfloat16)
-    with pytest.raises(ConfigError, match="no device 'gpu7'"):
-        resolve_device("gpu7")
 
 
 def test_the_network_starts_silent_and_ignores_padding() -> None:

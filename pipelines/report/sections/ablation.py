@@ -57,6 +57,7 @@ class Ablation:
     seeds: int
     prompts: int
     blends: list[tuple[str, str]]
+    undefined: list[str]
 
 
 def compute(inputs: Inputs) -> Ablation | None:
@@ -85,6 +86,7 @@ def compute(inputs: Inputs) -> Ablation | None:
         seeds=max(row["seeds"] for row in table),
         prompts=max(row["prompts"] for row in table),
         blends=blends,
+        undefined=[str(line) for line in inputs.run_record.get("undefined", [])],
     )
 
 
@@ -102,16 +104,16 @@ def _contrast(row: dict[str, Any]) -> Contrast:
         list(row.get("per_seed") or []),
         bool(row["declared"]),
         row.get("claimed"),
-        row.get("p_holm") if row["declared"] else row.get("p_value"),
+        row.get("p_holm"),
         row["verdict"],
         row["method"],
     )
 
 
 def draw(facts: Ablation, page: Page) -> Section:
-    shares = [name for name in facts.metrics if _kind(name) == "share"]
-    scores = [name for name in facts.metrics if _kind(name) == "score"]
-    apart = [name for name in facts.metrics if metrics.metric(name).apart]
+    shares = [name for name in facts.metrics if _is_aligned_share(name)]
+    apart = [name for name in facts.metrics if metrics.metric(name).less_is_better]
+    scores = [name for name in facts.metrics if name not in (*shares, *apart)]
     declared = [row for row in facts.contrasts if row.declared]
     return page.section(
         "ablation",
@@ -135,9 +137,9 @@ def draw(facts: Ablation, page: Page) -> Section:
     )
 
 
-def _kind(name: str) -> str:
+def _is_aligned_share(name: str) -> bool:
     known = metrics.metric(name)
-    return "apart" if known.apart else known.unit
+    return known.unit == "share" and not known.less_is_better
 
 
 def _estimate(name: str, metric: str, row: dict[str, Any], label: str = "") -> Estimate:
@@ -170,12 +172,12 @@ def _share_chart(facts: Ablation, form: str, names: list[str], page: Page) -> Ma
 
 
 def _metric_chart(facts: Ablation, name: str, page: Page) -> Markup:
-    groups, ends = [], [0.0]
+    groups, ends = [], [0.0]  # a cosine may lie below 0
     for form in facts.forms:
         found = facts.rows.get(form, {}).get(name, {})
         rows = [_estimate(arm, name, found[arm]) for arm in facts.arms if arm in found]
         for row in rows:
-            ends += [v for v in (row.mean, row.high, *row.dots) if v is not None]
+            ends += [v for v in (row.mean, row.low, row.high, *row.dots) if v is not None]
         if rows:
             groups.append(Group(text.words(form), rows))
     known = metrics.metric(name)
@@ -183,12 +185,13 @@ def _metric_chart(facts: Ablation, name: str, page: Page) -> Markup:
     said = "; ".join(
         f"{group.heading}: {', '.join(r.title for r in group.rows)}" for group in groups
     )
-    highest = max(value for value in ends if math.isfinite(value)) * 1.05 or 1.0
+    finite = [value for value in ends if math.isfinite(value)]
+    lowest, highest = min(finite) * 1.05, max(finite) * 1.05 or 1.0
     return dot_chart(
         groups,
         page.palette,
         f"{known.label}, {unit}" if unit else known.label,
-        (0.0, min(highest, 1.0) if known.unit == "share" else highest),
+        (lowest, min(highest, 1.0) if known.unit == "share" else highest),
         (lambda v: f"{100 * v:.0f}") if known.unit == "share" else text.tick,
         f"{known.label} by prompt form. {said}.",
     )
@@ -229,7 +232,6 @@ def _contrast_chart(facts: Ablation, page: Page) -> Markup | None:
     margin = 0.06 * (max(finite) - min(finite)) or 0.05
     low, high = min(finite) - margin, max(finite) + margin
     if share:
-        # Two seeds give t intervals beyond what shares can differ by; an arrow says so.
         low, high = max(low, -1.0), min(high, 1.0)
     said = "; ".join(
         f"{group.heading}: {', '.join(r.title for r in group.rows)}" for group in groups
@@ -249,7 +251,7 @@ def _cells(facts: Ablation, form: str) -> dict[tuple[str, str], Cell]:
     cells = {}
     for name, found in facts.rows.get(form, {}).items():
         means = [row["mean"] for row in found.values() if math.isfinite(row["mean"])]
-        lower = metrics.metric(name).apart
+        lower = metrics.metric(name).less_is_better
         best = (min(means) if lower else max(means)) if means else math.nan
         for arm, row in found.items():
             low, high = metrics.limits(row)

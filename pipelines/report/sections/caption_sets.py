@@ -16,6 +16,7 @@ from pipelines.report.page import Page, Section
 from pipelines.report.pictures import Picture
 from pipelines.report.sql import literal
 from pipelines.world.caption_truth import world_truth
+from pipelines.world.weights import family
 from recaption.judging.caption_sets import (
     SIMILARITIES,
     CaptionSample,
@@ -33,7 +34,10 @@ BINS = 30
 SHOWN = 4  # pictures of each kind: a fits better, b fits better, at random
 # The report loads no model, and should be quick: fewer pictures than the command's own.
 SETTINGS = JudgeSettings(sample=2000, fingerprint_pictures=300, draws=500)
-WITHOUT_CLIP = "the report loads no CLIP model; caplab captions measures it"
+WITHOUT_CLIP = (
+    "the report loads no CLIP model, so it knows only alt texts, whose embeddings are stored; "
+    "caplab captions measures every set"
+)
 
 
 @dataclass(frozen=True)
@@ -87,13 +91,15 @@ def compute(inputs: Inputs) -> CaptionSets | None:
     truth = (
         world_truth(inputs.dataset, inputs.truth_path) if inputs.truth_path is not None else None
     )
-    measures = measure_captions(inputs.dataset, SETTINGS, truth=truth, clip_reason=WITHOUT_CLIP)
+    measures = measure_captions(
+        inputs.dataset, SETTINGS, truth=truth, clip_reason=WITHOUT_CLIP, families=[family()]
+    )
     similarity, bins = _histograms(measures)
     chosen = _chosen(inputs, measures)
     if chosen is None:
         return CaptionSets(measures, None, similarity, bins)
     a, b = chosen
-    comparison = compare_captions(inputs.dataset, a, b, SETTINGS, truth=truth)
+    comparison = compare_captions(inputs.dataset, a, b, SETTINGS, truth=truth, families=[family()])
     sample = _picturable(inputs, a, b)
     measure, most_a, most_b = _apart(sample, a, b)
     apart = {

@@ -33,14 +33,15 @@ class Member:
     @property
     def label(self) -> str:
         """What stands below the picture."""
-        if self.kept:
-            return "kept"
-        if self.method == "exact":
-            return "exact"
-        if self.distance is None:
-            return self.method
-        unit = " bits" if self.method == "near" else ""
-        return f"{self.method}, {text.number(self.distance)}{unit}"
+        return "kept" if self.kept else member_label(self.method, self.distance)
+
+
+def member_label(method: str, distance: float | None) -> str:
+    """By which method a copy was found, and how far it is from the kept one: "near, 3 bits"."""
+    if method == "exact" or distance is None:
+        return method
+    unit = " bits" if method == "near" else ""
+    return f"{method}, {text.number(distance)}{unit}"
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from curate.dataset import parquet_scan
 from pipelines.report import metrics
 from pipelines.report.inputs import Inputs
 from pipelines.report.page import Page, Section
 from pipelines.report.pictures import Picture, thumbnail
-from pipelines.report.sql import identifier, literal
+from pipelines.report.sql import identifier
 
 SEEDS = 3
 # Pictures in all grids together; more arms or seeds mean fewer prompts.
@@ -46,7 +47,7 @@ def compute(inputs: Inputs) -> Grids | None:
     path = inputs.result_path("images")
     if path is None:
         return None
-    source = f"read_parquet({literal(str(path))})"
+    source = parquet_scan(path)
     columns = inputs.columns(source)
     if "png" not in columns:
         return None

@@ -12,6 +12,8 @@ from pipelines.report import metrics, text
 from pipelines.report.inputs import Inputs
 from pipelines.report.page import Page, Section
 
+NAMED = 8  # selections in a sentence
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -130,6 +132,10 @@ def _dataset_counts(inputs: Inputs) -> tuple[list[Tile], str]:
         remark = f"{text.percent(selected / stored)} of stored" if stored else ""
         tiles.append(Tile(text.integer(selected), "selected", remark))
         sentence += f" The selection “{inputs.selection}” keeps {text.integer(selected)}."
+        names = inputs.dataset.selections()
+        if len(names) > 1:
+            listed = ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
+            sentence += f" It is followed here, of {len(names)} selections: {listed}."
     written = inputs.rows(
         "SELECT count(*) FILTER (status = 'ok') AS ok, count(*) AS n "
         "FROM captions WHERE engine <> 'none' OR engine IS NULL"

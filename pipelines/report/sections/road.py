@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from curate.dataset import parquet_scan
 from curate.selection.sample_view import SampleTables
 from pipelines.report import text
 from pipelines.report.cuts import thresholds
 from pipelines.report.inputs import Inputs
+from pipelines.report.kept_copy import kept_copy
 from pipelines.report.page import Page, Section
 from pipelines.report.pictures import Picture, thumbnail
 from pipelines.report.sections.captions import described
-from pipelines.report.sql import literal
+from pipelines.report.sections.duplicates import member_label
 
 SHOWN_SCORES = 5
 SIDE = 160
@@ -29,6 +31,16 @@ class ScoreLine:
 
 
 @dataclass(frozen=True)
+class CopyOf:
+    """The kept sample that another was dropped for; `picture` is None where it cannot be read."""
+
+    picture: Picture | None
+    url: str | None
+    row: int
+    how: str
+
+
+@dataclass(frozen=True)
 class Journey:
     """One sample, from its row in the list to its captions."""
 
@@ -41,6 +53,7 @@ class Journey:
     scores: list[ScoreLine]
     kept: bool | None
     broken_rules: list[str]
+    copy_of: CopyOf | None
     captions: list[tuple[str, str]]
 
 
@@ -118,8 +131,18 @@ def _journey(inputs: Inputs, selected: bool) -> Journey | None:
         scores=lines,
         kept=selected if inputs.selection is not None else None,
         broken_rules=[] if selected else broken,
+        copy_of=None if selected or broken else _copy_of(inputs, sample["key"]),
         captions=captions,
     )
+
+
+def _copy_of(inputs: Inputs, key: str) -> CopyOf | None:
+    kept = kept_copy(inputs, key)
+    if kept is None:
+        return None
+    found = inputs.pictures({kept.key: kept.shard}, {kept.key: "the copy that was kept"}, SIDE // 2)
+    how = member_label(kept.method, kept.distance)
+    return CopyOf(found.get(kept.key), kept.url, kept.row, how)
 
 
 def _facts(width: int | None, height: int | None, kind: str | None, size: int | None) -> str:
@@ -185,7 +208,7 @@ def _drawing(inputs: Inputs) -> Drawing | None:
     path = inputs.result_path("images")
     if path is None:
         return None
-    source = f"read_parquet({literal(str(path))})"
+    source = parquet_scan(path)
     if not {"png", "target_png"} <= set(inputs.columns(source)):
         return None
     # The first prompt and the first seed, whatever they show.

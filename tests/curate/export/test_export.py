@@ -19,6 +19,7 @@ import yaml
 from PIL import Image
 
 from curate.blend import BLEND, blend_bounds, drawn_kind, hash_uniform, key_numbers
+from curate.captions import accepted_captions
 from curate.dataset import CAPTIONS, Dataset
 from curate.errors import ConfigError, DatasetError
 from curate.export.run import export
@@ -68,7 +69,20 @@ def dataset(tmp_path_factory) -> Dataset:
         scores = {"key": keys, "quality": quality, "imported_punsafe": quality}
         made.write_table("scores", pa.table(scores), shard)
     select(made, SelectSettings(name="good", where="quality < 24 and width < 78"))
+    add_late_score(made)
     return made
+
+
+def add_late_score(made: Dataset) -> None:
+    """A score that the first dozen samples of an export of descriptive captions, by key, lack."""
+    told = accepted_captions(made, ["descriptive"]).column("key").to_pylist()
+    exported = sorted(set(told) & set(made.selection_keys("good")))
+    rank = {key: n for n, key in enumerate(exported)}
+    for shard in made.shards():
+        scores = made.read_table("scores", shard)
+        ranks = [rank.get(key, 0) for key in scores.column("key").to_pylist()]
+        late = pa.array([n / 2 if n >= 12 else None for n in ranks], pa.float64())
+        made.write_table("scores", scores.append_column("late", late), shard)
 
 
 def run(dataset: Dataset, out: Path, **options):
@@ -175,25 +189,27 @@ def test_webdataset_reads_the_tars(dataset, tmp_path):
     assert read == expected
 
 
-@pytest.mark.parametrize("kind", ["parquet", "folder"])
+@pytest.mark.parametrize("kind", ["parquet", "folder", "webdataset"])
 def test_hugging_face_loads_pictures_and_texts(dataset, tmp_path, kind):
     import datasets
 
-    summary = run(dataset, tmp_path / "out", captions="descriptive", format=kind)
+    summary = run(dataset, tmp_path / "out", captions="descriptive", format=kind, order="key")
     cache = str(tmp_path / "cache")
-    builder = {
-        "parquet": (str(tmp_path / "out"), {}),
-        "folder": ("imagefolder", {"data_dir": str(tmp_path / "out")}),
-    }
-    path, options = builder[kind]
-    loaded = datasets.load_dataset(path, split="train", cache_dir=cache, **options)
+    loaded = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=cache)
     assert loaded.num_rows == summary.samples
     pictures = originals(dataset)
+    late = []
     for row in loaded:
+        if kind == "webdataset":
+            row = {"image": row["png"], **row["json"]}
         expected = Image.open(io.BytesIO(pictures[row["key"]]))
         assert np.array_equal(np.asarray(row["image"]), np.asarray(expected))
         assert row["text"] == f"{LONG}{row['key']}"
         assert row["quality"] == row["imported_punsafe"]
+        late.append(row["late"])
+    # Null in the first dozen rows, so that its type cannot be guessed from these.
+    assert late.count(None) == 12
+    assert sorted(filter(None, late)) == [n / 2 for n in range(12, len(late))]
 
 
 def test_the_parquet_is_loaded_by_its_name_too(dataset, tmp_path):
@@ -209,29 +225,43 @@ def test_the_parquet_is_loaded_by_its_name_too(dataset, tmp_path):
     assert "quality" not in loaded.column_names
 
 
-def kohya_caption(image: Path) -> str:
-    """sd-scripts' rule for the DreamBooth method: the first line of the file beside the picture."""
-    return image.with_suffix(".txt").read_text(encoding="utf-8").splitlines()[0].strip()
+def sd_scripts_fine_tuning(subset: dict) -> dict[Path, str]:
+    """Picture -> caption as FineTuningDataset of sd-scripts has them (library/train_util.py)."""
+    metadata = json.loads(Path(subset["metadata_file"]).read_text(encoding="utf-8"))
+    seen = {}
+    for key, about in metadata.items():
+        # A relative key is looked for below image_dir; older versions open a key that exists, and
+        # else try it with every extension.
+        path = Path(key) if os.path.isabs(key) else Path(subset["image_dir"], key)
+        seen[path] = about["caption"].split("\n")[0]  # process_caption, without wildcards
+    return seen
 
 
-def test_kohya_finds_every_picture_with_its_caption(dataset, tmp_path):
-    summary = run(
-        dataset, tmp_path / "out", captions="descriptive", format="folder", layout="kohya"
-    )
-    config = tomllib.loads((tmp_path / "out" / "dataset.toml").read_text())
-    subsets = [subset for part in config["datasets"] for subset in part["subsets"]]
-    found = []
-    for subset in subsets:
-        folder = Path(subset["image_dir"])
-        metadata = json.loads(folder.with_suffix(".json").read_text())
-        images = [path for path in folder.iterdir() if path.suffix in (".png", ".jpg", ".webp")]
-        assert {path.stem for path in images} == set(metadata)  # keys are names without extension
-        for path in images:
-            assert kohya_caption(path) == " ".join(f"{LONG}{path.stem}".split())
-            assert metadata[path.stem]["caption"] == f"{LONG}{path.stem}"
-            found.append(path.stem)
-    assert len(found) == len(set(found)) == summary.samples
-    assert config["general"]["caption_extension"] == ".txt"
+def sd_scripts_dreambooth(subset: dict) -> dict[Path, str]:
+    """The same of DreamBoothDataset: the first line of the file beside each picture."""
+    images = [path for path in Path(subset["image_dir"]).iterdir() if path.suffix == ".png"]
+    return {
+        path: path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()[0].strip()
+        for path in images
+    }
+
+
+@pytest.mark.parametrize(
+    ("config", "reader"),
+    [("dataset.toml", sd_scripts_dreambooth), ("finetune.toml", sd_scripts_fine_tuning)],
+)
+def test_kohya_finds_every_picture_with_its_whole_caption(dataset, tmp_path, config, reader):
+    out = tmp_path / "out [a]*"
+    summary = run(dataset, out, captions="descriptive", format="folder", layout="kohya")
+    read = tomllib.loads((out / config).read_text())
+    assert ("caption_extension" in read["general"]) == (config == "dataset.toml")
+    found = {}
+    for subset in (subset for part in read["datasets"] for subset in part["subsets"]):
+        found |= reader(subset)
+    assert len(found) == summary.samples
+    for path, caption in found.items():
+        assert Image.open(path).format == "PNG"
+        assert caption == " ".join(f"{LONG}{path.stem}".split())
 
 
 def test_simpletuner_finds_every_picture_with_size_and_caption(dataset, tmp_path):

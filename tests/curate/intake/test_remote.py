@@ -17,6 +17,7 @@ from curate.dataset import Dataset
 from curate.errors import ConfigError
 from curate.intake.read import plan_shards
 from curate.intake.source import inspect_input
+from pipelines.children import tied
 from tests.curate.intake.test_local_pictures import (
     img2dataset_output,
     inputs,
@@ -45,7 +46,7 @@ def bucket(tmp_path_factory) -> fs.SubTreeFileSystem:
     }
     before = {name: os.environ.get(name) for name in environment}
     process = subprocess.Popen(
-        [server, "-H", "127.0.0.1", "-p", str(port)],
+        tied([server, "-H", "127.0.0.1", "-p", str(port)]),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -32,6 +32,7 @@ def basics(*texts: str | None) -> dict[str, list]:
         ("一只棕色的狗在海滩上奔跑", "zh"),
         ("茶色の犬がビーチを走っている", "ja"),
         ("갈색 개가 해변을 따라 달린다", "ko"),
+        ("สุนัขวิ่งบนชายหาด", "th"),
         ("كلب بني يركض على طول الشاطئ", "ar"),
     ],
 )
@@ -42,13 +43,26 @@ def test_the_language_of_a_caption_is_told(text: str, language: str) -> None:
 
 
 def test_a_text_without_letters_has_no_language() -> None:
-    scores = columns_of(TextLanguage(), None, "", "2019-04-12", "©®™", "a dog\nin the snow \ud800")
-    assert scores["text_language"] == [None] * 4 + ["en"]
+    scores = columns_of(
+        TextLanguage(), None, "", "2019-04-12", "©®™", "a dog runs\nin the snow \ud800"
+    )
+    assert scores["text_language_guess"] == [None] * 4 + ["en"]
     assert [share == share for share in scores["text_language_confidence"]] == [False] * 4 + [True]
 
 
-def test_a_word_without_context_is_told_with_little_confidence() -> None:
-    assert columns_of(TextLanguage(), "fox")["text_language_confidence"][0] < 0.6
+@pytest.mark.parametrize(
+    "text", ["Hummus", "Rösti", "Torrijas", "Potato purée", "Arroz Chaufa", "fox", "NEW IN 2019"]
+)
+def test_the_language_of_a_few_words_is_unknown_and_its_guess_stands_apart(text: str) -> None:
+    scores = columns_of(TextLanguage(), text)
+    assert scores["text_language"] == [None]
+    assert scores["text_language_guess"] != [None]
+    assert 0 < scores["text_language_confidence"][0] <= 1
+
+
+def test_capitals_do_not_make_a_text_german() -> None:
+    scores = columns_of(TextLanguage(), "A BROWN DOG RUNS ALONG THE BEACH")
+    assert scores["text_language"] == ["en"]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from pipelines.ablation.prompts import evaluation_prompts
 from pipelines.ablation.settings import AblateSettings
 from pipelines.world.render import render
 from pipelines.world.scene import Scene, WorldConfig
+from pipelines.world.weights import clip_dir
 
 
 def test_the_same_scene_is_asked_for_in_every_form():
@@ -44,6 +45,38 @@ def test_the_world_judge_gives_full_marks_to_true_pictures_and_few_to_shuffled_o
     assert shuffled["object_hit"].mean() < 0.15
 
 
+def clip(path) -> AblateSettings:
+    return AblateSettings(judge="clip", prompts=str(path), clip_model=f"local-dir:{clip_dir()}")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("null.jsonl", '{"prompt": "a cat"}\n{"prompt": null}\n'),
+        ("lacking.jsonl", '{"prompt": "a cat"}\n{"text": "a dog"}\n'),
+        ("number.jsonl", '{"prompt": "a cat"}\n{"prompt": 7}\n'),
+        ("blank.csv", 'prompt,prompt_form\na cat,short\n"",short\n'),
+    ],
+)
+def test_a_row_without_a_prompt_is_named(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match="Row 2 of the prompt file"):
+        evaluation_prompts(clip(tmp_path / name))
+
+
+@pytest.mark.parametrize("text", ['["a cat"]', "{", '"a cat"'])
+def test_a_line_that_is_no_object_is_refused(tmp_path, text):
+    (tmp_path / "prompts.jsonl").write_text(text)
+    with pytest.raises(ConfigError, match="is unreadable"):
+        evaluation_prompts(clip(tmp_path / "prompts.jsonl"))
+
+
+def test_prompts_of_a_csv_stay_the_texts_they_are(tmp_path):
+    (tmp_path / "prompts.csv").write_text("prompt,prompt_form\n007,1\n1e3,1\n")
+    rows = evaluation_prompts(clip(tmp_path / "prompts.csv")).to_pylist()
+    assert [(row["prompt"], row["prompt_form"]) for row in rows] == [("007", "1"), ("1e3", "1")]
+
+
 def test_prompts_of_one_s_own_are_read_with_their_forms(tmp_path):
     path = tmp_path / "prompts.jsonl"
     rows = [
@@ -51,7 +84,7 @@ def test_prompts_of_one_s_own_are_read_with_their_forms(tmp_path):
         {"prompt": "a dog", "prompt_form": "short"},
     ]
     path.write_text("\n".join(json.dumps(row) for row in rows))
-    prompts = evaluation_prompts(AblateSettings(judge="clip", prompts=str(path))).to_pylist()
+    prompts = evaluation_prompts(clip(path)).to_pylist()
     assert [row["prompt_index"] for row in prompts] == [0, 1]
 
 
@@ -59,7 +92,7 @@ def test_a_prompt_file_without_prompts_is_refused(tmp_path):
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"text": "a cat"}\n')
     with pytest.raises(ConfigError, match="needs a column named 'prompt'"):
-        evaluation_prompts(AblateSettings(judge="clip", prompts=str(path)))
+        evaluation_prompts(clip(path))
 
 
 @pytest.mark.parametrize(
@@ -70,6 +103,9 @@ def test_a_prompt_file_without_prompts_is_refused(tmp_path):
         ({"seeds": [1, 1]}, "only once"),
         ({"train": {"seed": 3}}, "train.seed is set by the ablation"),
         ({"judge": "clip"}, "needs `prompts`"),
+        ({"judge": "clip", "prompts": "p.txt"}, "needs weights: give clip_pretrained"),
+        ({"prompts": "p.txt"}, "world judge knows the scenes of its own prompts alone"),
+        ({"arms": {}, "contrasts": []}, "at least one arm"),
         ({"scene": 3}, "did you mean 'scenes'"),
     ],
 )

@@ -5,8 +5,12 @@ import math
 import numpy as np
 import pytest
 
+from pipelines.ablation.metrics import metric
 from pipelines.ablation.statistics import (
+    Claim,
+    Contrast,
     bootstrap_interval,
+    claims,
     holm,
     paired_contrast,
     per_seed_means,
@@ -21,6 +25,11 @@ def arms(seeds: int, prompts: int, effect: float, seed_sd: float, rng: np.random
     b = shared + rng.normal(0, 0.2, (seeds, prompts))
     a = shared + effect + rng.normal(0, seed_sd, (seeds, 1)) + rng.normal(0, 0.2, (seeds, prompts))
     return a, b
+
+
+def alone(contrast: Contrast) -> Claim:
+    """What may be claimed of a contrast that was tested alone."""
+    return claims([contrast])[0]
 
 
 def test_the_t_interval_agrees_with_the_textbook():
@@ -47,24 +56,41 @@ def test_a_prompt_only_interval_would_claim_what_the_seed_interval_does_not():
         a, b = arms(3, 200, 0.0, 0.1, rng)
         single = a[:1] - b[:1]
         false_by_prompts += bootstrap_interval(single).excludes_zero()
-        false_by_seeds += paired_contrast(a, b).claimed
+        false_by_seeds += alone(paired_contrast(a, b)).claimed
     assert false_by_seeds / 60 < 0.15 < 0.5 < false_by_prompts / 60
+
+
+def test_a_study_of_three_contrasts_makes_false_claims_in_one_of_twenty_cases_by_holm_alone():
+    rng = np.random.default_rng(11)
+    studies, unadjusted, claimed = 600, 0, 0
+    for _ in range(studies):
+        # Three arms without any true effect; seeds move a model more than prompts do.
+        means = [rng.normal(0, 0.1, (5, 1)) + rng.normal(0, 0.02, (5, 3)) for _ in range(3)]
+        contrasts = [
+            paired_contrast(means[i], means[j], draws=300) for i, j in ((0, 1), (0, 2), (1, 2))
+        ]
+        unadjusted += any(contrast.excludes_zero() for contrast in contrasts)
+        claimed += any(claim.claimed for claim in claims(contrasts))
+    # Three standard errors of a share of .05 among 600 are .027.
+    assert claimed / studies <= 0.05 + 0.027 < 0.1 < unadjusted / studies
 
 
 def test_a_large_true_effect_is_claimed_with_three_seeds():
     a, b = arms(3, 100, 0.5, 0.03, np.random.default_rng(3))
     contrast = paired_contrast(a, b)
-    assert contrast.claimed
+    assert alone(contrast).claimed
     assert contrast.t.low < 0.5 < contrast.t.high
-    assert "beats" in verdict("descriptive", "alt", "object", "descriptive", contrast, 3)
+    text = verdict("descriptive", "alt", "object", "descriptive", contrast, alone(contrast))
+    assert text.startswith("descriptive beats alt on descriptive prompts (object) by 5")
 
 
 def test_one_seed_claims_nothing():
     a, b = arms(1, 100, 0.5, 0.03, np.random.default_rng(3))
     contrast = paired_contrast(a, b)
-    assert not contrast.claimed
+    assert not alone(contrast).claimed
     assert math.isnan(contrast.p_value)
-    assert verdict("a", "b", "object", "short", contrast, 1).startswith("Exploratory")
+    text = verdict("a", "b", "object", "short", contrast, alone(contrast))
+    assert text.startswith("Exploratory")
 
 
 def test_undefined_values_leave_the_pair_in_both_arms():
@@ -87,5 +113,46 @@ def test_holm_adjusts_step_down_and_keeps_order():
 def test_more_malformed_objects_are_not_called_a_win():
     a, b = arms(3, 100, 0.5, 0.03, np.random.default_rng(3))
     contrast = paired_contrast(a, b)
-    text = verdict("alt", "short", "malformed", "short", contrast, 3)
+    text = verdict("alt", "short", "malformed", "short", contrast, alone(contrast))
     assert "alt is above short" in text
+
+
+def test_what_holm_forbids_is_not_claimed_and_the_sentence_says_why():
+    clear = paired_contrast(*arms(4, 100, 0.09, 0.02, np.random.default_rng(0)))
+    other = paired_contrast(*arms(4, 100, 0.0, 0.02, np.random.default_rng(1)))
+    assert clear.excludes_zero()
+    assert 0.05 / 8 < clear.p_value < 0.05
+    assert alone(clear).claimed
+    among = claims([clear, *[other] * 7])[0]
+    assert not among.claimed
+    text = verdict("a", "b", "colour", "short", clear, among)
+    assert text.startswith("No difference of a and b on short prompts (colour) is shown: +")
+    assert text.endswith("among 8 contrasts.")
+
+
+def test_a_cosine_is_told_as_a_cosine_and_not_in_points():
+    a, b = arms(5, 100, 0.5, 0.03, np.random.default_rng(3))
+    contrast = paired_contrast(a / 100, b / 100)
+    text = verdict("a", "b", "clip_similarity", "short", contrast, alone(contrast))
+    assert text.startswith("a beats b on short prompts (CLIP similarity) by 0.0047 [0.0044")
+    assert "points" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "difference", "limits"),
+    [
+        ("colour", False, (0.0, 1.0)),
+        ("colour", True, (-1.0, 1.0)),
+        ("hallucinated", False, (0.0, 3.0)),
+        ("hallucinated", True, (-3.0, 3.0)),
+        ("clip_similarity", False, (-1.0, 1.0)),
+        ("a_judge_s_own", True, (-3.0, 3.0)),
+    ],
+)
+def test_an_interval_ends_where_the_metric_ends(name, difference, limits):
+    assert metric(name).within(-3.0, 3.0, difference) == limits
+
+
+def test_a_value_that_rounds_to_nothing_has_no_sign():
+    assert metric("colour").shown(-0.0001) == "0.0"
+    assert metric("colour").limits(-0.034, 0.5) == "[-3.4, 50.0]"

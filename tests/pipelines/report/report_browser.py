@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pipelines.children import tied
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = (
     "--headless",
@@ -46,7 +48,7 @@ class Browser:
         root = ["--no-sandbox"] if os.geteuid() == 0 else []
         command = [executable, *FLAGS, *root, f"--user-data-dir={self._profile}", "about:blank"]
         self._process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            tied(command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         port, path = self._endpoint()
         self._socket = websocket.create_connection(

@@ -18,6 +18,7 @@ from pipelines.report import write_report
 from pipelines.report.cuts import cut_of
 from pipelines.report.hosts import registered_domain
 from pipelines.report.inputs import Inputs, find_inputs
+from pipelines.report.kept_copy import kept_copy
 from pipelines.report.pictures import ShardPictures
 from pipelines.report.sections import (
     accounting,
@@ -26,6 +27,7 @@ from pipelines.report.sections import (
     duplicates,
     funnel,
     languages,
+    road,
     scores,
     tables,
 )
@@ -296,7 +298,8 @@ def test_a_selection_of_older_tables_says_so(copy: Dataset, tmp_path: Path) -> N
 def test_a_selection_whose_columns_and_selections_are_gone_is_still_shown(
     copy: Dataset, tmp_path: Path
 ) -> None:
-    copy.selection_path("datacomp-clip").unlink()
+    for suffix in (".parquet", ".json"):
+        copy.selection_path("datacomp-clip").with_suffix(suffix).unlink()
     for shard in copy.shards():
         table = copy.read_table("scores", shard)
         copy.write_table("scores", table.drop_columns(["nsfw"]), shard)
@@ -311,6 +314,46 @@ def test_the_user_chooses_the_selection_to_follow(copy: Dataset) -> None:
     assert "The selection “datacomp-clip” keeps" in html
     with pytest.raises(DatasetError, match=r"no selection 'best' \(selections: both, "):
         write(copy.directory, "best")
+
+
+def test_the_selection_made_last_is_followed_and_all_are_named(copy: Dataset) -> None:
+    select(copy, SelectSettings(name="afterwards", where="original_width >= 300"))
+    write(copy.directory)
+    html = (copy.directory / "report.html").read_text(encoding="utf-8")
+    assert "The selection “afterwards” keeps" in html
+    assert (
+        "It is followed here, of 4 selections: afterwards, both, datacomp-clip, sd2-base." in html
+    )
+
+
+def test_a_sample_dropped_as_a_copy_says_of_which_kept_one(copy: Dataset) -> None:
+    select(copy, SelectSettings(name="best"))
+    inputs = find_inputs(copy.directory)
+    dropped = inputs.rows(
+        "SELECT key FROM samples WHERE status = 'stored' "
+        "AND key NOT IN (SELECT key FROM selected) ORDER BY key"
+    )
+    pairs = {
+        frozenset((row["key_a"], row["key_b"])): row["method"]
+        for row in inputs.rows("SELECT * FROM duplicate_pairs")
+    }
+    kept, direct = set(copy.selection_keys("best")), 0
+    assert len(dropped) > 20
+    for row in dropped[:20]:
+        found = kept_copy(inputs, row["key"])
+        assert found is not None
+        assert found.key in kept
+        # Of equals the search looks at one for all, so the pair may be that of an equal.
+        pair = pairs.get(frozenset((row["key"], found.key)))
+        assert pair in (found.method, None)
+        direct += pair is not None
+    assert direct > 5
+    facts = road.compute(inputs)
+    assert facts is not None
+    assert facts.dropped is not None
+    assert facts.dropped.copy_of is not None
+    html = write_report(copy.directory / "r.html", copy.directory).read_text(encoding="utf-8")
+    assert f"of row {facts.dropped.copy_of.row:,}, which was kept" in html
 
 
 def test_hostile_texts_of_every_table_stay_texts(copy: Dataset, tmp_path: Path) -> None:

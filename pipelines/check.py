@@ -1,0 +1,189 @@
+"""`caplab check`: say whether a dataset is whole, and with --repair make it so.
+
+A repair fetches and computes what is gone with the settings that made it: those of dataset.json for
+the download and the duplicates, those of scores.json for the scores. It needs no input list but for
+lost rows of the list itself. Killed, it continues with the same command.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from curate.caption_score import CaptionScoreStage
+from curate.check import Check, check
+from curate.dataset import Dataset
+from curate.download.fetch import DownloadStage
+from curate.download.retry import finish_retries
+from curate.download.settings import DownloadSettings
+from curate.duplicates.search import DuplicateSettings, find_duplicates
+from curate.errors import CaplabError, DatasetError
+from curate.files import read_record, write_json
+from curate.holes import (
+    ALT,
+    DUPLICATE_TABLES,
+    INPUT,
+    RECORD,
+    SCORE_TABLES,
+    SELECTIONS,
+    TARS,
+    Hole,
+    finished_path,
+    finished_tables,
+    note_finished,
+)
+from curate.intake.imported_scores import ImportScoresStage
+from curate.intake.local_pictures import LocalPicturesStage
+from curate.intake.read import read_intake
+from curate.lock import writing
+from curate.mend import clear_damaged, restore_input
+from curate.score import ScoreSettings, ScoreStage
+from curate.selection.select import SelectSettings, select
+from curate.settings import Settings
+from curate.stage import Stage
+from pipelines.curate import WRITES, look_at
+from pipelines.local_stages import run_light_stage
+from pipelines.score import record_path as scores_record
+from pipelines.settings import CurateSettings, ScoreCommandSettings
+from recaption.alt_captions import AltCaptionStage
+
+S = TypeVar("S", bound=Settings)
+Run = Callable[[Stage, Dataset, int, Sequence[str] | None], object]
+_COUNTED = re.compile(r" \(\d[\d,]* files: [0-9a-f]+\)$")
+
+
+def check_dataset(
+    directory: Path | str,
+    read_all: bool = False,
+    repair: bool = False,
+    source: str | None = None,
+    run: Run = run_light_stage,
+) -> Check:
+    """Look at a dataset, and mend what can be mended from here.
+
+    Args:
+        read_all: read every byte; see `curate.check.check`.
+        source: the input, where rows of it were lost and it is not where it was.
+        run: what runs a stage over shards: (stage, dataset, workers, shards).
+
+    Raises:
+        ConfigError: there is no dataset.
+        DatasetError: something is in the way, or the input is not there any more.
+        StageError: some shards failed; what was mended is kept and the same call continues.
+    """
+    dataset = Dataset(directory)
+    found = check(dataset, read_all)
+    if not repair or found.whole:
+        return found
+    with writing(dataset.directory, *WRITES):
+        _Repair(dataset, run).mend(found.holes, source)
+    return check(dataset, read_all)
+
+
+class _Repair:
+    """Mends a dataset, stage by stage, in the order of the road."""
+
+    def __init__(self, dataset: Dataset, run: Run) -> None:
+        self._dataset, self._run_stage = dataset, run
+
+    def mend(self, holes: Sequence[Hole], source: str | None) -> None:
+        """Clear away what is damaged and make again what is gone."""
+        dataset = self._dataset
+        _restore_records(dataset, holes)
+        self._settings = _settings(CurateSettings, dataset.record().get("settings", {}))
+        had = {hole.table for hole in holes} | set(finished_tables(dataset))
+        had |= {table for table in (*SCORE_TABLES, *DUPLICATE_TABLES) if dataset.has_table(table)}
+        if any(hole.table == INPUT for hole in holes):
+            place = source or _COUNTED.sub("", str(dataset.record()["identity"]["input"]))
+            found = look_at(place, self._settings)
+            restore_input(found, dataset, int(dataset.record()["identity"]["rows_per_shard"]))
+        left = clear_damaged(dataset, holes)
+        finish_retries(dataset)
+        intake = read_intake(dataset)
+        download = self._settings.part(DownloadSettings)
+        local = intake is not None and intake.local
+        self._run(LocalPicturesStage(download) if local else DownloadStage(download))
+        note_finished(dataset, "samples", TARS)
+        if had & {ALT, *SCORE_TABLES}:
+            self._run(AltCaptionStage())
+            note_finished(dataset, ALT)
+            self._score({table for table in had if table.startswith("caption_scores/")})
+        if had & {*DUPLICATE_TABLES}:
+            find_duplicates(dataset, self._settings.part(DuplicateSettings))
+        _select_again(dataset, [hole.name for hole in left if hole.table == SELECTIONS])
+
+    def _score(self, scored_captions: set[str]) -> None:
+        """All scores with the settings of the last scoring, and what came with the input."""
+        dataset = self._dataset
+        record = scores_record(dataset)
+        stored = (
+            read_record(record).get("settings", {})
+            if record.exists()
+            else self._settings.resolved()
+        )
+        wanted = _settings(ScoreCommandSettings, stored)
+        part = wanted.part(ScoreSettings)
+        self._run(ScoreStage(part))
+        intake = read_intake(dataset)
+        if intake is not None and intake.imported:
+            self._run(ImportScoresStage())
+        note_finished(dataset, *SCORE_TABLES)
+        if wanted.captions and scored_captions:
+            self._run(CaptionScoreStage(part, wanted.captions))
+            note_finished(dataset, *scored_captions)
+
+    def _run(self, stage: Stage) -> None:
+        dataset = self._dataset
+        self._run_stage(stage, dataset, self._settings.workers, dataset.shards())
+
+
+def _restore_records(dataset: Dataset, holes: Sequence[Hole]) -> None:
+    for hole in holes:
+        if hole.table == RECORD:
+            if not dataset.record_copy.exists() or "version" in hole.problem:
+                raise DatasetError(f"{hole.path} {hole.problem}; put it back from a backup.")
+            write_json(hole.path, read_record(dataset.record_copy))
+        elif hole.table == "scores.json":
+            hole.path.unlink()  # scores are looked after with the settings of dataset.json then
+        elif hole.table == "finished":
+            finished_path(dataset, hole.name).unlink()
+
+
+def _select_again(dataset: Dataset, names: Sequence[str]) -> None:
+    """Make selections again by their records; one may rest on another that comes later."""
+    waiting = {}
+    for name in names:
+        record = dataset.selection_path(name).with_suffix(".json")
+        try:
+            waiting[name] = _settings(SelectSettings, dataset.selection_record(name)["settings"])
+        except (DatasetError, KeyError, TypeError):
+            first = _settings(CurateSettings, dataset.record().get("settings", {})).selection()
+            if name != first.name:
+                click.echo(f"{record}: the rules are lost; its keys stay as they are", err=True)
+                continue
+            waiting[name] = first
+            record.unlink(missing_ok=True)
+        # Without its keys a selection is made again, and by its record a killed repair knows of it.
+        dataset.selection_path(name).unlink(missing_ok=True)
+    while waiting:
+        done = []
+        failed: CaplabError | None = None
+        for name, settings in waiting.items():
+            try:
+                select(dataset, settings.model_copy(update={"overwrite": True}))
+                done.append(name)
+            except CaplabError as error:
+                failed = error
+        if not done and failed is not None:
+            raise failed
+        for name in done:
+            del waiting[name]
+
+
+def _settings(cls: type[S], stored: dict[str, Any]) -> S:
+    """Settings as they were recorded, as far as this version knows them."""
+    return cls(**{name: value for name, value in stored.items() if name in cls.model_fields})
