@@ -98,7 +98,11 @@ def test_without_the_hub_t5_tokens_are_null_and_one_warning_says_so(
     assert TokenCounter("").t5(["a"]) == [None]
 
 
-def test_a_t5_tokenizer_that_was_named_and_is_not_there_is_a_mistake(tmp_path: Path) -> None:
+def test_a_t5_tokenizer_that_was_named_and_is_not_there_is_a_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A hub that cannot be reached is asked again and again for half a minute.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "tokenizer.json").write_text("{}")
     for source, says in (
