@@ -299,7 +299,7 @@ def find_inputs(
             run = demo / "ablation"
     if dataset is not None:
         # A report may look at a run that goes on; it counts what is pending.
-        refuse_holes(dataset, selections=None, unfinished=True)
+        refuse_holes(dataset, dataset.selections(), unfinished=True)
     if run is None:
         return Inputs(dataset, None, [], demo)
     if not (run / "run.json").exists():

@@ -103,6 +103,7 @@ def test_what_rests_on_the_samples_alone_is_made_anew(server, tmp_path):
 KILLER = """
 import os, shutil, signal, sys
 from pathlib import Path
+import pandas, stringprep  # which pyarrow and the sockets would import in each child anew
 import curate.download.retry
 from curate.dataset import Dataset
 from test_retry import SETTINGS
