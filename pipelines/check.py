@@ -80,8 +80,12 @@ def check_dataset(
     if not repair or found.whole:
         return found
     with writing(dataset.directory, *WRITES):
-        _Repair(dataset, run).mend(found.holes, source)
-    return check(dataset, read_all)
+        while True:
+            _Repair(dataset, run).mend(found.holes, source)
+            before, found = found, check(dataset, read_all)
+            # A table that was lost may have hidden what is wrong with those that rest on it.
+            if set(found.holes) <= set(before.holes):
+                return found
 
 
 class _Repair:
