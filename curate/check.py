@@ -145,9 +145,13 @@ class _Checker:
         for record in (path, self.dataset.directory / "scores.json"):
             if record.exists():
                 try:
-                    version = read_json(record).get("contract_version", CONTRACT_VERSION)
+                    content = read_json(record)
+                    version = content.get("contract_version", CONTRACT_VERSION)
                 except (DatasetError, AttributeError):
                     self._fault(record.name, "record", record, "is cut or no JSON")
+                    continue
+                if record == path and "identity" not in content:
+                    self._fault(RECORD, "record", path, "is no record of a dataset")
                     continue
                 if version != CONTRACT_VERSION:
                     problem = f"is of contract version {version}, not {CONTRACT_VERSION}"
@@ -265,13 +269,27 @@ class _Checker:
             return None
         try:
             with pq.ParquetFile(path) as parquet:
-                keys = parquet.read(columns=None if self.read_all else ["key"]).column("key")
+                read = parquet.read(columns=None if self.read_all else ["key", "row"])
+                keys, rows = read.column("key"), read.column("row").to_pylist()
         except (OSError, pa.ArrowException, KeyError) as error:
             self._say(table, name, f"is unreadable ({str(error).partition(chr(10))[0]})")
+            return None
+        own = self._rows_of(name)
+        if own is not None and rows != list(own):
+            self._say(table, name, "holds other rows than were read from the list")
             return None
         self.files[table] += 1
         self.rows[table] += len(keys)
         return list(keys.to_pylist())
+
+    def _rows_of(self, shard: str) -> range | None:
+        """Which rows of the list a shard was cut from; None where the record does not tell."""
+        try:
+            record = read_json(self.dataset.directory / "input" / "input.json")
+            first = int(shard) * int(record["rows_per_shard"])
+            return range(first, min(first + int(record["rows_per_shard"]), int(record["rows"])))
+        except (DatasetError, KeyError, TypeError, ValueError):
+            return None  # the record is a hole of its own
 
     def _say(self, table: str, name: str, problem: str) -> None:
         path = self.dataset.input_path(name) if table == "input" else None

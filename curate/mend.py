@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.dataset import Dataset, empty_directory
@@ -18,6 +19,7 @@ from curate.errors import DatasetError
 from curate.holes import (
     ALT,
     DUPLICATE_TABLES,
+    INPUT,
     RECORD,
     SCORE_TABLES,
     SELECTIONS,
@@ -75,8 +77,14 @@ def store_anew(dataset: Dataset, shard: str) -> None:
     _remove(dataset.table_path("samples", shard))
 
 
-def restore_input(source: Source, dataset: Dataset, rows_per_shard: int) -> list[str]:
-    """Read the input once more and put lost or cut shards of its rows in their places.
+def restore_input(
+    source: Source, dataset: Dataset, rows_per_shard: int, holes: Iterable[Hole] = ()
+) -> list[str]:
+    """Read the input once more and put lost or damaged shards of its rows in their places.
+
+    Args:
+        holes: what was found; those of the input are put back also where only `curate.check` sees
+            that they are damaged.
 
     Returns:
         Names of the shards that were put back.
@@ -87,20 +95,20 @@ def restore_input(source: Source, dataset: Dataset, rows_per_shard: int) -> list
     scratch = Dataset(dataset.directory / ".scratch" / "input")
     empty_directory(scratch.directory)
     plan_shards(source, scratch, rows_per_shard=rows_per_shard)
+    named = {hole.name for hole in holes if hole.table == INPUT}
     lost = []
     for shard in scratch.shards():
-        path = dataset.input_path(shard)
-        if parquet_damage(path) is not None:
+        keys = None if shard in named else _keys(dataset.input_path(shard))
+        if keys is None:
             lost.append(shard)
-            path = dataset.table_path("samples", shard)
-            if parquet_damage(path) is not None:
-                continue
-        if _keys(path) != _keys(scratch.input_path(shard)):
+            keys = _keys(dataset.table_path("samples", shard))
+        if keys is not None and keys != _keys(scratch.input_path(shard)):
             empty_directory(scratch.directory)
             raise DatasetError(
                 f"{source.address} is not the list any more that {dataset.directory} was made "
                 f"from; without that list, the lost rows of input/ cannot be put back."
             )
+    (dataset.directory / "input").mkdir(exist_ok=True)
     for shard in lost:
         _remove(dataset.input_path(shard))
         scratch.input_path(shard).replace(dataset.input_path(shard))
@@ -120,7 +128,8 @@ def repairing(dataset: Dataset, hole: Hole) -> str:
         return f"caplab recaption {place}, with the settings in captioners/{source}.json"
     if kind == "reference_matches":
         return f"caplab decontaminate {place} --references {hole.name}"
-    if hole.table == RECORD and not dataset.record_copy.exists():
+    lasting = "version" in hole.problem or not dataset.record_copy.exists()
+    if hole.table == RECORD and lasting:
         return "put it back from a backup"
     if hole.table == STRAY:
         return "move it out of the dataset"
@@ -135,9 +144,15 @@ def _is_first(dataset: Dataset, hole: Hole) -> bool:
     return bool(record.get("settings", {}).get("name") == hole.name)
 
 
-def _keys(path: Path) -> list[str]:
-    with pq.ParquetFile(path) as parquet:
-        keys: list[str] = parquet.read(columns=["key"]).column("key").to_pylist()
+def _keys(path: Path) -> list[str] | None:
+    """The keys of a table; None where it is lost or damaged."""
+    if parquet_damage(path) is not None:
+        return None
+    try:
+        with pq.ParquetFile(path) as parquet:
+            keys: list[str] = parquet.read(columns=["key"]).column("key").to_pylist()
+    except (OSError, pa.ArrowException, KeyError):
+        return None
     return keys
 
 

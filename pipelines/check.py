@@ -104,7 +104,8 @@ class _Repair:
         if any(hole.table == INPUT for hole in holes):
             place = source or _COUNTED.sub("", str(dataset.record()["identity"]["input"]))
             found = look_at(place, self._settings)
-            restore_input(found, dataset, int(dataset.record()["identity"]["rows_per_shard"]))
+            rows_per_shard = int(dataset.record()["identity"]["rows_per_shard"])
+            restore_input(found, dataset, rows_per_shard, holes)
         left = clear_damaged(dataset, holes)
         finish_retries(dataset)
         intake = read_intake(dataset)

@@ -84,6 +84,7 @@ def one_sentence() -> Iterator[None]:
     try:
         yield
     except CaplabError as error:
+        _end_by_signal_behind(error)
         _say(str(error))
         sys.exit(error.exit_code)
     except click.ClickException as error:
@@ -96,10 +97,24 @@ def one_sentence() -> Iterator[None]:
         # click ends with 1, without a word, where nobody reads any more.
         sys.exit(128 + signal.SIGPIPE if end.code == 1 and _stdout_is_gone() else end.code)
     except Terminated as ended:
-        _say(f"ended by {ended}; the same command continues.")
-        sys.exit(ended.status)
+        _end_by(ended)
     except Exception as error:
+        _end_by_signal_behind(error)
         _end(error)
+
+
+def _end_by_signal_behind(error: BaseException) -> None:
+    """End the command where compiled code (Ray's wait) raised an error of its own for a signal."""
+    cause = error.__cause__
+    while cause is not None:
+        if isinstance(cause, Terminated):
+            _end_by(cause)
+        cause = cause.__cause__
+
+
+def _end_by(ended: Terminated) -> NoReturn:
+    _say(f"ended by {ended}; the same command continues.")
+    sys.exit(ended.status)
 
 
 def _end(error: Exception) -> NoReturn:

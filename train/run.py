@@ -23,7 +23,7 @@ import numpy as np
 
 from curate.blend import blend_order
 from curate.dataset import Dataset, claim_directory
-from curate.errors import ConfigError
+from curate.errors import ConfigError, DatasetError
 from curate.files import atomic_path, read_json, sha256_file, write_json
 from curate.holes import refuse_holes
 from curate.progress import tell
@@ -130,10 +130,11 @@ def train(
         "model_config": config.resolved(),
         "data": samples.hashes(),
     }
-    finished = out / "summary.json"
-    if finished.exists():
+    if (out / "summary.json").exists():
         claim_directory(out, out / "run.json", "training run", identity, provenance(settings))
-        return RunSummary(**read_json(finished))
+        if (summary := _finished(out)) is not None:
+            return summary
+        say(f"What {out} holds was lost or cut since it was finished; it is made again.")
     tokenizer = vocabulary(config, samples.captions)
     unknown = words_unknown_to(tokenizer, settings, samples.captions)
     refuse_unknown_words(unknown, settings.allow_unknown_words)
@@ -141,6 +142,16 @@ def train(
     tokenizer.save_pretrained(out / "tokenizer")
     result = train_loop(samples, settings, config, tokenizer, out, on_step=on_step, say=say)
     return _finish(result, out, whole - len(samples), unknown)
+
+
+def _finished(out: Path) -> RunSummary | None:
+    """The summary of a finished run; None where what it tells of is not there any more."""
+    try:
+        summary = RunSummary(**read_json(out / "summary.json"))
+        whole = all(sha256_file(out / name) == mark for name, mark in summary.weights.items())
+    except (DatasetError, OSError, TypeError):
+        return None
+    return summary if whole and (out / "pipeline" / "model_index.json").exists() else None
 
 
 def _samples(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from curate.errors import ConfigError, DatasetError
-from curate.files import read_json
+from curate.files import read_record
 from curate.settings import Precision, device_of, dtype_of, precision_of
 from curate.weights import load_state_dict
 from train.captions import encode
@@ -58,17 +58,24 @@ def load_trained(run: Path | str, device: str = "auto", precision: Precision = "
     weights = run / "ema.safetensors"
     if not weights.exists():
         raise DatasetError(f"{run} holds no finished training run; run `caplab train` first.")
-    record = read_json(run / "run.json")["identity"]
-    config = ModelConfig(**record["model_config"])
-    tokenizer = AutoTokenizer.from_pretrained(run / "tokenizer")
+    record = read_record(run / "run.json").get("identity", {})
+    try:
+        config = ModelConfig(**record["model_config"])
+        # What the run was told stands in its record, resolved; the preset may have changed since.
+        settings = TrainSettings.model_validate(record["settings"])
+        tokenizer = AutoTokenizer.from_pretrained(run / "tokenizer")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(
+            f"{run} lacks a part of its run.json or tokenizer/ ({str(error).partition(chr(10))[0]})"
+            f". Delete the run's directory and train it again."
+        ) from error
     where = torch.device(device_of(device))
     dtype = dtype_of(precision_of(precision, device, matrix_tiles=True))
     model = TextToImage(config, len(tokenizer))
     _load_weights(model, weights)
     model.to(where, dtype).eval()
     use_fast_attention(model, where)
-    # What the run was told stands in its record, resolved; the preset may have changed since.
-    return Trained(model, tokenizer, TrainSettings.model_validate(record["settings"]))
+    return Trained(model, tokenizer, settings)
 
 
 @torch.no_grad()

@@ -115,6 +115,15 @@ def garble(path: Path) -> None:
     path.write_bytes(bytes(range(256)) * 8)
 
 
+def garble_inside(path: Path) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4] + bytes(range(256)) * 8 + whole[-4:])
+
+
+def nothing(path: Path) -> None:
+    path.write_text("{}")
+
+
 def replace_by_folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
@@ -166,6 +175,9 @@ SEEN_FROM_OUTSIDE: list[Fault] = [
 SEEN_INSIDE: list[Fault] = [
     (f"shards/{SHARD}.tar", lose_a_member),
     (f"tables/samples/{SHARD}.parquet", lose_a_row),
+    (f"input/{SHARD}.parquet", lose_a_row),
+    (f"input/{SHARD}.parquet", repeat_a_row),
+    (f"input/{SHARD}.parquet", garble_inside),
     (f"tables/scores/{SHARD}.parquet", lose_a_row),
     (f"tables/fingerprints/{SHARD}.parquet", version),
     (f"tables/captions/alt/{SHARD}.parquet", repeat_a_row),
@@ -176,6 +188,7 @@ SEEN_INSIDE: list[Fault] = [
     ("selections/again.parquet", lose),
     ("scores.json", garble),
     ("dataset.json", cut),
+    ("dataset.json", nothing),
     ("finished/scores.json", cut),
 ]
 
@@ -311,6 +324,21 @@ def test_a_list_that_changed_since_is_not_taken_for_the_lost_one(dataset, tmp_pa
     with pytest.raises(DatasetError, match="not the list any more"):
         check_dataset(dataset.directory, repair=True, source=str(other), run=in_process)
     assert not dataset.input_path(SHARD).exists()
+
+
+def test_a_lost_folder_of_the_input_is_read_again(dataset, made):
+    record = dataset.record()
+    shutil.rmtree(dataset.directory / "input")
+    assert check_dataset(dataset.directory, repair=True, run=in_process).whole
+    assert tables(dataset).keys() == tables(made).keys()
+    assert dataset.record() == record
+
+
+def test_a_record_of_another_contract_is_not_promised_a_repair(dataset):
+    for path in (dataset.record_path, dataset.record_copy):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "contract_version": 99}))
+    found = check_dataset(dataset.directory)
+    assert "contract version 99, not 1: put it back from a backup" in found.text()
 
 
 def test_what_only_a_person_can_bring_back_is_named_with_the_command(dataset):

@@ -16,7 +16,7 @@ import pytest
 from curate.errors import StageError
 from curate.files import write_text
 from pipelines import failures
-from pipelines.failures import end_on_signals, keep_traceback, known, one_sentence
+from pipelines.failures import Terminated, end_on_signals, keep_traceback, known, one_sentence
 
 
 @pytest.fixture(autouse=True)
@@ -149,6 +149,18 @@ def test_a_signal_unwinds_the_command_and_a_second_one_is_not_held_up(
     assert end.value.code == status
     assert cleaned == [signal.SIG_DFL]
     assert f"ended by {number.name}" in capsys.readouterr().err
+
+
+def test_a_signal_within_compiled_code_is_told_as_the_signal(
+    capsys: pytest.CaptureFixture[str], state: Path
+) -> None:
+    error = SystemError("<cyfunction CoreWorker.wait> returned a result with an exception set")
+    error.__cause__ = Terminated(signal.SIGTERM)
+    told = StageError("Ray broke down.")
+    told.__cause__ = error
+    said = "caplab: ended by SIGTERM; the same command continues.\n"
+    assert ended(error, capsys) == ended(told, capsys) == (143, said)
+    assert not state.exists()
 
 
 def test_a_reader_that_left_is_no_error(capfd: pytest.CaptureFixture[str]) -> None:

@@ -51,6 +51,36 @@ def test_running_again_returns_the_finished_run(finished) -> None:
     assert (out / "ema.safetensors").stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("lost", ["ema.safetensors", "pipeline/model_index.json", "summary.json"])
+def test_what_a_finished_run_lost_is_made_again(lost: str, finished, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(finished[0], copy)
+    if lost.startswith("pipeline"):
+        shutil.rmtree(copy / "pipeline")
+    else:
+        (copy / lost).write_bytes((copy / lost).read_bytes()[:-100])
+    said: list[str] = []
+    again = train(squares(), tiny(steps=30, validate_every=15), copy, say=said.append)
+    assert "made again" in said[0]
+    assert again.weights == finished[1].weights
+    assert (copy / lost).stat().st_size == (finished[0] / lost).stat().st_size or "summary" in lost
+    load_trained(copy)
+
+
+@pytest.mark.parametrize("lost", ["run.json", "tokenizer/tokenizer.json"])
+def test_a_run_without_a_record_or_tokenizer_is_one_sentence(
+    lost: str, finished, tmp_path: Path
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(finished[0], copy, ignore=shutil.ignore_patterns("checkpoints", "pipeline"))
+    (copy / lost).write_text("{}")
+    with pytest.raises(DatasetError, match=r"lacks a part of its run\.json or tokenizer/"):
+        load_trained(copy)
+    shutil.rmtree(copy / "tokenizer")
+    with pytest.raises(DatasetError, match="lacks a part of"):
+        load_trained(copy)
+
+
 def test_other_settings_or_data_are_refused_and_nothing_is_overwritten(finished) -> None:
     out, _ = finished
     before = (out / "run.json").read_bytes()
