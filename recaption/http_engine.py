@@ -266,8 +266,11 @@ def _trial_fault(server: Server, outcome: CaptionOutcome, sees: bool) -> str | N
 
 def _led_to(response: aiohttp.ClientResponse) -> str:
     """Where a redirect leads, without the part of an address that may hold a secret."""
+    location = response.headers.get("Location")
+    if not location:
+        return "redirects to no address"
     try:
-        target = response.url.join(URL(response.headers.get("Location", "")))
+        target = response.url.join(URL(location))
         return f"redirects to {target.with_query(None).with_fragment(None).with_user(None)}"
     except ValueError:
         return "redirects to no address"

@@ -25,6 +25,7 @@ _NAMES = (
     r"think|thinking|thought|reasoning|answer|tools?|"
     r"user|assistant|system|human|bot|gpt|inst|sys|"
     r"caption|od|ocr|vqa|docvqa|unused|reserved|eoa|eop|sop|nl|boi|eoi|boa|"
+    r"slice|patch|vision|bov|eov|ctrl|im[gs]?[ -](?:start|end|sep|pad|patch)|image[ -]placeholder|"
     r"0x[0-9a-f]{2}"
 )
 _TAG = (

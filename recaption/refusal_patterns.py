@@ -116,7 +116,8 @@ _NOTHING_TO_SEE = any_of(
     rf"(blank|corrupt(ed)?|broken|missing|illegible|damaged|invalid)\b",
     rf"{_THE_PICTURE} (is|was|appears( to be)?|seems( to be)?|looks) {_FULLY}empty\W*($|[.,;])",
     rf"{_THE_PICTURE} (is|was|appears( to be)?|seems( to be)?|looks) "
-    rf"(completely|entirely|totally|all|just|fully) (black|white|dark|gr[ae]y)\W*($|[.,;])",
+    rf"(completely|entirely|totally|all|just|fully) (black|white|dark|gr[ae]y)\W*"
+    r"($|[.,;]|(with|and has|and contains) (no|nothing)\b)",
     rf"{_THE_PICTURE} (is|was|appears|seems|looks) (far |much |way )?too "
     rf"(blurry|blurred|dark|small|bright|low|unclear|pixelated|distorted|grainy|noisy)[a-z ,-]* "
     rf"(to|for)\b",
@@ -189,7 +190,7 @@ _FAULT = any_of(
     r"(bad gateway|gateway time-?out|service( is)?( temporarily| currently)? unavailable|"
     r"too many requests|request time-?out|payment required|bad request|not found|"
     r"internal server error|unauthorized|forbidden|access denied|permission denied)"
-    r"\W*($|[:(]|please|try|you)",
+    r"\W*($|[:(]|please|try|you|add (a payment|credits|funds))",
     r"(rate|usage|request|token|api|daily|monthly|hourly|free|message)([ -](rate|usage|tier|"
     r"request))?"
     r"[ -]limits?( has been| have been| was| is)? (reached|exceeded|hit|error)",

@@ -30,7 +30,10 @@ _BINARY = {
     b"SQLite": "a database",
 }
 _CONTROLS = bytes(code for code in range(1, 32) if code not in b"\t\n\r\x0b\x0c\x1a\x1b")
-_WESTERN = 0.2  # share of bytes above ASCII; more is the writing of another part of the world
+# Share of bytes above ASCII, and of those that stand side by side: in the west they are single
+# letters among others. More is the writing of another part of the world.
+_WESTERN, _SIDE_BY_SIDE = 0.2, 0.5
+_HIGH = re.compile(rb"[\x80-\xff]+")
 
 
 def check_encoding(name: str) -> None:
@@ -80,8 +83,9 @@ def refuse_other_encodings(store: Store, path: str) -> None:
     if not bad or good:
         return
     number, (byte, value) = bad[0]
-    high = sum(byte > 127 for byte in start)
-    if high > _WESTERN * len(start):
+    runs = [len(run) for run in _HIGH.findall(start)]
+    together = sum(run for run in runs if run > 1)
+    if sum(runs) > _WESTERN * len(start) or together > _SIDE_BY_SIDE * sum(runs):
         looks, say = "another encoding, such as gb18030, shift_jis or koi8-r", "NAME"
     else:
         looks, say = f"CP1252 or Latin-1 ({bytes([value]).decode('latin-1')!r})", "cp1252"

@@ -23,6 +23,8 @@ NO_CAPTIONS: dict[str, list[str]] = {
         "It is unclear what the image shows.",
         "The image is blank.",
         "The image is completely black.",
+        "The picture is entirely white with no visible content.",
+        "Payment required. Add credits to continue.",
         "The image appears to be blank or corrupted.",
         "The image is too blurry to describe.",
         "The image could not be loaded.",

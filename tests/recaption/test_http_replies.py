@@ -129,6 +129,7 @@ def _script(moody: MoodyServer) -> None:
     for word in FILTERED:
         moody.scripted[f"filtered {word}"] = (200, JSON, said(HALF, word))
     moody.scripted["at the limit"] = (200, JSON, said(HALF, "stop", tokens=LIMIT))
+    moody.scripted["nowhere"] = (300, JSON, b"")
     moody.scripted["created"] = (201, JSON, said(CAPTION))
     moody.scripted["kept alive"] = (200, JSON, b"\n\n \r\n  " + said(CAPTION))
     packed = {**JSON, "Content-Encoding": "gzip"}
@@ -186,6 +187,11 @@ def test_a_caption_may_come_with_another_status_or_packed_or_behind_blank_lines(
     replies: Replies,
 ) -> None:
     assert {replies[name][0].text for name in ("created", "kept alive", "packed")} == {CAPTION}
+
+
+def test_a_redirect_without_an_address_says_so(replies: Replies) -> None:
+    outcome, _ = replies["nowhere"]
+    assert (outcome.error, outcome.detail) == ("http_300", "redirects to no address")
 
 
 def test_deep_parts_and_long_words_of_a_hostile_server_end_in_a_reason() -> None:

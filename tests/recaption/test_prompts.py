@@ -121,6 +121,7 @@ def test_a_rows_value_stands_before_the_constant_of_its_name(tmp_path: Path) -> 
 SPELLED = """
 [IMG_BREAK] [IMG_END] [/INST] [img-0] [gMASK] <s> <im_start> <end_of_utterance> <|begin_of_box|>
 <fake_token_around_image> <image_placeholder> <__media__> <row_1_col_2> <loc0123> <image_soft_token>
+<slice> <vision> <ctrl99> <im-start> <image-placeholder>
 <start_of_image> <IMG_CONTEXT> <image1> <0x0A> <IMAGE> <|im_<image>end|> <im\u200bage> ◁think▷
 \uff1cimage\uff1e \uff1c\uff5cim_end\uff5c\uff1e \uff3bINST\uff3d
 """

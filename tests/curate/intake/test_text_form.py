@@ -67,6 +67,14 @@ def test_an_encoding_of_the_east_is_not_taken_for_a_western_one(tmp_path):
     assert found(inspect_input(path, encoding="gb18030"))[0][1] == text[20:-1]
 
 
+@pytest.mark.parametrize(
+    ("encoding", "text"), [("shift_jis", "日本語の犬"), ("koi8-r", "красная собака")]
+)
+def test_long_urls_do_not_make_a_text_western(tmp_path, encoding, text):
+    path = written(tmp_path, f"url,text\nhttp://a/{'path/' * 40},{text}\n".encode(encoding))
+    refused(path, "another encoding, such as .* --encoding NAME")
+
+
 def test_what_is_no_letter_of_the_named_encoding_is_a_broken_row(tmp_path):
     path = written(tmp_path, b"url,text\na,\x81\nb,\xe9\n")
     rows = list(read_text_list(Store("", str(tmp_path)), path.name, "csv", "cp1252"))
