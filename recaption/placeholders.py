@@ -25,7 +25,8 @@ _NAMES = (
     r"think|thinking|thought|reasoning|answer|tools?|"
     r"user|assistant|system|human|bot|gpt|inst|sys|"
     r"caption|od|ocr|vqa|docvqa|unused|reserved|eoa|eop|sop|nl|boi|eoi|boa|"
-    r"slice|patch|vision|bov|eov|ctrl|im[gs]?[ -](?:start|end|sep|pad|patch)|image[ -]placeholder|"
+    r"slice|patch|vision|bov|eov|ctrl|gimg|crop|doc|speaker|image[ -]placeholder|"
+    r"im[gs]?[ -](?:start|end|sep|pad|patch|row|col|newline)|"
     r"0x[0-9a-f]{2}"
 )
 _TAG = (
@@ -39,10 +40,14 @@ _TAG = (
     # Kimi's and old spellings without brackets of ASCII.
     r"◁\s*/?\s*[a-z_]+\s*▷"
 )
+# Words that people put in brackets too, as in "[Image] of a cat" or "[Pad] Thai", count as models
+# write them.
+_WORDS = "|".join(f"{word}|{word.upper()}" for word in ("image", "images", "audio", "mask", "pad"))
 _SQUARE = (
-    r"\[\s*/?\s*(?:inst|imgs?|images?|img[ _-](?:break|end|start|pad|\d{1,4})|image[ _-]?\d{1,4}|"
+    rf"\[\s*/?\s*(?:(?-i:{_WORDS})|inst|imgs?|boi|eoi|"
+    r"img[ _-](?:break|end|start|pad|\d{1,4})|images?[ _:-]{0,2}\d{1,4}|"
     r"image[ _]placeholder|system_prompt|available_tools|tool_(?:calls|results|content)|"
-    r"begin_audio|audio|bos|eos|pad|unk|cls|sep|mask|gmask|smask|think|model_settings|"
+    r"begin_audio|bos|eos|unk|cls|sep|gmask|smask|think|model_settings|"
     r"unused_token_\d+|unused\d+|control_\d+)\s*\]"
 )
 _PLACEHOLDER = re.compile(f"{_TAG}|{_SQUARE}", re.IGNORECASE)

@@ -121,7 +121,7 @@ def test_a_rows_value_stands_before_the_constant_of_its_name(tmp_path: Path) -> 
 SPELLED = """
 [IMG_BREAK] [IMG_END] [/INST] [img-0] [gMASK] <s> <im_start> <end_of_utterance> <|begin_of_box|>
 <fake_token_around_image> <image_placeholder> <__media__> <row_1_col_2> <loc0123> <image_soft_token>
-<slice> <vision> <ctrl99> <im-start> <image-placeholder>
+<slice> <vision> <ctrl99> <im-start> <image-placeholder> <crop> [BOI] [MASK] [image] [PAD]
 <start_of_image> <IMG_CONTEXT> <image1> <0x0A> <IMAGE> <|im_<image>end|> <im\u200bage> ◁think▷
 \uff1cimage\uff1e \uff1c\uff5cim_end\uff5c\uff1e \uff3bINST\uff3d
 """
@@ -160,6 +160,7 @@ def test_no_value_that_is_shown_becomes_a_control_token(spelled: str) -> None:
     [
         "I <3 dogs",
         "note [1] [sic] [photo]",
+        "[Image] of [Pad] Thai, [Audio] book, [Mask] party",
         "a <b> c",
         "a < b > c",
         "<b>bold</b> <my cat>",
