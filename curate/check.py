@@ -112,6 +112,7 @@ class _Checker:
         for shard in all_shards(self.dataset):
             self._shard(shard)
         self._strays()
+        self._uneven_columns()
         self._repeated_keys()
         for table in DUPLICATE_TABLES:
             self._keys_are_stored(table, "all")
@@ -172,6 +173,22 @@ class _Checker:
             for path in self.dataset.table_directory(table).glob("**/[!.]*.parquet"):
                 if path.stem not in shards or path.parent.name != table:
                     self._fault(STRAY, path.stem, path, "belongs to no shard")
+        for path in self.dataset.shard_path("x").parent.glob("[!.]*.tar"):
+            if path.stem not in shards:
+                self._fault(STRAY, path.stem, path, "belongs to no shard")
+
+    def _uneven_columns(self) -> None:
+        """Scores that only some shards have: whoever selects by them finds the others unscored."""
+        having: Counter[str] = Counter()
+        files = self._good("scores")
+        for path in files:
+            having.update(pq.read_schema(path).names)
+        partly = sorted(name for name, count in having.items() if count < len(files))
+        if partly:
+            self.remarks.append(
+                f"scored in some shards only: {', '.join(partly)}; the `caplab score` that was "
+                f"stopped goes on with the same command"
+            )
 
     # ---- one shard ------------------------------------------------------------------------------
 

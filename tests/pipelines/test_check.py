@@ -376,7 +376,18 @@ def test_a_record_that_is_no_object_is_one_sentence(dataset):
 
 def test_a_file_that_no_shard_owns_is_named(dataset):
     shutil.copy(dataset.table_path("scores", SHARD), dataset.table_path("scores", "00009"))
-    assert "scores/00009.parquet belongs to no shard" in check_dataset(dataset.directory).text()
+    shutil.copy(dataset.shard_path(SHARD), dataset.shard_path("00009"))
+    text = check_dataset(dataset.directory).text()
+    assert "scores/00009.parquet belongs to no shard" in text
+    assert "shards/00009.tar belongs to no shard" in text
+
+
+def test_scores_that_only_some_shards_have_are_told(dataset):
+    table = dataset.read_table("scores", SHARD)
+    dataset.write_table("scores", table.append_column("new", table.column("blur")), SHARD)
+    found = check_dataset(dataset.directory)
+    assert found.whole
+    assert "scored in some shards only: new; the `caplab score` that was stopped" in found.text()
 
 
 def test_a_folder_that_is_no_dataset_is_a_wrong_argument(tmp_path):
