@@ -46,6 +46,9 @@ def dataset_card(dataset: Dataset, settings: ExportSettings, plan: Plan, layout:
         features = layout.features(pq.read_schema(plan.files[0]), _extensions(plan))
         if features is not None:
             front["dataset_info"] = {"features": features}
+            if settings.format == "folder":
+                # Its reader guesses from the first rows unless its own configuration says them.
+                front["configs"][0]["features"] = features
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in plan.kinds.items())
     left_out = _table(("reason", "samples"), list(plan.left_out.items()))
     parts = [
