@@ -2,7 +2,7 @@
 
     shards -> read what each lacks (tasks) -> caption and store (actors) -> finish shards (tasks)
 
-Tasks turn shards into blocks of pictures with the captions that they lack (recaption.work); every
+Tasks turn shards into blocks of pictures with the captions that they lack (recaption.captioning.missing); every
 actor opens the captioner once, takes blocks of any shard, and writes their captions as parts beside
 the tables. What comes back to the driver are counts. A shard that has all its captions is merged.
 
@@ -28,13 +28,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.dataset import Dataset
-from curate.errors import CaplabError, ConfigError, DatasetError, StageError
-from curate.progress import progress
+from curate.base.errors import CaplabError, ConfigError, DatasetError, StageError
+from curate.base.progress import progress
+from curate.store.dataset import Dataset
 from pipelines.failures import in_words
 from pipelines.ray_session import ray_session, told
-from recaption.caption import CaptionStage
-from recaption.collapse import Acceptance, Tally, note_collapse
+from recaption.captioning.collapse import Acceptance, Tally, note_collapse
+from recaption.captioning.stage import CaptionStage
 
 # A batch whose worker died (a lost machine, a device that failed) is tried again this often; a
 # fault that repeats should be seen.

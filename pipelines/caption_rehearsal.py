@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.dataset import Dataset
-from curate.errors import ConfigError
-from curate.shards import iter_shard
+from curate.base.errors import ConfigError
+from curate.store.dataset import Dataset
+from curate.store.shards import iter_shard
 from pipelines.caption_actors import plan_captions
 from pipelines.settings import RecaptionCommandSettings
-from recaption.caption import CaptionStage, row_counts
-from recaption.work import WorkRows
+from recaption.captioning.missing import WorkRows
+from recaption.captioning.stage import CaptionStage, row_counts
 
 _MILLION = 1e6
 EXAMPLES = 4

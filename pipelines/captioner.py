@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pipelines.options import resolve, settings_options
-from recaption.fit_settings import FitSettings
+from recaption.fit.settings import FitSettings
 
 PLACE = click.Path(path_type=Path)
 
@@ -40,13 +40,13 @@ def fit(
     """
     settings = resolve(FitSettings, config, given)
     if dry_run:
-        from recaption.fit_rehearsal import rehearse
+        from recaption.fit.rehearsal import rehearse
 
         click.echo(rehearse(pairs, settings))
         return
     from transformers.utils import logging
 
-    from recaption.fit import fit as run
+    from recaption.fit.run import fit as run
 
     logging.disable_progress_bar()  # a bar a saved file would tear up our own
     click.echo(run(pairs, out, settings).text())

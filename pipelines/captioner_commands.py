@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
 from pipelines.options import resolve, settings_options
-from recaption.serve_settings import ServeSettings
-from recaption.upsample_settings import UpsampleSettings
+from recaption.engines.serve_settings import ServeSettings
+from recaption.upsample.settings import UpsampleSettings
 
 Given = dict[str, Any]
 
@@ -55,8 +55,8 @@ def upsample(
       caplab upsample prompts.txt --captioner http://localhost:8000/v1 --dry-run 10
       caplab upsample prompts.jsonl --captioner Qwen/Qwen2.5-VL-3B-Instruct --out upsampled.parquet
     """
-    from recaption.upsample_run import dry_run as rehearse
-    from recaption.upsample_run import upsample as run
+    from recaption.upsample.run import dry_run as rehearse
+    from recaption.upsample.run import upsample as run
 
     settings = resolve(UpsampleSettings, config, given)
     if dry_run is not None:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curate.dataset import Dataset
-from curate.errors import CaplabError, ConfigError
-from curate.files import write_json
-from curate.holes import refuse_holes
-from curate.score_settings import ScoreSettings
-from curate.scorers.clip import Clip
-from curate.scorers.make import make_clips
+from curate.base.errors import CaplabError, ConfigError
+from curate.base.files import write_json
+from curate.scoring.scorers.clip import Clip
+from curate.scoring.scorers.make import make_clips
+from curate.scoring.settings import ScoreSettings
+from curate.store.dataset import Dataset
+from curate.store.holes import refuse_holes
 from pipelines.score import on_top_of_stored
 from pipelines.world.weights import family
 from recaption.judging.caption_sets import find_set, find_sets
@@ -22,7 +22,7 @@ from recaption.judging.plain import plain
 from recaption.judging.settings import JudgeSettings
 from recaption.judging.tables import comparison_text, measures_text
 from recaption.judging.truth import Truth
-from recaption.token_counts import TokenCounter
+from recaption.measure.token_counts import TokenCounter
 
 WORLD = "world"
 

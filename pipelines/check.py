@@ -14,16 +14,23 @@ from typing import Any, TypeVar
 
 import click
 
-from curate.caption_score import CaptionScoreStage
-from curate.check import Check, check
-from curate.dataset import Dataset
-from curate.download.fetch import DownloadStage
+from curate.base.errors import CaplabError, DatasetError
+from curate.base.files import read_record, write_json
+from curate.base.settings import Settings
+from curate.download.mend import clear_damaged, restore_input
 from curate.download.retry import finish_retries
 from curate.download.settings import DownloadSettings
+from curate.download.stage import DownloadStage
 from curate.duplicates.search import DuplicateSettings, find_duplicates
-from curate.errors import CaplabError, DatasetError
-from curate.files import read_record, write_json
-from curate.holes import (
+from curate.intake.imported_scores import ImportScoresStage
+from curate.intake.local_pictures import LocalPicturesStage
+from curate.intake.read import read_intake
+from curate.scoring.captions import CaptionScoreStage
+from curate.scoring.stage import ScoreSettings, ScoreStage
+from curate.selection.select import SelectSettings, select
+from curate.store.check import Check, check
+from curate.store.dataset import Dataset
+from curate.store.holes import (
     ALT,
     DUPLICATE_TABLES,
     INPUT,
@@ -36,20 +43,13 @@ from curate.holes import (
     finished_tables,
     note_finished,
 )
-from curate.intake.imported_scores import ImportScoresStage
-from curate.intake.local_pictures import LocalPicturesStage
-from curate.intake.read import read_intake
-from curate.lock import writing
-from curate.mend import clear_damaged, restore_input
-from curate.score import ScoreSettings, ScoreStage
-from curate.selection.select import SelectSettings, select
-from curate.settings import Settings
-from curate.stage import Stage
+from curate.store.lock import writing
+from curate.store.stage import Stage
 from pipelines.curate import WRITES, look_at
 from pipelines.local_stages import run_light_stage
 from pipelines.score import record_path as scores_record
 from pipelines.settings import CurateSettings, ScoreCommandSettings
-from recaption.alt_captions import AltCaptionStage
+from recaption.captioning.alt_texts import AltCaptionStage
 
 S = TypeVar("S", bound=Settings)
 Run = Callable[[Stage, Dataset, int, Sequence[str] | None], object]
@@ -66,7 +66,7 @@ def check_dataset(
     """Look at a dataset, and mend what can be mended from here.
 
     Args:
-        read_all: read every byte; see `curate.check.check`.
+        read_all: read every byte; see `curate.store.check.check`.
         source: the input, where rows of it were lost and it is not where it was.
         run: what runs a stage over shards: (stage, dataset, workers, shards).
 

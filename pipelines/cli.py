@@ -17,9 +17,9 @@ from typing import Any
 import click
 
 from curate import __version__
+from curate.base.errors import ConfigError
 from curate.duplicates.reference_settings import UNUSED, ReferenceSettings
 from curate.duplicates.search import DuplicateSettings
-from curate.errors import ConfigError
 from curate.export.settings import ExportSettings
 from curate.selection.select import SelectSettings
 from pipelines.ablation.settings import AblateSettings
@@ -194,8 +194,8 @@ def select(directory: Path, config: Path | None, given: Given) -> None:
     Prints the funnel: what each rule removes alone, and what it removes in order. Copies are
     dropped last, among the samples that pass everything else.
     """
-    from curate.dataset import Dataset
     from curate.selection.select import select as run
+    from curate.store.dataset import Dataset
 
     settings = resolve(SelectSettings, config, given)
     click.echo(run(Dataset.open(directory), settings).text())
@@ -225,11 +225,11 @@ def duplicates(
       caplab duplicates data/new --against data/old
       caplab select data/new --name fresh --where "not known"
     """
-    from curate.dataset import Dataset
     from curate.duplicates.references import find_references
     from curate.duplicates.search import describe, find_duplicates
-    from curate.holes import DUPLICATE_TABLES, refuse_holes
-    from curate.lock import writing
+    from curate.store.dataset import Dataset
+    from curate.store.holes import DUPLICATE_TABLES, refuse_holes
+    from curate.store.lock import writing
 
     settings = resolve(DuplicateSettings, config, given)
     dataset = Dataset.open(directory)
@@ -262,9 +262,9 @@ def decontaminate(directory: Path, references: str, config: Path | None, given: 
       caplab decontaminate data/mine --references data/coco/val2017
       caplab select data/mine --name clean --where "not contaminated"
     """
-    from curate.dataset import Dataset
     from curate.duplicates.references import find_references
-    from curate.holes import refuse_holes
+    from curate.store.dataset import Dataset
+    from curate.store.holes import refuse_holes
 
     settings = resolve(ReferenceSettings, config, given)
     dataset = Dataset.open(directory)
@@ -413,8 +413,8 @@ def export(
       caplab export data/mine --captions short --format folder --layout simpletuner \\
           --resolution 1024 --out exports/tuner
     """
-    from curate.dataset import Dataset
     from curate.export.run import export as run
+    from curate.store.dataset import Dataset
 
     fixed = {"captions": caption_shares}
     settings = resolve(ExportSettings, config, given, **fixed)
@@ -478,10 +478,10 @@ def weights(source: str, allow_pickle: tuple[str, ...], sql: bool) -> None:
       caplab weights laion-nsfw-l14
       caplab weights laion-aesthetic-v2 --allow-pickle sac+logos+ava1-l14-linearMSE.pth --sql
     """
-    from curate.scorers.head_source import find_head
-    from curate.scorers.head_sql import head_sql
-    from curate.scorers.heads import Head
-    from curate.scorers.published import PUBLISHED
+    from curate.scoring.scorers.head_source import find_head
+    from curate.scoring.scorers.head_sql import head_sql
+    from curate.scoring.scorers.heads import Head
+    from curate.scoring.scorers.published import PUBLISHED
 
     path = find_head(source, allow_pickle)
     head = Head.load(path)

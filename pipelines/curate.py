@@ -9,15 +9,24 @@ from typing import Any
 
 import click
 
-from curate.accounting import accounting, accounting_line
-from curate.dataset import Dataset
-from curate.dataset_card import write_dataset_card
-from curate.download.fetch import DownloadStage
+from curate.base.errors import ConfigError
+from curate.base.provenance import provenance
+from curate.download.mend import clear_damaged, restore_input
 from curate.download.retry import RetryStage, finish_retries
 from curate.download.settings import DownloadSettings
+from curate.download.stage import DownloadStage
 from curate.duplicates.search import DuplicateSettings, find_duplicates
-from curate.errors import ConfigError
-from curate.holes import (
+from curate.intake.imported_scores import ImportScoresStage
+from curate.intake.left_out import left_out_line
+from curate.intake.local_pictures import LocalPicturesStage
+from curate.intake.read import plan_shards
+from curate.intake.source import Source, inspect_input
+from curate.scoring.stage import ScoreSettings, ScoreStage
+from curate.selection.select import SelectSettings, check_name, select
+from curate.store.accounting import accounting, accounting_line
+from curate.store.dataset import Dataset
+from curate.store.dataset_card import write_dataset_card
+from curate.store.holes import (
     ALT,
     INPUT,
     SCORE_TABLES,
@@ -26,24 +35,15 @@ from curate.holes import (
     json_damage,
     note_finished,
 )
-from curate.intake.imported_scores import ImportScoresStage
-from curate.intake.left_out import left_out_line
-from curate.intake.local_pictures import LocalPicturesStage
-from curate.intake.read import plan_shards
-from curate.intake.source import Source, inspect_input
-from curate.lock import hold
-from curate.mend import clear_damaged, restore_input
-from curate.provenance import provenance
-from curate.score import ScoreSettings, ScoreStage
-from curate.selection.select import SelectSettings, check_name, select
+from curate.store.lock import hold
 from pipelines.local_stages import run_light_stage
 from pipelines.ray_stages import ray_session, run_stage
 from pipelines.score import remember
 from pipelines.settings import CurateSettings, Until
-from recaption.alt_captions import AltCaptionStage
+from recaption.captioning.alt_texts import AltCaptionStage
 
 WRITES = ("samples", "scores", "duplicates")
-"""The locks of this command; see curate.lock."""
+"""The locks of this command; see curate.store.lock."""
 
 
 @dataclass(frozen=True)

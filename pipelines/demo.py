@@ -15,11 +15,11 @@ import click
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.dataset import Dataset, claim_directory
-from curate.errors import ConfigError
-from curate.files import atomic_path
-from curate.lock import hold
-from curate.provenance import provenance
+from curate.base.errors import ConfigError
+from curate.base.files import atomic_path
+from curate.base.provenance import provenance
+from curate.store.dataset import Dataset, claim_directory
+from curate.store.lock import hold
 from pipelines.ablation.run import AblationSummary, ablate
 from pipelines.ablation.settings import AblateSettings
 from pipelines.curate import curate

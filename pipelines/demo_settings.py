@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from curate.settings import Settings
+from curate.base.settings import Settings
 
 
 class DemoSettings(Settings):

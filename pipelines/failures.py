@@ -22,7 +22,7 @@ from typing import NoReturn
 
 import click
 
-from curate.errors import CaplabError
+from curate.base.errors import CaplabError
 
 UNEXPECTED = 70
 """Exit status of what nobody expected (EX_SOFTWARE)."""

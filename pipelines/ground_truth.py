@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from curate.dataset import Dataset, parquet_scan
+from curate.store.dataset import Dataset, parquet_scan
 
 # Which reasons answer for which planted defect of the download.
 DOWNLOAD_DEFECTS = {

@@ -20,11 +20,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import curate.errors
-from curate.dataset import Dataset
-from curate.errors import CaplabError, StageError
-from curate.progress import progress
-from curate.stage import Stage
+import curate.base.errors
+from curate.base.errors import CaplabError, StageError
+from curate.base.progress import progress
+from curate.store.dataset import Dataset
+from curate.store.stage import Stage
 from pipelines.children import tied
 from pipelines.failures import in_words
 from pipelines.ray_stages import ATTEMPTS_PER_SHARD, StageSummary, rows_of, run_stage
@@ -172,6 +172,6 @@ def _start(message: bytes) -> subprocess.Popen[bytes]:
 
 def _raise_known(answer: dict[str, Any]) -> None:
     """A setting that is wrong stops the run at once, with its own sentence."""
-    known = getattr(curate.errors, answer["kind"] or "", None)
+    known = getattr(curate.base.errors, answer["kind"] or "", None)
     if isinstance(known, type) and issubclass(known, CaplabError):
         raise known(answer["error"])

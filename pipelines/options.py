@@ -14,7 +14,7 @@ import yaml
 from click.core import ParameterSource
 from pydantic.fields import FieldInfo
 
-from curate.settings import (
+from curate.base.settings import (
     NONE,
     S,
     Settings,

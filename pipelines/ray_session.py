@@ -24,7 +24,7 @@ from typing import Any
 import click
 import psutil
 
-from curate.errors import CaplabError, StageError
+from curate.base.errors import CaplabError, StageError
 from pipelines.failures import first_line, in_words
 
 START_SECONDS = 180.0

@@ -16,10 +16,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from curate.dataset import Dataset
-from curate.errors import CaplabError, StageError
-from curate.progress import progress
-from curate.stage import Stage
+from curate.base.errors import CaplabError, StageError
+from curate.base.progress import progress
+from curate.store.dataset import Dataset
+from curate.store.stage import Stage
 from pipelines.failures import in_words
 from pipelines.ray_session import ray_session
 

@@ -6,22 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from curate.dataset import Dataset
-from curate.dataset_card import write_dataset_card
-from curate.errors import StageError
-from curate.files import write_json
-from curate.holes import note_finished
-from curate.lock import writing
-from curate.provenance import provenance
-from curate.settings import precision_of
+from curate.base.errors import StageError
+from curate.base.files import write_json
+from curate.base.provenance import provenance
+from curate.base.settings import precision_of
+from curate.store.dataset import Dataset
+from curate.store.dataset_card import write_dataset_card
+from curate.store.holes import note_finished
+from curate.store.lock import writing
 from pipelines.caption_actors import caption_shards
 from pipelines.caption_rehearsal import rehearse
 from pipelines.settings import RecaptionCommandSettings
-from recaption.caption import CaptionStage
-from recaption.gates import NEAR_DUPLICATE
-from recaption.near_duplicates import mark_near_duplicates
-from recaption.pending import OK
-from recaption.settings import RecaptionSettings
+from recaption.captioning.drafts import OK
+from recaption.captioning.near_duplicates import mark_near_duplicates
+from recaption.captioning.settings import RecaptionSettings
+from recaption.captioning.stage import CaptionStage
+from recaption.gates.gates import NEAR_DUPLICATE
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curate.errors import DatasetError
-from curate.files import read_json
+from curate.base.errors import DatasetError
+from curate.base.files import read_json
 from pipelines.report.build import write_report
 
 

@@ -7,26 +7,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curate.caption_score import CaptionScoreStage
-from curate.dataset import Dataset
-from curate.dataset_card import write_dataset_card
-from curate.files import read_record, write_json
-from curate.holes import (
+from curate.base.files import read_record, write_json
+from curate.base.provenance import provenance
+from curate.base.settings import load_settings
+from curate.download.mend import clear_damaged
+from curate.intake.imported_scores import ImportScoresStage
+from curate.intake.read import read_intake
+from curate.scoring.captions import CaptionScoreStage
+from curate.scoring.settings import ScoreSettings
+from curate.scoring.stage import ScoreStage
+from curate.store.dataset import Dataset
+from curate.store.dataset_card import write_dataset_card
+from curate.store.holes import (
     DUPLICATE_TABLES,
     SCORE_TABLES,
     find_holes,
     note_finished,
     refuse_holes,
 )
-from curate.intake.imported_scores import ImportScoresStage
-from curate.intake.read import read_intake
-from curate.lock import writing
-from curate.mend import clear_damaged
-from curate.provenance import provenance
-from curate.score import ScoreStage
-from curate.score_settings import ScoreSettings
-from curate.settings import load_settings
-from curate.stage import Stage
+from curate.store.lock import writing
+from curate.store.stage import Stage
 from pipelines.local_stages import run_light_stage
 from pipelines.ray_stages import StageSummary, ray_session, run_stage
 from pipelines.settings import ScoreCommandSettings

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
-from recaption.caption_server import ServerLimits, bound, serve
-from recaption.opening import identify, open_engine
-from recaption.serve_settings import ServeSettings
-from recaption.server import Server
-from recaption.settings import with_engine
+from recaption.captioning.settings import with_engine
+from recaption.engines.caption_server import ServerLimits, bound, serve
+from recaption.engines.http.address import Server
+from recaption.engines.registry import identify, open_engine
+from recaption.engines.serve_settings import ServeSettings
 
 
 def serve_captioner(settings: ServeSettings, say: Callable[[str], None] = print) -> None:

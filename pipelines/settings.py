@@ -9,9 +9,9 @@ from pydantic import Field
 from curate.download.settings import DownloadSettings
 from curate.duplicates.search import DuplicateSettings
 from curate.intake.formats import InputFormat
-from curate.score_settings import ScoreSettings
+from curate.scoring.settings import ScoreSettings
 from curate.selection.select import SelectSettings
-from recaption.settings import RecaptionSettings
+from recaption.captioning.settings import RecaptionSettings
 from train.settings import TrainSettings
 
 OPERATIONAL: dict[str, Any] = {"identity": False}

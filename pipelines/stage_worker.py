@@ -15,7 +15,7 @@ import struct
 import sys
 from typing import BinaryIO
 
-from curate.errors import CaplabError
+from curate.base.errors import CaplabError
 from pipelines.failures import in_words
 
 

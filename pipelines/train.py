@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from curate.blend import blend_order
-from curate.captions import caption_writers, captioned_keys
-from curate.dataset import Dataset
-from curate.files import read_json
-from curate.holes import refuse_holes
-from curate.lock import hold
+from curate.base.files import read_json
+from curate.store.caption_blend import blend_order
+from curate.store.captions import caption_writers, captioned_keys
+from curate.store.dataset import Dataset
+from curate.store.holes import refuse_holes
+from curate.store.lock import hold
 from pipelines.settings import TrainCommandSettings
 from pipelines.training_jobs import TrainingJob, run_jobs
 from train.settings import TrainSettings, model_config, settled, stored_settings

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curate.errors import CaplabError, StageError
-from curate.progress import progress, tell
+from curate.base.errors import CaplabError, StageError
+from curate.base.progress import progress, tell
 from pipelines.failures import in_words
 from pipelines.ray_session import ray_session
 from train.settings import TrainSettings

@@ -65,11 +65,11 @@ def test_the_trainer_imports_without_the_packages_that_gpu_images_lack():
 
 
 def test_only_the_dataset_makes_scans_of_parquet():
-    # DuckDB's defaults read neighbours, and columns out of folders' names: curate.dataset knows.
+    # DuckDB's defaults read neighbours, and columns out of folders' names: curate.store.dataset knows.
     scanning = {
         str(path.relative_to(ROOT))
         for package in MAY_IMPORT
         for path in (ROOT / package).rglob("*.py")
         if "read_parquet" in path.read_text(encoding="utf-8").replace("pd.read_parquet", "pandas")
     }
-    assert scanning == {"curate/dataset.py"}
+    assert scanning == {"curate/store/dataset.py"}

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.blend import (
+from curate.base.errors import ConfigError
+from curate.store.caption_blend import (
     BLEND,
     CHOICE,
     DROPOUT,
@@ -25,7 +26,6 @@ from curate.blend import (
     hash_uniform,
     key_numbers,
 )
-from curate.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

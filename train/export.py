@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from curate.files import write_text
+from curate.base.files import write_text
 from train.sample import Trained
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from curate.errors import CaplabError
-from curate.files import atomic_path, fingerprint
-from curate.progress import progress, tell
-from curate.settings import device_of, dtype_of, precision_of
+from curate.base.errors import CaplabError
+from curate.base.files import atomic_path, fingerprint
+from curate.base.progress import progress, tell
+from curate.base.settings import device_of, dtype_of, precision_of
 from train.captions import CaptionBank
 from train.model import TextToImage, build_model, use_fast_attention
 from train.objective import logit_normal_timesteps, loss_per_picture, noised

@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from curate.blend import blend_order
-from curate.dataset import Dataset, claim_directory
-from curate.errors import ConfigError, DatasetError
-from curate.files import atomic_path, read_json, sha256_file, write_json
-from curate.holes import refuse_holes
-from curate.progress import tell
-from curate.provenance import provenance
+from curate.base.errors import ConfigError, DatasetError
+from curate.base.files import atomic_path, read_json, sha256_file, write_json
+from curate.base.progress import tell
+from curate.base.provenance import provenance
+from curate.store.caption_blend import blend_order
+from curate.store.dataset import Dataset, claim_directory
+from curate.store.holes import refuse_holes
 from train.captions import texts_of
 from train.loop import LoopResult, train_loop, write_tables
 from train.settings import TrainSettings, model_config, settled, stored_settings

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from curate.errors import ConfigError, DatasetError
-from curate.files import read_record
-from curate.settings import Precision, device_of, dtype_of, precision_of
-from curate.weights import load_state_dict
+from curate.base.errors import ConfigError, DatasetError
+from curate.base.files import read_record
+from curate.base.settings import Precision, device_of, dtype_of, precision_of
+from curate.base.weights import load_state_dict
 from train.captions import encode
 from train.model import TextToImage, use_fast_attention
 from train.objective import euler_step, predicted_x0, sampling_timesteps

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from curate.errors import ConfigError
-from curate.files import read_json
-from curate.settings import (
+from curate.base.errors import ConfigError
+from curate.base.files import read_json
+from curate.base.settings import (
     Device,
     Precision,
     Settings,

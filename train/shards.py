@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from curate.blend import hash_uniform, key_numbers
-from curate.captions import accepted_captions
-from curate.dataset import Dataset
-from curate.errors import ConfigError, DatasetError
-from curate.shards import iter_shard
+from curate.base.errors import ConfigError, DatasetError
+from curate.store.caption_blend import hash_uniform, key_numbers
+from curate.store.captions import accepted_captions
+from curate.store.dataset import Dataset
+from curate.store.shards import iter_shard
 
 _ORDER_STREAM, _HOLD_OUT_STREAM = 4, 5
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
 from train.settings import ModelConfig
 
 if TYPE_CHECKING:

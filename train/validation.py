@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from curate.blend import blend_order
-from curate.files import atomic_path
+from curate.base.files import atomic_path
+from curate.store.caption_blend import blend_order
 from train.captions import encode
 from train.objective import loss_per_picture, noised
 from train.sample import Trained, from_uint8, generate

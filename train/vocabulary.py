@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from curate.blend import blend_order
-from curate.dataset import Dataset
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
+from curate.store.caption_blend import blend_order
+from curate.store.dataset import Dataset
 from train.captions import texts_of
 from train.settings import ModelConfig, TrainSettings
 from train.shards import available_kinds

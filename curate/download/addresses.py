@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
+from curate.base.reasons import FailureError, Reason
 from curate.download.wire import Deadline
-from curate.reasons import FailureError, Reason
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 

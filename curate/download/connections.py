@@ -12,11 +12,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from urllib.parse import unquote, urlsplit
 
+from curate.base.errors import ConfigError
 from curate.download.addresses import Resolver
 from curate.download.answers import Answer
 from curate.download.urls import Target
 from curate.download.wire import Connection, Deadline
-from curate.errors import ConfigError
 
 _IDLE_SECONDS = 4.0  # many servers close an idle connection after five
 _MOST_IDLE = 128  # connections kept by one client, over all hosts

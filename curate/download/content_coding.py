@@ -5,8 +5,8 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable
 
+from curate.base.reasons import FailureError, Reason
 from curate.pictures.sniff import sniff
-from curate.reasons import FailureError, Reason
 
 # zlib's words for the containers (zlib.h, inflateInit2). "deflate" means zlib's, and many servers
 # send the bare stream in its place.

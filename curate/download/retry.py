@@ -27,16 +27,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate.dataset import FAILED, RETRY_DIRECTORY, RETRY_NOTE, STORED, Dataset, conform
-from curate.download.fetch import DownloadStage
+from curate.base.errors import DatasetError
+from curate.base.files import atomic_path, write_json
+from curate.base.reasons import Failure, Reason
 from curate.download.settings import DownloadSettings
-from curate.errors import DatasetError
-from curate.files import atomic_path, write_json
+from curate.download.stage import DownloadStage
 from curate.intake.imported_scores import forget_imported
-from curate.outcomes import Outcome, Spool, sample_members, sample_rows
-from curate.reasons import Failure, Reason
-from curate.shards import iter_members, write_shard
-from curate.stage import Stage
+from curate.store.dataset import FAILED, RETRY_DIRECTORY, RETRY_NOTE, STORED, Dataset, conform
+from curate.store.shards import iter_members, write_shard
+from curate.store.stage import Stage
+from curate.store.write_samples import Outcome, Spool, sample_members, sample_rows
 
 _ALT = "alt"  # the caption source that is made from the samples table alone
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from protego import Protego
 
+from curate.base.reasons import FailureError, Reason
 from curate.download.safe_http import SafeClient
 from curate.download.urls import Target
-from curate.reasons import FailureError, Reason
 
 _MOST_SITES = 20_000  # remembered by one worker
 _READ_BYTES = 512_000  # RFC 9309, section 2.5: at least 500 KiB are read, the rest may be ignored

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, urljoin
 
+from curate.base.reasons import FailureError, Reason
 from curate.download.addresses import lookup
 from curate.download.answers import Answer
 from curate.download.connections import Connections
@@ -27,7 +28,6 @@ from curate.download.hosts import retry_after
 from curate.download.robots_header import disallowing_directive
 from curate.download.urls import Target, parse_url
 from curate.download.wire import Connection, Deadline
-from curate.reasons import FailureError, Reason
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _NAMED_STATUS = {
@@ -109,7 +109,7 @@ class SafeClient:
         """GET `url` once, through all its redirects.
 
         Raises:
-            FailureError: with one of `curate.reasons`.
+            FailureError: with one of `curate.base.reasons`.
         """
         target = parse_url(url)
         deadline = deadline or self.deadline()
@@ -124,7 +124,7 @@ class SafeClient:
         """One exchange: the body, or where a redirect leads.
 
         Raises:
-            FailureError: with one of `curate.reasons`.
+            FailureError: with one of `curate.base.reasons`.
         """
         try:
             connection = self._connections.take(target, deadline)

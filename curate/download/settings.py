@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import Field
 
+from curate.base.settings import Settings
 from curate.download.hosts import HostLimits
 from curate.download.safe_http import HttpLimits
 from curate.pictures.resize import EncodeFormat, ResizeMode, Resizer
-from curate.settings import Settings
 
 OPERATIONAL: dict[str, Any] = {"identity": False}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from urllib.parse import quote, urlsplit
 
-from curate.reasons import FailureError, Reason
+from curate.base.reasons import FailureError, Reason
 
 _PORTS = {"http": 80, "https": 443}
 _LONGEST_URL = 8192  # characters; servers refuse longer request lines

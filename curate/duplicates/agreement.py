@@ -41,7 +41,6 @@ from curate.duplicates.cells import (
     summed,
     variance,
 )
-from curate.duplicates.fingerprints import LUMA_SIDE, mirrored, unpacked
 from curate.duplicates.registration import (
     MISFIT_LIMIT,
     Floats,
@@ -51,6 +50,7 @@ from curate.duplicates.registration import (
     smooth,
     warp,
 )
+from curate.pictures.perceptual_hashes import LUMA_SIDE, mirrored, unpacked
 
 STRUCTURE = 3.0
 """Variance of fine structure (8-bit levels, squared) from which on a cell has any."""

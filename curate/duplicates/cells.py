@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.duplicates.fingerprints import COLOUR_SIDE, LUMA_SIDE
 from curate.duplicates.registration import Floats, inside, smooth, warp
+from curate.pictures.perceptual_hashes import COLOUR_SIDE, LUMA_SIDE
 
 CELLS = 8
 """Cells along a side."""

@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from curate.base.files import atomic_path
 from curate.duplicates.vectors import Floats, Vectors
-from curate.files import atomic_path
 
 SIZE = 300
 """Vectors to a fine centroid; a cluster holds `NEAREST` times as many."""

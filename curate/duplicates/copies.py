@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.ahead import in_threads
+from curate.base.progress import progress
+from curate.base.threads import in_threads
 from curate.duplicates.agreement import CopyLimits, compare, is_copy
 from curate.duplicates.clusters import Tree
-from curate.duplicates.fingerprints import VIEWS
 from curate.duplicates.hash_pairs import near_hashes
 from curate.duplicates.neighbours import Pairs, nearest_vectors, similar_pairs, unique_pairs
 from curate.duplicates.thumbnails import Thumbnails
 from curate.duplicates.vectors import ArrayVectors, Vectors
-from curate.progress import progress
+from curate.pictures.perceptual_hashes import VIEWS
 
 if TYPE_CHECKING:
     from curate.duplicates.search import DuplicateSettings
@@ -51,7 +51,7 @@ class Samples:
     phash: NDArray[np.uint64]
     """(N, views)."""
     descriptor: NDArray[np.float16]
-    """(N, 64), see curate.duplicates.copy_descriptor."""
+    """(N, 64), see curate.pictures.copy_descriptor."""
     structured: NDArray[np.bool_]
     """Decoded and not flat: fit for everything but exact matching."""
     thumbnails: Thumbnails

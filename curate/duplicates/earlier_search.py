@@ -31,14 +31,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from curate.arrow_columns import key_array
-from curate.dataset import DUPLICATE_SEARCHED, Dataset
+from curate.base.arrow_columns import key_array
+from curate.base.errors import DatasetError
+from curate.base.files import fingerprint
 from curate.duplicates.clusters import Tree, train
 from curate.duplicates.copies import Found, Samples
 from curate.duplicates.neighbours import ALL_UP_TO
 from curate.duplicates.vectors import Vectors
-from curate.errors import DatasetError
-from curate.files import fingerprint
+from curate.store.dataset import DUPLICATE_SEARCHED, Dataset
 
 MARKS = b"caplab_searched"
 _COLUMNS = b"caplab_columns"

@@ -28,7 +28,7 @@ from itertools import combinations, islice, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.duplicates.fingerprints import MAX_RADIUS
+from curate.pictures.perceptual_hashes import MAX_RADIUS
 
 Hashes = NDArray[np.uint64]
 Rows = NDArray[np.int64]

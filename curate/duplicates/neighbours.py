@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.duplicates.clusters import Tree, train
-from curate.duplicates.fingerprints import MAX_RADIUS
 from curate.duplicates.vectors import ArrayVectors, Floats, Vectors
+from curate.pictures.perceptual_hashes import MAX_RADIUS
 
 __all__ = [
     "MAX_RADIUS",

@@ -20,15 +20,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from curate.arrow_columns import to_arrow
-from curate.dataset import FAILED, FINGERPRINTS, SAMPLES, STORED, Dataset, sample_key
-from curate.errors import ConfigError
-from curate.files import atomic_path, fingerprint
+from curate.base.arrow_columns import to_arrow
+from curate.base.errors import ConfigError
+from curate.base.files import atomic_path, fingerprint
+from curate.base.reasons import Reason
 from curate.intake.folders import is_picture
 from curate.intake.locations import Store, locate
 from curate.pictures.decode import PictureBatch, PictureView, decode_batches
-from curate.reasons import Reason
-from curate.scorers.fingerprint import Fingerprint
+from curate.scoring.scorers.fingerprint import Fingerprint
+from curate.store.dataset import FAILED, FINGERPRINTS, SAMPLES, STORED, Dataset, sample_key
 
 _FILES = 1000
 _BATCH = 64

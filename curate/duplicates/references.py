@@ -27,7 +27,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from curate.dataset import REFERENCE_MATCHES, Dataset
+from curate.base.errors import ConfigError, DatasetError
+from curate.base.files import fingerprint
+from curate.base.memory import MemoryLimit, parse_bytes
 from curate.duplicates.copies import Found, Verifier, exact_pairs, near_pairs
 from curate.duplicates.earlier_search import column_marks
 from curate.duplicates.reference_folder import fingerprint_folder, fingerprinted_keys, paths_of
@@ -35,12 +37,10 @@ from curate.duplicates.reference_settings import UNUSED, ReferenceSettings
 from curate.duplicates.samples import load_samples
 from curate.duplicates.search import BYTES_A_SAMPLE
 from curate.duplicates.thumbnails import scratch_folder
-from curate.errors import ConfigError, DatasetError
-from curate.files import fingerprint
-from curate.holes import note_finished, parquet_damage
-from curate.lock import writing
-from curate.memory import MemoryLimit, parse_bytes
-from curate.selection.sample_view import tables_version
+from curate.store.dataset import REFERENCE_MATCHES, Dataset
+from curate.store.holes import note_finished, parquet_damage
+from curate.store.lock import writing
+from curate.store.sample_view import tables_version
 
 _NOTE = b"caplab_references"
 _VERSION = 2

@@ -10,16 +10,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from curate.arrow_columns import bytes_to_numpy, key_array, to_numpy
-from curate.dataset import Dataset
+from curate.base.arrow_columns import bytes_to_numpy, key_array, to_numpy
+from curate.base.errors import ConfigError, DatasetError
 from curate.duplicates.copies import FLAT, Samples
-from curate.duplicates.copy_descriptor import WIDTH
-from curate.duplicates.fingerprints import THUMBNAIL, VIEWS, unpacked
 from curate.duplicates.thumbnails import Thumbnails
 from curate.duplicates.vectors import ArrayVectors, FileVectors, Vectors
-from curate.errors import ConfigError, DatasetError
-from curate.selection.finite import FINITE
-from curate.selection.sample_view import sample_view
+from curate.pictures.copy_descriptor import WIDTH
+from curate.pictures.perceptual_hashes import THUMBNAIL, VIEWS, unpacked
+from curate.store.dataset import Dataset
+from curate.store.finite import FINITE
+from curate.store.sample_view import sample_view
 
 
 def load_samples(parts: Sequence[tuple[Dataset, NDArray[np.bytes_]]], scratch: Path) -> Samples:

@@ -3,7 +3,7 @@
 exact      equal bytes as downloaded, or equal decoded pixels.
 near       edited copies: re-encoded, resized, cropped, mirrored, turned a little, relit, labelled.
            Candidates come from perceptual hashes of several views and the nearest copy
-           descriptors (curate.duplicates.copy_descriptor).
+           descriptors (curate.pictures.copy_descriptor).
 embedding  the same asked of the nearest CLIP embeddings (SemDeDup's candidates).
 
 Hashes, descriptors and embeddings only propose; curate.duplicates.agreement decides every near and
@@ -37,7 +37,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from curate.dataset import Dataset
+from curate.base.files import fingerprint
+from curate.base.memory import MemoryLimit, parse_bytes
+from curate.base.settings import Settings
+from curate.download.mend import clear_damaged
 from curate.duplicates.agreement import CopyLimits
 from curate.duplicates.copies import (
     Verifier,
@@ -60,12 +63,9 @@ from curate.duplicates.samples import load_samples, ranked_keys, write_embedding
 from curate.duplicates.tables import group_rows, pair_rows
 from curate.duplicates.thumbnails import scratch_folder
 from curate.duplicates.vectors import ArrayVectors
-from curate.files import fingerprint
-from curate.holes import DUPLICATE_TABLES, find_holes, note_finished
-from curate.memory import MemoryLimit, parse_bytes
-from curate.mend import clear_damaged
-from curate.selection.sample_view import tables_version
-from curate.settings import Settings
+from curate.store.dataset import Dataset
+from curate.store.holes import DUPLICATE_TABLES, find_holes, note_finished
+from curate.store.sample_view import tables_version
 
 _NOTE = b"caplab_found"
 _READ = ("samples", "scores", "fingerprints", "embeddings")

@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from curate.dataset import DUPLICATE_PAIRS, DUPLICATES
 from curate.duplicates.copies import Found, Samples
 from curate.duplicates.keep import keep_best
+from curate.store.dataset import DUPLICATE_PAIRS, DUPLICATES
 
 
 def pair_rows(method: str, found: Found, samples: Samples) -> pa.Table:

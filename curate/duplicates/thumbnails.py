@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.duplicates.fingerprints import THUMBNAIL
-from curate.files import remove_leftovers, temporary_path
+from curate.base.files import remove_leftovers, temporary_path
+from curate.pictures.perceptual_hashes import THUMBNAIL
 
 Thumbs = NDArray[np.uint8]
-"""(B, 4608) uint8, see curate.duplicates.fingerprints."""
+"""(B, 4608) uint8, see curate.pictures.perceptual_hashes."""
 
 _SIZE = THUMBNAIL
 

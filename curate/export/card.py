@@ -8,12 +8,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from curate.accounting import accounting
-from curate.dataset import Dataset, parquet_scan
 from curate.export.layouts import Layout
 from curate.export.plan import Plan
 from curate.export.settings import ExportSettings
-from curate.selection.finite import finite_columns
+from curate.store.accounting import accounting
+from curate.store.dataset import Dataset, parquet_scan
+from curate.store.finite import finite_columns
 
 _SIZES = (
     (1_000, "n<1K"),

@@ -33,11 +33,11 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.base.files import atomic_path, temporary_path, write_json, write_text
 from curate.export.pictures import PictureReader
 from curate.export.plan import Plan
 from curate.export.settings import ExportSettings
-from curate.files import atomic_path, temporary_path, write_json, write_text
-from curate.shards import write_shard
+from curate.store.shards import write_shard
 
 _PLACE = frozenset({"shard", "extension", "offset", "size"})
 _ROWS_AT_A_TIME = 256  # pictures of a Parquet row group

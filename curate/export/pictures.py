@@ -11,9 +11,9 @@ from typing import IO
 
 import pyarrow as pa
 
-from curate.dataset import Dataset
-from curate.errors import DatasetError
-from curate.shards import IMAGE_EXTENSIONS
+from curate.base.errors import DatasetError
+from curate.store.dataset import Dataset
+from curate.store.shards import IMAGE_EXTENSIONS
 
 PLACES = pa.schema(
     [

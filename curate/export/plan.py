@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.blend import (
+from curate.base.errors import DatasetError
+from curate.base.files import atomic_path, plain_path, read_json, write_json
+from curate.base.progress import progress
+from curate.export.pictures import picture_places
+from curate.export.settings import ExportSettings
+from curate.store.caption_blend import (
     BLEND,
     CHOICE,
     EXPORT_ORDER,
@@ -26,13 +31,8 @@ from curate.blend import (
     hash_uniform,
     key_numbers,
 )
-from curate.captions import caption_writers
-from curate.dataset import Dataset, parquet_rows, parquet_scan, sql_text
-from curate.errors import DatasetError
-from curate.export.pictures import picture_places
-from curate.export.settings import ExportSettings
-from curate.files import atomic_path, plain_path, read_json, write_json
-from curate.progress import progress
+from curate.store.captions import caption_writers
+from curate.store.dataset import Dataset, parquet_rows, parquet_scan, sql_text
 
 if TYPE_CHECKING:
     import duckdb

@@ -8,15 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from curate.captions import caption_writers
-from curate.dataset import Dataset, claim_directory
-from curate.errors import DatasetError
-from curate.export.card import dataset_card
-from curate.export.layouts import make_layout
-from curate.export.pictures import PictureReader
-from curate.export.plan import make_plan
-from curate.export.settings import ExportSettings, check
-from curate.files import (
+from curate.base.errors import DatasetError
+from curate.base.files import (
     atomic_path,
     fingerprint,
     read_json,
@@ -25,11 +18,18 @@ from curate.files import (
     write_json,
     write_text,
 )
-from curate.holes import refuse_holes
-from curate.lock import hold
-from curate.progress import progress
-from curate.provenance import provenance
-from curate.selection.sample_view import file_mark
+from curate.base.progress import progress
+from curate.base.provenance import provenance
+from curate.export.card import dataset_card
+from curate.export.layouts import make_layout
+from curate.export.pictures import PictureReader
+from curate.export.plan import make_plan
+from curate.export.settings import ExportSettings, check
+from curate.store.captions import caption_writers
+from curate.store.dataset import Dataset, claim_directory
+from curate.store.holes import refuse_holes
+from curate.store.lock import hold
+from curate.store.sample_view import file_mark
 
 
 @dataclass(frozen=True)

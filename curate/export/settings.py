@@ -7,9 +7,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from curate.blend import check_blend
-from curate.errors import ConfigError
-from curate.settings import Settings
+from curate.base.errors import ConfigError
+from curate.base.settings import Settings
+from curate.store.caption_blend import check_blend
 
 Format = Literal["webdataset", "parquet", "folder"]
 Layout = Literal["huggingface", "kohya", "simpletuner"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
 
 # Recognised names, the most telling first; compared without case.
 URL_COLUMNS = ("url", "image_url", "imageurl", "img_url", "image_link", "link", "src")

@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
+from curate.base.reasons import Failure, Reason, printable
 from curate.intake.columns import FILE_COLUMNS, find_column
 from curate.intake.left_out import LeftOut, Why
 from curate.intake.locations import Store
@@ -32,7 +33,6 @@ from curate.intake.tars import (
 )
 from curate.intake.text_lists import TextKind, read_text_list
 from curate.intake.texts import NoTextError, several, texts_of, value_at, with_spelled
-from curate.reasons import Failure, Reason, printable
 
 _TEXTS = (".txt", ".caption")
 METADATA: Mapping[str, TextKind | Literal["parquet"]] = {

@@ -6,7 +6,7 @@ import itertools
 import os
 from typing import Literal
 
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
 from curate.intake.folders import is_picture
 from curate.intake.locations import Found, Store
 from curate.intake.tars import EXTENSIONS

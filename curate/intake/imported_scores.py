@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate.arrow_columns import finite_or_null, readable, to_python
-from curate.dataset import Dataset
-from curate.files import fingerprint
+from curate.base.arrow_columns import finite_or_null, readable, to_python
+from curate.base.files import fingerprint
 from curate.intake.column_types import score_numbers
 from curate.intake.read import read_intake
-from curate.stage import Stage
+from curate.store.dataset import Dataset
+from curate.store.stage import Stage
 
 _NOTE = b"caplab_columns"
 _VERSION = 2

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.arrow_columns import readable, to_python
+from curate.base.arrow_columns import readable, to_python
 from curate.intake.columns import hash_name
 
 _EXACT = 1 << 53  # every integer up to here is a double of its own

@@ -10,7 +10,7 @@ from collections import Counter
 from enum import StrEnum
 from typing import IO
 
-from curate.reasons import printable
+from curate.base.reasons import printable
 
 _SHOWN = 5  # names of each kind
 

@@ -18,14 +18,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate.dataset import Dataset
+from curate.base.errors import DatasetError
+from curate.base.files import remove_leftovers
+from curate.base.reasons import Failure, FailureError, Reason
 from curate.download.settings import DownloadSettings
-from curate.errors import DatasetError
-from curate.files import remove_leftovers
 from curate.intake.locations import Store
 from curate.intake.read import Intake, read_intake
 from curate.intake.tars import EXTENSIONS, open_tar
-from curate.outcomes import (
+from curate.store.dataset import Dataset
+from curate.store.stage import Stage
+from curate.store.write_samples import (
     SOURCE_BYTES,
     SOURCE_FILE,
     SOURCE_OFFSET,
@@ -35,8 +37,6 @@ from curate.outcomes import (
     is_stored,
     write_outcomes,
 )
-from curate.reasons import Failure, FailureError, Reason
-from curate.stage import Stage
 
 _AHEAD = 64  # rows of a Parquet file whose pictures are read at a time
 

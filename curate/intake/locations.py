@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs
 
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
 
 _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.\-]+)://")
 _PATTERN = re.compile(r"[*?\[{]")

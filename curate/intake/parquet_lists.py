@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
+from curate.base.reasons import Failure, Reason, printable
 from curate.intake.columns import IMAGE_COLUMNS
 from curate.intake.kept_types import is_bytes, kept, kept_type, shared_type
 from curate.intake.kept_types import texts_of as as_texts
@@ -32,7 +33,7 @@ from curate.intake.rows import (
 )
 from curate.intake.tars import not_downloaded
 from curate.intake.texts import NoTextError, names_inside, texts_of, value_at
-from curate.outcomes import (
+from curate.store.write_samples import (
     ALT_TEXTS,
     FAILURE,
     FAILURE_DETAIL,
@@ -41,7 +42,6 @@ from curate.outcomes import (
     SOURCE_KEY,
     SOURCE_OFFSET,
 )
-from curate.reasons import Failure, Reason, printable
 
 _COUNTED_ROWS = 1_000_000  # below, the texts of lists are counted
 

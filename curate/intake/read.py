@@ -13,9 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate.dataset import Dataset, empty_directory, parquet_scan, sample_key
-from curate.errors import DatasetError
-from curate.files import (
+from curate.base.errors import DatasetError
+from curate.base.files import (
     atomic_path,
     fingerprint,
     plain_path,
@@ -23,13 +22,14 @@ from curate.files import (
     sha256_file,
     write_json,
 )
+from curate.base.progress import progress
 from curate.intake.column_types import ColumnTypes, score_numbers
 from curate.intake.columns import score_columns
 from curate.intake.left_out import LeftOut
 from curate.intake.rows import IDENTITY, own_names
 from curate.intake.source import InputFormat, Source, inspect_input
-from curate.outcomes import ALT_TEXTS, FAILURE, SOURCE_FILE
-from curate.progress import progress
+from curate.store.dataset import Dataset, empty_directory, parquet_scan, sample_key
+from curate.store.write_samples import ALT_TEXTS, FAILURE, SOURCE_FILE
 
 DEFAULT_ROWS_PER_SHARD = 10_000
 _MEMORY_LIMIT = "2GB"

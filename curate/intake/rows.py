@@ -21,9 +21,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from curate.base.reasons import Failure, Reason
 from curate.intake.columns import hash_name
 from curate.intake.texts import NoTextError
-from curate.outcomes import (
+from curate.store.write_samples import (
     ALT_TEXTS,
     FAILURE,
     FAILURE_DETAIL,
@@ -32,7 +33,6 @@ from curate.outcomes import (
     SOURCE_KEY,
     SOURCE_OFFSET,
 )
-from curate.reasons import Failure, Reason
 
 IDENTITY = "identity"
 OTHER_FIELDS = "other_fields"

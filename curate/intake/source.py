@@ -17,8 +17,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.errors import ConfigError
-from curate.files import fingerprint
+from curate.base.errors import ConfigError
+from curate.base.files import fingerprint
+from curate.base.reasons import Failure, Reason, printable
 from curate.intake.column_types import ColumnTypes
 from curate.intake.columns import (
     FILE_COLUMNS,
@@ -53,7 +54,6 @@ from curate.intake.tars import read_tar, sidecar_names
 from curate.intake.text_form import check_encoding, refuse_other_encodings, refuse_other_shapes
 from curate.intake.text_lists import TEXT_URL, TextKind, read_text_list
 from curate.intake.texts import NoTextError, names_inside, texts_of, value_at, with_spelled
-from curate.reasons import Failure, Reason, printable
 
 _TYPED_ROWS = 1000  # rows from which the columns of a text file or sidecar are taken
 _FILES_LOOKED_AT = 100  # files whose encoding is looked at

@@ -23,6 +23,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import IO, Any
 
+from curate.base.reasons import Failure, Reason, printable
 from curate.intake.columns import TEXT_COLUMNS, URL_COLUMNS
 from curate.intake.left_out import LeftOut, Why
 from curate.intake.lines import is_gzip
@@ -30,7 +31,6 @@ from curate.intake.locations import Store
 from curate.intake.rows import Record, broken, local_identity, text_problem, texts_given
 from curate.intake.tar_headers import BoundedTarInfo
 from curate.intake.texts import NoTextError, find_name, several, texts_of, value_at
-from curate.reasons import Failure, Reason, printable
 
 EXTENSIONS = (".tar", ".tar.gz", ".tgz")
 _READ = frozenset(

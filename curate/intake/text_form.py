@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
 from curate.intake.columns import FILE_COLUMNS, URL_COLUMNS, find_column
 from curate.intake.lines import Chunks
 from curate.intake.locations import Store

@@ -18,11 +18,11 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
+from curate.base.reasons import Failure, Reason, printable
 from curate.intake.lines import LONGEST_LINE, Chunks, Lines
 from curate.intake.locations import Store
 from curate.intake.text_form import said_separator, separator
-from curate.reasons import Failure, Reason, printable
 
 TextKind = Literal["csv", "tsv", "jsonl", "json", "text"]
 Found = tuple[int, Mapping[str, Any] | Failure]

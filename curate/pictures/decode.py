@@ -32,8 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from curate.base.reasons import printable
 from curate.pictures.png_chunks import without_texts
-from curate.reasons import printable
 
 CANVAS = 128
 """Side of the square canvas in pixels."""

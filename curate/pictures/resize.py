@@ -19,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from curate.download.hashes import verify
+from curate.base.reasons import Failure, FailureError, Reason
 from curate.pictures import jpeg
 from curate.pictures.colours import PixelRangeError, to_resizable, to_srgb
 from curate.pictures.exif import orientation, upright_pixels
+from curate.pictures.file_hashes import verify
 from curate.pictures.png_chunks import damaged_pixel_data, without_texts
 from curate.pictures.shrink import shrink
 from curate.pictures.sniff import sniff, sniff_unsupported
-from curate.reasons import Failure, FailureError, Reason
 
 ResizeMode = Literal["keep_ratio_largest", "keep_ratio", "center_crop", "no"]
 EncodeFormat = Literal["jpg", "png", "webp"]

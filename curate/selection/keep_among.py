@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from curate.base.errors import ConfigError
 from curate.duplicates.keep import keep_best
-from curate.errors import ConfigError
-from curate.selection.finite import FINITE
 from curate.selection.rules import split_rules
-from curate.selection.sample_view import METHODS, SEMDEDUP, SampleTables
+from curate.store.finite import FINITE
+from curate.store.sample_view import METHODS, SEMDEDUP, SampleTables
 
 if TYPE_CHECKING:
     import duckdb

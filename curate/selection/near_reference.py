@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.arrow_columns import to_numpy
-from curate.dataset import Dataset
-from curate.errors import ConfigError, DatasetError
-from curate.files import sha256_file
-from curate.selection.sample_view import tables_version
+from curate.base.arrow_columns import to_numpy
+from curate.base.errors import ConfigError, DatasetError
+from curate.base.files import sha256_file
+from curate.store.dataset import Dataset
+from curate.store.sample_view import tables_version
 
 if TYPE_CHECKING:
     import duckdb

@@ -17,11 +17,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from curate.dataset import Dataset
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
+from curate.base.settings import nearest
+from curate.scoring.scored_with import clip_models
 from curate.selection.preset_list import PRESETS, Need, Preset
-from curate.selection.scored_with import clip_models
-from curate.settings import nearest
+from curate.store.dataset import Dataset
 
 if TYPE_CHECKING:
     from curate.selection.select import SelectSettings

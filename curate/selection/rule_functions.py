@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from curate.errors import ConfigError
-from curate.selection.finite import FINITE
+from curate.base.errors import ConfigError
 from curate.selection.rules import Node, Rule, parse, unparse
-from curate.selection.sample_view import SampleTables
+from curate.store.finite import FINITE
+from curate.store.sample_view import SampleTables
 
 if TYPE_CHECKING:
     import duckdb

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from curate.errors import ConfigError
-from curate.selection.finite import FINITE
-from curate.settings import nearest
+from curate.base.errors import ConfigError
+from curate.base.settings import nearest
+from curate.store.finite import FINITE
 
 if TYPE_CHECKING:
     import duckdb
@@ -156,7 +156,7 @@ def unparse(connection: duckdb.DuckDBPyConnection, node: Node) -> str:
 def guarded(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
     """A rule whose comparisons take a computed NaN or infinity, as of 0 / 0, for unknown.
 
-    `connection` knows the function of curate.selection.finite; columns are finite already.
+    `connection` knows the function of curate.store.finite; columns are finite already.
     """
 
     def finite(node: Node) -> Node:

@@ -1,6 +1,6 @@
 """Selections: SQL over stored scores. Pictures are never touched, scores never change.
 
-A rule sees one row for each stored sample (curate.selection.sample_view has its columns) and may
+A rule sees one row for each stored sample (curate.store.sample_view has its columns) and may
 call the functions of curate.selection.rule_functions (fractions, other selections). A preset
 (curate.selection.presets) is a published recipe written as such a rule. Copies are dropped last,
 among the samples that passed everything else (curate.selection.keep_among), so that a group whose
@@ -20,27 +20,27 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from curate.dataset import Dataset
-from curate.errors import ConfigError, DatasetError
-from curate.files import fingerprint
-from curate.holes import json_damage, refuse_holes
-from curate.lock import writing
-from curate.provenance import provenance
-from curate.scorers.head_sql import add_head_functions
+from curate.base.errors import ConfigError, DatasetError
+from curate.base.files import fingerprint
+from curate.base.provenance import provenance
+from curate.base.settings import Settings
+from curate.scoring.scorers.head_sql import add_head_functions
 from curate.selection.funnel import RuleCount, SelectionSummary, all_of, rule_counts, summary_of
 from curate.selection.keep_among import WIDEST, find_copies, levels
 from curate.selection.near_reference import NearReference, reference_mark
 from curate.selection.presets import preset_where
 from curate.selection.rule_functions import Resolved, resolve
 from curate.selection.rules import guarded, split_rules
-from curate.selection.sample_view import (
+from curate.store.dataset import Dataset
+from curate.store.holes import json_damage, refuse_holes
+from curate.store.lock import writing
+from curate.store.sample_view import (
     METHODS,
     SampleTables,
     file_mark,
     sample_view,
     tables_version,
 )
-from curate.settings import Settings
 
 __all__ = [
     "METHODS",

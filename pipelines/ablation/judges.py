@@ -59,7 +59,7 @@ class ClipJudge:
     metrics: tuple[str, ...] = ("clip_similarity",)
 
     def __init__(self, model: str, pretrained: str | None, device: str = "auto") -> None:
-        from curate.scorers.clip import Clip, ClipModel
+        from curate.scoring.scorers.clip import Clip, ClipModel
 
         scorer = Clip(model, pretrained, device=device)
         self.weights: dict[str, Any] = scorer.signature()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
 from pipelines.ablation.settings import AblateSettings
 
 if TYPE_CHECKING:

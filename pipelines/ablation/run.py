@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from curate.dataset import claim_directory
-from curate.files import atomic_path, read_json, write_json
-from curate.lock import hold
-from curate.provenance import provenance
+from curate.base.files import atomic_path, read_json, write_json
+from curate.base.provenance import provenance
+from curate.store.dataset import claim_directory
+from curate.store.lock import hold
 from pipelines.ablation.judges import make_judge, target_pictures
 from pipelines.ablation.settings import AblateSettings
 from pipelines.ablation.study import Study, prepare

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from curate.settings import Settings
+from curate.base.settings import Settings
 
 # What `train` may not hold: the ablation sets these for every arm.
 SET_BY_THE_ABLATION = (

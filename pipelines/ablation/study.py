@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.captions import captioned_keys
-from curate.dataset import Dataset
-from curate.errors import ConfigError
-from curate.files import fingerprint, read_json
-from curate.holes import refuse_holes
-from curate.settings import nearest
+from curate.base.errors import ConfigError
+from curate.base.files import fingerprint, read_json
+from curate.base.settings import nearest
+from curate.store.captions import captioned_keys
+from curate.store.dataset import Dataset
+from curate.store.holes import refuse_holes
 from pipelines.ablation.judges import Judge, make_judge, target_pictures
 from pipelines.ablation.prompts import evaluation_prompts
 from pipelines.ablation.settings import AblateSettings

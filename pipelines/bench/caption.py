@@ -24,16 +24,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.dataset import Dataset
-from curate.errors import ConfigError
-from curate.shards import iter_shard
+from curate.base.errors import ConfigError
+from curate.store.dataset import Dataset
+from curate.store.shards import iter_shard
 from pipelines.bench.caption_bare import BareModel, BareSpeeds
 from pipelines.bench.caption_model import PRECISIONS, parameters, write_captioner
 from pipelines.bench.caption_pictures import pack_pictures
 from pipelines.bench.caption_uneven import UnevenRun, uneven_figures
 from pipelines.bench.figures import Figure
-from recaption.caption import CaptionStage
-from recaption.settings import RecaptionSettings
+from recaption.captioning.settings import RecaptionSettings
+from recaption.captioning.stage import CaptionStage
 
 KIND = "descriptive"
 _GOAL = 0.95

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recaption.engine import Sampling
-from recaption.pictures import decode
+from recaption.engines.pictures import decode
+from recaption.engines.protocol import Sampling
 
 
 @dataclass(frozen=True)

@@ -31,21 +31,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate.dataset import Dataset
-from curate.errors import CaplabError, ConfigError
-from curate.shards import iter_shard
+from curate.base.errors import CaplabError, ConfigError
+from curate.store.dataset import Dataset
+from curate.store.shards import iter_shard
 from pipelines.bench.bare_client import bare_rate
 from pipelines.bench.caption_pictures import pack_pictures
 from pipelines.bench.figures import Figure
 from pipelines.bench.processes import run_measured
 from pipelines.bench.slow_captioner import CAPTION, SlowCaptioner, slow_captioner
-from recaption.caption import CaptionStage
-from recaption.chat_body import ChatBodies
-from recaption.engine import CaptionRequest, Sampling
-from recaption.http_engine import HttpEngine
-from recaption.pictures import for_sending, size_as_it_is
-from recaption.server import Server
-from recaption.settings import RecaptionSettings
+from recaption.captioning.settings import RecaptionSettings
+from recaption.captioning.stage import CaptionStage
+from recaption.engines.http.address import Server
+from recaption.engines.http.body import ChatBodies
+from recaption.engines.http.engine import HttpEngine
+from recaption.engines.pictures import for_sending, size_as_it_is
+from recaption.engines.protocol import CaptionRequest, Sampling
 
 _GOAL = 0.9
 _PROMPT = "Describe this image in one paragraph: the subject, its surroundings, its colours."

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.errors import ConfigError
-from curate.settings import Precision, nearest
+from curate.base.errors import ConfigError
+from curate.base.settings import Precision, nearest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

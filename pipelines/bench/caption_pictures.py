@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from curate.dataset import SAMPLES, Dataset, sample_key
-from curate.shards import write_shard
+from curate.store.dataset import SAMPLES, Dataset, sample_key
+from curate.store.shards import write_shard
 
 ROWS_PER_SHARD = 1000
 _SIZES = ((512, 384), (384, 512), (512, 512), (512, 288))

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from curate.errors import CaplabError
-from curate.files import read_json, write_json
+from curate.base.errors import CaplabError
+from curate.base.files import read_json, write_json
 from pipelines.bench.caption_model import PRECISIONS
 from pipelines.bench.figures import Figure
-from recaption.engine import CaptionRequest, Sampling
-from recaption.transformers_engine import TransformersEngine
+from recaption.engines.protocol import CaptionRequest, Sampling
+from recaption.engines.transformers.engine import TransformersEngine
 
 END_SHARE = 1 / 24
 

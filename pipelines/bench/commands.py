@@ -106,7 +106,7 @@ def bench_duplicates(
 
     With --scale how the search grows with the dataset instead.
     """
-    from curate.errors import ConfigError
+    from curate.base.errors import ConfigError
 
     if scale:
         from pipelines.bench.duplicates_scale import scale_figures

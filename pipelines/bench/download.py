@@ -25,8 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from curate.dataset import Dataset
-from curate.errors import CaplabError
+from curate.base.errors import CaplabError
+from curate.store.dataset import Dataset
 from pipelines.bench.figures import Figure
 from pipelines.bench.loopback import serving
 from pipelines.bench.peers import peer_python, peer_version

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from curate.errors import CaplabError
+from curate.base.errors import CaplabError
 from pipelines.bench import our_pairs
 from pipelines.bench.edited_photographs import EditedPhotographs, write_edited_photographs
 from pipelines.bench.figures import Figure, render

@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from curate.arrow_columns import to_arrow
-from curate.dataset import SAMPLES, Dataset
-from curate.duplicates.copy_descriptor import WIDTH as DESCRIPTOR
-from curate.duplicates.fingerprints import VIEWS, thumbnails
-from curate.files import atomic_path
+from curate.base.arrow_columns import to_arrow
+from curate.base.files import atomic_path
+from curate.pictures.copy_descriptor import WIDTH as DESCRIPTOR
+from curate.pictures.perceptual_hashes import VIEWS, thumbnails
+from curate.store.dataset import SAMPLES, Dataset
 
 ROWS_PER_SHARD = 10_000
 EMBEDDING = 512

@@ -33,8 +33,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.errors import ConfigError
-from curate.memory import MemoryLimit, parse_bytes
+from curate.base.errors import ConfigError
+from curate.base.memory import MemoryLimit, parse_bytes
 from pipelines.bench.figures import Figure
 from pipelines.bench.processes import run_measured
 
@@ -259,8 +259,8 @@ def search_embeddings(place: Path, memory: int) -> dict[str, float]:
 
 def search_pipeline(place: Path, memory_limit: str) -> dict[str, float]:
     """`find_duplicates` as `caplab duplicates` runs it: reads tables, searches, writes tables."""
-    from curate.dataset import Dataset
     from curate.duplicates.search import DuplicateSettings, find_duplicates
+    from curate.store.dataset import Dataset
 
     _compile()
     dataset = Dataset.open(place)

@@ -26,9 +26,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from curate.dataset import CAPTIONS, SAMPLES, Dataset
-from curate.files import atomic_path
-from curate.provenance import package_versions
+from curate.base.files import atomic_path
+from curate.base.provenance import package_versions
+from curate.store.dataset import CAPTIONS, SAMPLES, Dataset
 from pipelines.bench.generated_duplicates import PICTURE_ROWS, Groups, group_rows, write_duplicates
 from pipelines.bench.generated_web import Web
 

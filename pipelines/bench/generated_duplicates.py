@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from curate.dataset import DUPLICATE_PAIRS, DUPLICATES, Dataset
 from curate.duplicates.keep import keep_best
+from curate.store.dataset import DUPLICATE_PAIRS, DUPLICATES, Dataset
 
 PICTURE_ROWS = 500  # of a shard with pictures
 SHARE = 0.12  # of rows that are a copy of an earlier row

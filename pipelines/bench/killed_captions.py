@@ -27,15 +27,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from aiohttp.client_exceptions import ClientError
 
-from curate.dataset import CAPTIONS_VOLATILE, Dataset
-from curate.errors import CaplabError
+from curate.base.errors import CaplabError
+from curate.store.dataset import CAPTIONS_VOLATILE, Dataset
 from pipelines.bench.figures import Figure
 from pipelines.bench.serve_pairs import write_url_list
 from pipelines.children import tied
 from pipelines.world import weights
 from pipelines.world.serve import serve
-from recaption.http_engine import Server
-from recaption.served_models import served_model
+from recaption.engines.http.engine import Server
+from recaption.engines.http.models import served_model
 
 KINDS = ("short", "descriptive")
 SAMPLES_PER_IMAGE = 2

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.duplicates.copies import FLAT, Found, Samples, Verifier, near_pairs
-from curate.duplicates.fingerprints import unpacked
 from curate.duplicates.search import DuplicateSettings
 from curate.duplicates.thumbnails import in_memory
 from curate.pictures.decode import PictureView, decode_batches
-from curate.scorers.fingerprint import Fingerprint
+from curate.pictures.perceptual_hashes import unpacked
+from curate.scoring.scorers.fingerprint import Fingerprint
 
 LEVELS = {
     "hashes": DuplicateSettings(descriptor_similarity=None),

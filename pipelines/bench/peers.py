@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from curate.errors import CaplabError, ConfigError
+from curate.base.errors import CaplabError, ConfigError
 from pipelines.children import tied
 
 _REQUIREMENTS = Path(__file__).parent / "requirements"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from curate.errors import ConfigError
-from curate.progress import progress
+from curate.base.errors import ConfigError
+from curate.base.progress import progress
 
 _SHORTEST, _LONGEST = 400, 1600
 _ASPECTS = (1.0, 4 / 3, 4 / 3, 3 / 2, 3 / 2, 16 / 9)

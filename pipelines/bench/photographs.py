@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 HELD_OUT = 0.4

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from curate.errors import CaplabError
+from curate.base.errors import CaplabError
 from pipelines.children import tied
 
 _SAMPLE_SECONDS = 0.1

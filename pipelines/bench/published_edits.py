@@ -12,7 +12,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
 from curate.pictures.decode import PictureView, decode_batches
 from pipelines.bench import our_pairs
 from pipelines.bench.figures import Figure

@@ -26,9 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.dataset import Dataset
-from curate.errors import ConfigError
-from curate.score import ScoreSettings, ScoreStage
+from curate.base.errors import ConfigError
+from curate.scoring.stage import ScoreSettings, ScoreStage
+from curate.store.dataset import Dataset
 from pipelines.bench.figures import Figure
 from pipelines.bench.score_model import write_model
 from pipelines.bench.score_pairs import Pairs, pack_pairs

@@ -17,13 +17,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.dataset import Dataset
-from curate.download.fetch import DownloadStage
+from curate.base.errors import ConfigError
+from curate.base.files import atomic_path
 from curate.download.settings import DownloadSettings
-from curate.errors import ConfigError
-from curate.files import atomic_path
+from curate.download.stage import DownloadStage
 from curate.intake.read import plan_shards
-from curate.shards import iter_shard
+from curate.store.dataset import Dataset
+from curate.store.shards import iter_shard
 from pipelines.bench.serve_pairs import write_url_list
 from pipelines.world.serve import serve
 

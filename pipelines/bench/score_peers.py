@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import yaml
 
-from curate.dataset import Dataset
+from curate.store.dataset import Dataset
 from pipelines.bench.peers import peer_python
 from pipelines.bench.processes import ProcessCost, run_measured
 from pipelines.bench.score_model import ModelFiles

@@ -23,11 +23,11 @@ from pathlib import Path
 
 import numpy as np
 
-from curate.dataset import Dataset, sql_text
-from curate.errors import CaplabError
-from curate.files import atomic_path, plain_path
-from curate.provenance import package_versions
+from curate.base.errors import CaplabError
+from curate.base.files import atomic_path, plain_path
+from curate.base.provenance import package_versions
 from curate.selection.preset_list import PRESETS
+from curate.store.dataset import Dataset, sql_text
 from pipelines.bench.figures import Figure
 from pipelines.bench.generate_dataset import Shape, generate
 from pipelines.bench.pandas_filters import FILTERS

@@ -21,8 +21,8 @@ import click
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.errors import ConfigError
-from curate.files import atomic_path
+from curate.base.errors import ConfigError
+from curate.base.files import atomic_path
 from pipelines.world.serve import serve
 
 

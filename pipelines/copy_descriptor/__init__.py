@@ -1,1 +1,1 @@
-"""Training of the copy descriptor (curate.duplicates.copy_descriptor)."""
+"""Training of the copy descriptor (curate.pictures.copy_descriptor)."""

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.duplicates.copy_descriptor import SIDE
+from curate.pictures.copy_descriptor import SIDE
 
 SOURCE = 160
 """Side in pixels of the squashed pictures that are edited."""

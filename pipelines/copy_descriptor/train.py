@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from curate.duplicates.copy_descriptor import LAYERS, make_network, net_input
+from curate.pictures.copy_descriptor import LAYERS, make_network, net_input
 from curate.pictures.decode import to_rgb
 from pipelines.bench.photographs import is_held_out, photograph_files
 from pipelines.copy_descriptor.edits import SOURCE, edited

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curate.errors import DatasetError
-from curate.files import write_text
-from pipelines.report.inputs import Inputs, find_inputs
+from curate.base.errors import DatasetError
+from curate.base.files import write_text
+from pipelines.report.data import Inputs, find_inputs
 from pipelines.report.page import Page
 from pipelines.report.sections import (
     ablation,

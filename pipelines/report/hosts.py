@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.report.sql import identifier
 
 if TYPE_CHECKING:
-    from pipelines.report.inputs import Inputs
+    from pipelines.report.data import Inputs
 
 # The authority of a URL without user name and port; what has none counts as "(no host)".
 HOST_SQL = (

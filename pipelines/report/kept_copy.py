@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from curate.selection.sample_view import METHODS
-from pipelines.report.inputs import Inputs
+from curate.store.sample_view import METHODS
+from pipelines.report.data import Inputs
 from pipelines.report.sql import literal
 
 

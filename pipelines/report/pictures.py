@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from curate.errors import DatasetError
+from curate.base.errors import DatasetError
 
 # Pictures up to this many pixels a side are shown pixel by pixel, magnified by a whole number.
 TINY = 64

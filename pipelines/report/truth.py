@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipelines.report.inputs import Inputs
+from pipelines.report.data import Inputs
 
 # Score -> truth column, whether the column tells the good ones, names of good and bad.
 _OF_SCORE = {

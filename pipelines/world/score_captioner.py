@@ -10,10 +10,10 @@ from pipelines.world.captioner_pairs import encoded
 from pipelines.world.facts import facts, pooled, score_captions
 from pipelines.world.held_out import held_out_pictures
 from pipelines.world.scene import Scene
-from recaption.engine import CaptionRequest, Sampling
-from recaption.opening import identify, open_engine
-from recaption.prompts import load_templates
-from recaption.settings import RecaptionSettings
+from recaption.captioning.settings import RecaptionSettings
+from recaption.engines.protocol import CaptionRequest, Sampling
+from recaption.engines.registry import identify, open_engine
+from recaption.prompts.templates import load_templates
 
 
 def held_out_files(

@@ -34,7 +34,7 @@ import argparse
 import json
 from pathlib import Path
 
-from curate.files import read_json
+from curate.base.files import read_json
 
 _ABOUT = "Train the small models of the synthetic world from nothing (about 15 CPU minutes)."
 

@@ -21,8 +21,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.dataset import Dataset
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
+from curate.store.dataset import Dataset
 from recaption.judging.object_names import phrases
 from recaption.judging.reader import CaptionReader, Mention, Reading
 from recaption.judging.reader_words import INVERSES

@@ -14,11 +14,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.dataset import CAPTIONS, Dataset, parquet_scan
-from curate.errors import ConfigError, DatasetError
-from curate.settings import nearest
-from recaption.alt_captions import ALT
-from recaption.caption_rows import OK
+from curate.base.errors import ConfigError, DatasetError
+from curate.base.settings import nearest
+from curate.store.dataset import CAPTIONS, Dataset, parquet_scan
+from recaption.captioning.alt_texts import ALT
+from recaption.captioning.ask import OK
 
 _KIND_ORDER = (ALT, "short", "descriptive")
 SIMILARITIES = ("clip_similarity", "clip_sentence_mean")

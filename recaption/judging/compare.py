@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from curate.dataset import Dataset
-from curate.errors import CaplabError, ConfigError
-from curate.scorers.clip import Clip
+from curate.base.errors import CaplabError, ConfigError
+from curate.scoring.scorers.clip import Clip
+from curate.store.dataset import Dataset
 from recaption.judging.caption_sets import CaptionSet, sample_captions
 from recaption.judging.doubts import Family, chance_doubt, kin_doubt
 from recaption.judging.fingerprint import fingerprint
@@ -23,7 +23,7 @@ from recaption.judging.measure import text_columns
 from recaption.judging.retrieval import over_groups, retrieval, stored_alt_hits
 from recaption.judging.settings import JudgeSettings
 from recaption.judging.truth import Truth, TruthCounts
-from recaption.token_counts import TokenCounter
+from recaption.measure.token_counts import TokenCounter
 
 _RETRIEVAL = "retrieval R@1 of 64"
 _BY_CLIP = ("clip_similarity", "clip_sentence_mean", _RETRIEVAL)

@@ -8,8 +8,8 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.dataset import Dataset
-from recaption.caption_rows import OK
+from curate.store.dataset import Dataset
+from recaption.captioning.ask import OK
 from recaption.judging.caption_sets import SIMILARITIES, CaptionSet, add_view
 
 WINDOW = 77

@@ -9,8 +9,8 @@ from collections.abc import Collection, Sequence
 
 import duckdb
 
-from curate.dataset import Dataset
-from curate.selection.scored_with import clip_models
+from curate.scoring.scored_with import clip_models
+from curate.store.dataset import Dataset
 from recaption.judging.caption_sets import CaptionSet, add_view
 from recaption.judging.intervals import Estimate
 from recaption.judging.retrieval import CHANCE, GROUP

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recaption.gates import repeated_4gram_shares, zlib_ratios
+from recaption.gates.gates import repeated_4gram_shares, zlib_ratios
 
 
 @dataclass(frozen=True)

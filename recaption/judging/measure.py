@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from curate.dataset import Dataset
-from curate.errors import CaplabError
-from curate.scorers.clip import Clip
-from recaption.gates import count_words
+from curate.base.errors import CaplabError
+from curate.scoring.scorers.clip import Clip
+from curate.store.dataset import Dataset
+from recaption.gates.gates import count_words
 from recaption.judging.caption_sets import CaptionSample, CaptionSet, find_sets, sample_captions
 from recaption.judging.counts import WINDOW, SetCounts, count_set
 from recaption.judging.doubts import Family, chance_doubt, kin_doubt
@@ -22,7 +22,7 @@ from recaption.judging.retrieval import Retrieval, over_groups, retrieval, store
 from recaption.judging.settings import JudgeSettings
 from recaption.judging.truth import Rightness, Truth, rightness
 from recaption.judging.variety import distinct, distinct_texts, mattr, openings, words_of
-from recaption.token_counts import TokenCounter
+from recaption.measure.token_counts import TokenCounter
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from curate.arrow_columns import to_numpy
-from curate.caption_score import picture_embeddings
-from curate.dataset import Dataset
-from curate.errors import DatasetError
-from curate.scorers.clip import Clip
+from curate.base.arrow_columns import to_numpy
+from curate.base.errors import DatasetError
+from curate.scoring.captions import picture_embeddings
+from curate.scoring.scorers.clip import Clip
+from curate.store.dataset import Dataset
 from recaption.judging.caption_sets import CaptionSet, sample_captions
 from recaption.judging.intervals import CONFIDENCE, Column, Estimate
 

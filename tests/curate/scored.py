@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curate.dataset import DUPLICATE_PAIRS, EMBEDDINGS, SAMPLES, Dataset
+from curate.store.dataset import DUPLICATE_PAIRS, EMBEDDINGS, SAMPLES, Dataset
 from tests.curate.tiny import write_input
 
 Row = dict[str, Any]

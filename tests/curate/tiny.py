@@ -9,8 +9,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from curate.dataset import SAMPLES, Dataset, sample_key
-from curate.shards import write_shard
+from curate.store.dataset import SAMPLES, Dataset, sample_key
+from curate.store.shards import write_shard
 
 CLIP_CONFIG = {
     "embed_dim": 16,

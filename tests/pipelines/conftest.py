@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from curate.dataset import Dataset
+from curate.store.dataset import Dataset
 from pipelines.demo import curate_settings, recaption_settings
 from pipelines.demo_settings import DemoSettings
 from pipelines.world.scene import WorldConfig

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pytest
 from ray import cloudpickle
 
-from curate.dataset import CAPTIONS_VOLATILE, Dataset
-from curate.errors import CaplabError, StageError
+from curate.base.errors import CaplabError, StageError
+from curate.store.dataset import CAPTIONS_VOLATILE, Dataset
 from pipelines.caption_actors import caption_shards, plan_captions, share_of_cpus
 from pipelines.children import tied
 from pipelines.demo import recaption_settings
@@ -24,9 +24,9 @@ from pipelines.ray_stages import ray_session
 from pipelines.recaption import dry_run, recaption
 from pipelines.settings import RecaptionCommandSettings
 from pipelines.world import weights
-from recaption.caption import CaptionStage
-from recaption.checkpoint import ShardCaptions
-from recaption.settings import RecaptionSettings
+from recaption.captioning.parts import ShardCaptions
+from recaption.captioning.settings import RecaptionSettings
+from recaption.captioning.stage import CaptionStage
 from tests.curate.tiny import drawn, encoded, make_dataset
 from tests.recaption.moody_server import moody_server
 

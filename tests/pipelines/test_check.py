@@ -10,27 +10,27 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from curate.dataset import Dataset
+from curate.base.errors import ConfigError, DatasetError
+from curate.base.files import write_json
+from curate.base.provenance import provenance
+from curate.download.mend import clear_damaged
 from curate.download.settings import DownloadSettings
 from curate.duplicates.search import DuplicateSettings, find_duplicates
-from curate.errors import ConfigError, DatasetError
 from curate.export.run import export
 from curate.export.settings import ExportSettings
-from curate.files import write_json
-from curate.holes import ALT, SCORE_TABLES, TARS, find_holes, note_finished, refuse_holes
 from curate.intake.local_pictures import LocalPicturesStage
 from curate.intake.read import plan_shards
-from curate.mend import clear_damaged
-from curate.provenance import provenance
-from curate.score import ScoreSettings, ScoreStage
+from curate.scoring.stage import ScoreSettings, ScoreStage
 from curate.selection.select import SelectSettings, select
-from curate.shards import iter_members, write_shard
-from curate.stage import Stage
+from curate.store.dataset import Dataset
+from curate.store.holes import ALT, SCORE_TABLES, TARS, find_holes, note_finished, refuse_holes
+from curate.store.shards import iter_members, write_shard
+from curate.store.stage import Stage
 from pipelines.check import check_dataset
 from pipelines.curate import look_at
-from pipelines.report.inputs import find_inputs
+from pipelines.report.data import find_inputs
 from pipelines.settings import CurateSettings
-from recaption.alt_captions import AltCaptionStage
+from recaption.captioning.alt_texts import AltCaptionStage
 from tests.curate.tiny import drawn, tiny_clip
 from train.run import train
 from train.settings import TrainSettings

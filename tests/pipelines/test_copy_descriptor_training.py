@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from curate.duplicates.copy_descriptor import SIDE, make_network, net_input
+from curate.pictures.copy_descriptor import SIDE, make_network, net_input
 from pipelines.copy_descriptor.edits import SOURCE, edited
 from pipelines.copy_descriptor.train import contrastive_loss, folded, train
 from tests.curate.tiny import drawn

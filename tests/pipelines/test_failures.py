@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.errors import StageError
-from curate.files import write_text
+from curate.base.errors import StageError
+from curate.base.files import write_text
 from pipelines import failures
 from pipelines.failures import Terminated, end_on_signals, keep_traceback, known, one_sentence
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from curate.dataset import Dataset
+from curate.store.dataset import Dataset
 from pipelines.children import tied
 from pipelines.demo import RULES, SELECTION
 from pipelines.world import weights

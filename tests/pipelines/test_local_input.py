@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.accounting import accounting
-from curate.dataset import Dataset
+from curate.store.accounting import accounting
+from curate.store.dataset import Dataset
 from pipelines import cli
 from pipelines.curate import curate
 from pipelines.ray_stages import ray_session

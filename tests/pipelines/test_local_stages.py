@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.dataset import Dataset
-from curate.errors import ConfigError, StageError
-from curate.stage import Stage
+from curate.base.errors import ConfigError, StageError
+from curate.store.dataset import Dataset
+from curate.store.stage import Stage
 from pipelines.local_stages import run_locally
 
 sys.path.insert(0, str(Path(__file__).parent))  # the worker unpickles this module by its name

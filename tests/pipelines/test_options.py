@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner
 from pydantic import Field
 
-from curate.errors import ConfigError
-from curate.settings import Precision, Settings, load_settings, named_values
+from curate.base.errors import ConfigError
+from curate.base.settings import Precision, Settings, load_settings, named_values
 from pipelines.bench.commands import bench
 from pipelines.captioner import captioner
 from pipelines.cli import cli
@@ -19,9 +19,9 @@ from pipelines.settings import (
     ScoreCommandSettings,
     TrainCommandSettings,
 )
-from recaption.fit_settings import FitSettings
-from recaption.serve_settings import ServeSettings
-from recaption.upsample_settings import UpsampleSettings
+from recaption.engines.serve_settings import ServeSettings
+from recaption.fit.settings import FitSettings
+from recaption.upsample.settings import UpsampleSettings
 
 
 class Example(Settings):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from curate.accounting import accounting, accounting_line
-from curate.dataset import Dataset
 from curate.selection.select import SelectSettings, select
+from curate.store.accounting import accounting, accounting_line
+from curate.store.dataset import Dataset
 from pipelines.bench.serve_pairs import write_url_list
 from pipelines.curate import curate
 from pipelines.ray_stages import ray_session

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.dataset import Dataset
-from curate.errors import ConfigError, StageError
-from curate.stage import Stage
+from curate.base.errors import ConfigError, StageError
+from curate.store.dataset import Dataset
+from curate.store.stage import Stage
 from pipelines.ray_stages import ray_session, run_stage
 
 SHARDS = ["00000", "00001", "00002"]

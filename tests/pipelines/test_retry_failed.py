@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import free_port
 
-from curate.dataset import Dataset
+from curate.store.dataset import Dataset
 from pipelines.curate import curate
 from pipelines.demo import curate_settings
 from pipelines.ray_stages import ray_session

@@ -3,7 +3,7 @@
 import pyarrow.parquet as pq
 import pytest
 
-from curate.accounting import accounting
+from curate.store.accounting import accounting
 from pipelines.ablation.run import ablate, plan
 from pipelines.ablation.settings import AblateSettings
 from pipelines.curate import curate

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curate.dataset import Dataset
-from curate.score_settings import ScoreSettings
-from curate.scorers.heads import save_head
-from curate.shards import write_shard
+from curate.scoring.scorers.heads import save_head
+from curate.scoring.settings import ScoreSettings
+from curate.store.dataset import Dataset
+from curate.store.shards import write_shard
 from pipelines import cli
 from pipelines.ray_stages import ray_session
 from pipelines.score import on_top_of_stored, remember
-from recaption.alt_captions import AltCaptionStage
+from recaption.captioning.alt_texts import AltCaptionStage
 from tests.curate.tiny import drawn, encoded, make_dataset, tiny_clip, tiny_head
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 
 from pipelines.children import tied
-from recaption.engine import CaptionRequest, Sampling
-from recaption.http_engine import HttpEngine
-from recaption.server import Server
+from recaption.engines.http.address import Server
+from recaption.engines.http.engine import HttpEngine
+from recaption.engines.protocol import CaptionRequest, Sampling
 
 CAPTIONER = Path(__file__).parents[2] / "pipelines/world/weights/captioner"
 

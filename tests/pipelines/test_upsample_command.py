@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
 from pipelines.cli import cli
 
 sys.path.append(str(Path(__file__).parents[1] / "recaption"))

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from curate.blend import hash_uniform, key_numbers
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
+from curate.store.caption_blend import hash_uniform, key_numbers
 from tests.train.tiny_run import squares, tiny
 from train.captions import CaptionBank, encode
 from train.settings import model_config

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from curate.errors import CaplabError, ConfigError
-from curate.weights import load_state_dict
+from curate.base.errors import CaplabError, ConfigError
+from curate.base.weights import load_state_dict
 from tests.train.tiny_run import squares, tiny
 from train import loop
 from train.loop import step_noise, train_loop

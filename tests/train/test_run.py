@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from curate.errors import ConfigError, DatasetError
-from curate.files import read_json
-from curate.weights import load_state_dict
+from curate.base.errors import ConfigError, DatasetError
+from curate.base.files import read_json
+from curate.base.weights import load_state_dict
 from tests.train.tiny_run import squares, tiny
 from train.run import RunSummary, train
 from train.sample import generate, initial_noise, load_trained

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
 from train.model import build_model
 from train.settings import (
     TrainSettings,

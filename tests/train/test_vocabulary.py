@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
 from tests.train.tiny_run import squares, tiny
 from train.run import train
 from train.settings import ModelConfig

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from pipelines.report import metrics, text
 from pipelines.report.charts import Estimate, Group, dot_chart
-from pipelines.report.inputs import Inputs
+from pipelines.report.data import Inputs
 from pipelines.report.page import Page, Section
 from pipelines.report.sections.grids import in_order
 

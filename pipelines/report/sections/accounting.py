@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from curate.reasons import Reason as KnownReason
-from curate.reasons import ReasonClass
+from curate.base.reasons import Reason as KnownReason
+from curate.base.reasons import ReasonClass
+from pipelines.report.data import Inputs
 from pipelines.report.hosts import HOST_SQL
-from pipelines.report.inputs import Inputs
 from pipelines.report.page import Page, Section
 
 __all__ = ["HOST_SQL", "compute", "draw"]

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipelines.report import text
 from pipelines.report.charts import Bins, histogram
-from pipelines.report.inputs import Inputs
+from pipelines.report.data import Inputs
 from pipelines.report.page import Page, Section
 from pipelines.report.pictures import Picture
 from pipelines.report.sql import literal

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipelines.report import text
-from pipelines.report.inputs import Inputs
+from pipelines.report.data import Inputs
 from pipelines.report.page import Page, Section
 from pipelines.report.pictures import Picture
 

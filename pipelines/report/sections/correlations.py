@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from pipelines.report import text
-from pipelines.report.inputs import Inputs
+from pipelines.report.data import Inputs
 from pipelines.report.page import Page, Section
 from pipelines.report.sections.scores import FIRST, NUMERIC
 from pipelines.report.sql import identifier

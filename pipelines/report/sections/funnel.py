@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from curate.selection.select import tables_version
-from pipelines.report.inputs import Inputs
+from pipelines.report.data import Inputs
 from pipelines.report.page import Page, Section
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from curate.files import read_json
+from curate.base.files import read_json
 from pipelines.report import metrics, text
-from pipelines.report.inputs import Inputs
+from pipelines.report.data import Inputs
 from pipelines.report.page import Page, Section
 
 NAMED = 8  # selections in a sentence

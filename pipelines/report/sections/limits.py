@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.report.inputs import Inputs
+from pipelines.report.data import Inputs
 from pipelines.report.page import Page, Section
 
 

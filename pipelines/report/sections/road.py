@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from curate.dataset import parquet_scan
-from curate.selection.sample_view import SampleTables
+from curate.store.dataset import parquet_scan
+from curate.store.sample_view import SampleTables
 from pipelines.report import text
-from pipelines.report.cuts import thresholds
-from pipelines.report.inputs import Inputs
+from pipelines.report.data import Inputs
 from pipelines.report.kept_copy import kept_copy
 from pipelines.report.page import Page, Section
 from pipelines.report.pictures import Picture, thumbnail
 from pipelines.report.sections.captions import described
 from pipelines.report.sections.duplicates import member_label
+from pipelines.report.thresholds import thresholds
 
 SHOWN_SCORES = 5
 SIDE = 160

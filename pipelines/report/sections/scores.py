@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 from pipelines.report import text, truth
 from pipelines.report.charts import Bins, Threshold, histogram
-from pipelines.report.cuts import Cut, thresholds
-from pipelines.report.inputs import Inputs
+from pipelines.report.data import Inputs
 from pipelines.report.page import Page, Section
 from pipelines.report.pictures import Picture
 from pipelines.report.sql import identifier
+from pipelines.report.thresholds import Cut, thresholds
 
 __all__ = ["bin_edges", "compute", "draw", "thresholds"]
 

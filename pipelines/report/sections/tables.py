@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from curate.dataset import SCHEMAS
-from curate.selection.scored_with import clip_models
-from pipelines.report.inputs import Inputs
+from curate.scoring.scored_with import clip_models
+from curate.store.dataset import SCHEMAS
+from pipelines.report.data import Inputs
 from pipelines.report.page import Page, Section
 
 

@@ -10,10 +10,10 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from curate.files import read_json
+from curate.base.files import read_json
 from pipelines.report import text
 from pipelines.report.charts import Estimate, Group, Line, dot_chart, line_chart
-from pipelines.report.inputs import Inputs, TrainRun
+from pipelines.report.data import Inputs, TrainRun
 from pipelines.report.page import Page, Section
 from pipelines.report.pictures import Picture, thumbnail
 

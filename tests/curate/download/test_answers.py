@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from curate.base.reasons import FailureError, Reason
 from curate.download.safe_http import HttpLimits, SafeClient
-from curate.reasons import FailureError, Reason
 from tests.curate.download.hostile_server import picture
 from tests.curate.download.scripted_server import Turns, answer, chunked, head, scripted_server
 from tests.curate.download.test_fetch import SETTINGS, make_dataset, run

@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from curate.accounting import accounting, accounting_line
-from curate.dataset import Dataset
-from curate.download.fetch import DownloadStage
+from curate.base.reasons import Reason
 from curate.download.settings import DownloadSettings
+from curate.download.stage import DownloadStage
 from curate.intake.read import plan_shards
-from curate.reasons import Reason
-from curate.shards import iter_shard
+from curate.store.accounting import accounting, accounting_line
+from curate.store.dataset import Dataset
+from curate.store.shards import iter_shard
 from tests.curate.download.hostile_server import hostile_server
 
 SETTINGS = DownloadSettings(

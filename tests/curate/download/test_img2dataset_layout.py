@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.dataset import Dataset
-from curate.download.fetch import DownloadStage
 from curate.download.settings import DownloadSettings
+from curate.download.stage import DownloadStage
 from curate.intake.local_pictures import LocalPicturesStage
 from curate.intake.read import plan_shards
 from curate.intake.source import inspect_input
+from curate.store.dataset import Dataset
 from tests.curate.download.hostile_server import hostile_server
 
 SETTINGS = DownloadSettings(image_size=48, allow_private_addresses=True, retries=0, timeout=2.0)

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.dataset import Dataset
-from curate.download.fetch import DownloadStage
 from curate.download.hosts import HostLimits, Hosts, retry_after
 from curate.download.settings import DownloadSettings
+from curate.download.stage import DownloadStage
 from curate.intake.read import plan_shards
+from curate.store.dataset import Dataset
 from tests.curate.download.hostile_server import hostile_server
 
 SETTINGS = DownloadSettings(

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.dataset import Dataset
-from curate.download.fetch import DownloadStage
+from curate.base.errors import DatasetError
 from curate.download.retry import RetryStage, finish_retries, retryable
 from curate.download.settings import DownloadSettings
-from curate.errors import DatasetError
+from curate.download.stage import DownloadStage
 from curate.intake.read import plan_shards
-from curate.shards import iter_shard
+from curate.store.dataset import Dataset
+from curate.store.shards import iter_shard
 from tests.curate.download.hostile_server import hostile_server
 
 SETTINGS = DownloadSettings(image_size=48, retries=0, threads=8, allow_private_addresses=True)
@@ -105,7 +105,7 @@ import os, shutil, signal, sys
 from pathlib import Path
 import pandas, stringprep  # which pyarrow and the sockets would import in each child anew
 import curate.download.retry
-from curate.dataset import Dataset
+from curate.store.dataset import Dataset
 from test_retry import SETTINGS
 
 def step():

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from curate.base.errors import ConfigError
+from curate.base.reasons import FailureError, Reason
 from curate.download.addresses import is_public
 from curate.download.safe_http import HttpLimits, SafeClient
-from curate.errors import ConfigError
-from curate.reasons import FailureError, Reason
 from tests.curate.download.hostile_server import hostile_server, picture
 
 LIMITS = HttpLimits(

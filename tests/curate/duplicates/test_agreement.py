@@ -4,7 +4,7 @@ from PIL import Image, ImageDraw
 
 from curate.duplicates.agreement import CopyLimits, compare
 from curate.duplicates.copies import are_copies
-from curate.duplicates.fingerprints import thumbnails
+from curate.pictures.perceptual_hashes import thumbnails
 from tests.curate.tiny import drawn
 
 

@@ -4,7 +4,7 @@ import json
 import numpy as np
 from PIL import Image
 
-from curate.duplicates.copy_descriptor import WEIGHTS, WIDTH, CopyDescriptor
+from curate.pictures.copy_descriptor import WEIGHTS, WIDTH, CopyDescriptor
 from tests.curate.tiny import drawn
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
-from curate.dataset import Dataset
+from curate.base.errors import ConfigError, DatasetError
 from curate.duplicates.search import DuplicateSettings, find_duplicates
-from curate.errors import ConfigError, DatasetError
-from curate.score import ScoreSettings, ScoreStage
+from curate.scoring.stage import ScoreSettings, ScoreStage
 from curate.selection.select import SelectSettings, select
+from curate.store.dataset import Dataset
 from tests.curate.tiny import drawn, encoded, make_dataset, tiny_clip
 
 

@@ -2,7 +2,13 @@ import numpy as np
 from PIL import Image
 from scipy.fft import dctn
 
-from curate.duplicates.fingerprints import VIEWS, mirrored, perceptual_hashes, thumbnails, unpacked
+from curate.pictures.perceptual_hashes import (
+    VIEWS,
+    mirrored,
+    perceptual_hashes,
+    thumbnails,
+    unpacked,
+)
 from tests.curate.tiny import drawn
 
 

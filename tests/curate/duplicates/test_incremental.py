@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 import curate.duplicates.search
-from curate.dataset import Dataset
 from curate.duplicates.search import DuplicateSettings, find_duplicates
-from curate.score import ScoreSettings, ScoreStage
+from curate.scoring.stage import ScoreSettings, ScoreStage
+from curate.store.dataset import Dataset
 from tests.curate.duplicates.test_duplicates import EDITS, jpeg
 from tests.curate.tiny import drawn, make_dataset, tiny_clip
 
@@ -176,7 +176,7 @@ def test_a_search_killed_between_its_tables_continues_to_the_same_tables(
 
 KILLED = """
 import os, signal, sys
-from curate.dataset import Dataset
+from curate.store.dataset import Dataset
 from curate.duplicates.search import DuplicateSettings, find_duplicates
 write = Dataset.write_table
 def killed(self, table, *rest):

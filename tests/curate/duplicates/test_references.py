@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 import curate.duplicates.reference_folder
-from curate.dataset import Dataset
+from curate.base.errors import ConfigError, DatasetError
 from curate.duplicates.reference_settings import ReferenceSettings
 from curate.duplicates.references import find_references
-from curate.errors import ConfigError, DatasetError
-from curate.score import ScoreSettings, ScoreStage
+from curate.scoring.stage import ScoreSettings, ScoreStage
 from curate.selection.select import SelectSettings, select
+from curate.store.dataset import Dataset
 from tests.curate.duplicates.test_duplicates import EDITS, cut, jpeg
 from tests.curate.tiny import drawn, encoded, make_dataset, tiny_clip
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curate.duplicates.fingerprints import thumbnails, unpacked
 from curate.duplicates.registration import MISFIT_LIMIT, register
+from curate.pictures.perceptual_hashes import thumbnails, unpacked
 from tests.curate.tiny import drawn
 
 

@@ -18,15 +18,15 @@ import pytest
 import yaml
 from PIL import Image
 
-from curate.blend import BLEND, blend_bounds, drawn_kind, hash_uniform, key_numbers
-from curate.captions import accepted_captions
-from curate.dataset import CAPTIONS, Dataset
-from curate.errors import ConfigError, DatasetError
+from curate.base.errors import ConfigError, DatasetError
+from curate.base.settings import load_settings
 from curate.export.run import export
 from curate.export.settings import ExportSettings
 from curate.selection.select import SelectSettings, select
-from curate.settings import load_settings
-from curate.shards import iter_shard
+from curate.store.caption_blend import BLEND, blend_bounds, drawn_kind, hash_uniform, key_numbers
+from curate.store.captions import accepted_captions
+from curate.store.dataset import CAPTIONS, Dataset
+from curate.store.shards import iter_shard
 from tests.curate.tiny import drawn, encoded, make_dataset
 
 BLENDED = {"descriptive": 0.7, "alt": 0.3}
@@ -311,7 +311,7 @@ def test_the_card_tells_where_the_samples_come_from(dataset, tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from curate.dataset import Dataset
+from curate.store.dataset import Dataset
 from curate.export import layouts
 from curate.export.run import export
 from curate.export.settings import ExportSettings

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.dataset import Dataset
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
 from curate.intake.imported_scores import ImportScoresStage
 from curate.intake.read import Intake, plan_shards
 from curate.intake.source import inspect_input
+from curate.store.dataset import Dataset
 
 INT, FLOAT, TEXT = pa.int64(), pa.float64(), pa.string()
 

@@ -6,14 +6,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.dataset import Dataset
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
 from curate.intake.columns import score_columns
 from curate.intake.imported_scores import ImportScoresStage
 from curate.intake.read import plan_shards
 from curate.intake.source import inspect_input
-from curate.score import ScoreSettings, ScoreStage
+from curate.scoring.stage import ScoreSettings, ScoreStage
 from curate.selection.select import SelectSettings, select
+from curate.store.dataset import Dataset
 from tests.curate.intake.test_local_pictures import SETTINGS, LocalPicturesStage, jpeg, write_tar
 from tests.curate.tiny import tiny_clip
 

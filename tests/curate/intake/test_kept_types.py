@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.dataset import Dataset
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
 from curate.intake.read import plan_shards
-from curate.outcomes import Spool, sample_members
 from curate.pictures.resize import Resizer
 from curate.selection.select import sample_view
+from curate.store.dataset import Dataset
+from curate.store.write_samples import Spool, sample_members
 from tests.curate.scored import make_scored
 from tests.curate.tiny import drawn, encoded
 

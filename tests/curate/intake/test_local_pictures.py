@@ -11,15 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.accounting import accounting
-from curate.dataset import Dataset, sample_key
+from curate.base.errors import ConfigError, DatasetError
 from curate.download.settings import DownloadSettings
-from curate.errors import ConfigError, DatasetError
 from curate.intake.local_pictures import LocalPicturesStage
 from curate.intake.read import plan_shards
 from curate.intake.source import inspect_input
 from curate.pictures.resize import Resizer
-from curate.shards import iter_shard
+from curate.store.accounting import accounting
+from curate.store.dataset import Dataset, sample_key
+from curate.store.shards import iter_shard
 from tests.curate.tiny import drawn, encoded, hash_of
 
 SETTINGS = DownloadSettings(image_size=64)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
 from curate.intake.locations import locate
 
 

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.dataset import Dataset, sample_key
-from curate.errors import ConfigError, DatasetError
+from curate.base.errors import ConfigError, DatasetError
 from curate.intake import source
 from curate.intake.read import plan_shards
 from curate.intake.source import inspect_input
+from curate.store.dataset import Dataset, sample_key
 
 ROWS = [
     {"url": "http://a/1.jpg", "text": "a red ball", "score": 0.5},
@@ -318,7 +318,7 @@ def test_a_real_list_of_web_texts_is_kept_letter_for_letter(real_data, tmp_path)
 KILLED = """
 import os, signal
 from curate.intake import read
-from curate.dataset import Dataset
+from curate.store.dataset import Dataset
 
 write, calls = read.pq.write_table, 0
 def dying(*arguments, **options):

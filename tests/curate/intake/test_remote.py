@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
-from curate.dataset import Dataset
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
 from curate.intake.read import plan_shards
 from curate.intake.source import inspect_input
+from curate.store.dataset import Dataset
 from pipelines.children import tied
 from tests.curate.intake.test_local_pictures import (
     img2dataset_output,

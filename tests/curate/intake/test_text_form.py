@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
+from curate.base.reasons import Failure
 from curate.intake import lines
 from curate.intake.locations import Store
 from curate.intake.source import Source, inspect_input
 from curate.intake.text_lists import read_text_list
-from curate.reasons import Failure
 
 ROWS = [("http://a/1", "café \u201cau lait\u201d"), ("http://a/2", "Ærø, or not")]
 CSV = "url,text\n" + "".join(f'{url},"{text}"\n' for url, text in ROWS)

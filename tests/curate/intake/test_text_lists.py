@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from curate.base.reasons import Failure, Reason
 from curate.intake.locations import Store
 from curate.intake.text_lists import read_text_list
-from curate.reasons import Failure, Reason
 
 
 def rows(path: Path, kind: str) -> list:

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.dataset import Dataset, sample_key
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
 from curate.intake.read import plan_shards, read_intake
 from curate.intake.source import inspect_input
 from curate.intake.texts import spelled
+from curate.store.dataset import Dataset, sample_key
 from tests.curate.intake.test_local_pictures import inputs, jpeg, write_tar
 
 URL = "http://a/1.jpg"

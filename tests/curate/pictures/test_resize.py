@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from curate.base.reasons import Failure, FailureError, Reason
 from curate.pictures.resize import Resizer, StoredImage
 from curate.pictures.shrink import shrink
-from curate.reasons import Failure, FailureError, Reason
 from tests.curate.download.hostile_server import picture
 
 
@@ -378,7 +378,7 @@ def test_every_nasty_file_gives_a_picture_or_a_reason_in_bounded_memory(real_dat
     code = """
 import json, re, sys
 from pathlib import Path
-from curate.reasons import Failure
+from curate.base.reasons import Failure
 from curate.pictures.resize import Resizer
 root, outcomes = Path(sys.argv[1]), {}
 for line in (root / "manifest.jsonl").read_text().splitlines():

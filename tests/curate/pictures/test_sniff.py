@@ -4,9 +4,9 @@ import gzip
 
 import pytest
 
+from curate.base.reasons import Reason
 from curate.pictures.resize import Resizer
 from curate.pictures.sniff import sniff, sniff_unsupported
-from curate.reasons import Reason
 from tests.curate.tiny import drawn, encoded
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"/>'

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curate.dataset import Dataset
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
 from curate.selection.keep_among import Copies
 from curate.selection.select import SelectSettings, select
+from curate.store.dataset import Dataset
 from tests.curate.scored import make_scored
 
 

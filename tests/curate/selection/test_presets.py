@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curate.dataset import Dataset
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
 from curate.selection.preset_list import PRESETS
 from curate.selection.presets import describe_presets
 from curate.selection.select import SelectSettings, select
+from curate.store.dataset import Dataset
 from tests.curate.scored import Row, make_scored
 
 GOOD: Row = {

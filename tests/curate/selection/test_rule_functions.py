@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curate.dataset import Dataset
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
 from curate.selection import rule_functions
 from curate.selection.rule_functions import nth_largest
 from curate.selection.select import SelectSettings, select
+from curate.store.dataset import Dataset
 from tests.curate.scored import make_scored
 
 

@@ -1,7 +1,7 @@
 import duckdb
 import pytest
 
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
 from curate.selection.rules import split_rules
 
 COLUMNS = ["clip_similarity", "aesthetic", "nsfw", "alt_text"]

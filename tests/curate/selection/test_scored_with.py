@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from curate.score import ScoreSettings, ScoreStage
-from curate.selection.scored_with import clip_models
+from curate.scoring.scored_with import clip_models
+from curate.scoring.stage import ScoreSettings, ScoreStage
 from tests.curate.tiny import drawn, encoded, make_dataset, tiny_clip
 
 

@@ -5,9 +5,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curate.dataset import DUPLICATE_PAIRS, DUPLICATES, SAMPLES, Dataset
-from curate.errors import ConfigError, DatasetError
+from curate.base.errors import ConfigError, DatasetError
 from curate.selection.select import SelectSettings, sample_view, select
+from curate.store.dataset import DUPLICATE_PAIRS, DUPLICATES, SAMPLES, Dataset
 from tests.curate.tiny import make_dataset, write_input
 
 

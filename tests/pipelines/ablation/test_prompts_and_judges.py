@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from curate.errors import ConfigError
-from curate.settings import load_settings
+from curate.base.errors import ConfigError
+from curate.base.settings import load_settings
 from pipelines.ablation.judges import WorldJudge
 from pipelines.ablation.prompts import evaluation_prompts
 from pipelines.ablation.settings import AblateSettings

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from curate.dataset import Dataset, claim_directory
-from curate.errors import ConfigError, DatasetError
-from curate.settings import load_settings
+from curate.base.errors import ConfigError, DatasetError
+from curate.base.settings import load_settings
+from curate.store.dataset import Dataset, claim_directory
 from pipelines.ablation.run import plan
 from pipelines.ablation.settings import AblateSettings
 from pipelines.ablation.study import prepare, train_settings

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from curate.errors import ConfigError
-from curate.shards import iter_shard
+from curate.base.errors import ConfigError
+from curate.store.shards import iter_shard
 from pipelines.bench.caption import CaptionRun, caption_figures
 from pipelines.bench.caption_model import parameters, write_captioner
 from pipelines.bench.caption_pictures import pack_pictures

@@ -3,10 +3,10 @@ from pathlib import Path
 from pipelines.bench.bare_client import bare_rate
 from pipelines.bench.caption_http import HttpRun, http_figures
 from pipelines.bench.slow_captioner import CAPTION, slow_captioner
-from recaption.engine import CaptionRequest, Sampling
-from recaption.http_engine import HttpEngine
-from recaption.served_models import served_model
-from recaption.server import Server
+from recaption.engines.http.address import Server
+from recaption.engines.http.engine import HttpEngine
+from recaption.engines.http.models import served_model
+from recaption.engines.protocol import CaptionRequest, Sampling
 
 
 def test_the_benchs_server_is_one_that_the_engine_takes_for_a_captioner() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
 from pipelines.bench.download import _psnr
 from pipelines.bench.loopback import serving
 from pipelines.bench.photo_mix import make_mix

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from curate.errors import CaplabError
+from curate.base.errors import CaplabError
 from pipelines.bench.figures import Figure, render
 from pipelines.bench.processes import run_measured
 

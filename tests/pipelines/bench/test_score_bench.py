@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from curate.dataset import Dataset
-from curate.errors import ConfigError
-from curate.shards import iter_shard
+from curate.base.errors import ConfigError
+from curate.store.dataset import Dataset
+from curate.store.shards import iter_shard
 from pipelines.bench.processes import ProcessCost
 from pipelines.bench.score import _agreement, _cpu, _throughput
 from pipelines.bench.score_forward import best_forward

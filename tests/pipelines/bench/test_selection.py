@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from curate.dataset import Dataset
 from curate.selection.preset_list import PRESETS
 from curate.selection.select import SelectSettings, select
+from curate.store.dataset import Dataset
 from pipelines.bench import pandas_filters
 from pipelines.bench.generate_dataset import Shape, generate
 from pipelines.bench.selection import _joined_metadata

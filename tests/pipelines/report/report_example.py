@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from curate.dataset import CAPTIONS, DUPLICATES, SAMPLES, Dataset, sample_key
-from curate.files import sha256_file, write_json
+from curate.base.files import sha256_file, write_json
 from curate.selection.select import SelectSettings, select
+from curate.store.dataset import CAPTIONS, DUPLICATES, SAMPLES, Dataset, sample_key
 from pipelines.ablation.tables import arms_table, contrasts_table, headline, value_matrices
 from pipelines.world.render import render
 from pipelines.world.scene import Scene, WorldConfig, sample_scenes

@@ -11,9 +11,9 @@ import pytest
 from report_browser import Browser, chromium
 from report_example import make_ablation, make_dataset, make_demo
 
-from curate.dataset import SAMPLES, Dataset
-from curate.errors import DatasetError
-from curate.files import read_json, write_json
+from curate.base.errors import DatasetError
+from curate.base.files import read_json, write_json
+from curate.store.dataset import SAMPLES, Dataset
 from pipelines.report import write_report
 
 # Texts that become markup, or leave an attribute, where somebody forgot to escape them.

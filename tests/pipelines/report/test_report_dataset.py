@@ -10,14 +10,13 @@ import pyarrow.compute as pc
 import pytest
 from report_browser import Browser, chromium
 
-from curate.dataset import DUPLICATE_PAIRS, DUPLICATES, SAMPLES, Dataset
-from curate.errors import DatasetError
+from curate.base.errors import DatasetError
 from curate.selection.select import SelectSettings, select
+from curate.store.dataset import DUPLICATE_PAIRS, DUPLICATES, SAMPLES, Dataset
 from pipelines.bench.generate_dataset import Shape, generate
 from pipelines.report import write_report
-from pipelines.report.cuts import cut_of
+from pipelines.report.data import Inputs, find_inputs
 from pipelines.report.hosts import registered_domain
-from pipelines.report.inputs import Inputs, find_inputs
 from pipelines.report.kept_copy import kept_copy
 from pipelines.report.pictures import ShardPictures
 from pipelines.report.sections import (
@@ -32,6 +31,7 @@ from pipelines.report.sections import (
     tables,
 )
 from pipelines.report.text import short
+from pipelines.report.thresholds import cut_of
 from pipelines.reporting import report as write
 
 SHAPE = Shape(rows=2_400, picture_shards=2, embedding_width=8)

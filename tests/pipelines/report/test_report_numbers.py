@@ -10,7 +10,7 @@ import pytest
 from markupsafe import Markup
 from PIL import Image
 
-from curate.errors import DatasetError
+from curate.base.errors import DatasetError
 from pipelines.report import text
 from pipelines.report.charts import (
     Bins,

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from report_example import make_demo
 
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
 from pipelines.report import write_report
-from pipelines.report.inputs import Inputs, find_inputs
+from pipelines.report.data import Inputs, find_inputs
 from pipelines.report.sections import (
     ablation,
     accounting,

@@ -12,7 +12,7 @@ from pipelines.world.facts import contradicts, facts
 from pipelines.world.score_captioner import captioner_scores, held_out_files, written_by
 from pipelines.world.weights import captioner_dir
 from pipelines.world.writers import habitual_descriptive, habitual_short
-from recaption.fit_pairs import read_pairs
+from recaption.fit.pairs import read_pairs
 
 
 def test_the_shipped_captioner_scores_as_its_manifest_says() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.dataset import CAPTIONS, SAMPLES, Dataset, sample_key
+from curate.store.dataset import CAPTIONS, SAMPLES, Dataset, sample_key
 
 
 def make_dataset(directory: Path, count: int, host: str = "http://pictures.test") -> Dataset:

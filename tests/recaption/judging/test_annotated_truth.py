@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from judged_dataset import keys_of, make_dataset
 
-from curate.dataset import Dataset
-from curate.errors import ConfigError
+from curate.base.errors import ConfigError
+from curate.store.dataset import Dataset
 from recaption.judging.annotations import AnnotatedTruth, read_annotations
 from recaption.judging.truth import rightness
 

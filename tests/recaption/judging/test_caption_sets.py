@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 from judged_dataset import keys_of, make_dataset, write_captions
 
-from curate.dataset import Dataset
-from curate.errors import ConfigError, DatasetError
+from curate.base.errors import ConfigError, DatasetError
+from curate.store.dataset import Dataset
 from recaption.judging.annotations import AnnotatedTruth, PictureTruth, TrueObject
 from recaption.judging.caption_sets import find_set, find_sets, sample_captions
 from recaption.judging.compare import compare_captions

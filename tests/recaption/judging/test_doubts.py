@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from judged_dataset import keys_of, make_dataset, write_captions
 
-from curate.dataset import Dataset
+from curate.store.dataset import Dataset
 from recaption.judging.caption_sets import find_sets
 from recaption.judging.compare import compare_captions
 from recaption.judging.doubts import kin_doubt

@@ -1,0 +1,1 @@
+"""What every room stands on: errors, settings, files, threads, weights. Knows no dataset."""

@@ -1,0 +1,172 @@
+"""Clear away what is damaged, so that the stages make it again; nothing is computed here.
+
+A stage takes a shard up when its table is not there. What was made from a table that goes goes as
+well, where it would not notice itself: alt captions and imported scores of a shard whose samples
+are stored anew. Scores notice (their rows are compared with the stored samples), and so do
+duplicates. Killed at any point, the rest is found as a hole again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.base.errors import DatasetError
+from curate.intake.imported_scores import forget_imported
+from curate.intake.read import plan_shards
+from curate.intake.source import Source
+from curate.store.dataset import Dataset, empty_directory
+from curate.store.holes import (
+    ALT,
+    DUPLICATE_TABLES,
+    INPUT,
+    RECORD,
+    SCORE_TABLES,
+    SELECTIONS,
+    STRAY,
+    TARS,
+    Hole,
+    json_damage,
+    parquet_damage,
+    path_of,
+)
+
+
+def clear_damaged(dataset: Dataset, holes: Iterable[Hole]) -> list[Hole]:
+    """Make way for the stages of `caplab curate` and `caplab score`.
+
+    Returns:
+        The holes that they cannot mend: captions of a captioner, matches of references, selections
+        (and those of the input, which `restore_input` mends before).
+
+    Raises:
+        DatasetError: something is in the way that is not ours to delete.
+    """
+    left = []
+    stored_anew = set()
+    for hole in holes:
+        kind = hole.table.partition("/")[0]
+        if hole.problem.startswith("cannot be read"):
+            raise DatasetError(f"{hole.path} {hole.problem}; make it readable first.")
+        if hole.table in ("samples", TARS):
+            stored_anew.add(hole.name)
+        elif hole.table in (*SCORE_TABLES, ALT) or kind == "caption_scores":
+            _remove(hole.path)
+        elif hole.table in DUPLICATE_TABLES:
+            _remove(hole.path)
+            # By this table a search knows that it was done.
+            _remove(dataset.table_path("duplicates"))
+        else:
+            left.append(hole)
+    for shard in sorted(stored_anew):
+        store_anew(dataset, shard)
+    return left
+
+
+def store_anew(dataset: Dataset, shard: str) -> None:
+    """Have the download store a shard again; its tar stays until the new one takes its place."""
+    if parquet_damage(dataset.table_path("scores", shard)) is None:
+        forget_imported(dataset, shard)
+    _remove(path_of(dataset, ALT, shard))
+    tar = dataset.shard_path(shard)
+    if tar.is_dir():
+        _remove(tar)
+    _remove(dataset.table_path("samples", shard))
+
+
+def restore_input(
+    source: Source, dataset: Dataset, rows_per_shard: int, holes: Iterable[Hole] = ()
+) -> list[str]:
+    """Read the input once more and put lost or damaged shards of its rows in their places.
+
+    Args:
+        holes: what was found; those of the input are put back also where only `curate.store.check` sees
+            that they are damaged.
+
+    Returns:
+        Names of the shards that were put back.
+
+    Raises:
+        DatasetError: the input is not what the dataset was made from; nothing is changed then.
+    """
+    scratch = Dataset(dataset.directory / ".scratch" / "input")
+    empty_directory(scratch.directory)
+    plan_shards(source, scratch, rows_per_shard=rows_per_shard)
+    named = {hole.name for hole in holes if hole.table == INPUT}
+    lost = []
+    for shard in scratch.shards():
+        listed = _keys(scratch.input_path(shard)) or []
+        keys = None if shard in named else _keys(dataset.input_path(shard))
+        same = keys == listed
+        if keys is None:
+            lost.append(shard)
+            # The samples vouch for the list; rows that they lost themselves come to light later.
+            same = set(_keys(dataset.table_path("samples", shard)) or []) <= set(listed)
+        if not same:
+            empty_directory(scratch.directory)
+            raise DatasetError(
+                f"{source.address} is not the list any more that {dataset.directory} was made "
+                f"from; without that list, the lost rows of input/ cannot be put back."
+            )
+    (dataset.directory / "input").mkdir(exist_ok=True)
+    for shard in lost:
+        _remove(dataset.input_path(shard))
+        scratch.input_path(shard).replace(dataset.input_path(shard))
+    # The record comes last: it says that all are there.
+    record = dataset.directory / "input" / "input.json"
+    _remove(record)
+    (scratch.directory / "input" / "input.json").replace(record)
+    empty_directory(scratch.directory)
+    return lost
+
+
+def repairing(dataset: Dataset, hole: Hole) -> str:
+    """The command that mends a hole."""
+    place = dataset.directory
+    kind, _, source = hole.table.partition("/")
+    if kind == "captions" and hole.table != ALT:
+        return f"caplab recaption {place}, with the settings in captioners/{source}.json"
+    if kind == "reference_matches":
+        return f"caplab decontaminate {place} --references {hole.name}"
+    lasting = "version" in hole.problem or not dataset.record_copy.exists()
+    if hole.table == RECORD and lasting:
+        return "put it back from a backup"
+    if hole.table == STRAY:
+        return "move it out of the dataset"
+    if hole.table == SELECTIONS and hole.path.suffix == ".json" and not _is_first(dataset, hole):
+        return f"caplab select {place} --name {hole.name} --overwrite"
+    return f"caplab check {place} --repair"
+
+
+def _is_first(dataset: Dataset, hole: Hole) -> bool:
+    """Whether this is the selection of `caplab curate`, whose rules stand in dataset.json."""
+    record = dataset.record() if json_damage(dataset.record_path) is None else {}
+    return bool(record.get("settings", {}).get("name") == hole.name)
+
+
+def _keys(path: Path) -> list[str] | None:
+    """The keys of a table; None where it is lost or damaged."""
+    if parquet_damage(path) is not None:
+        return None
+    try:
+        with pq.ParquetFile(path) as parquet:
+            keys: list[str] = parquet.read(columns=["key"]).column("key").to_pylist()
+    except (OSError, pa.ArrowException, KeyError):
+        return None
+    return keys
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, or an empty folder that stands in its place."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise DatasetError(
+            f"{path} is in the way and cannot be removed ({error.strerror}); move it away."
+        ) from error

@@ -1,0 +1,156 @@
+"""The download stage: a shard of URLs becomes a shard of pictures and a row for every URL."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import warnings
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.base.files import remove_leftovers
+from curate.base.reasons import Failure, FailureError, Reason
+from curate.download.hosts import Hosts
+from curate.download.pool import Fetcher
+from curate.download.robots_txt import RobotsTxt
+from curate.download.safe_http import SafeClient
+from curate.download.schedule import Job
+from curate.download.settings import DownloadSettings
+from curate.download.urls import parse_url
+from curate.pictures.file_hashes import HASHES
+from curate.pictures.resize import StoredImage
+from curate.store.dataset import Dataset
+from curate.store.stage import Stage
+from curate.store.write_samples import Outcome, Spool, intake_failures, is_stored, write_outcomes
+
+# Files that are decoded at once in a worker: decoding a large one takes much memory, and a worker
+# has about one processor to do it with.
+_DECODES_AT_A_TIME = 1
+
+
+class DownloadStage(Stage):
+    """Fetches one shard: writes `shards/SHARD.tar`, then the samples table, which says it is done.
+
+    Every input row gets exactly one samples row. The same files behind the URLs give the same
+    bytes. Cost grows with the number of URLs; memory with `threads` (each holds a file of at most
+    max_bytes) and not with the shard, whose pictures wait in a temporary file for their turn.
+    """
+
+    name: ClassVar[str] = "download"
+    adds: ClassVar[tuple[str, ...]] = ("samples",)
+
+    def __init__(self, settings: DownloadSettings) -> None:
+        """Nothing is fetched yet.
+
+        Raises:
+            ConfigError: a proxy that is none.
+        """
+        self.settings = settings
+        SafeClient(settings.http_limits())
+        self._web: _Web | None = None
+
+    def is_done(self, dataset: Dataset, shard: str) -> bool:
+        """Whether the shard's samples table and its tar are there and whole."""
+        return is_stored(dataset, shard)
+
+    def open(self) -> None:
+        """Make what a worker keeps for all its shards: connections and the hosts' accounts."""
+        # What Pillow warns of (odd tags, large sizes) the resizer decides on itself.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        client = SafeClient(self.settings.http_limits())
+        robots = RobotsTxt(client) if self.settings.respect_robots_txt else None
+        self._web = _Web(client, Hosts(self.settings.host_limits()), robots)
+
+    def run(self, dataset: Dataset, shard: str) -> dict[str, int]:
+        """Fetch a shard; returns stored and each reason with its number of rows."""
+        rows = pq.read_table(dataset.input_path(shard))
+        shards_directory = dataset.shard_path(shard).parent
+        shards_directory.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(shards_directory, f"{shard}.tar")
+        with tempfile.TemporaryFile(dir=shards_directory) as file:
+            spool = Spool(file)
+            outcomes = self.fetch(rows, spool)
+            return write_outcomes(
+                dataset, shard, rows, [outcomes[n] for n in range(rows.num_rows)], spool
+            )
+
+    def fetch(
+        self, rows: pa.Table, spool: Spool, positions: Collection[int] | None = None
+    ) -> dict[int, Outcome]:
+        """What became of each row, by position; the pictures' bytes go to `spool`.
+
+        Args:
+            rows: of the input, with the columns key and url, and perhaps md5, sha256 or sha512.
+            positions: rows to fetch; by default all.
+        """
+        if self._web is None:
+            self.open()
+        assert self._web is not None
+        wanted = range(rows.num_rows) if positions is None else sorted(positions)
+        broken = intake_failures(rows)
+        outcomes: dict[int, Outcome] = {n: broken[n] for n in wanted if n in broken}
+        jobs: list[Job] = []
+        keys, urls = rows.column("key").to_pylist(), rows.column("url").to_pylist()
+        for position in wanted:
+            if position in outcomes:
+                continue
+            job = _job(position, keys[position], urls[position])
+            if isinstance(job, Failure):
+                outcomes[position] = job
+            else:
+                jobs.append(job)
+        fetcher = Fetcher(
+            self._web.client,
+            self._web.hosts,
+            self._web.robots,
+            self.settings.retries,
+            self.settings.threads,
+            _Finisher(self.settings, rows),
+        )
+        for position, outcome in fetcher.outcomes(jobs):
+            outcomes[position] = outcome if isinstance(outcome, Failure) else spool.add(outcome)
+        return outcomes
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"settings": self.settings, "_web": None}
+
+
+@dataclass(frozen=True)
+class _Web:
+    """What a worker knows of the web, for the length of its run."""
+
+    client: SafeClient
+    hosts: Hosts
+    robots: RobotsTxt | None
+
+
+class _Finisher:
+    """From a fetched file to a stored picture; called by many threads."""
+
+    def __init__(self, settings: DownloadSettings, rows: pa.Table) -> None:
+        self._resizer = settings.resizer()
+        self._decodes = threading.BoundedSemaphore(_DECODES_AT_A_TIME)
+        self._hashes = {
+            name: rows.column(name).to_pylist()
+            for name in HASHES
+            if settings.verify_hashes and name in rows.column_names
+        }
+
+    def __call__(self, job: Job, content: bytes) -> StoredImage | Failure:
+        expected = {name: values[job.position] for name, values in self._hashes.items()}
+        with self._decodes:
+            return self._resizer.outcome(content, expected)
+
+
+def _job(position: int, key: str, url: str | None) -> Job | Failure:
+    """The way to a row's picture, or why its URL need not even be tried."""
+    if url is None or not url.strip():
+        return Failure(Reason.NO_URL)
+    try:
+        return Job(position, key, parse_url(url))
+    except FailureError as error:
+        return replace(error.failure)

@@ -1,0 +1,1 @@
+"""Scores: one stage that runs scorers over shards, and the scorers."""

@@ -1,0 +1,273 @@
+"""CLIP embeddings and similarity through open_clip: any of its models, one forward a sample.
+
+Where the model comes from (`model`, `pretrained`):
+
+    ViT-L-14-quickgelu, openai          a built-in name and a pretrained tag
+    ViT-B-32, /path/weights.safetensors a built-in name and local weights
+    /path/config.json, /path/x.safetensors   a config of one's own: open_clip's model config, or an
+                                        open_clip_config.json with model_cfg and preprocess_cfg
+    local-dir:/path/folder              open_clip's own folder layout
+    hf-hub:org/name                     a repository on the hub
+
+QuickGELU: OpenAI's weights (and some others) were trained with x * sigmoid(1.702 x) in place of
+GELU. open_clip only warns when name and tag disagree, and the scores shift; here it is an error.
+
+Embeddings are L2-normalised and rounded to float16 before anything is computed from them, because
+float16 is what the table stores: every score that rests on an embedding can be computed again from
+the stored one, in SQL if need be, with the same result. The rounding moves a cosine by about 1e-5.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from curate.base.errors import ConfigError
+from curate.base.settings import Precision, device_of, dtype_of, precision_of
+from curate.pictures.decode import PictureView, model_view
+from curate.scoring.scorers.clip_picture import PictureTower
+from curate.scoring.scorers.clip_source import (
+    check_source,
+    config_mark,
+    import_open_clip,
+    load_tokenizer,
+    refuse_pickle,
+    registered,
+    tokenizer_mark,
+)
+from curate.scoring.scorers.clip_text import TextTower, tokens_of
+from curate.scoring.scorers.scorer import Column, Columns, Scorer
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Clip(Scorer):
+    """Adds `image_embedding` (B, D), `text_embedding` (B, D), `clip_similarity` (B,) and
+    `clip_truncated_tokens` (B,) int32.
+
+    `clip_similarity` is the cosine of picture and alt text, -1 to 1: about 0.3 for a good pair of
+    the published models (LAION-400M kept >= 0.30 of ViT-B/32, LAION-5B >= 0.28 for English). An
+    empty or missing text has no embedding and no similarity: both are null.
+    `clip_truncated_tokens` says how many tokens of the text the model never saw because its context
+    ended (at 77 for most): 0 where it saw all, null without a text.
+
+    Args:
+        model, pretrained, tokenizer: see the module; `tokenizer` overrides the model's own with a
+            folder for AutoTokenizer or a tokenizer.json.
+        precision: of the weights and activations; layer norms stay in float32.
+        device: "cpu", "cuda", "cuda:1", or "auto" for a GPU where there is one.
+        draft: allow reduced-scale JPEG decoding (see curate.pictures.decode).
+        allow_pickle: pickles that the user trusts, see curate.base.weight_download.
+        label: tells a second model from the first: its columns are `clip_similarity_LABEL` and so
+            on, and it has a view of the picture of its own.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        pretrained: str | None = None,
+        tokenizer: str | None = None,
+        precision: Precision = "fp32",
+        device: str = "auto",
+        draft: bool = True,
+        label: str = "",
+        allow_pickle: Collection[str] = (),
+    ) -> None:
+        self.allow_pickle = tuple(allow_pickle)
+        self.suffix = f"_{label}" if label else ""
+        self.name = f"clip{self.suffix}"
+        self.needs = (f"picture{self.suffix}", "alt_text")
+        self.adds = tuple(
+            f"{column}{self.suffix}"
+            for column in (
+                "image_embedding",
+                "text_embedding",
+                "clip_similarity",
+                "clip_truncated_tokens",
+            )
+        )
+        self.model, self.pretrained, self.tokenizer = model, pretrained, tokenizer
+        self.precision = precision_of(precision, device)
+        self.device, self.draft = device, draft
+        self.weights = check_source(model, pretrained)
+        self._signature = {
+            "version": 1,
+            "weights": self.weights or [model, pretrained],
+            "config": config_mark(model),
+            "tokenizer": tokenizer_mark(tokenizer),
+            "precision": self.precision,
+            "draft": draft,
+        }
+        self._loaded: ClipModel | None = None
+
+    def signature(self) -> dict[str, Any]:
+        """Hashes of local weights (name and tag of published ones), config, precision."""
+        return self._signature
+
+    def open(self) -> None:
+        if self._loaded is None:
+            self._loaded = ClipModel(self)
+
+    @property
+    def loaded(self) -> ClipModel:
+        """The model; loads it when needed."""
+        self.open()
+        assert self._loaded is not None
+        return self._loaded
+
+    @property
+    def view(self) -> PictureView:
+        """How the model wants its pictures."""
+        return self.loaded.view
+
+    @property
+    def width(self) -> int:
+        """D, the length of an embedding."""
+        return self.loaded.width
+
+    def views(self) -> Mapping[str, PictureView]:
+        return {self.needs[0]: self.view}
+
+    def hashes(self) -> Mapping[str, str]:
+        return self.weights
+
+    def score(self, columns: Mapping[str, Column]) -> Columns:
+        image = self.loaded.embed_pictures(columns[self.needs[0]])
+        text, truncated = self.loaded.read_texts(columns["alt_text"])
+        similarity = np.einsum("bd,bd->b", image, text)
+        cut = pa.array(truncated, pa.int32())
+        return dict(zip(self.adds, (image, text, similarity, cut), strict=True))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_loaded": None}
+
+
+class ClipModel:
+    """An open_clip model on its device, with its tokenizer and normalisation."""
+
+    @classmethod
+    def load(cls, model: str, pretrained: str | None = None, **options: Any) -> ClipModel:
+        """Load a model by the same names as `Clip`; `options` are Clip's other arguments."""
+        return cls(Clip(model, pretrained, **options))
+
+    def __init__(self, scorer: Clip) -> None:
+        import torch
+
+        open_clip = import_open_clip()
+        name, options = registered(scorer.model)
+        self.device = torch.device(device_of(scorer.device))
+        try:
+            if scorer.pretrained is not None and not scorer.weights:
+                refuse_pickle(name, scorer.pretrained, scorer.allow_pickle)
+            self.model = open_clip.create_model(
+                name,
+                pretrained=scorer.pretrained,
+                precision=scorer.precision,
+                device=self.device,
+                require_pretrained=True,
+                **options,
+            ).eval()
+        except (RuntimeError, OSError, ValueError) as error:
+            raise ConfigError(
+                f"The CLIP model {scorer.model!r} with weights {scorer.pretrained!r} does not "
+                f"load ({str(error).splitlines()[0]})."
+            ) from error
+        self.model.requires_grad_(False)
+        self.dtype = dtype_of(scorer.precision)
+        preprocess = open_clip.get_model_preprocess_cfg(self.model)
+        self.view = _view(preprocess, scorer)
+        self._tokenize = load_tokenizer(name, scorer.tokenizer)
+        # transformers' tokenizers refuse two threads at once.
+        self._tokenizing = threading.Lock()
+        mean, std = preprocess["mean"], preprocess["std"]
+        self._picture_tower = PictureTower(self.model, self.dtype, self.device, mean, std)
+        self._text_tower = TextTower(self.model, self.dtype, self.device)
+        with torch.inference_mode():
+            self.width = int(self._text_tower(self._tokenize(["a"]).to(self.device)).shape[1])
+
+    def embed_pictures(
+        self, pictures: NDArray[np.uint8], batch_size: int = 256
+    ) -> NDArray[np.float32]:
+        """(N, H, W, 3) uint8 -> (N, D), unit length, on float16's grid.
+
+        Pictures of another size than the model's (S, S) are resized as the model wants it.
+        """
+        parts = [
+            self._embed_batch(pictures[start : start + batch_size])
+            for start in range(0, len(pictures), batch_size)
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, self.width), np.float32)
+
+    def _embed_batch(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        import torch
+
+        if pictures.shape[1:3] != (self.view.size, self.view.size):
+            pictures = np.stack([model_view(picture, self.view) for picture in pictures])
+        with torch.inference_mode():
+            # uint8 crosses to the device: a quarter of the traffic of floats; from pinned memory,
+            # so that the copy needs no second one on the way.
+            batch = torch.from_numpy(pictures)
+            if self.device.type == "cuda":
+                batch = batch.pin_memory()
+            return _unit(self._picture_tower(batch.to(self.device, non_blocking=True)))
+
+    def embed_texts(
+        self, texts: Sequence[str | None], batch_size: int = 256
+    ) -> NDArray[np.float32]:
+        """B texts -> (B, D), unit length; a row of NaN where the text is empty or missing."""
+        return self.read_texts(texts, batch_size)[0]
+
+    def read_texts(
+        self, texts: Sequence[str | None], batch_size: int = 256
+    ) -> tuple[NDArray[np.float32], list[int | None]]:
+        """Embeddings as `embed_texts`, and how many tokens of each text lie behind the context.
+
+        Equal texts are embedded once.
+        """
+        import torch
+
+        rows: dict[str, list[int]] = {}
+        for row, text in enumerate(texts):
+            if text is not None and text.strip():
+                rows.setdefault(text, []).append(row)
+        different = list(rows)
+        embedding = np.full((len(texts), self.width), np.nan, np.float32)
+        truncated: list[int | None] = [None] * len(texts)
+        for start in range(0, len(different), batch_size):
+            some = different[start : start + batch_size]
+            with self._tokenizing:
+                tokens, cut = tokens_of(self._tokenize, some)
+            with torch.inference_mode():
+                vectors = _unit(self._text_tower(tokens.to(self.device)))
+            for text, vector, left_out in zip(some, vectors, cut, strict=True):
+                embedding[rows[text]] = vector
+                for row in rows[text]:
+                    truncated[row] = left_out
+        return embedding, truncated
+
+
+def _unit(features: torch.Tensor) -> NDArray[np.float32]:
+    features = features.float()
+    features = features / features.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    return np.asarray(features.cpu().numpy().astype(np.float16).astype(np.float32))
+
+
+def _view(preprocess: Mapping[str, Any], scorer: Clip) -> PictureView:
+    size = preprocess["size"]
+    if not isinstance(size, int):
+        if size[0] != size[1]:
+            raise ConfigError(f"The CLIP model {scorer.model!r} wants {size} px, not a square.")
+        size = size[0]
+    mode, resample = preprocess["resize_mode"], preprocess["interpolation"]
+    if mode not in ("shortest", "squash") or resample not in ("bicubic", "bilinear"):
+        raise ConfigError(
+            f"The CLIP model {scorer.model!r} wants resize mode {mode!r} with {resample!r}; "
+            f"supported are shortest and squash with bicubic or bilinear."
+        )
+    return PictureView(int(size), mode == "squash", resample, scorer.draft)

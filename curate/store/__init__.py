@@ -1,0 +1,1 @@
+"""The dataset on disk: its contract, its tables, its shards, and who may write."""

@@ -1,0 +1,82 @@
+"""Rows in = stored + failed by reason: no row of the input list may get lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from curate.base.files import read_json
+from curate.base.reasons import Reason, ReasonClass
+from curate.store.dataset import STORED, Dataset
+
+
+def accounting(dataset: Dataset) -> dict[str, Any]:
+    """Count the rows of a dataset.
+
+    Returns:
+        rows (of the input list), stored, failed, pending (shards not downloaded yet), reasons
+        (reason -> rows, the most frequent first), classes (class of reason -> rows), errors and
+        policy (the rows of `failed`, apart: what went wrong, and what was not wanted), retryable
+        (rows that --retry-failed takes up), balanced (whether rows = stored + failed + pending),
+        captions and captioned (texts that came, and the rows they belong to; None where no row has
+        several) and left_out (why -> files of the input that are no rows).
+    """
+    rows, pending = 0, 0
+    for shard in dataset.shards():
+        in_shard = pq.read_metadata(dataset.input_path(shard)).num_rows
+        rows += in_shard
+        pending += 0 if dataset.has_shard("samples", shard) else in_shard
+    with dataset.connect() as connection:
+        counts = connection.execute(
+            "SELECT status, reason, count(*) FROM samples GROUP BY ALL ORDER BY 3 DESC, 2"
+        ).fetchall()
+    stored = sum(count for status, _, count in counts if status == STORED)
+    reasons = {reason: count for status, reason, count in counts if status != STORED}
+    classes: dict[str, int] = {}
+    for reason, count in reasons.items():
+        kind = Reason.named(reason).reason_class.value
+        classes[kind] = classes.get(kind, 0) + count
+    failed = sum(reasons.values())
+    record = dataset.directory / "input" / "input.json"
+    intake = read_json(record) if record.exists() else {}
+    return {
+        "rows": rows,
+        "stored": stored,
+        "failed": failed,
+        "pending": pending,
+        "reasons": reasons,
+        "classes": classes,
+        "errors": failed - classes.get(ReasonClass.POLICY.value, 0),
+        "policy": classes.get(ReasonClass.POLICY.value, 0),
+        "retryable": classes.get(ReasonClass.MAY_PASS.value, 0),
+        "balanced": rows == stored + failed + pending,
+        "captions": intake.get("captions"),
+        "captioned": intake.get("captioned"),
+        "left_out": intake.get("left_out", {}),
+    }
+
+
+def accounting_line(counts: Mapping[str, Any]) -> str:
+    """One line: "100 rows in = 90 stored + 8 errors (http_404 6, dns 2) + 2 policy (aspect 2)"."""
+    line = f"{counts['rows']:,} rows in = {counts['stored']:,} stored"
+    for name, classes in (
+        ("errors", (ReasonClass.MAY_PASS, ReasonClass.PERMANENT)),
+        ("policy", (ReasonClass.POLICY,)),
+    ):
+        shown = [
+            f"{reason} {rows:,}"
+            for reason, rows in counts["reasons"].items()
+            if Reason.named(reason).reason_class in classes
+        ]
+        line += f" + {counts[name]:,} {name}" + (f" ({', '.join(shown)})" if shown else "")
+    if counts["pending"]:
+        line += f" + {counts['pending']:,} not downloaded yet"
+    if not counts["balanced"]:
+        line += "; THESE DO NOT ADD UP"
+    if counts["retryable"]:
+        line += f"; {counts['retryable']:,} may pass, --retry-failed tries them again"
+    if counts["captions"]:
+        line += f"; {counts['captions']:,} captions of {counts['captioned']:,} pictures"
+    return line

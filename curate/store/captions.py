@@ -1,0 +1,111 @@
+"""Read accepted captions by key, for whoever trains on them or measures them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.base.errors import ConfigError
+from curate.store.dataset import Dataset
+from curate.store.write_samples import ALT_TEXTS
+
+
+def accepted_captions(
+    dataset: Dataset, kinds: Sequence[str], sources: Mapping[str, str] | None = None
+) -> pa.Table:
+    """Accepted captions (status "ok") of the given kinds.
+
+    Args:
+        sources: kind -> who wrote it, where several captioners wrote that kind.
+
+    Returns:
+        Columns key, kind, source, sample_index, text; sorted by key, kind and sample_index, so
+        the same tables give the same order. Memory grows with the number of captions read.
+
+    Raises:
+        ConfigError: a kind that nobody wrote, or one that several wrote while `sources` does not
+            say whose to take; the sentence names them.
+    """
+    chosen = caption_writers(dataset, kinds, sources)
+    tables = []
+    connection = dataset.connect(["captions"])
+    for kind, source in chosen.items():
+        tables.append(
+            connection.sql(
+                "SELECT key, kind, $source AS source, sample_index, text "
+                f"FROM {dataset.scan('captions', source)} WHERE kind = $kind AND status = 'ok'",
+                params={"source": source, "kind": kind},
+            ).to_arrow_table()
+        )
+    order = [(name, "ascending") for name in ("key", "kind", "sample_index")]
+    return pa.concat_tables(tables).sort_by(order)
+
+
+def several_alt_texts(dataset: Dataset, shard: str) -> dict[str, list[str]]:
+    """Key -> all alt texts, the samples table's first, of the rows that came with several.
+
+    They stand in the shard's input rows alone, which no stage changes.
+    """
+    path = dataset.input_path(shard)
+    # Absent in datasets that were planned before lists of captions were taken in.
+    if not path.exists() or ALT_TEXTS not in pq.read_schema(path).names:
+        return {}
+    with pq.ParquetFile(path) as parquet:
+        rows = parquet.read(columns=["key", ALT_TEXTS])
+    rows = rows.filter(rows.column(ALT_TEXTS).is_valid())
+    return dict(zip(*(rows.column(n).to_pylist() for n in ("key", ALT_TEXTS)), strict=True))
+
+
+def caption_writers(
+    dataset: Dataset, kinds: Sequence[str], sources: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Kind -> whose captions to take; reads no captions, so it is cheap to ask before work starts.
+
+    Raises:
+        ConfigError: as `accepted_captions`.
+    """
+    return {kind: _source_of(dataset, kind, (sources or {}).get(kind)) for kind in kinds}
+
+
+def captioned_keys(dataset: Dataset, kind: str, source: str | None = None) -> set[str]:
+    """Keys of the samples that have an accepted caption of `kind`; empty if nobody wrote it."""
+    if not _writers(dataset, kind):
+        return set()
+    captions = accepted_captions(dataset, [kind], {kind: source} if source else None)
+    return set(captions.column("key").to_pylist())
+
+
+def _writers(dataset: Dataset, kind: str) -> list[str]:
+    """Sources that wrote at least one row of `kind`."""
+    writers = []
+    connection = dataset.connect(["captions"])
+    for source in dataset.caption_sources():
+        found = connection.execute(
+            f"SELECT 1 FROM {dataset.scan('captions', source)} WHERE kind = $kind LIMIT 1",
+            {"kind": kind},
+        ).fetchone()
+        if found:
+            writers.append(source)
+    return writers
+
+
+def _source_of(dataset: Dataset, kind: str, wanted: str | None) -> str:
+    writers = _writers(dataset, kind)
+    if wanted is not None:
+        if wanted not in writers:
+            known = ", ".join(writers) or "nobody"
+            raise ConfigError(f"{wanted!r} wrote no {kind} captions (writers: {known}).")
+        return wanted
+    if not writers:
+        raise ConfigError(
+            f"There are no {kind} captions yet; write them with "
+            f"`caplab recaption {dataset.directory} --kinds {kind}`."
+        )
+    if len(writers) > 1:
+        raise ConfigError(
+            f"Several captioners wrote {kind} captions ({', '.join(writers)}); say which to take, "
+            f"as in `caption_sources: {{{kind}: {writers[-1]}}}`."
+        )
+    return writers[0]

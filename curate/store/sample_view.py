@@ -1,0 +1,229 @@
+"""One row a stored sample: what a rule of a selection sees.
+
+    samples      key, url, alt_text, width, height, original_width, original_bytes, ...
+    scores       clip_similarity, aesthetic, nsfw, aspect_ratio, blur, text_words, ...
+    duplicates   duplicate_exact, duplicate_near, duplicate_embedding, and apart from these
+                 duplicate_semdedup, which verifies nothing: duplicate search would drop the
+                 sample at that level, were nothing else selected (see curate.duplicates.search);
+                 duplicate: at the widest level that was run. All false where nobody searched.
+    references   contaminated: shows a picture of a reference set of `caplab decontaminate`;
+                 known: shows one of a dataset that duplicates were searched against
+
+A rule may also name the columns of curate.store.sample_lookups (text_count, image_embedding,
+scores of captions), which cost a join of their own and are no part of `sample_view`.
+
+A score that is NaN or infinite is null here, whoever wrote it (curate.store.finite).
+
+`sample_view(dataset)` offers all of it for one's own questions. A selection joins only the tables
+that its rules name: a scan of the scores alone costs a third of the join with samples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curate.base.errors import ConfigError, DatasetError
+from curate.base.files import fingerprint, plain_path
+from curate.store.dataset import Dataset, parquet_scan, sql_text
+from curate.store.finite import add_finite, finite
+from curate.store.holes import refuse_damaged
+from curate.store.sample_lookups import lookups
+
+if TYPE_CHECKING:
+    import duckdb
+
+METHODS = ("exact", "near", "embedding")
+"""Levels of duplicates, each including those before it."""
+SEMDEDUP = "semdedup"
+"""A level beside them: equal files and near embeddings, nothing verified."""
+TABLES = ("samples", "scores", "duplicates", "duplicate_pairs", "reference_matches")
+
+
+def sample_view(dataset: Dataset) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection with the view `sample`; it can read the dataset's tables, no other file.
+
+    Raises:
+        DatasetError: nothing has been scored yet.
+    """
+    return SampleTables(dataset).lock().connection
+
+
+class SampleTables:
+    """The tables that make a sample, on one connection.
+
+    `columns` are the names that a rule may read. `source(used)` is the FROM clause, with WHERE,
+    that yields one row a stored sample with at least `used` among its columns.
+    """
+
+    def __init__(self, dataset: Dataset, shard: str | None = None) -> None:
+        """Open the tables.
+
+        Args:
+            shard: only this shard's samples, without the columns of sample_lookups, which count
+                over all; None means all samples.
+
+        Raises:
+            DatasetError: nothing has been scored yet.
+        """
+        if not dataset.has_table("samples") or not dataset.has_table("scores"):
+            raise DatasetError(
+                f"{dataset.directory} has no scores yet; finish `caplab curate` on it first."
+            )
+        self.dataset = dataset
+        self.connection = dataset.connect(TABLES, shard)
+        add_finite(self.connection)
+        self._samples = list(self._types("samples"))
+        # The samples table says what a sample is; a score of the same name would be a second truth.
+        self._kinds = self._types("scores")
+        self._scores = [name for name in self._kinds if name not in self._samples]
+        self._flags = [
+            *(f"duplicate_{method}" for method in (*METHODS, SEMDEDUP)),
+            "duplicate",
+        ]
+        self._joined: dict[str, str] = {}
+        self._lookups = lookups(dataset, self.connection, self._scores) if shard is None else {}
+        self._complete: bool | None = None
+        self._make_flags()
+        for purpose in ("contaminated", "known"):
+            matched = f"SELECT DISTINCT key FROM reference_matches WHERE purpose = '{purpose}'"
+            self.add_keys(purpose, f"({matched})")
+        self.connection.execute(
+            f"CREATE VIEW sample AS SELECT * FROM ({self.source([*self._own, *self._joined])})"
+        )
+
+    @property
+    def columns(self) -> list[str]:
+        """Names that a rule may read."""
+        return [*self._own, *self._joined, *self._lookups]
+
+    @property
+    def _own(self) -> list[str]:
+        return [*self._samples, *self._scores, *self._flags]
+
+    def tables_of(self, used: Sequence[str]) -> set[str]:
+        """Further tables that the columns in `used` lie in."""
+        wanted = {name.lower() for name in used}
+        return {look.table for name, look in self._lookups.items() if name.lower() in wanted}
+
+    def add_keys(self, column: str, source: str) -> None:
+        """Offer the boolean `column`: whether the sample's key is in `source`.
+
+        Args:
+            source: what stands behind FROM and has a column `key` without repeats.
+        """
+        self._joined[column] = source
+
+    def add_selection(self, column: str, name: str) -> None:
+        """Offer the boolean `column`: whether the sample is in the stored selection `name`.
+
+        Raises:
+            ConfigError: there is no such selection.
+        """
+        path = self.dataset.selection_path(name)
+        # By its name alone: as a path it might lead to another dataset's keys.
+        if name not in self.dataset.selections():
+            known = ", ".join(self.dataset.selections()) or "none yet"
+            raise ConfigError(f"There is no selection {name!r} (selections: {known}).")
+        refuse_damaged(path)
+        self.add_keys(column, parquet_scan(path))
+
+    def source(self, used: Sequence[str]) -> str:
+        """A SELECT of `key` and the columns in `used`, one row a stored sample."""
+        wanted = {name.lower() for name in used} | {"key"}
+        mine = [name for name in self._samples if name.lower() in wanted and name != "key"]
+        scored = [name for name in self._scores if name.lower() in wanted]
+        flags = [name for name in self._flags if name in wanted]
+        joined = [name for name in self._joined if name.lower() in wanted]
+        columns = ["scores.key AS key"]
+        columns += [f"samples.{_name(name)}" for name in mine]
+        for name in scored:
+            value = finite(f"scores.{_name(name)}", self._kinds[name])
+            columns.append(f"{value} AS {_name(name)}")
+        columns += [f"coalesce(_flags.{name}, false) AS {name}" for name in flags]
+        tables, where = "scores", "true"
+        if mine or not self._scores_are_complete():
+            tables += " JOIN samples ON samples.key = scores.key"
+            where = "samples.status = 'stored'"
+        if flags:
+            tables += " LEFT JOIN _flags ON _flags.key = scores.key"
+        for index, name in enumerate(joined):
+            columns.append(f"_k{index}.key IS NOT NULL AS {_name(name)}")
+            source = self._joined[name]
+            tables += f" LEFT JOIN {source} _k{index} ON _k{index}.key = scores.key"
+        looked = {name: look for name, look in self._lookups.items() if name.lower() in wanted}
+        columns += [f"{look.value} AS {_name(name)}" for name, look in looked.items()]
+        for join in dict.fromkeys(look.join for look in looked.values()):
+            tables += f" {join}"
+        return f"SELECT {', '.join(columns)} FROM {tables} WHERE {where}"
+
+    def lock(self) -> SampleTables:
+        """From here on the connection reads the dataset's own files and no other."""
+        folders = [self.dataset.directory / name for name in ("tables", "selections")]
+        allowed = ", ".join(sql_text(plain_path(folder)) for folder in folders)
+        self.connection.execute(f"SET allowed_directories = [{allowed}]")
+        self.connection.execute("SET enable_external_access = false")
+        self.connection.execute("SET lock_configuration = true")
+        return self
+
+    def _scores_are_complete(self) -> bool:
+        """Whether the scores have as many rows as there are stored samples, hence the same ones.
+
+        A score of a sample that is not stored cannot be told apart then, but nothing writes one:
+        every shard's scores are those of the stored samples at that time.
+        """
+        if self._complete is None:
+            counted = self.connection.execute(
+                "SELECT (SELECT count(*) FROM samples WHERE status = 'stored') = "
+                "(SELECT count(*) FROM scores)"
+            ).fetchall()
+            self._complete = bool(counted[0][0])
+        return self._complete
+
+    def _types(self, view: str) -> dict[str, str]:
+        described = self.connection.execute(f"DESCRIBE {view}").fetchall()
+        return {str(row[0]): str(row[1]) for row in described}
+
+    def _make_flags(self) -> None:
+        present = {
+            row[0]
+            for row in self.connection.execute("SELECT DISTINCT method FROM duplicates").fetchall()
+        }
+        widest = next((method for method in reversed(METHODS) if method in present), METHODS[0])
+        flags = ", ".join(
+            f"coalesce(bool_or(method = '{method}' AND NOT kept), false) AS duplicate_{method}"
+            for method in (*METHODS, SEMDEDUP)
+        )
+        self.connection.execute(
+            f"CREATE VIEW _flags AS SELECT *, duplicate_{widest} AS duplicate FROM "
+            f"(SELECT key, {flags} FROM duplicates GROUP BY key)"
+        )
+
+
+def tables_version(dataset: Dataset, tables: Sequence[str] = TABLES) -> str:
+    """A fingerprint of tables (those that a selection reads): changes whenever one of them does.
+
+    Hashes the name, size and footer of each Parquet file (its statistics and column checksums of
+    every row group), not the rows: milliseconds a file.
+    """
+    marks: list[Any] = []
+    for table in tables:
+        folder = dataset.table_directory(table)
+        for path in dataset.table_files(table):
+            marks.append(
+                [table, str(path.relative_to(folder)), path.stat().st_size, file_mark(path)]
+            )
+    return fingerprint(marks)
+
+
+def file_mark(path: Path, size: int = 1 << 16) -> str:
+    """Hex sha256 of a file's last 64 KiB, where Parquet keeps its footer."""
+    with open(path, "rb") as opened:
+        opened.seek(max(0, path.stat().st_size - size))
+        return hashlib.sha256(opened.read()).hexdigest()
+
+
+def _name(column: str) -> str:
+    return '"' + column.replace('"', '""') + '"'

@@ -1,0 +1,186 @@
+"""Settings of `caplab recaption`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from curate.base.errors import ConfigError
+from curate.base.settings import load_settings, nearest
+from recaption.engines.pictures import PictureFormat
+from recaption.engines.settings import OPERATIONAL, EngineSettings
+from recaption.gates.gates import DEFAULT_REJECTS, GATES
+from recaption.measure.settings import MeasureSettings
+
+MAX_NEW_TOKENS: Mapping[str, int] = {"short": 40, "descriptive": 200}
+MIN_WORDS: Mapping[str, int] = {"short": 2, "descriptive": 5}
+# For kinds of the user's own.
+OTHER_MAX_NEW_TOKENS = 200
+OTHER_MIN_WORDS = 1
+
+
+class RecaptionSettings(MeasureSettings, EngineSettings):
+    """Which captions to write, with which captioner, and which of them to accept."""
+
+    selection: str = Field(
+        "", description="Selection whose samples are captioned; empty takes every stored sample."
+    )
+    kinds: tuple[str, ...] = Field(
+        ("short", "descriptive"),
+        min_length=1,
+        description="Kinds of caption: short, descriptive, or names in the prompt file.",
+    )
+    beams: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="Texts that a CoCa follows at once where the temperature is 0; 1 is greedy.",
+    )
+    prompts: str = Field("", description="YAML file with prompt templates of your own, by kind.")
+    prompt_variables: dict[str, str] = Field(
+        {},
+        description="Values of the prompts' variables, over those in the prompt file, such as "
+        "language=German; the built-in prompts have language and tags.",
+    )
+    prompt_columns: dict[str, str] = Field(
+        {},
+        description="Prompt variables that differ from sample to sample: NAME -> SQL over one "
+        "sample, as in `caplab select --where`, such as tags=imported_tags.",
+    )
+    show_alt_text: bool = Field(
+        False, description="Show the captioner the alt text as a hint; recorded for each caption."
+    )
+    samples_per_image: int = Field(
+        1, ge=1, le=100, description="Captions of each kind for each image."
+    )
+    temperature: float = Field(0.0, ge=0.0, le=5.0, description="Of sampling; 0 is greedy.")
+    top_p: float = Field(1.0, gt=0.0, le=1.0, description="Nucleus sampling; 1 keeps all words.")
+    top_k: int = Field(0, ge=0, description="Sample from the k likeliest words; 0 keeps all.")
+    repetition_penalty: float = Field(
+        1.0, ge=1.0, le=2.0, description="Above 1 it also harms texts that repeat with good reason."
+    )
+    max_new_tokens: dict[str, int] = Field(
+        default_factory=lambda: dict(MAX_NEW_TOKENS),
+        description=f"Output tokens at most, by kind; other kinds {OTHER_MAX_NEW_TOKENS}.",
+    )
+    min_words: dict[str, int] = Field(
+        default_factory=lambda: dict(MIN_WORDS),
+        description=f"Fewer words are too short, by kind; other kinds {OTHER_MIN_WORDS}.",
+    )
+    reject: tuple[str, ...] = Field(
+        DEFAULT_REJECTS, description="Gates that reject a caption; all others only mark it."
+    )
+    retries: int = Field(
+        1, ge=0, le=10, description="Further tries where a gate says that another may help."
+    )
+    retry_temperature: float = Field(
+        0.7, gt=0.0, le=5.0, description="Temperature of a retry, if above `temperature`."
+    )
+    image_size: int = Field(
+        512,
+        ge=0,
+        description="Longest side in pixels that the captioner is shown; 0 shows the stored size.",
+    )
+    image_format: PictureFormat = Field(
+        "jpeg", description="Format in which a server is sent pictures."
+    )
+    seed: int = Field(0, ge=0, description="Of every draw; a caption's own seed derives from it.")
+    checkpoint_rows: int = Field(
+        1024,
+        ge=1,
+        description="Captions written between two checkpoints inside a shard.",
+        json_schema_extra=OPERATIONAL,
+    )
+    stop_after_unaccepted: int = Field(
+        512,
+        ge=0,
+        description="End the run when so many captions in a row all failed or were rejected; those "
+        "that a filter withheld or whose picture is broken do not count; 0 never ends it.",
+        json_schema_extra=OPERATIONAL,
+    )
+    retry_failed: bool = Field(
+        False,
+        description="Caption again the rows that failed (not those that a gate rejected).",
+        json_schema_extra=OPERATIONAL,
+    )
+
+    @field_validator("max_new_tokens", mode="before")
+    @classmethod
+    def _with_default_limits(cls, given: Any) -> Any:
+        return {**MAX_NEW_TOKENS, **given} if isinstance(given, dict) else given
+
+    @field_validator("min_words", mode="before")
+    @classmethod
+    def _with_default_words(cls, given: Any) -> Any:
+        return {**MIN_WORDS, **given} if isinstance(given, dict) else given
+
+    @field_validator("prompt_variables", "prompt_columns", mode="before")
+    @classmethod
+    def _texts(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        for name, value in given.items():
+            if isinstance(value, bool):
+                raise ValueError(f"{name} was read as true or false; put its value in quotes")
+        return {name: str(value) for name, value in given.items()}
+
+    @field_validator("max_new_tokens")
+    @classmethod
+    def _positive(cls, limits: dict[str, int]) -> dict[str, int]:
+        if any(limit < 1 for limit in limits.values()):
+            raise ValueError("each limit must be 1 or more")
+        return limits
+
+    @field_validator("kinds")
+    @classmethod
+    def _distinct(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(kinds)) != len(kinds):
+            raise ValueError("a kind stands there twice")
+        if "alt" in kinds:
+            raise ValueError("alt texts are not captioned; they are read from the dataset")
+        return kinds
+
+    @field_validator("reject")
+    @classmethod
+    def _known_gates(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in GATES:
+                raise ValueError(f"there is no gate {name!r}; {nearest(name, list(GATES))}")
+        return names
+
+    @model_validator(mode="after")
+    def _beams_are_coca_s(self) -> Self:
+        if self.beams > 1 and self.engine not in ("auto", "coca"):
+            raise ConfigError(f"engine = {self.engine!r} has no beams; only the coca engine has.")
+        if self.beams > 1 and self.temperature > 0:
+            raise ConfigError("beams above 1 search without chance; leave temperature at 0.")
+        return self
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Self:
+        if self.samples_per_image > 1 and self.temperature == 0.0:
+            raise ConfigError(
+                "samples_per_image above 1 needs a temperature above 0: greedy captions of one "
+                "image are all the same."
+            )
+        return self
+
+    def max_new_tokens_of(self, kind: str) -> int:
+        """Output tokens at most for `kind`."""
+        return self.max_new_tokens.get(kind, OTHER_MAX_NEW_TOKENS)
+
+    def min_words_of(self, kind: str) -> int:
+        """Words at least for `kind`."""
+        return self.min_words.get(kind, OTHER_MIN_WORDS)
+
+
+def with_engine(settings: EngineSettings, **more: Any) -> RecaptionSettings:
+    """The captioner and engine of `settings`, and `more`, as the functions that open one take them.
+
+    Raises:
+        ConfigError: a setting in `more` is wrong.
+    """
+    shared = {name: getattr(settings, name) for name in EngineSettings.model_fields}
+    return load_settings(RecaptionSettings, None, {**shared, **more})

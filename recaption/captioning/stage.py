@@ -1,0 +1,296 @@
+"""The recaption stage: writes every caption of a shard that is asked for and not there yet."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import product
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.base.errors import ConfigError, DatasetError
+from curate.base.files import fingerprint
+from curate.base.settings import nearest
+from curate.store.dataset import STORED, Dataset
+from curate.store.shards import iter_shard
+from curate.store.stage import Stage
+from recaption.captioning.ask import KindPlan, caption_kind, missing_picture_rows
+from recaption.captioning.missing import WorkRows, iter_pending
+from recaption.captioning.parts import CaptionId, ShardCaptions
+from recaption.captioning.settings import RecaptionSettings
+from recaption.engines.identity import Captioner
+from recaption.engines.protocol import CaptionEngine
+from recaption.engines.registry import identify, open_engine
+from recaption.measure.measures import CaptionMeasures
+from recaption.measure.similarity import Embedding
+from recaption.prompts.templates import PromptTemplate, templates_for
+
+logger = logging.getLogger(__name__)
+
+
+class CaptionStage(Stage):
+    """Writes captions/SOURCE/SHARD.parquet; see `source` for who SOURCE is.
+
+    Exactly one row for every selected key, kind and sample index. Rows that are there already stay
+    as they are: a larger selection, another kind or more samples only add rows.
+    """
+
+    name = "recaption"
+    needs = ("samples",)
+    adds = ("captions",)
+
+    def __init__(
+        self,
+        settings: RecaptionSettings,
+        captioner: Captioner | None = None,
+        dataset: Dataset | None = None,
+    ) -> None:
+        """Identify the captioner (hashing a local folder's weights) and check every setting.
+
+        Args:
+            captioner: identified before; None identifies the one that the settings name.
+            dataset: whose samples are captioned, for the embeddings and columns that it stores;
+                None uses neither.
+
+        Raises:
+            ConfigError: no such captioner, or one that cannot write what is asked.
+        """
+        self.settings = settings
+        self.captioner = captioner or identify(settings)
+        templates = templates_for(
+            self.captioner.family,
+            self.captioner.chat,
+            settings.prompts,
+            settings.prompt_variables,
+            settings.prompt_columns,
+        )
+        self.plans = _plans(settings, templates)
+        self.source = source_name(settings, self.captioner, templates)
+        self.measures = CaptionMeasures(settings, dataset)
+        self._engine: CaptionEngine | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_engine": None}
+
+    def is_done(self, dataset: Dataset, shard: str) -> bool:
+        """Whether every selected key, kind and sample index has its row."""
+        if not dataset.has_shard("samples", shard):
+            return False
+        written = ShardCaptions(dataset, self.source, shard)
+        return self._wanted_ids(self.selected(dataset, shard)) <= written.finished(
+            without_failed=self.settings.retry_failed
+        )
+
+    def open(self) -> None:
+        """Load the captioner or reach its server, and the models that measure captions."""
+        self.opened()
+        self.measures.open()
+
+    def run(self, dataset: Dataset, shard: str) -> dict[str, int]:
+        """Caption what is missing in one shard.
+
+        Returns:
+            Counters: "kept" (rows that were there), "ok", "rejected" and "failed" (rows written
+            now), and each reason, such as "rejected:loop" or "failed:http_500".
+        """
+        self.open()
+        counts: Counter[str] = Counter()
+        for work in self.work(dataset, shard, self.settings.checkpoint_rows):
+            counts.update(row_counts(self.write(dataset, work)))
+        new = counts["ok"] + counts["rejected"] + counts["failed"]
+        counts["kept"] = self.finish(dataset, shard).num_rows - new
+        return dict(counts)
+
+    # ---- the parts of a run: what is missing, captions for it, the finished shard ---------------
+
+    def missing(
+        self, dataset: Dataset, shard: str, parts: Sequence[str] | None = None
+    ) -> set[CaptionId]:
+        """Captions of a shard that are wanted and not written.
+
+        Args:
+            parts: names of the parts that count as written; None takes all that lie there.
+        """
+        written = ShardCaptions(dataset, self.source, shard)
+        return self._wanted_ids(self.selected(dataset, shard)) - written.written(
+            self.settings.retry_failed, parts
+        )
+
+    def parts(self, dataset: Dataset, shard: str) -> list[str]:
+        """Names of the parts that an earlier run left of a shard."""
+        return ShardCaptions(dataset, self.source, shard).parts()
+
+    def work(
+        self, dataset: Dataset, shard: str, captions: int, parts: Sequence[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """What is missing in a shard, as tables of WORK with about `captions` captions each.
+
+        Pictures come in the shard's order; those that its samples table knows and its tar does not
+        give (it is damaged, say) come last, without a picture. Memory: the pictures of one table.
+
+        Args:
+            parts: as for `missing`.
+        """
+        missing = self.missing(dataset, shard, parts)
+        if not missing:
+            return
+        alt_texts = self.selected(dataset, shard)
+        slots = list(product(self.plans, range(self.settings.samples_per_image)))
+        values = self.inputs(dataset, shard, list(alt_texts))
+        rows = WorkRows(shard)
+
+        def lacks(key: str) -> list[tuple[str, int]]:
+            return [slot for slot in slots if (key, *slot) in missing]
+
+        for key, picture in _pictures(dataset, shard):
+            if lacking := lacks(key):
+                missing -= {(key, *slot) for slot in lacking}
+                rows.add(key, picture, alt_texts[key], lacking, *values[key])
+                if rows.captions >= captions:
+                    yield rows.table()
+                    rows = WorkRows(shard)
+        for key in sorted({key for key, _, _ in missing}):
+            rows.add(key, None, alt_texts[key], lacks(key), *values[key])
+        if rows.captions:
+            yield rows.table()
+
+    def write(self, dataset: Dataset, work: pa.Table) -> pa.Table:
+        """Caption a table of WORK and put the captions beside their shards' tables, durably.
+
+        Two threads may do so at once. The stage has to be open.
+
+        Returns:
+            The captions, one row for every one that the pictures lacked.
+        """
+        rows = self.caption(work)
+        keys = rows.column("key")
+        for shard in work.column("shard").unique().to_pylist():
+            own = work.filter(pc.field("shard") == shard).column("key")
+            part = rows.filter(pc.is_in(keys, value_set=own.combine_chunks()))
+            ShardCaptions(dataset, self.source, shard).add_part(part)
+        return rows
+
+    def caption(self, work: pa.Table) -> pa.Table:
+        """Captions for a table of WORK, as rows of CAPTIONS. The stage has to be open."""
+        engine, captioner = self.opened(), self.captioner
+        tables = []
+        for kind, there, lost in iter_pending(work, list(self.plans)):
+            plan = self.plans[kind]
+            if len(there):
+                tables.append(caption_kind(engine, captioner, plan, there, self.measures))
+            if len(lost):
+                tables.append(missing_picture_rows(plan, captioner, lost, self.measures))
+        return pa.concat_tables(tables)
+
+    def finish(self, dataset: Dataset, shard: str) -> pa.Table:
+        """Merge a shard's parts into its table, and return the table."""
+        return ShardCaptions(dataset, self.source, shard).finish()
+
+    def opened(self) -> CaptionEngine:
+        """The captioner, loaded or reached if it was not before."""
+        if self._engine is None:
+            self._engine = open_engine(self.settings, self.captioner)
+        return self._engine
+
+    def inputs(
+        self, dataset: Dataset, shard: str, keys: list[str]
+    ) -> dict[str, tuple[Mapping[str, str], Embedding | None]]:
+        """Key -> values of the prompt's columns and the picture's embedding, for Pending.add."""
+        values = self.measures.prompt_columns.values(dataset, shard, keys)
+        embeddings = self.measures.similarity.embeddings(dataset, shard, keys)
+        return dict(zip(keys, zip(values, embeddings, strict=True), strict=True))
+
+    def selected(self, dataset: Dataset, shard: str) -> dict[str, str | None]:
+        """Key of each stored and selected sample of a shard -> its alt text."""
+        samples = stored_samples(dataset, shard)
+        if self.settings.selection:
+            selected = _selected(dataset, self.settings.selection)
+            samples = samples.filter(pc.is_in(samples.column("key"), value_set=selected))
+        return dict(zip(*(samples.column(n).to_pylist() for n in ("key", "alt_text")), strict=True))
+
+    def _wanted_ids(self, alt_texts: dict[str, str | None]) -> set[CaptionId]:
+        return set(product(alt_texts, self.plans, range(self.settings.samples_per_image)))
+
+
+def _pictures(dataset: Dataset, shard: str) -> Iterator[tuple[str, bytes]]:
+    """Key and encoded picture of a shard's samples, up to where its tar is damaged."""
+    try:
+        for key, picture, _ in iter_shard(dataset, shard):
+            yield key, picture
+    except DatasetError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise  # a whole tar that is gone is no damage but a wrong place
+        # What lies behind the damage becomes failed rows, which name the key and can be retried.
+        logger.warning("%s", error)
+
+
+def stored_samples(dataset: Dataset, shard: str) -> pa.Table:
+    """key and alt_text of the stored samples of a shard."""
+    samples = dataset.read_table("samples", shard, columns=["key", "alt_text", "status"])
+    return samples.filter(pc.field("status") == STORED).select(["key", "alt_text"])
+
+
+def source_name(
+    settings: RecaptionSettings, captioner: Captioner, templates: dict[str, PromptTemplate]
+) -> str:
+    """Who writes these captions: the captioner's name and a fingerprint of what decides them.
+
+    The selection, the kinds chosen and the number of samples are no part of it, so a later run may
+    ask for more of the same. The wording of every known prompt is part of it.
+    """
+    decisive = settings.identity()
+    for name in ("captioner", "selection", "kinds", "samples_per_image", "prompts", "revision"):
+        del decisive[name]
+    if captioner.engine == "http":
+        del decisive["precision"]
+    else:
+        for name in ("image_format", "served_model", "api_key_env", "omit_fields", "extra_body"):
+            del decisive[name]
+    decisive |= {
+        "engine": captioner.engine,
+        "captioner": captioner.digest,
+        "prompts": {kind: template.sha256 for kind, template in templates.items()},
+    }
+    return f"{captioner.short_name}-{fingerprint(decisive)[:8]}"
+
+
+def _plans(
+    settings: RecaptionSettings, templates: dict[str, PromptTemplate]
+) -> dict[str, KindPlan]:
+    plans = {}
+    for kind in settings.kinds:
+        template = templates.get(kind)
+        if template is None:
+            known = nearest(kind, list(templates))
+            raise ConfigError(f"There is no prompt for captions of kind {kind!r}; {known}")
+        if settings.show_alt_text and not template.shows_alt_text("x", True):
+            raise ConfigError(
+                f"The prompt for captions of kind {kind!r} cannot show the alt text; leave "
+                f"show_alt_text off."
+            )
+        plans[kind] = KindPlan.of(settings, template)
+    return plans
+
+
+def _selected(dataset: Dataset, selection: str) -> pa.Array:
+    path = dataset.selection_path(selection)
+    # The time in the call makes a selection that was replaced a new one.
+    changed = path.stat().st_mtime_ns if path.exists() else 0
+    return _read_selection(dataset.directory.as_posix(), selection, changed)
+
+
+@lru_cache(maxsize=4)
+def _read_selection(directory: str, selection: str, changed: int) -> pa.Array:
+    return pa.array(Dataset(directory).selection_keys(selection), pa.string())
+
+
+def row_counts(rows: pa.Table) -> Counter[str]:
+    """Rows by status, and by status and reason, such as "rejected:loop"."""
+    counts: Counter[str] = Counter(rows.column("status").to_pylist())
+    reasons = zip(rows.column("status").to_pylist(), rows.column("reason").to_pylist(), strict=True)
+    counts.update(f"{status}:{reason}" for status, reason in reasons if reason is not None)
+    return counts

@@ -1,0 +1,1 @@
+"""Whatever writes captions: columns in, outcomes out."""

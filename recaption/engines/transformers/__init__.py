@@ -1,0 +1,1 @@
+"""Captions by a transformers model in this process."""

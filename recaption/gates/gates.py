@@ -1,0 +1,305 @@
+"""Gates: pure functions over a batch of captions that say what is wrong with each.
+
+A gate that `rejects` keeps a caption out of training; one that does not only marks it. Where
+`retry_helps`, asking again with another seed and a higher temperature may give a good caption
+(asking greedily again repeats the same loop). Which gates reject is a setting; what stands here
+is its default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from recaption.gates.language import detect_languages, is_other_language
+from recaption.gates.repair import BANNED_OPENING, clean, is_cut, repair
+from recaption.gates.rules import (
+    Flags,
+    copies,
+    count_words,
+    garbles,
+    leaks,
+    loops,
+    markup,
+    matches,
+    options,
+    reasonings,
+    refusals,
+    repeated_4gram_shares,
+    zlib_ratios,
+)
+
+__all__ = [
+    "DEFAULT_REJECTS",
+    "GATES",
+    "NEAR_DUPLICATE",
+    "Gate",
+    "GateColumns",
+    "Verdict",
+    "count_words",
+    "judge",
+    "repeated_4gram_shares",
+    "run_gates",
+    "zlib_ratios",
+]
+
+
+@dataclass(frozen=True)
+class GateColumns:
+    """What gates look at: columns of equal length N, and what holds for all rows.
+
+    Attributes:
+        texts: the captions, as the captioner said them.
+        finish_reasons: "stop", "length" or None.
+        alt_texts: the samples' alt texts; None where there is none.
+        instructions: every text that the captioner was given besides alt texts.
+        min_words: fewer words than this are too short.
+        languages: ISO code of the language that each caption should have, "" for any; empty where
+            none is expected.
+        advantages: by how much each caption fits its picture better than the alt text does, as
+            cosine; NaN where nobody knows, empty where nothing was compared.
+        repaired: the texts after `repair`, where the caller needed them before; empty where not.
+    """
+
+    texts: Sequence[str]
+    finish_reasons: Sequence[str | None]
+    alt_texts: Sequence[str | None]
+    instructions: Sequence[str] = ()
+    min_words: int = 1
+    languages: Sequence[str] = ()
+    advantages: Sequence[float] | npt.NDArray[np.float32] = ()
+    repaired: Sequence[str] = ()
+
+    def rows(self, rows: Sequence[int], texts: Sequence[str]) -> GateColumns:
+        """Some rows of it, with these texts."""
+        return replace(
+            self,
+            texts=texts,
+            repaired=(),
+            finish_reasons=[self.finish_reasons[row] for row in rows],
+            alt_texts=[self.alt_texts[row] for row in rows],
+            languages=[self.languages[row] for row in rows] if len(self.languages) else (),
+            advantages=[self.advantages[row] for row in rows] if len(self.advantages) else (),
+        )
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One check and what its flag means for a caption.
+
+    Attributes:
+        mended: whether repair may take the fault away; where not, what the raw text shows stays.
+    """
+
+    check: Callable[[GateColumns], Flags]
+    rejects: bool
+    retry_helps: bool
+    meaning: str
+    mended: bool = True
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The judgement of a batch, as columns.
+
+    Attributes:
+        texts: the captions after repair.
+        flags: every gate that spoke before or after repair, in the gates' order.
+        reasons: the first rejecting gate that speaks after repair; None where accepted.
+        retry: (N,) rejected rows that another try may help.
+    """
+
+    texts: list[str]
+    flags: list[list[str]]
+    reasons: list[str | None]
+    retry: Flags
+
+
+# ---- the checks -----------------------------------------------------------------------------
+
+
+def empty(columns: GateColumns) -> Flags:
+    """No letter and no digit."""
+    return count_words(columns.texts) == 0
+
+
+def too_short(columns: GateColumns) -> Flags:
+    """Fewer words than the kind needs."""
+    return count_words(columns.texts) < columns.min_words
+
+
+def truncated(columns: GateColumns) -> Flags:
+    """The token limit cut the caption off."""
+    return np.array([reason == "length" for reason in columns.finish_reasons], dtype=bool)
+
+
+def loop(columns: GateColumns) -> Flags:
+    """The caption repeats itself: in all, or in its last words."""
+    return loops(columns.texts)
+
+
+def refusal(columns: GateColumns) -> Flags:
+    """The captioner speaks about itself, asks for a picture or sees nothing; or an error."""
+    return refusals(columns.texts)
+
+
+def reasoning(columns: GateColumns) -> Flags:
+    """The captioner thinks aloud, before its answer or instead of it."""
+    return reasonings(columns.texts)
+
+
+def several(columns: GateColumns) -> Flags:
+    """Several captions to choose from."""
+    return options(columns.texts)
+
+
+def garbled(columns: GateColumns) -> Flags:
+    """A character was lost; one that stood alone is mended."""
+    return garbles(columns.texts)
+
+
+def banned_opening(columns: GateColumns) -> Flags:
+    """It opens with a phrase about the picture and not with its subject."""
+    return matches(columns.texts, BANNED_OPENING)
+
+
+def prompt_leak(columns: GateColumns) -> Flags:
+    """It repeats the instruction, a marker of the chat format, or talks about its task."""
+    return leaks(columns.texts, columns.instructions)
+
+
+def language(columns: GateColumns) -> Flags:
+    """It is long enough to tell, and surely in another language than expected."""
+    flags = np.zeros(len(columns.texts), bool)
+    rows = [row for row, expected in enumerate(columns.languages) if expected]
+    texts = [columns.texts[row] for row in rows]
+    for row, text, found in zip(rows, texts, detect_languages(texts), strict=True):
+        flags[row] = is_other_language(columns.languages[row], found, text)
+    return flags
+
+
+def url_or_markup(columns: GateColumns) -> Flags:
+    """It holds HTML, Markdown or a web address. An address in quotes is text in the picture."""
+    return markup(columns.texts)
+
+
+def alt_copy(columns: GateColumns) -> Flags:
+    """It is the alt text, word for word or nearly."""
+    return copies(columns.texts, columns.alt_texts)
+
+
+def below_alt_text(columns: GateColumns) -> Flags:
+    """CLIP finds that the alt text fits the picture better."""
+    if not len(columns.advantages):
+        return np.zeros(len(columns.texts), bool)
+    # A NaN is not below anything.
+    return np.asarray(np.asarray(columns.advantages, np.float32) < 0)
+
+
+def near_duplicate(columns: GateColumns) -> Flags:
+    """Never speaks here: other captions decide, see recaption.captioning.near_duplicates."""
+    return np.zeros(len(columns.texts), bool)
+
+
+NEAR_DUPLICATE = "near_duplicate"
+
+GATES: Mapping[str, Gate] = {
+    "empty": Gate(empty, True, True, "no letter and no digit"),
+    "refusal": Gate(
+        refusal, True, True, "refuses, speaks about itself, sees nothing or reports an error", False
+    ),
+    "reasoning": Gate(reasoning, True, True, "thinks aloud", False),
+    "options": Gate(several, True, True, "several captions to choose from", False),
+    "prompt_leak": Gate(
+        prompt_leak,
+        True,
+        True,
+        "repeats the instruction, chat markers or turns, or talks about its task",
+        False,
+    ),
+    "garbled": Gate(garbled, True, True, "a character of a word was lost"),
+    "loop": Gate(loop, True, True, "repeats itself"),
+    "url_or_markup": Gate(
+        url_or_markup, True, True, "HTML, Markdown, JSON or an unquoted web address", False
+    ),
+    "language": Gate(language, True, True, "surely in another language than expected"),
+    "truncated": Gate(truncated, True, True, "cut off, and holds no whole sentence"),
+    "too_short": Gate(too_short, True, True, "fewer words than its kind needs"),
+    "below_alt_text": Gate(
+        below_alt_text, False, True, "fits the picture worse than the alt text, by CLIP"
+    ),
+    "banned_opening": Gate(banned_opening, False, False, "opened with words about the picture"),
+    "alt_copy": Gate(alt_copy, False, False, "equals the alt text, or nearly"),
+    NEAR_DUPLICATE: Gate(
+        near_duplicate, False, False, "nearly repeats the caption of another picture"
+    ),
+}
+"""All gates; the first rejecting one that speaks is a caption's reason."""
+
+DEFAULT_REJECTS: tuple[str, ...] = tuple(name for name, gate in GATES.items() if gate.rejects)
+
+
+def run_gates(columns: GateColumns, gates: Mapping[str, Gate] = GATES) -> dict[str, Flags]:
+    """(N,) flags of every gate, by name."""
+    return {name: gate.check(columns) for name, gate in gates.items()}
+
+
+def judge(
+    columns: GateColumns,
+    rejects: Collection[str] = DEFAULT_REJECTS,
+    gates: Mapping[str, Gate] = GATES,
+) -> Verdict:
+    """Flag, repair, flag again, decide.
+
+    Args:
+        columns: raw captions.
+        rejects: names of the gates that reject.
+        gates: more gates than the built-in ones may be given.
+    """
+    repaired = list(columns.repaired) or repair(
+        columns.texts, columns.finish_reasons, columns.min_words
+    )
+    # Quotes around all of an answer would hide it from gates that leave out what is quoted.
+    columns = replace(columns, texts=[clean(text) for text in columns.texts])
+    before = run_gates(columns, gates)
+    after = _after_repair(columns, repaired, before, gates)
+    rows = range(len(repaired))
+    rejecting = [name for name in gates if name in rejects]
+    reasons = [next((name for name in rejecting if after[name][row]), None) for row in rows]
+    return Verdict(
+        texts=repaired,
+        flags=[[n for n in gates if before[n][row] or after[n][row]] for row in rows],
+        reasons=reasons,
+        retry=np.array(
+            [reason is not None and gates[reason].retry_helps for reason in reasons], dtype=bool
+        ),
+    )
+
+
+def _after_repair(
+    columns: GateColumns,
+    repaired: Sequence[str],
+    before: Mapping[str, Flags],
+    gates: Mapping[str, Gate],
+) -> dict[str, Flags]:
+    """The flags after repair; only captions that it changed or closed are checked again."""
+    pairs = zip(repaired, columns.finish_reasons, strict=True)
+    finished = ["stop" if is_cut(text, reason) else reason for text, reason in pairs]
+    changed = [
+        row
+        for row, text in enumerate(repaired)
+        if text != columns.texts[row] or finished[row] != columns.finish_reasons[row]
+    ]
+    again = replace(
+        columns.rows(changed, [repaired[row] for row in changed]),
+        finish_reasons=[finished[row] for row in changed],
+    )
+    after = {name: flags.copy() for name, flags in before.items()}
+    if not changed:  # compiling the patterns alone takes milliseconds
+        return after
+    for name, flags in run_gates(again, gates).items():
+        after[name][changed] = flags if gates[name].mended else flags | before[name][changed]
+    return after

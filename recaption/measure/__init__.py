@@ -1,0 +1,1 @@
+"""What is measured of captions beside the gates' own rules."""

@@ -1,0 +1,1 @@
+"""What a captioner is asked: templates, their variables, and files of prompts."""

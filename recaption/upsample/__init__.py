@@ -1,0 +1,1 @@
+"""Short prompts made descriptive, for inference."""
