@@ -2,7 +2,7 @@
 
     shards -> read what each lacks (tasks) -> caption and store (actors) -> finish shards (tasks)
 
-Tasks turn shards into blocks of pictures with the captions that they lack (recaption.captioning.missing); every
+Tasks turn shards into blocks of pictures with the captions that they lack; every
 actor opens the captioner once, takes blocks of any shard, and writes their captions as parts beside
 the tables. What comes back to the driver are counts. A shard that has all its captions is merged.
 

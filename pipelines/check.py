@@ -27,7 +27,8 @@ from curate.intake.local_pictures import LocalPicturesStage
 from curate.intake.read import read_intake
 from curate.scoring.captions import CaptionScoreStage
 from curate.scoring.stage import ScoreSettings, ScoreStage
-from curate.selection.select import SelectSettings, select
+from curate.selection.select import select
+from curate.selection.settings import SelectSettings
 from curate.store.check import Check, check
 from curate.store.dataset import Dataset
 from curate.store.holes import (

@@ -21,7 +21,7 @@ from curate.base.errors import ConfigError
 from curate.duplicates.reference_settings import UNUSED, ReferenceSettings
 from curate.duplicates.search import DuplicateSettings
 from curate.export.settings import ExportSettings
-from curate.selection.select import SelectSettings
+from curate.selection.settings import SelectSettings
 from pipelines.ablation.settings import AblateSettings
 from pipelines.bench.commands import bench
 from pipelines.captioner import captioner

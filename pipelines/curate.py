@@ -22,7 +22,8 @@ from curate.intake.local_pictures import LocalPicturesStage
 from curate.intake.read import plan_shards
 from curate.intake.source import Source, inspect_input
 from curate.scoring.stage import ScoreSettings, ScoreStage
-from curate.selection.select import SelectSettings, check_name, select
+from curate.selection.select import check_name, select
+from curate.selection.settings import SelectSettings
 from curate.store.accounting import accounting, accounting_line
 from curate.store.dataset import Dataset
 from curate.store.dataset_card import write_dataset_card

@@ -10,7 +10,7 @@ from curate.download.settings import DownloadSettings
 from curate.duplicates.search import DuplicateSettings
 from curate.intake.formats import InputFormat
 from curate.scoring.settings import ScoreSettings
-from curate.selection.select import SelectSettings
+from curate.selection.settings import SelectSettings
 from recaption.captioning.settings import RecaptionSettings
 from train.settings import TrainSettings
 

@@ -65,7 +65,7 @@ def test_the_trainer_imports_without_the_packages_that_gpu_images_lack():
 
 
 def test_only_the_dataset_makes_scans_of_parquet():
-    # DuckDB's defaults read neighbours, and columns out of folders' names: curate.store.dataset knows.
+    # DuckDB's defaults read neighbours, and columns out of folders' names.
     scanning = {
         str(path.relative_to(ROOT))
         for package in MAY_IMPORT

@@ -2,7 +2,7 @@
 
 A source is one of
 
-    laion-nsfw-l14                                  a published name (curate.scoring.scorers.published)
+    laion-nsfw-l14                                  a published name (see scorers.published)
     laion-nsfw-h14#sha256=HEX                       one whose hash nobody here could take
     https://HOST/FILE#sha256=HEX                    a URL; the hash is not optional
     hf-hub:ORG/NAME/FILE, hf-hub:ORG/NAME@REVISION/FILE   a file of a hub repository

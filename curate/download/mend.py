@@ -23,13 +23,9 @@ from curate.store.holes import (
     ALT,
     DUPLICATE_TABLES,
     INPUT,
-    RECORD,
     SCORE_TABLES,
-    SELECTIONS,
-    STRAY,
     TARS,
     Hole,
-    json_damage,
     parquet_damage,
     path_of,
 )
@@ -83,8 +79,8 @@ def restore_input(
     """Read the input once more and put lost or damaged shards of its rows in their places.
 
     Args:
-        holes: what was found; those of the input are put back also where only `curate.store.check` sees
-            that they are damaged.
+        holes: what was found; those of the input are put back also where only
+            `curate.store.check` sees that they are damaged.
 
     Returns:
         Names of the shards that were put back.
@@ -121,30 +117,6 @@ def restore_input(
     (scratch.directory / "input" / "input.json").replace(record)
     empty_directory(scratch.directory)
     return lost
-
-
-def repairing(dataset: Dataset, hole: Hole) -> str:
-    """The command that mends a hole."""
-    place = dataset.directory
-    kind, _, source = hole.table.partition("/")
-    if kind == "captions" and hole.table != ALT:
-        return f"caplab recaption {place}, with the settings in captioners/{source}.json"
-    if kind == "reference_matches":
-        return f"caplab decontaminate {place} --references {hole.name}"
-    lasting = "version" in hole.problem or not dataset.record_copy.exists()
-    if hole.table == RECORD and lasting:
-        return "put it back from a backup"
-    if hole.table == STRAY:
-        return "move it out of the dataset"
-    if hole.table == SELECTIONS and hole.path.suffix == ".json" and not _is_first(dataset, hole):
-        return f"caplab select {place} --name {hole.name} --overwrite"
-    return f"caplab check {place} --repair"
-
-
-def _is_first(dataset: Dataset, hole: Hole) -> bool:
-    """Whether this is the selection of `caplab curate`, whose rules stand in dataset.json."""
-    record = dataset.record() if json_damage(dataset.record_path) is None else {}
-    return bool(record.get("settings", {}).get("name") == hole.name)
 
 
 def _keys(path: Path) -> list[str] | None:

@@ -6,38 +6,16 @@ from typing import Any
 
 from pydantic import Field
 
-from curate.base.settings import Settings
 from curate.download.hosts import HostLimits
 from curate.download.safe_http import HttpLimits
-from curate.pictures.resize import EncodeFormat, ResizeMode, Resizer
+from curate.pictures.settings import PictureSettings
 
 OPERATIONAL: dict[str, Any] = {"identity": False}
 
 
-class DownloadSettings(Settings):
-    """How pictures are fetched and stored."""
+class DownloadSettings(PictureSettings):
+    """How pictures are fetched, and how they are stored."""
 
-    image_size: int = Field(512, ge=1, description="Pixels of the side that resize_mode names.")
-    resize_mode: ResizeMode = Field(
-        "keep_ratio_largest",
-        description="keep_ratio_largest (longer side), keep_ratio (shorter side), center_crop "
-        "(shorter side, then the centre square) or no.",
-    )
-    upscale: bool = Field(False, description="Enlarge pictures that are smaller than image_size.")
-    encode_format: EncodeFormat = Field("jpg", description="Stored format: jpg, png or webp.")
-    encode_quality: int = Field(95, ge=1, le=100, description="Quality of jpg and webp.")
-    min_side: int = Field(
-        0, ge=0, description="Pictures with a shorter side below this many pixels are not stored."
-    )
-    max_aspect: float | None = Field(
-        None, ge=1, description="Longer side / shorter side above which a picture is not stored."
-    )
-    max_pixels: int = Field(
-        64_000_000, ge=1, description="Width x height above which a picture is not decoded."
-    )
-    max_bytes: int = Field(
-        20_000_000, ge=1, description="Bytes above which a file is not fetched any further."
-    )
     timeout: float = Field(
         10.0,
         gt=0,
@@ -130,17 +108,4 @@ class DownloadSettings(Settings):
             connections=self.host_connections,
             interval=self.host_interval,
             budget=self.host_budget,
-        )
-
-    def resizer(self) -> Resizer:
-        """The resizer for these settings."""
-        return Resizer(
-            image_size=self.image_size,
-            resize_mode=self.resize_mode,
-            encode_format=self.encode_format,
-            encode_quality=self.encode_quality,
-            upscale=self.upscale,
-            max_pixels=self.max_pixels,
-            min_side=self.min_side,
-            max_aspect=self.max_aspect,
         )

@@ -22,7 +22,7 @@ from curate.download.schedule import Job
 from curate.download.settings import DownloadSettings
 from curate.download.urls import parse_url
 from curate.pictures.file_hashes import HASHES
-from curate.pictures.resize import StoredImage
+from curate.pictures.resize import StoredImage, resizer_of
 from curate.store.dataset import Dataset
 from curate.store.stage import Stage
 from curate.store.write_samples import Outcome, Spool, intake_failures, is_stored, write_outcomes
@@ -132,7 +132,7 @@ class _Finisher:
     """From a fetched file to a stored picture; called by many threads."""
 
     def __init__(self, settings: DownloadSettings, rows: pa.Table) -> None:
-        self._resizer = settings.resizer()
+        self._resizer = resizer_of(settings)
         self._decodes = threading.BoundedSemaphore(_DECODES_AT_A_TIME)
         self._hashes = {
             name: rows.column(name).to_pylist()

@@ -21,10 +21,11 @@ import pyarrow.parquet as pq
 from curate.base.errors import DatasetError
 from curate.base.files import remove_leftovers
 from curate.base.reasons import Failure, FailureError, Reason
-from curate.download.settings import DownloadSettings
 from curate.intake.locations import Store
 from curate.intake.read import Intake, read_intake
 from curate.intake.tars import EXTENSIONS, open_tar
+from curate.pictures.resize import resizer_of
+from curate.pictures.settings import PictureSettings
 from curate.store.dataset import Dataset
 from curate.store.stage import Stage
 from curate.store.write_samples import (
@@ -52,7 +53,7 @@ class LocalPicturesStage(Stage):
     name: ClassVar[str] = "store"
     adds: ClassVar[tuple[str, ...]] = ("samples",)
 
-    def __init__(self, settings: DownloadSettings) -> None:
+    def __init__(self, settings: PictureSettings) -> None:
         """The part of the download's settings that says how pictures are stored."""
         self.settings = settings
 
@@ -80,7 +81,7 @@ class LocalPicturesStage(Stage):
 
     def _store(self, rows: pa.Table, intake: Intake, spool: Spool) -> list[Outcome]:
         """What became of each row, in order."""
-        resizer = self.settings.resizer()
+        resizer = resizer_of(self.settings)
         outcomes: dict[int, Outcome] = dict(intake_failures(rows))
         wanted = [position for position in range(rows.num_rows) if position not in outcomes]
         limit = self.settings.max_bytes

@@ -13,7 +13,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +24,10 @@ from curate.pictures.colours import PixelRangeError, to_resizable, to_srgb
 from curate.pictures.exif import orientation, upright_pixels
 from curate.pictures.file_hashes import verify
 from curate.pictures.png_chunks import damaged_pixel_data, without_texts
+from curate.pictures.settings import EncodeFormat, PictureSettings, ResizeMode
 from curate.pictures.shrink import shrink
 from curate.pictures.sniff import sniff, sniff_unsupported
 
-ResizeMode = Literal["keep_ratio_largest", "keep_ratio", "center_crop", "no"]
-EncodeFormat = Literal["jpg", "png", "webp"]
 Pixels = NDArray[np.uint8]
 
 _PILLOW_FORMATS = {"png": "PNG", "webp": "WEBP"}
@@ -296,3 +294,17 @@ def _first_bytes(content: bytes) -> str:
     if start.startswith((b"<!doctype html", b"<html", b"<head")):
         return "HTML"
     return f"starts with {content[:16]!r}"
+
+
+def resizer_of(settings: PictureSettings) -> Resizer:
+    """The resizer for these settings."""
+    return Resizer(
+        image_size=settings.image_size,
+        resize_mode=settings.resize_mode,
+        encode_format=settings.encode_format,
+        encode_quality=settings.encode_quality,
+        upscale=settings.upscale,
+        max_pixels=settings.max_pixels,
+        min_side=settings.min_side,
+        max_aspect=settings.max_aspect,
+    )

@@ -40,11 +40,12 @@ from curate.scoring.scorers.make import make_clips
 from curate.scoring.scorers.scorer import ScorerGraph
 from curate.scoring.scorers.sentences import fitting, sentences
 from curate.scoring.settings import ScoreSettings
+from curate.store.captions import SCORED_CAPTION
 from curate.store.dataset import Dataset
 from curate.store.stage import Stage
 
 if TYPE_CHECKING:
-    import duckdb
+    pass
 
 ALL = "all"
 COLUMNS = (
@@ -58,7 +59,6 @@ COLUMNS = (
 _VERSION = 1
 _NOTE = b"caplab_columns"
 _COUNTS = frozenset({"clip_truncated_tokens", "clip_sentences"})
-_IDENTITY = ("key", "kind", "source", "sample_index", "text_sha256")
 
 
 class CaptionScoreStage(Stage):
@@ -169,7 +169,7 @@ class CaptionScoreStage(Stage):
         table = table.append_column("source", pa.array([source] * len(table), pa.string()))
         table = table.append_column("text_sha256", pa.array(marks, pa.string()))
         return table.append_column("row_key", _row_keys(table)).select(
-            [*_IDENTITY, "text", "row_key"]
+            [*SCORED_CAPTION, "text", "row_key"]
         )
 
     def _reusable(self, dataset: Dataset, shard: str, source: str) -> dict[str, pa.Table]:
@@ -288,32 +288,6 @@ def caption_scores(
     )
 
 
-def caption_columns(connection: duckdb.DuckDBPyConnection) -> tuple[str, list[str]]:
-    """SQL of one row a sample with the scores of each caption kind, and the columns behind `key`.
-
-    Columns are KIND_clip_similarity, KIND_clip_sentence_min and so on: the mean over the kind's
-    captions, the least of the `_min`, the greatest of the `_max` and of the truncated tokens.
-    `connection` has the dataset's views (Dataset.connect).
-    """
-    kinds = connection.execute("SELECT DISTINCT kind FROM caption_scores ORDER BY 1").fetchall()
-    described = connection.execute("DESCRIBE caption_scores").fetchall()
-    names = [row[0] for row in described if row[0] not in _IDENTITY]
-    parts, columns = ["key"], []
-    for (kind,) in kinds:
-        literal = str(kind).replace("'", "''")
-        for name in names:
-            columns.append(f"{kind}_{name}")
-            alias = columns[-1].replace('"', '""')
-            parts.append(f"{_over(name)}({name}) FILTER (kind = '{literal}') AS \"{alias}\"")
-    return f"SELECT {', '.join(parts)} FROM caption_scores GROUP BY key", columns
-
-
-def _over(name: str) -> str:
-    if "_min" in name:
-        return "min"
-    return "max" if "_max" in name or "_truncated" in name else "avg"
-
-
 def _sources(dataset: Dataset, shard: str) -> list[str]:
     return [
         source
@@ -324,7 +298,7 @@ def _sources(dataset: Dataset, shard: str) -> list[str]:
 
 def _row_keys(table: pa.Table) -> pa.Array:
     """One string for a caption: two rows share it only if all that was scored is the same."""
-    parts = [table.column(name).cast(pa.string()) for name in _IDENTITY]
+    parts = [table.column(name).cast(pa.string()) for name in SCORED_CAPTION]
     joined = pc.binary_join_element_wise(*parts, "|")
     return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
 

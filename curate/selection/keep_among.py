@@ -20,16 +20,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from curate.base.duplicate_methods import METHODS, WIDEST
 from curate.base.errors import ConfigError
 from curate.duplicates.keep import keep_best
 from curate.selection.rules import split_rules
 from curate.store.finite import FINITE
-from curate.store.sample_view import METHODS, SEMDEDUP, SampleTables
+from curate.store.sample_view import SEMDEDUP, SampleTables
 
 if TYPE_CHECKING:
     import duckdb
-
-WIDEST = "widest"
 
 
 @dataclass(frozen=True)

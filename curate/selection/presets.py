@@ -24,7 +24,7 @@ from curate.selection.preset_list import PRESETS, Need, Preset
 from curate.store.dataset import Dataset
 
 if TYPE_CHECKING:
-    from curate.selection.select import SelectSettings
+    from curate.selection.settings import SelectSettings
 
 __all__ = ["PRESETS", "Applied", "Preset", "describe_presets", "preset_where"]
 

@@ -11,6 +11,9 @@ from curate.base.errors import ConfigError
 from curate.store.dataset import Dataset
 from curate.store.write_samples import ALT_TEXTS
 
+SCORED_CAPTION = ("key", "kind", "source", "sample_index", "text_sha256")
+"""Columns that say of which caption a row of caption_scores speaks; the others are scores."""
+
 
 def accepted_captions(
     dataset: Dataset, kinds: Sequence[str], sources: Mapping[str, str] | None = None

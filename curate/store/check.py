@@ -22,7 +22,6 @@ import pyarrow.parquet as pq
 
 from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import leftovers, read_json, sha256_file
-from curate.download.mend import repairing
 from curate.store.dataset import (
     CONTRACT_VERSION,
     RETRY_DIRECTORY,
@@ -47,6 +46,7 @@ from curate.store.holes import (
     find_holes,
     finished_tables,
     path_of,
+    repairing,
 )
 from curate.store.shards import IMAGE_EXTENSIONS, tar_note
 

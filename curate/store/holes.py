@@ -292,3 +292,27 @@ def _present(dataset: Dataset, table: str) -> set[str]:
         for name in names
         if name.endswith(suffix) and not name.startswith(".")
     }
+
+
+def repairing(dataset: Dataset, hole: Hole) -> str:
+    """The command that mends a hole."""
+    place = dataset.directory
+    kind, _, source = hole.table.partition("/")
+    if kind == "captions" and hole.table != ALT:
+        return f"caplab recaption {place}, with the settings in captioners/{source}.json"
+    if kind == "reference_matches":
+        return f"caplab decontaminate {place} --references {hole.name}"
+    lasting = "version" in hole.problem or not dataset.record_copy.exists()
+    if hole.table == RECORD and lasting:
+        return "put it back from a backup"
+    if hole.table == STRAY:
+        return "move it out of the dataset"
+    if hole.table == SELECTIONS and hole.path.suffix == ".json" and not _is_first(dataset, hole):
+        return f"caplab select {place} --name {hole.name} --overwrite"
+    return f"caplab check {place} --repair"
+
+
+def _is_first(dataset: Dataset, hole: Hole) -> bool:
+    """Whether this is the selection of `caplab curate`, whose rules stand in dataset.json."""
+    record = dataset.record() if json_damage(dataset.record_path) is None else {}
+    return bool(record.get("settings", {}).get("name") == hole.name)

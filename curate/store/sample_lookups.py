@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
-from curate.scoring.captions import caption_columns
+from curate.store.captions import SCORED_CAPTION
 from curate.store.dataset import Dataset
 from curate.store.finite import finite, finite_columns
 
@@ -82,3 +82,29 @@ def lookups(
             quoted = name.replace('"', '""')
             found[name] = Lookup(f'_captions."{quoted}"', join, "caption_scores")
     return found
+
+
+def caption_columns(connection: duckdb.DuckDBPyConnection) -> tuple[str, list[str]]:
+    """SQL of one row a sample with the scores of each caption kind, and the columns behind `key`.
+
+    Columns are KIND_clip_similarity, KIND_clip_sentence_min and so on: the mean over the kind's
+    captions, the least of the `_min`, the greatest of the `_max` and of the truncated tokens.
+    `connection` has the dataset's views (Dataset.connect).
+    """
+    kinds = connection.execute("SELECT DISTINCT kind FROM caption_scores ORDER BY 1").fetchall()
+    described = connection.execute("DESCRIBE caption_scores").fetchall()
+    names = [row[0] for row in described if row[0] not in SCORED_CAPTION]
+    parts, columns = ["key"], []
+    for (kind,) in kinds:
+        literal = str(kind).replace("'", "''")
+        for name in names:
+            columns.append(f"{kind}_{name}")
+            alias = columns[-1].replace('"', '""')
+            parts.append(f"{_over(name)}({name}) FILTER (kind = '{literal}') AS \"{alias}\"")
+    return f"SELECT {', '.join(parts)} FROM caption_scores GROUP BY key", columns
+
+
+def _over(name: str) -> str:
+    if "_min" in name:
+        return "min"
+    return "max" if "_max" in name or "_truncated" in name else "avg"

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curate.base.duplicate_methods import METHODS
 from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import fingerprint, plain_path
 from curate.store.dataset import Dataset, parquet_scan, sql_text
@@ -35,7 +36,6 @@ from curate.store.sample_lookups import lookups
 if TYPE_CHECKING:
     import duckdb
 
-METHODS = ("exact", "near", "embedding")
 """Levels of duplicates, each including those before it."""
 SEMDEDUP = "semdedup"
 """A level beside them: equal files and near embeddings, nothing verified."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from curate.store.sample_view import METHODS
+from curate.base.duplicate_methods import METHODS
 from pipelines.report.data import Inputs
 from pipelines.report.sql import literal
 

@@ -1,6 +1,6 @@
 """Captions that nearly repeat the caption of another picture, over one source's whole table.
 
-Only signatures (recaption.captioning.signature) are compared, never texts. Equal ones are one; the others meet
+Only signatures (see `signature`) are compared, never texts. Equal ones are one; the others meet
 in buckets, one for each of 16 bands of four numbers (locality-sensitive hashing; Leskovec et al.,
 "Mining of massive datasets", chapter 3): a pair with Jaccard 0.8 shares one with probability above
 0.999, one with 0.3 with 0.12. In a bucket every signature is compared with the first 16 in the

@@ -1,7 +1,7 @@
 """The language of captions: told where they are long enough, and the names people give languages.
 
-The model is the one of curate.scoring.scorers.text_language (fastText's lid.176), so a caption's language
-and its alt text's are told alike.
+The model is the one of curate.scoring.scorers.text_language (fastText's lid.176), so a caption's
+language and its alt text's are told alike.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import lru_cache
 from curate.base.errors import ConfigError
 from curate.scoring.scorers.text_language import TextLanguage, count_letters
 
-# To reject by it takes more than to tell it (curate.scoring.scorers.text_language has lower limits).
+# To reject by it takes more than to tell it (the score of alt texts has lower limits).
 LEAST_LETTERS = 40
 LEAST_SHARE = 0.75
 # From this share of letters in a script that the language is not written in, no model is needed.

@@ -21,7 +21,8 @@ from curate.export.settings import ExportSettings
 from curate.intake.local_pictures import LocalPicturesStage
 from curate.intake.read import plan_shards
 from curate.scoring.stage import ScoreSettings, ScoreStage
-from curate.selection.select import SelectSettings, select
+from curate.selection.select import select
+from curate.selection.settings import SelectSettings
 from curate.store.dataset import Dataset
 from curate.store.holes import ALT, SCORE_TABLES, TARS, find_holes, note_finished, refuse_holes
 from curate.store.shards import iter_members, write_shard

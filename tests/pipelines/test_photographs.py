@@ -2,7 +2,8 @@
 
 import pytest
 
-from curate.selection.select import SelectSettings, select
+from curate.selection.select import select
+from curate.selection.settings import SelectSettings
 from curate.store.accounting import accounting, accounting_line
 from curate.store.dataset import Dataset
 from pipelines.bench.serve_pairs import write_url_list

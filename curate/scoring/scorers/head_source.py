@@ -78,7 +78,8 @@ def _conversion(known: Published | None, path: Path) -> Convert:
     if known is None or known.kind != "linear":
         raise ConfigError(
             f"{path.name} does not say what stands between its layers; write it as a head with "
-            f"curate.scoring.scorers.heads.convert_head, which takes the activation, and give that file."
+            "curate.scoring.scorers.heads.convert_head, which takes the activation, and give that "
+            "file."
         )
     return lambda source, target, trusted: convert_head(
         source,

@@ -15,8 +15,8 @@ Some heads were trained behind a preparation of their input, which the file may 
                                      place among these values, where a value is told by its six
                                      decimals, and by 0 where it is none of them
 
-The second is a peculiarity of the NSFW heads that AutoKeras made; see curate.scoring.scorers.keras_head.
-Published heads are pickles or Keras archives; curate.scoring.scorers.published knows those of LAION by name
+The second is a peculiarity of the NSFW heads that AutoKeras made; see `keras_head`.
+Published heads are pickles or Keras archives; `published` knows those of LAION by name
 and `convert_head` turns any other stack of linear layers into this format once.
 """
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from curate.base.reasons import Reason as KnownReason
 from curate.base.reasons import ReasonClass
-from pipelines.report.data import Inputs
-from pipelines.report.hosts import HOST_SQL
+from pipelines.report.data import HOST_SQL, Inputs
 from pipelines.report.page import Page, Section
 
 __all__ = ["HOST_SQL", "compute", "draw"]

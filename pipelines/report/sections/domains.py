@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.report import text
-from pipelines.report.data import Inputs
-from pipelines.report.hosts import SCORES
+from pipelines.report.data import SCORES, Inputs
 from pipelines.report.page import Page, Section
 
 LARGEST, EXTREME = 15, 6

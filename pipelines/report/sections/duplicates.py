@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from curate.store.sample_view import METHODS
+from curate.base.duplicate_methods import METHODS
 from pipelines.report import text
 from pipelines.report.data import Inputs
 from pipelines.report.page import Page, Section

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from curate.selection.select import tables_version
+from curate.store.sample_view import tables_version
 from pipelines.report.data import Inputs
 from pipelines.report.page import Page, Section
 

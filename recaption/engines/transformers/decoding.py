@@ -5,7 +5,7 @@ factor of three, so half of its work is for rows that are done. Here a small gro
 prompts while the others wait, and joins them for the steps that follow.
 
 For decoder-only models whose cache keeps every position (LLaVA, Qwen-VL, SmolVLM, Idefics3,
-InternVL, PaliGemma and their like; Gemma 3 for texts shorter than its window). `recaption.engines.transformers.prefill`
+InternVL, PaliGemma and their like; Gemma 3 for texts shorter than its window). `prefill`
 says whether a model is one.
 """
 

@@ -1,10 +1,10 @@
 """Captions by a transformers model in this process: batched, left-padded, one outcome a row.
 
 Any model that `AutoModelForImageTextToText` knows, from safetensors. Models with a chat template
-get system and user turns; models without one get their prompt as it is (see recaption.prompts.templates).
+get system and user turns; models without one get their prompt as it is (see `prompts`).
 
-Pictures are decoded and processed by threads while the model generates (recaption.engines.transformers.inputs), and
-rows whose text has ended make room for others (recaption.engines.transformers.decoding). Models that the latter cannot
+Pictures are decoded and processed by threads while the model generates (`inputs`), and
+rows whose text has ended make room for others (`decoding`). Models that the latter cannot
 decode go through `model.generate`, a batch at a time.
 """
 
@@ -115,7 +115,7 @@ class TransformersEngine:
         self._tokens_a_pixel = 0.0
         self._window: int | None = None
         self.in_flight = False
-        """Whether rows leave and join (recaption.engines.transformers.decoding); else they go through generate."""
+        """Whether rows leave and join (`decoding`); else they go through generate."""
         self._probe()
 
     def caption(self, request: CaptionRequest) -> list[CaptionOutcome]:

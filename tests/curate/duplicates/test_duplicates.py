@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from curate.base.errors import ConfigError, DatasetError
 from curate.duplicates.search import DuplicateSettings, find_duplicates
 from curate.scoring.stage import ScoreSettings, ScoreStage
-from curate.selection.select import SelectSettings, select
+from curate.selection.select import select
+from curate.selection.settings import SelectSettings
 from curate.store.dataset import Dataset
 from tests.curate.tiny import drawn, encoded, make_dataset, tiny_clip
 

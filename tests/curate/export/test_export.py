@@ -22,7 +22,8 @@ from curate.base.errors import ConfigError, DatasetError
 from curate.base.settings import load_settings
 from curate.export.run import export
 from curate.export.settings import ExportSettings
-from curate.selection.select import SelectSettings, select
+from curate.selection.select import select
+from curate.selection.settings import SelectSettings
 from curate.store.caption_blend import BLEND, blend_bounds, drawn_kind, hash_uniform, key_numbers
 from curate.store.captions import accepted_captions
 from curate.store.dataset import CAPTIONS, Dataset

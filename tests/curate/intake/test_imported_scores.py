@@ -12,7 +12,8 @@ from curate.intake.imported_scores import ImportScoresStage
 from curate.intake.read import plan_shards
 from curate.intake.source import inspect_input
 from curate.scoring.stage import ScoreSettings, ScoreStage
-from curate.selection.select import SelectSettings, select
+from curate.selection.select import select
+from curate.selection.settings import SelectSettings
 from curate.store.dataset import Dataset
 from tests.curate.intake.test_local_pictures import SETTINGS, LocalPicturesStage, jpeg, write_tar
 from tests.curate.tiny import tiny_clip

@@ -15,8 +15,8 @@ import pytest
 from curate.base.errors import ConfigError
 from curate.intake.read import plan_shards
 from curate.pictures.resize import Resizer
-from curate.selection.select import sample_view
 from curate.store.dataset import Dataset
+from curate.store.sample_view import sample_view
 from curate.store.write_samples import Spool, sample_members
 from tests.curate.scored import make_scored
 from tests.curate.tiny import drawn, encoded

@@ -5,10 +5,11 @@ import pyarrow as pa
 import pytest
 
 from curate.base.errors import ConfigError, DatasetError
-from curate.scoring.captions import CaptionScoreStage, caption_columns
+from curate.scoring.captions import CaptionScoreStage
 from curate.scoring.scorers.clip import ClipModel
 from curate.scoring.stage import ScoreSettings, ScoreStage
 from curate.store.dataset import CAPTIONS, Dataset
+from curate.store.sample_lookups import caption_columns
 from tests.curate.tiny import drawn, encoded, make_dataset, tiny_clip
 
 LONG = "A red fox sits in the deep snow. Behind it stands a very old oak tree. Birds sing."

@@ -10,7 +10,8 @@ import pytest
 from curate.base.errors import ConfigError
 from curate.selection.preset_list import PRESETS
 from curate.selection.presets import describe_presets
-from curate.selection.select import SelectSettings, select
+from curate.selection.select import select
+from curate.selection.settings import SelectSettings
 from curate.store.dataset import Dataset
 from tests.curate.scored import Row, make_scored
 

@@ -10,7 +10,8 @@ import pytest
 from curate.base.errors import ConfigError
 from curate.selection import rule_functions
 from curate.selection.rule_functions import nth_largest
-from curate.selection.select import SelectSettings, select
+from curate.selection.select import select
+from curate.selection.settings import SelectSettings
 from curate.store.dataset import Dataset
 from tests.curate.scored import make_scored
 

@@ -6,8 +6,10 @@ import pyarrow as pa
 import pytest
 
 from curate.base.errors import ConfigError, DatasetError
-from curate.selection.select import SelectSettings, sample_view, select
+from curate.selection.select import select
+from curate.selection.settings import SelectSettings
 from curate.store.dataset import DUPLICATE_PAIRS, DUPLICATES, SAMPLES, Dataset
+from curate.store.sample_view import sample_view
 from tests.curate.tiny import make_dataset, write_input
 
 

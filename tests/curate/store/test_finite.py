@@ -7,8 +7,10 @@ import pyarrow as pa
 import pytest
 
 from curate.base.arrow_columns import to_arrow, to_numpy
-from curate.selection.select import SelectSettings, sample_view, select
+from curate.selection.select import select
+from curate.selection.settings import SelectSettings
 from curate.store.dataset import Dataset
+from curate.store.sample_view import sample_view
 from tests.curate.scored import make_scored
 
 NAN, INF = math.nan, math.inf

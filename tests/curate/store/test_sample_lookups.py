@@ -14,7 +14,8 @@ from curate.scoring.scorers.head_sql import head_sql
 from curate.scoring.scorers.heads import Head, save_head
 from curate.scoring.scorers.published import PUBLISHED
 from curate.scoring.stage import ScoreSettings, ScoreStage
-from curate.selection.select import SelectSettings, select
+from curate.selection.select import select
+from curate.selection.settings import SelectSettings
 from curate.store.dataset import CAPTIONS, Dataset
 from tests.curate.tiny import drawn, encoded, make_dataset, tiny_clip, tiny_head
 

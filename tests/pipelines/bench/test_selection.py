@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from curate.selection.preset_list import PRESETS
-from curate.selection.select import SelectSettings, select
+from curate.selection.select import select
+from curate.selection.settings import SelectSettings
 from curate.store.dataset import Dataset
 from pipelines.bench import pandas_filters
 from pipelines.bench.generate_dataset import Shape, generate

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from curate.base.files import sha256_file, write_json
-from curate.selection.select import SelectSettings, select
+from curate.selection.select import select
+from curate.selection.settings import SelectSettings
 from curate.store.dataset import CAPTIONS, DUPLICATES, SAMPLES, Dataset, sample_key
 from pipelines.ablation.tables import arms_table, contrasts_table, headline, value_matrices
 from pipelines.world.render import render

@@ -11,12 +11,12 @@ import pytest
 from report_browser import Browser, chromium
 
 from curate.base.errors import DatasetError
-from curate.selection.select import SelectSettings, select
+from curate.selection.select import select
+from curate.selection.settings import SelectSettings
 from curate.store.dataset import DUPLICATE_PAIRS, DUPLICATES, SAMPLES, Dataset
 from pipelines.bench.generate_dataset import Shape, generate
 from pipelines.report import write_report
-from pipelines.report.data import Inputs, find_inputs
-from pipelines.report.hosts import registered_domain
+from pipelines.report.data import Inputs, find_inputs, registered_domain
 from pipelines.report.kept_copy import kept_copy
 from pipelines.report.pictures import ShardPictures
 from pipelines.report.sections import (
