@@ -197,7 +197,7 @@ def test_a_killed_shard_keeps_its_parts_and_ends_as_an_unbroken_one(
     """
     killed = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         capture_output=True,
         check=False,
     )

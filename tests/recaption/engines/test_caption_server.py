@@ -25,7 +25,7 @@ from recaption.engines.http.models import served_model
 from recaption.engines.protocol import CaptionEngine, CaptionOutcome, CaptionRequest, Sampling
 from recaption.engines.transformers.engine import TransformersEngine
 
-DEMO_CAPTIONER = Path(__file__).parents[2] / "pipelines/world/weights/captioner"
+DEMO_CAPTIONER = Path(__file__).parents[3] / "pipelines/world/weights/captioner"
 ASKED = {"model": "tiny", "messages": [{"role": "user", "content": "Describe it."}]}
 
 

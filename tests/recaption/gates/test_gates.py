@@ -277,7 +277,7 @@ def test_long_prompts_of_a_benchmark_are_seldom_flagged(real_data: Path, capsys)
 
 
 def test_the_documentation_names_every_gate_with_its_default() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "recaption.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "recaption.md").read_text(encoding="utf-8")
     rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
     said = {row[0].strip("| `"): row[2] for row in rows if len(row) == 4}
     assert said == {name: "rejects" if gate.rejects else "marks" for name, gate in GATES.items()}
