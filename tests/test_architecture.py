@@ -28,10 +28,8 @@ ROAD = {
 RAY = "pipelines.runners"
 MOST_FILES, MOST_LINES = 18, 400
 # What makes a command slow to answer; settings are read before anything is known to be needed.
-HEAVY = (
-    "torch transformers open_clip diffusers pyarrow duckdb faiss numba scipy numpy PIL cv2 ray "
-    "aiohttp datasets img2dataset pandas"
-).split()
+HEAVY = ["torch", "transformers", "open_clip", "diffusers", "pyarrow", "duckdb", "faiss", "numba"]
+HEAVY += ["scipy", "numpy", "PIL", "cv2", "ray", "aiohttp", "datasets", "img2dataset", "pandas"]
 
 
 @cache

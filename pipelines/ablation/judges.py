@@ -1,68 +1,87 @@
-"""Judges: did the picture do what its prompt asked? One protocol, columns in and columns out."""
+"""Judges: did the picture do what its prompt asked? Columns in, columns out.
+
+`judge: world` or `judge: clip`, the name that an installed package gave one of its own (entry point
+of group `caption_lab.judges`), or `module:Class`; examples/judge_of_your_own.py is one.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from curate.base.errors import ConfigError
+from curate.base.registry import load
+from pipelines.ablation.prompts import read_prompts
 from pipelines.ablation.settings import AblateSettings
 
 Pictures = NDArray[np.uint8]
+JUDGES = {
+    "world": "pipelines.ablation.world_judge:WorldJudge",
+    "clip": "pipelines.ablation.judges:ClipJudge",
+}
 
 
-class Judge(Protocol):
-    """Scores a batch of generated pictures.
+class Judge(ABC):
+    """Scores generated pictures; made once on the driver, and in every worker.
 
-    `metrics` are the columns in the order in which a person should read them, the first ones
-    about doing what was asked; NaN means that the metric does not apply to the picture. What a
-    metric is called and how it is shown stands in `metrics.METRICS`.
+    Attributes:
+        metrics: the columns of `score` in the order in which a person should read them, the first
+            ones about doing what was asked. What a metric is called and how it is shown stands in
+            `metrics.METRICS`; an unknown one is a plain score of which more is better.
+        weights: hashes of what it judges with, kept with the study; empty for a program.
+        limits: sentences on what its verdicts do not show.
     """
 
-    metrics: tuple[str, ...]
-    weights: dict[str, Any]
-    """Hashes of what it judges with; empty for a program."""
+    metrics: tuple[str, ...] = ()
+    weights: dict[str, Any] = {}  # noqa: RUF012 - a subclass replaces it, nobody adds to it
+    limits: tuple[str, ...] = ()
 
+    def __init__(self, settings: AblateSettings, device: str) -> None:
+        """Load what it judges with, on the device that the models are trained on.
+
+        Raises:
+            ConfigError: the weights are not there or do not load.
+        """
+        self.settings = settings
+
+    @abstractmethod
     def score(
         self, pictures: Pictures, prompts: Sequence[str], scenes: Sequence[str | None], form: str
     ) -> dict[str, NDArray[np.float64]]:
-        """Judge `(N, R, R, 3)` uint8 pictures; every column is `(N,)` float64."""
+        """Judge `(N, R, R, 3)` uint8 pictures of prompts of one form.
+
+        Returns:
+            A `(N,)` float64 column a metric; NaN means that it does not apply to the picture.
+        """
+
+    def prompts(self) -> pa.Table:
+        """What every arm is asked to draw, in the schema PROMPTS; here those of `--prompts`."""
+        if self.settings.prompts is None:
+            raise ConfigError(f"The judge {self.settings.judge} needs `prompts`, a file of them.")
+        return read_prompts(Path(self.settings.prompts))
+
+    def targets(self, scenes: Sequence[str | None], resolution: int) -> Pictures | None:
+        """What the prompts meant, `(N, R, R, 3)` uint8; None where nobody can draw it."""
+        return None
 
 
-class WorldJudge:
-    """The synthetic world's exact parser: scored against the scene, not against the wording."""
-
-    def __init__(self, world: str) -> None:
-        from pipelines.world.judge import COLUMNS
-        from pipelines.world.scene import WorldConfig
-
-        self.metrics: tuple[str, ...] = COLUMNS
-        self.weights: dict[str, Any] = {}
-        self.config = WorldConfig.small() if world == "small" else WorldConfig.rich()
-
-    def score(
-        self, pictures: Pictures, prompts: Sequence[str], scenes: Sequence[str | None], form: str
-    ) -> dict[str, NDArray[np.float64]]:
-        from pipelines.world.judge import judge
-        from pipelines.world.parse import parse_arrays
-        from pipelines.world.scene import Scene
-
-        meant = [Scene.from_json(scene) for scene in scenes if scene is not None]
-        return judge(parse_arrays(pictures, self.config), meant, form, self.config)  # type: ignore[arg-type]
-
-
-class ClipJudge:
+class ClipJudge(Judge):
     """CLIP similarity of picture and prompt. Blind to counts and relations; see its literature."""
 
-    metrics: tuple[str, ...] = ("clip_similarity",)
+    metrics = ("clip_similarity",)
 
-    def __init__(self, model: str, pretrained: str | None, device: str = "auto") -> None:
+    def __init__(self, settings: AblateSettings, device: str) -> None:
         from curate.scoring.scorers.clip import Clip, ClipModel
 
-        scorer = Clip(model, pretrained, device=device)
-        self.weights: dict[str, Any] = scorer.signature()
+        super().__init__(settings, device)
+        scorer = Clip(settings.clip_model, settings.clip_pretrained, device=device)
+        self.weights = scorer.signature()
         self.clip = ClipModel(scorer)
 
     def score(
@@ -74,24 +93,17 @@ class ClipJudge:
 
 
 def make_judge(settings: AblateSettings, device: str) -> Judge:
-    """The judge that the settings name, on the device that the models are trained on.
+    """The judge that the settings name.
 
     Raises:
-        ConfigError: its weights are not there or do not load.
+        ConfigError: there is none of that name, it is no judge, or its weights do not load.
     """
-    if settings.judge == "world":
-        return WorldJudge(settings.world)
-    return ClipJudge(settings.clip_model, settings.clip_pretrained, device)
-
-
-def target_pictures(
-    scenes: Sequence[str | None], resolution: int, settings: AblateSettings
-) -> Pictures:
-    """What the prompts meant, `(N, R, R, 3)` uint8: true scenes, and black where none is known."""
-    if settings.judge != "world":
-        return np.zeros((len(scenes), resolution, resolution, 3), np.uint8)
-    from pipelines.world.render import render
-    from pipelines.world.scene import Scene, WorldConfig
-
-    config = WorldConfig.small() if settings.world == "small" else WorldConfig.rich()
-    return render([Scene.from_json(scene) for scene in scenes if scene], config, resolution)
+    found = load("judges", settings.judge, JUDGES)
+    if not (isinstance(found, type) and issubclass(found, Judge)):
+        raise ConfigError(
+            f"{settings.judge} is no class derived from Judge (pipelines.ablation.judges)."
+        )
+    judge = found(settings, device)
+    if not judge.metrics:
+        raise ConfigError(f"The judge {settings.judge} names no metrics.")
+    return judge

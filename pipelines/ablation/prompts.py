@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from curate.base.errors import ConfigError
-from pipelines.ablation.settings import AblateSettings
-
-if TYPE_CHECKING:
-    from pipelines.world.scene import Scene
 
 PROMPTS = pa.schema(
     [
@@ -26,59 +20,13 @@ PROMPTS = pa.schema(
 )
 
 
-def evaluation_prompts(settings: AblateSettings) -> pa.Table:
-    """The prompts of an ablation, in the schema PROMPTS.
+def read_prompts(path: Path) -> pa.Table:
+    """Prompts of a file, in the schema PROMPTS.
 
     Raises:
-        ConfigError: a file is missing, unreadable, or lacks its column; or too few unseen scenes
-            are left.
+        ConfigError: it is missing, unreadable, or lacks its column.
     """
-    if settings.prompts is not None:
-        return _from_file(Path(settings.prompts))
-    return _from_world(settings)
-
-
-def _from_world(settings: AblateSettings) -> pa.Table:
-    from pipelines.world.scene import Scene, WorldConfig, sample_scenes
-    from pipelines.world.writers import habitual_descriptive, habitual_short, upsample
-
-    config = WorldConfig.small() if settings.world == "small" else WorldConfig.rich()
-    seen = set()
-    if settings.exclude_scenes is not None:
-        rows = _read_rows(Path(settings.exclude_scenes))
-        if not rows or "scene" not in rows[0]:
-            raise ConfigError(f"{settings.exclude_scenes} needs a column named 'scene'.")
-        seen = {_without_offsets(Scene.from_json(str(row["scene"]))) for row in rows}
-    # More than asked for, so that enough are left when those that were seen are dropped.
-    drawn = sample_scenes(config, 4 * settings.scenes, settings.prompt_seed)
-    unseen = [scene for scene in drawn if _without_offsets(scene) not in seen]
-    scenes = unseen[: settings.scenes]
-    if len(scenes) < settings.scenes:
-        raise ConfigError(
-            f"Only {len(scenes)} of {settings.scenes} scenes were never trained on; "
-            f"ask for fewer scenes."
-        )
-    short = habitual_short(scenes)
-    forms = {
-        "descriptive": habitual_descriptive(scenes),
-        "short": short,
-        "upsampled": upsample(short, settings.prompt_seed, config.grid),
-    }
-    rows = [
-        {"prompt_form": form, "prompt_index": index, "prompt": text, "scene": scene.to_json()}
-        for form, texts in forms.items()
-        for index, (text, scene) in enumerate(zip(texts, scenes, strict=True))
-    ]
-    return pa.Table.from_pylist(rows, schema=PROMPTS)
-
-
-def _without_offsets(scene: Scene) -> Scene:
-    """A scene shifted by a pixel is the same scene to a caption, so it counts as seen."""
-    return replace(scene, objects=tuple(replace(o, dx=0, dy=0) for o in scene.objects))
-
-
-def _from_file(path: Path) -> pa.Table:
-    rows = _read_rows(path)
+    rows = read_rows(path)
     if not any("prompt" in row for row in rows):
         raise ConfigError(f"The prompt file {path} needs a column named 'prompt' and one row.")
     for number, row in enumerate(rows, start=1):
@@ -98,7 +46,7 @@ def _from_file(path: Path) -> pa.Table:
     )
 
 
-def _read_rows(path: Path) -> list[dict[str, object]]:
+def read_rows(path: Path) -> list[dict[str, object]]:
     if not path.is_file():
         raise ConfigError(f"The prompt file {path} does not exist.")
     try:

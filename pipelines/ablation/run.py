@@ -8,7 +8,6 @@ report are computed from these files alone.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from curate.base.files import atomic_path, read_json, write_json
 from curate.base.provenance import provenance
 from curate.store.dataset import claim_directory
 from curate.store.lock import hold
-from pipelines.ablation.judges import make_judge, target_pictures
+from pipelines.ablation.judges import Judge, make_judge
 from pipelines.ablation.settings import AblateSettings
 from pipelines.ablation.study import Study, prepare
 from pipelines.ablation.tables import (
@@ -47,15 +46,6 @@ LIMITS = (
     "difference on them is style and not information. Short prompts are shown for that reason.",
     "Intervals over few seeds are wide and rest on the t distribution; with one seed nothing is "
     "claimed.",
-)
-WORLD_LIMITS = (
-    "Descriptive and up-sampled prompts are worded exactly as the world's captioner words its "
-    "captions, so both favour the arm that was trained on descriptive captions; how far its lead "
-    "holds under other wordings was not measured.",
-    "The pictures are drawn by a program: eight colours, six shapes, four places. Nothing here "
-    "shows how captions act on photographs.",
-    "The parser counts what it cannot read as malformed; arms that draw many malformed objects "
-    "lose on every metric, so malformed objects are reported beside them.",
 )
 
 
@@ -171,7 +161,7 @@ class DrawAndJudge:
             # The noise of a prompt depends on its index alone: arms, seeds and forms share it.
             pictures = generate(model, texts, seed=self.settings.generation_seed)
             columns = judge.score(pictures, texts, scenes, form)
-            tables.append(_part(self.arm, self.seed, rows, columns, pictures, self.settings))
+            tables.append(_part(self.arm, self.seed, rows, columns, pictures, judge))
         with atomic_path(part_path(self.out, self.arm, self.seed)) as temporary:
             pq.write_table(pa.concat_tables(tables), temporary, compression="zstd")
 
@@ -196,7 +186,7 @@ def summarise(out: Path, settings: AblateSettings, study: Study) -> AblationSumm
             pq.write_table(table, temporary, compression="zstd")
     answer = headline(contrasts) + unanswered(contrasts, settings.contrasts, *primary)
     undefined = left_out(matrices)
-    limits = [*(WORLD_LIMITS if settings.judge == "world" else ()), *LIMITS]
+    limits = [*study.judge.limits, *LIMITS]
     if len(settings.seeds) < 5:
         limits.append(
             f"{len(settings.seeds)} seeds an arm: enough to see wide margins, not small ones."
@@ -228,12 +218,13 @@ def _part(
     prompts: pa.Table,
     columns: dict[str, NDArray[np.float64]],
     pictures: NDArray[np.uint8],
-    settings: AblateSettings,
+    judge: Judge,
 ) -> pa.Table:
     rows = prompts.num_rows
     kept = min(KEPT_PICTURES, rows)
     pngs: list[bytes | None] = [_png(picture) for picture in pictures[:kept]]
-    targets = _targets(prompts.column("scene").to_pylist()[:kept], pictures.shape[1], settings)
+    drawn = judge.targets(prompts.column("scene").to_pylist()[:kept], pictures.shape[1])
+    targets = [None] * kept if drawn is None else [_png(picture) for picture in drawn]
     nothing: list[Any] = [None] * (rows - kept)
     described = {
         "arm": pa.array([arm] * rows, pa.string()),
@@ -249,15 +240,6 @@ def _part(
         name: pa.array(values, pa.float64(), from_pandas=True) for name, values in columns.items()
     }
     return pa.table({**described, **metrics})
-
-
-def _targets(
-    scenes: Sequence[str | None], resolution: int, settings: AblateSettings
-) -> list[bytes | None]:
-    """PNG of what the prompt meant, where a scene is known."""
-    if settings.judge != "world":
-        return [None] * len(scenes)
-    return [_png(picture) for picture in target_pictures(scenes, resolution, settings)]
 
 
 def _png(picture: NDArray[np.uint8]) -> bytes:

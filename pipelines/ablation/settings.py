@@ -43,15 +43,16 @@ class AblateSettings(Settings):
     train: dict[str, Any] = Field(
         {"model": "world-small"}, description="Training settings that all arms share"
     )
-    judge: Literal["world", "clip"] = Field(
+    judge: str = Field(
         "world",
-        description="world: the synthetic world's exact parser; clip: CLIP similarity",
+        description="world: the synthetic world's exact parser; clip: CLIP similarity; or a judge "
+        "of your own as module:Class (examples/judge_of_your_own.py)",
     )
     world: Literal["small", "rich"] = Field("small", description="Richness of the judged world")
     prompts: str | None = Field(
         None,
         description="JSONL, CSV, Parquet or text of prompts (columns prompt, and prompt_form if "
-        "there are several forms); for the clip judge",
+        "there are several forms); for every judge but the world's",
     )
     scenes: int = Field(
         192, gt=0, description="Held-out scenes that the world judge asks for, in each prompt form"
@@ -101,19 +102,19 @@ class AblateSettings(Settings):
         for name in SET_BY_THE_ABLATION:
             if name in self.train:
                 raise ValueError(f"train.{name} is set by the ablation itself; remove it")
+        if self.judge != "world" and self.prompts is None:
+            raise ValueError(f"the {self.judge} judge needs `prompts`, a file with prompts to draw")
         if self.judge == "clip":
-            if self.prompts is None:
-                raise ValueError("the clip judge needs `prompts`, a file with prompts to draw")
             whole = self.clip_model.startswith(("hf-hub:", "local-dir:"))
             if self.clip_pretrained is None and not whole:
                 raise ValueError(
                     f"the clip judge needs weights: give clip_pretrained, a tag or a safetensors "
                     f"file of {self.clip_model}, or a clip_model that brings its own"
                 )
-        elif self.prompts is not None:
+        if self.judge == "world" and self.prompts is not None:
             raise ValueError(
                 "the world judge knows the scenes of its own prompts alone; leave `prompts` out, "
-                "or take the clip judge"
+                "or take another judge"
             )
         if not self.arms:
             raise ValueError("a study needs at least one arm")

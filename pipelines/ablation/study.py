@@ -17,8 +17,7 @@ from curate.base.settings import nearest
 from curate.store.captions import captioned_keys
 from curate.store.dataset import Dataset
 from curate.store.holes import refuse_holes
-from pipelines.ablation.judges import Judge, make_judge, target_pictures
-from pipelines.ablation.prompts import evaluation_prompts
+from pipelines.ablation.judges import Judge, make_judge
 from pipelines.ablation.settings import AblateSettings
 from train.settings import ModelConfig, TrainSettings, load_train_settings, model_config, settled
 from train.shards import captions_of, held_out
@@ -47,6 +46,7 @@ class Study:
     dataset: Dataset
     keys: tuple[str, ...]
     train: dict[str, TrainSettings]
+    judge: Judge
     prompts: pa.Table
     identity: dict[str, Any]
     unknown: list[UnknownWords]
@@ -68,8 +68,8 @@ def prepare(dataset_dir: Path | str, settings: AblateSettings, record: Path | No
     first = next(iter(train.values()))
     config = model_config(first)
     held_out(keys, first.validation_share, first.validation_samples)
-    prompts = evaluation_prompts(settings)
     judge = make_judge(settings, first.device)
+    prompts = judge.prompts()
     _check_judge(judge, settings, prompts, config)
     kinds = vocabulary_kinds(dataset, settings.kinds, settings.caption_sources)
     captions = captions_of(dataset, keys, kinds, settings.caption_sources)
@@ -92,7 +92,7 @@ def prepare(dataset_dir: Path | str, settings: AblateSettings, record: Path | No
         "train": first.identity(),
         "model_config": config.resolved(),
     }
-    return Study(dataset, keys, train, prompts, identity, unknown)
+    return Study(dataset, keys, train, judge, prompts, identity, unknown)
 
 
 def common_keys(dataset: Dataset, settings: AblateSettings) -> tuple[str, ...]:
@@ -168,7 +168,9 @@ def _check_judge(
         )
     rows = prompts.filter(pc.equal(prompts.column("prompt_form"), form))
     texts, scenes = rows.column("prompt").to_pylist(), rows.column("scene").to_pylist()
-    pictures = target_pictures(scenes, config.resolution, settings)
+    pictures = judge.targets(scenes, config.resolution)
+    if pictures is None:  # black ones show as well whether the metric applies to the prompts
+        pictures = np.zeros((len(texts), config.resolution, config.resolution, 3), np.uint8)
     if np.isnan(judge.score(pictures, texts, scenes, form)[metric]).all():
         raise ConfigError(
             f"The metric {metric!r} is not defined on {form} prompts; name another primary_metric "
