@@ -4,13 +4,17 @@ VENV := .venv
 TEST_PROCESSES ?= 2
 BIN := $(VENV)/bin
 
-.PHONY: demo test setup lint format weights clean
+.PHONY: demo test faults setup lint format weights clean
 
 demo: setup
 	$(BIN)/caplab demo --out runs/demo
 
 test: setup
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not faults"
+
+# Runs that are killed, starved or broken on purpose and must continue: minutes, not seconds.
+faults: setup
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist load -m faults
 
 setup: $(VENV)/.ready
 
