@@ -5,14 +5,18 @@ Imports happen inside the subcommands, so that `--help` answers at once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-PLACE = click.Path(path_type=Path)
+from curate.base.errors import ConfigError
 
-as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-out = click.option("--out", type=PLACE, help="Where to work; default a new folder.")
+if TYPE_CHECKING:
+    from pipelines.bench.common.figures import Figure
+
+PLACE = click.Path(path_type=Path)
 
 
 @click.group()
@@ -20,57 +24,87 @@ def bench() -> None:
     """Measure Caption Lab against its peers, in one run on this machine.
 
     Peers are installed into environments of their own (~/.cache/caption-lab/peers) from the pinned
-    files in pipelines/bench/requirements. Every figure is named, and speed is a ratio.
+    files in pipelines/bench/common/requirements. Every figure is named, and speed is a ratio.
     """
 
 
-@bench.command("demo")
-@as_json
-@out
-def bench_demo(as_json: bool, out: Path | None) -> None:
+def benchmark(name: str) -> Callable[[Callable[..., list[Figure]]], click.Command]:
+    """A subcommand that prints the figures which the decorated function returns."""
+
+    def decorate(measure: Callable[..., list[Figure]]) -> click.Command:
+        def run(as_json: bool, **given: Any) -> None:
+            from pipelines.bench.common.figures import render
+
+            click.echo(render(measure(**given), as_json))
+
+        run.__doc__ = measure.__doc__
+        run.__click_params__ = getattr(measure, "__click_params__", [])  # type: ignore[attr-defined]
+        command = click.option("--out", type=PLACE, help="Where to work; default a new folder.")(
+            run
+        )
+        command = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")(
+            command
+        )
+        return bench.command(name)(command)
+
+    return decorate
+
+
+def pairs_option(required: bool, words: str = "") -> Callable[[Any], Any]:
+    """Folders of pictures with texts."""
+    words = f"Folder with captions.jsonl and pictures; may be repeated.{words}"
+    return click.option(
+        "--pairs", "folders", type=PLACE, multiple=True, required=required, help=words
+    )
+
+
+@benchmark("demo")
+def bench_demo(out: Path | None) -> list[Figure]:
     """Seconds and peak memory of each stage of `caplab demo`."""
-    from pipelines.bench.demo import demo_figures
-    from pipelines.bench.figures import render
+    from pipelines.bench.common.figures import Figures, work_folder
+    from pipelines.demo import demo
+    from pipelines.demo_settings import DemoSettings
 
-    click.echo(render(demo_figures(out), as_json))
+    # No peer does the whole job, and there is no goal for a machine that is not named.
+    costs = demo(out or work_folder(None) / "demo", DemoSettings()).costs
+    figures = Figures("demo")
+    for cost in costs:
+        figures.add(f"{cost.stage}/wall", cost.seconds, "s")
+        figures.add(f"{cost.stage}/peak_memory", cost.peak_memory_bytes >> 20, "MiB")
+    figures.add("total/wall", sum(cost.seconds for cost in costs), "s")
+    return figures
 
 
-@bench.command("select")
-@as_json
-@out
+@benchmark("select")
 @click.option("--rows", default=1_000_000, show_default=True, help="Rows of the generated dataset.")
 @click.option("--preset", "presets", multiple=True, help="Only this preset; may be repeated.")
-def bench_select(as_json: bool, out: Path | None, rows: int, presets: tuple[str, ...]) -> None:
+def bench_select(out: Path | None, rows: int, presets: tuple[str, ...]) -> list[Figure]:
     """Seconds and memory of every preset and of the report on a million generated rows.
 
     Beside pandas as DataComp filters, and a plain DuckDB scan of the same columns.
     """
-    from pipelines.bench.figures import render
-    from pipelines.bench.selection import select_figures
+    from pipelines.bench.select.beside_pandas import select_figures
 
-    click.echo(render(select_figures(out, rows, list(presets) or None), as_json))
+    return select_figures(out, rows, presets)
 
 
-@bench.command("download")
-@as_json
-@out
+@benchmark("download")
 @click.option("--images", required=True, type=PLACE, help="Folder of JPEG photographs.")
 @click.option("--count", default=5000, show_default=True, help="Pictures to download.")
 @click.option("--as-is", is_flag=True, help="Serve the folder's own files, not a mix made of them.")
-def bench_download(as_json: bool, out: Path | None, images: Path, count: int, as_is: bool) -> None:
+def bench_download(out: Path | None, images: Path, count: int, as_is: bool) -> list[Figure]:
     """CPU and quality of a stored picture beside img2dataset, at 512 and at 256 px.
 
     Serves JPEGs of 400 to 1,600 px, made of the photographs in --images, on loopback.
     """
-    from pipelines.bench.download import download_figures
-    from pipelines.bench.figures import render
+    from pipelines.bench.download.beside_img2dataset import download_figures
 
-    click.echo(render(download_figures(images, out, count, as_is), as_json))
+    return download_figures(images, out, count, as_is)
 
 
 @bench.command("duplicates")
-@as_json
-@out
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--out", type=PLACE, help="Where to work; default a new folder.")
 @click.option(
     "--photographs", multiple=True, type=PLACE, help="Folder of pictures to edit and to search."
 )
@@ -106,68 +140,53 @@ def bench_duplicates(
 
     With --scale how the search grows with the dataset instead.
     """
-    from curate.base.errors import ConfigError
+    from pipelines.bench.common.figures import render
 
     if scale:
-        from pipelines.bench.duplicates_scale import scale_figures
-        from pipelines.bench.figures import render
+        from pipelines.bench.duplicates.scale import scale_figures
 
-        counts = tuple(int(size) for size in sizes.split(","))
-        figures = scale_figures(out, counts, memory_limit, tuple(kinds.split(",")))
-        click.echo(render(figures, as_json))
+        counts = [int(size) for size in sizes.split(",")]
+        click.echo(render(scale_figures(out, counts, memory_limit, kinds.split(",")), as_json))
         return
-    from pipelines.bench.duplicates_accuracy import PEERS, print_duplicates
+    from pipelines.bench.duplicates.accuracy import PEERS, duplicate_figures
+    from pipelines.bench.duplicates.labelled import labelled_figures
 
     if not photographs:
         raise ConfigError("Say --photographs FOLDER (pictures to edit and search) or --scale.")
     peers = () if no_peers else tuple(PEERS)
-    click.echo(print_duplicates(photographs, published, limit, seed, peers, out, as_json))
+    figures, table = duplicate_figures(photographs, limit, seed, peers, out)
+    if published is not None:
+        figures += labelled_figures("published", published)
+    if not as_json:  # the table says the recalls already
+        click.echo(table)
+        figures[:] = [f for f in figures if not (f.name.count("/") == 3 and "/recall" in f.name)]
+    click.echo(render(figures, as_json))
 
 
-@bench.command("score")
-@as_json
-@out
-@click.option(
-    "--pairs",
-    "folders",
-    type=PLACE,
-    multiple=True,
-    required=True,
-    help="Folder with captions.jsonl and pictures; may be repeated.",
-)
+@benchmark("score")
+@pairs_option(required=True)
 @click.option("--limit", default=2000, show_default=True, help="Pairs in all.")
 @click.option("--gpu", is_flag=True, help="ViT-L/14 in bf16 on this machine's GPU, no peers.")
 @click.option(
     "--peak-tflops", type=float, help="With --gpu: the GPU's dense bf16 peak, to print MFU."
 )
 def bench_score(
-    as_json: bool,
-    out: Path | None,
-    folders: tuple[Path, ...],
-    limit: int,
-    gpu: bool,
-    peak_tflops: float | None,
-) -> None:
+    out: Path | None, folders: tuple[Path, ...], limit: int, gpu: bool, peak_tflops: float | None
+) -> list[Figure]:
     """CPU a pair and throughput of CLIP scores, beside clip-retrieval and Data-Juicer.
 
     The same random ViT-S-32 and the same real pairs for everybody, and the bare forward as limit.
     """
-    from pipelines.bench.figures import render
-
     if gpu:
-        from pipelines.bench.score_gpu import GpuRun, gpu_figures
+        from pipelines.bench.score.on_gpu import GpuRun, gpu_figures
 
-        run = GpuRun(peak_tflops=peak_tflops)
-        click.echo(render(gpu_figures(folders, limit, out, run), as_json))
-        return
-    from pipelines.bench.score import score_figures
+        return gpu_figures(folders, limit, out, GpuRun(peak_tflops=peak_tflops))
+    from pipelines.bench.score.beside_peers import score_figures
 
-    click.echo(render(score_figures(folders, limit, out, _say), as_json))
+    return score_figures(folders, limit, out)
 
 
-@bench.command("caption")
-@as_json
-@out
+@benchmark("caption")
 @click.option(
     "--part",
     type=click.Choice(["transformers", "http", "all"]),
@@ -175,13 +194,7 @@ def bench_score(
     show_default=True,
     help="Which engine to measure.",
 )
-@click.option(
-    "--pairs",
-    "folders",
-    type=PLACE,
-    multiple=True,
-    help="Folder with captions.jsonl and pictures; may be repeated. Without: generated pictures.",
-)
+@pairs_option(required=False, words=" Without: generated pictures.")
 @click.option("--limit", default=256, show_default=True, help="Pictures in all.")
 @click.option(
     "--batch-sizes", default="", help="To sweep; default 8,16,32,64, with --gpu 32,64,128,256."
@@ -197,7 +210,6 @@ def bench_score(
 @click.option("--requests", default=3200, show_default=True, help="Of the http part, a round.")
 @click.option("--no-peers", is_flag=True, help="The http part without Ray's processor.")
 def bench_caption(
-    as_json: bool,
     out: Path | None,
     part: str,
     folders: tuple[Path, ...],
@@ -208,18 +220,16 @@ def bench_caption(
     preset: str | None,
     requests: int,
     no_peers: bool,
-) -> None:
+) -> list[Figure]:
     """Pictures a second from shards to captions, beside a bare model.generate loop.
 
     The models have random weights and no end token, so every caption has the same length. The http
     part measures the client alone, on a server of its own that answers after 100 ms, beside Ray's
     HTTP processor.
     """
-    from pipelines.bench.figures import Figure, render
-
     figures: list[Figure] = []
     if part in ("transformers", "all"):
-        from pipelines.bench.caption import CaptionRun, caption_figures
+        from pipelines.bench.caption.beside_generate import CaptionRun, caption_figures
 
         swept = batch_sizes or ("32,64,128,256" if gpu else "8,16,32,64")
         run = CaptionRun(
@@ -230,73 +240,44 @@ def bench_caption(
             batch_sizes=tuple(int(size) for size in swept.split(",")),
             whole_command=not gpu,
         )
-        figures += caption_figures(folders, limit, out, run, _say)
+        figures += caption_figures(folders, limit, out, run)
     if part in ("http", "all"):
-        from pipelines.bench.caption_http import HttpRun, http_figures
+        from pipelines.bench.caption.over_http import HttpRun, http_figures
 
         run_http = HttpRun(
             requests=requests,
             resized_requests=max(1, requests // 4),
-            ray_requests=0 if no_peers else HttpRun().ray_requests,
+            ray_requests=0 if no_peers else HttpRun.ray_requests,
         )
-        figures += http_figures(folders, limit, out and out / "http", run_http, _say)
-    click.echo(render(figures, as_json))
+        figures += http_figures(folders, limit, out and out / "http", run_http)
+    return figures
 
 
-@bench.command("captioner-fit")
-@as_json
-@out
+@benchmark("captioner-fit")
 @click.option("--pairs", default=3000, show_default=True, help="Pictures with clean captions.")
 @click.option("--noisy", default=20_000, show_default=True, help="Alt texts; 0 for none.")
 @click.option("--held-out", default=1000, show_default=True, help="Scenes to caption.")
 @click.option("--seed", default=0, show_default=True, help="Of the pairs and of the fit.")
 @click.option("--threads", default=1, show_default=True, help="CPU threads.")
 @click.option("--config", type=PLACE, help="YAML of fit settings that differ from the bench's.")
-def bench_captioner_fit(
-    as_json: bool,
-    out: Path | None,
-    pairs: int,
-    noisy: int,
-    held_out: int,
-    seed: int,
-    threads: int,
-    config: Path | None,
-) -> None:
+def bench_captioner_fit(out: Path | None, **given: Any) -> list[Figure]:
     """Precision and recall of captioners fitted on the world, checkpoints and all.
 
     Runs `caplab captioner fit` from nothing on made pairs, then captions held-out scenes.
     """
-    from pipelines.bench.captioner_fit import captioner_fit_figures
-    from pipelines.bench.figures import render
+    from pipelines.bench.caption.fitted import captioner_fit_figures
 
-    figures = captioner_fit_figures(out, pairs, noisy, held_out, seed, threads, config, _say)
-    click.echo(render(figures, as_json))
+    return captioner_fit_figures(out, **given)
 
 
-@bench.command("killed-captions")
-@as_json
-@out
-@click.option(
-    "--pairs",
-    "folders",
-    type=PLACE,
-    multiple=True,
-    required=True,
-    help="Folder with captions.jsonl and pictures, all below one parent; may be repeated.",
-)
-@click.option("--limit", default=2000, show_default=True, help="Pictures in all, at least.")
-def bench_killed_captions(
-    as_json: bool, out: Path | None, folders: tuple[Path, ...], limit: int
-) -> None:
+@benchmark("killed-captions")
+@pairs_option(required=True)
+@click.option("--limit", default=2000, show_default=True, help="Pictures in all.")
+def bench_killed_captions(out: Path | None, folders: tuple[Path, ...], limit: int) -> list[Figure]:
     """Kill `caplab recaption` twice on real photographs and count the rows that it ends with.
 
-    In process, and over HTTP against `caplab serve-captioner`. Nothing is timed.
+    In process, and over HTTP against a scripted server. Nothing is timed.
     """
-    from pipelines.bench.figures import render
-    from pipelines.bench.killed_captions import killed_caption_figures
+    from pipelines.bench.caption.killed import killed_caption_figures
 
-    click.echo(render(killed_caption_figures(folders, limit, out), as_json))
-
-
-def _say(words: str) -> None:
-    click.echo(words, err=True)
+    return killed_caption_figures(folders, limit, out)

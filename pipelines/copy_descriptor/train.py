@@ -2,8 +2,9 @@
 
     python -m pipelines.copy_descriptor.train FOLDER [FOLDER ...] --out FILE.safetensors
 
-Trains on the photographs of the folders that are not held out (pipelines.bench.photographs) and on
-drawn scenes of the synthetic world, so that flat graphics are known too. About 18 CPU minutes.
+Trains on the photographs of the folders that are not held out (pipelines.copy_descriptor.photographs)
+and on drawn scenes of the synthetic world, so that flat graphics are known too. About 18 CPU
+minutes.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from torch import Tensor, nn
 
 from curate.pictures.copy_descriptor import LAYERS, make_network, net_input
 from curate.pictures.decode import to_rgb
-from pipelines.bench.photographs import is_held_out, photograph_files
 from pipelines.copy_descriptor.edits import SOURCE, edited
+from pipelines.copy_descriptor.photographs import is_held_out, photograph_files
 from pipelines.world.render import render
 from pipelines.world.scene import WorldConfig, sample_scenes
 

@@ -6,7 +6,7 @@ from curate.selection.select import select
 from curate.selection.settings import SelectSettings
 from curate.store.accounting import accounting, accounting_line
 from curate.store.dataset import Dataset
-from pipelines.bench.serve_pairs import write_url_list
+from pipelines.bench.common.serve_pairs import write_url_list
 from pipelines.curate import curate
 from pipelines.ray_stages import ray_session
 from pipelines.recaption import recaption

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.bench.captioner_fit import captioner_fit_figures
+from pipelines.bench.caption.fitted import captioner_fit_figures
 
 
 def test_each_checkpoint_and_captioner_has_its_figures_and_the_last_one_goals(
@@ -15,10 +15,7 @@ def test_each_checkpoint_and_captioner_has_its_figures_and_the_last_one_goals(
         "{kinds: [descriptive], width: 16, heads: 2, depth: 1, vision_depth: 1, batch_size: 8, "
         "epochs: 1, pretrain_epochs: 1, validations: 1, checkpoints: [0.5]}"
     )
-    said: list[str] = []
-    figures = captioner_fit_figures(
-        tmp_path / "run", 16, 24, 4, 0, threads=1, config=config, say=said.append
-    )
+    figures = captioner_fit_figures(tmp_path / "run", 16, 24, 4, 0, threads=1, config=config)
     named = {figure.name.removeprefix("captioner_fit/"): figure for figure in figures}
     for captioner in ("descriptive-0.5", "descriptive"):
         assert 0 <= named[f"{captioner}/precision"].value <= 1

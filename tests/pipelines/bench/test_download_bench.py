@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from curate.base.errors import ConfigError
-from pipelines.bench.download import _psnr
-from pipelines.bench.loopback import serving
-from pipelines.bench.photo_mix import make_mix
+from pipelines.bench.common.loopback import serving
+from pipelines.bench.download.beside_img2dataset import psnr
+from pipelines.bench.download.photo_mix import make_mix
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_the_same_photographs_give_the_same_mix_of_sizes(photographs, tmp_path):
 
 
 def test_too_few_photographs_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="no JPEG"):
+    with pytest.raises(ConfigError, match="holds no pictures"):
         make_mix(tmp_path, tmp_path / "mix", 1)
 
 
@@ -53,5 +53,5 @@ def test_quality_is_against_a_full_decode_and_lanczos(photographs):
     best, worse = io.BytesIO(), io.BytesIO()
     small.save(best, "PNG")
     Image.open(path).resize((160, 120), Image.Resampling.NEAREST).save(worse, "PNG")
-    assert _psnr(path, best.getvalue()) == 60
-    assert 20 < _psnr(path, worse.getvalue()) < 60
+    assert psnr(path, best.getvalue()) == 60
+    assert 20 < psnr(path, worse.getvalue()) < 60

@@ -7,10 +7,13 @@ from click.testing import CliRunner
 from PIL import Image
 
 from pipelines.bench.commands import bench
-from pipelines.bench.duplicates_accuracy import known_duplicates
-from pipelines.bench.edited_photographs import write_edited_photographs
-from pipelines.bench.photo_edits import EDITS
-from pipelines.bench.photographs import is_held_out, is_photographic, photograph_files
+from pipelines.bench.duplicates.accuracy import known_duplicates
+from pipelines.bench.duplicates.edited_photographs import (
+    is_photographic,
+    write_edited_photographs,
+)
+from pipelines.bench.duplicates.photo_edits import EDITS
+from pipelines.copy_descriptor.photographs import is_held_out, photograph_files
 from tests.curate.tiny import drawn
 
 
@@ -78,9 +81,11 @@ def test_known_duplicates_name_photographs_that_exist(real_data: Path) -> None:
 
 
 def test_published_edits_are_found_and_turns_are_told_apart(real_data: Path) -> None:
-    from pipelines.bench.published_edits import published_figures
+    from pipelines.bench.duplicates.labelled import labelled_figures
 
-    figures = {figure.name: figure for figure in published_figures(real_data / "neardup")}
+    figures = {
+        figure.name: figure for figure in labelled_figures("published", real_data / "neardup")
+    }
     assert figures["duplicates/published/edits"].value == 49
     assert figures["duplicates/published/recall"].met
     assert figures["duplicates/published/false_pairs"].value == 0

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from curate.base.errors import CaplabError
-from pipelines.bench.figures import Figure, render
-from pipelines.bench.processes import run_measured
+from pipelines.bench.common.figures import Figure, render
+from pipelines.bench.common.processes import run_measured
 
 
 def test_a_goal_bounds_the_ratio_where_there_is_a_peer() -> None:

@@ -10,12 +10,13 @@ import torch
 from curate.base.errors import ConfigError
 from curate.store.dataset import Dataset
 from curate.store.shards import iter_shard
-from pipelines.bench.processes import ProcessCost
-from pipelines.bench.score import _agreement, _cpu, _throughput
-from pipelines.bench.score_forward import best_forward
-from pipelines.bench.score_gpu import GpuRun, gpu_figures, pair_flops
-from pipelines.bench.score_model import write_model
-from pipelines.bench.score_pairs import pack_pairs
+from pipelines.bench.common.packed_pictures import pack_pairs
+from pipelines.bench.common.processes import ProcessCost
+from pipelines.bench.score.bare_forward import best_forward, encode_trimmed
+from pipelines.bench.score.beside_peers import agreement, costs_beside, throughput
+from pipelines.bench.score.on_gpu import GpuRun, gpu_figures, pair_flops
+from pipelines.bench.score.random_clip import write_model
+from pipelines.bench.score.runs import as_files
 from tests.curate.tiny import drawn, encoded
 
 NAME = "tiny-of-the-score-bench"
@@ -72,10 +73,11 @@ def test_the_hugging_face_form_is_the_same_function(tiny) -> None:
 
 def test_pairs_are_the_same_bytes_for_everybody_and_all_have_a_text(folder, tmp_path) -> None:
     pairs = pack_pairs([folder], 6, tmp_path, rows_per_shard=4)
-    assert [path.name for path in pairs.tars] == ["00000.tar", "00001.tar"]
-    assert len(set(pairs.keys)) == len(pairs.texts) == 6
-    lines = [json.loads(line) for line in pairs.jsonl.read_text("utf-8").splitlines()]
-    stored = [s for shard in pairs.dataset.shards() for s in iter_shard(pairs.dataset, shard)]
+    assert pairs.shards() == ["00000", "00001"]
+    stored = [s for shard in pairs.shards() for s in iter_shard(pairs, shard)]
+    assert len(stored) == 6
+    jsonl = as_files(pairs, tmp_path / "files")
+    lines = [json.loads(line) for line in jsonl.read_text("utf-8").splitlines()]
     for (key, image, text), line in zip(stored, lines, strict=True):
         assert line["key"] == key
         assert Path(line["images"][0]).read_bytes() == image
@@ -88,13 +90,11 @@ def test_pairs_are_the_same_bytes_for_everybody_and_all_have_a_text(folder, tmp_
 def test_the_trimmed_forward_is_the_padded_one(tiny) -> None:
     import open_clip
 
-    from pipelines.bench.score_forward import _encode_trimmed
-
     model = open_clip.create_model(NAME, pretrained=str(tiny.safetensors)).eval()
     tokens = open_clip.get_tokenizer(NAME)(["a fox", "two cats on a mat"])
     with torch.inference_mode():
         whole = model.encode_text(tokens)
-        assert torch.allclose(_encode_trimmed(model, tokens), whole, atol=1e-5)
+        assert torch.allclose(encode_trimmed(model, tokens), whole, atol=1e-5)
     seconds = best_forward(model, torch.randn(9, 3, 32, 32), tokens)
     assert all(value > 0 for value in seconds.values())
 
@@ -105,11 +105,11 @@ def test_figures_are_ratios_to_the_better_peer_and_to_the_bare_forward() -> None
         "slow 1.0": ProcessCost(300.0, 500.0, 4 << 30, ""),
         "better 2.0": ProcessCost(200.0, 200.0, 4 << 30, ""),
     }
-    cpu, memory = _cpu("fp32", cost, peers, pairs=1000)
+    cpu, memory = costs_beside("fp32", cost, peers, pairs=1000)
     assert (cpu.peer, cpu.value, cpu.ratio, cpu.met) == ("better 2.0", 50.0, 0.25, True)
     assert memory.ratio == 0.5
     bare = {"picture": 0.01, "padded_text": 0.015, "trimmed_text": 0.01}
-    figures = {figure.name: figure for figure in _throughput("fp32", cost, short, bare, 1000, 100)}
+    figures = {figure.name: figure for figure in throughput("fp32", cost, short, bare, 1000, 100)}
     start = "score/fp32/pairs_per_second"
     assert figures[f"{start}/whole_run/77_tokens"].met is False  # 33.3 of 40
     assert figures[f"{start}/without_start_up/77_tokens"].value == 45.0  # 900 pairs in 20 s
@@ -119,9 +119,9 @@ def test_figures_are_ratios_to_the_better_peer_and_to_the_bare_forward() -> None
 def test_similarities_that_differ_are_seen() -> None:
     ours = {"a": 0.1, "b": 0.2, "c": 0.3}
     same, far = ({**ours}, {**ours, "b": 0.25})
-    assert [figure.met for figure in _agreement("fp32", ours, same, "x 1")[:2]] == [True, True]
-    assert _agreement("fp32", ours, far, "x 1")[1].met is False
-    assert _agreement("fp32", ours, {"a": 0.1, "b": 0.2}, "x 1")[0].value == 1
+    assert [figure.met for figure in agreement("fp32", ours, same, "x 1")[:2]] == [True, True]
+    assert agreement("fp32", ours, far, "x 1")[1].met is False
+    assert agreement("fp32", ours, {"a": 0.1, "b": 0.2}, "x 1")[0].value == 1
 
 
 def test_floating_point_operations_are_those_that_open_clip_lists() -> None:

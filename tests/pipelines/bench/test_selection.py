@@ -13,9 +13,9 @@ from curate.selection.preset_list import PRESETS
 from curate.selection.select import select
 from curate.selection.settings import SelectSettings
 from curate.store.dataset import Dataset
-from pipelines.bench import pandas_filters
-from pipelines.bench.generate_dataset import Shape, generate
-from pipelines.bench.selection import _joined_metadata
+from pipelines.bench.common.generate_dataset import Shape, generate
+from pipelines.bench.select import pandas_filters
+from pipelines.bench.select.beside_pandas import joined_metadata
 from pipelines.cli import cli
 
 SHAPE = Shape(rows=3_000, picture_shards=0, embedding_width=4)
@@ -27,7 +27,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def test_a_preset_and_pandas_select_the_same_samples(dataset: Dataset, tmp_path: Path) -> None:
-    metadata = _joined_metadata(dataset, tmp_path / "metadata")
+    metadata = joined_metadata(dataset, tmp_path / "metadata")
     for name in pandas_filters.FILTERS:
         pandas_filters.main(metadata, name, tmp_path / "keys.npy")
         select(dataset, SelectSettings(preset=name, keep_duplicates=True))

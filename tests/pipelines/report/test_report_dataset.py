@@ -14,7 +14,7 @@ from curate.base.errors import DatasetError
 from curate.selection.select import select
 from curate.selection.settings import SelectSettings
 from curate.store.dataset import DUPLICATE_PAIRS, DUPLICATES, SAMPLES, Dataset
-from pipelines.bench.generate_dataset import Shape, generate
+from pipelines.bench.common.generate_dataset import Shape, generate
 from pipelines.report import write_report
 from pipelines.report.data import Inputs, find_inputs, registered_domain
 from pipelines.report.kept_copy import kept_copy

@@ -3,7 +3,7 @@
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pipelines.bench import our_pairs
+from pipelines.bench.duplicates import our_pairs
 from pipelines.world.scene import WorldConfig
 from pipelines.world.web import build_web
 

@@ -1,0 +1,1 @@
+"""What all benchmarks share: figures, measured processes, peers, pictures, generated data."""

@@ -1,0 +1,1 @@
+"""The downloader beside img2dataset."""

@@ -1,0 +1,1 @@
+"""Duplicate search beside imagededup and fastdup, and its growth."""

@@ -1,0 +1,1 @@
+"""CLIP scores beside clip-retrieval, Data-Juicer and the bare forward."""

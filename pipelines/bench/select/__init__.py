@@ -1,0 +1,1 @@
+"""Presets and the report on a million rows, beside pandas and DuckDB."""
