@@ -21,7 +21,8 @@ from curate.download.mend import clear_damaged, restore_input
 from curate.download.retry import finish_retries
 from curate.download.settings import DownloadSettings
 from curate.download.stage import DownloadStage
-from curate.duplicates.search import DuplicateSettings, find_duplicates
+from curate.duplicates.search import find_duplicates
+from curate.duplicates.settings import DuplicateSettings
 from curate.intake.imported_scores import ImportScoresStage
 from curate.intake.local_pictures import LocalPicturesStage
 from curate.intake.read import read_intake

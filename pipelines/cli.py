@@ -18,8 +18,7 @@ import click
 
 from curate import __version__
 from curate.base.errors import ConfigError
-from curate.duplicates.reference_settings import UNUSED, ReferenceSettings
-from curate.duplicates.search import DuplicateSettings
+from curate.duplicates.settings import UNUSED, DuplicateSettings, ReferenceSettings
 from curate.export.settings import ExportSettings
 from curate.selection.settings import SelectSettings
 from pipelines.ablation.settings import AblateSettings

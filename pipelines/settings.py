@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from curate.download.settings import DownloadSettings
-from curate.duplicates.search import DuplicateSettings
+from curate.duplicates.settings import DuplicateSettings
 from curate.intake.formats import InputFormat
 from curate.scoring.settings import ScoreSettings
 from curate.selection.settings import SelectSettings

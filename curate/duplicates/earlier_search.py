@@ -7,7 +7,8 @@ ones with the new. Then:
 
 exact, near by hashes   equal what one search of everything finds, bit for bit, as long as no sample
                         has more look-alikes than the searches' bounds for crowds
-                        (curate.duplicates.hash_pairs and `neighbours`); in a crowd, at least that.
+                        (curate.duplicates.candidates.hash_pairs, `look_alikes`, `neighbours`); in a
+                        crowd, at least that.
 near by descriptors,    the same under the centroids of the first search, which are kept (search/)
 embedding, semdedup     until the dataset is four times as large. They differ from what k-means
                         over everything would give, and so can a pair at a border.
@@ -34,10 +35,10 @@ from numpy.typing import NDArray
 from curate.base.arrow_columns import key_array
 from curate.base.errors import DatasetError
 from curate.base.files import fingerprint
-from curate.duplicates.clusters import Tree, train
-from curate.duplicates.copies import Found, Samples
-from curate.duplicates.neighbours import ALL_UP_TO
-from curate.duplicates.vectors import Vectors
+from curate.duplicates.candidates.clusters import Tree, train
+from curate.duplicates.candidates.neighbours import ALL_UP_TO
+from curate.duplicates.candidates.vectors import Vectors
+from curate.duplicates.samples import Found, Samples
 from curate.store.dataset import DUPLICATE_SEARCHED, Dataset
 
 MARKS = b"caplab_searched"

@@ -30,20 +30,21 @@ from numpy.typing import NDArray
 from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import fingerprint
 from curate.base.memory import MemoryLimit, parse_bytes
-from curate.duplicates.copies import Found, Verifier, exact_pairs, near_pairs
 from curate.duplicates.earlier_search import column_marks
+from curate.duplicates.pairs import exact_pairs, near_pairs
 from curate.duplicates.reference_folder import fingerprint_folder, fingerprinted_keys, paths_of
-from curate.duplicates.reference_settings import UNUSED, ReferenceSettings
-from curate.duplicates.samples import load_samples
+from curate.duplicates.samples import Found, load_samples
 from curate.duplicates.search import BYTES_A_SAMPLE
-from curate.duplicates.thumbnails import scratch_folder
+from curate.duplicates.settings import UNUSED, ReferenceSettings
+from curate.duplicates.verify.thumbnails import scratch_folder
+from curate.duplicates.verify.verifier import Verifier
 from curate.store.dataset import REFERENCE_MATCHES, Dataset
 from curate.store.holes import note_finished, parquet_damage
 from curate.store.lock import writing
 from curate.store.sample_view import tables_version
 
 _NOTE = b"caplab_references"
-_VERSION = 2
+_VERSION = 3
 
 Purpose = Literal["contaminated", "known"]
 
@@ -61,6 +62,8 @@ class ReferenceSummary:
     matched_references: int
     exact: int
     """Of the matched samples, those equal to a reference in bytes or pixels."""
+    crowded: int = 0
+    """Samples and references with more look-alikes than `look_alikes` allows."""
 
     def text(self) -> str:
         """One line for people."""
@@ -70,6 +73,10 @@ class ReferenceSummary:
             f"({share:.3%}) show one of {self.references:,} pictures ({self.exact:,} exactly, "
             f"{self.matched - self.exact:,} as near copies; {self.matched_references:,} pictures "
             f"are shown; {self.unreadable:,} could not be read)"
+        ) + (
+            f"; of {self.crowded:,} with more than look_alikes allows the likeliest were looked at"
+            if self.crowded
+            else ""
         )
 
 
@@ -177,6 +184,7 @@ def _find(
         "matched": len(np.unique(sample)),
         "matched_references": len(np.unique(reference)),
         "exact": len(np.unique(sample[is_exact])),
+        "crowded": near.crowded,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,49 @@ from numpy.typing import NDArray
 
 from curate.base.arrow_columns import bytes_to_numpy, key_array, to_numpy
 from curate.base.errors import ConfigError, DatasetError
-from curate.duplicates.copies import FLAT, Samples
-from curate.duplicates.thumbnails import Thumbnails
-from curate.duplicates.vectors import ArrayVectors, FileVectors, Vectors
+from curate.duplicates.candidates.neighbours import Pairs
+from curate.duplicates.candidates.vectors import ArrayVectors, FileVectors, Vectors
+from curate.duplicates.verify.thumbnails import Thumbnails
 from curate.pictures.copy_descriptor import WIDTH
 from curate.pictures.perceptual_hashes import THUMBNAIL, VIEWS, unpacked
 from curate.store.dataset import Dataset
 from curate.store.finite import FINITE
 from curate.store.sample_view import sample_view
+
+_BLOCK = 4096
+FLAT = 3.0
+"""Standard deviation (of 8-bit levels) over the thumbnail below which a picture is flat."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """N samples in order of quality, the best first: a row's number is its rank."""
+
+    keys: NDArray[np.bytes_]
+    """(N,) S32."""
+    sha256: NDArray[np.uint64]
+    """(N, 2): the first 128 bits, zeros for none."""
+    pixel_sha256: NDArray[np.uint64]
+    phash: NDArray[np.uint64]
+    """(N, views)."""
+    descriptor: NDArray[np.float16]
+    """(N, 64), see curate.pictures.copy_descriptor."""
+    structured: NDArray[np.bool_]
+    """Decoded and not flat: fit for everything but exact matching."""
+    thumbnails: Thumbnails
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Pairs of rows (first < second) and their distance."""
+
+    pairs: Pairs
+    distance: NDArray[np.float32]
+    crowded: int = 0
+    """Samples of whose candidates only the likeliest were looked at."""
 
 
 def load_samples(parts: Sequence[tuple[Dataset, NDArray[np.bytes_]]], scratch: Path) -> Samples:
@@ -191,3 +227,12 @@ def write_embeddings(
     if not width:
         return ArrayVectors(np.empty((0, 1), np.float16)), np.empty(0, np.int64)
     return FileVectors(path, width, np.flatnonzero(present)), chosen[present]
+
+
+def similarity(descriptor: NDArray[np.float16], pairs: Pairs) -> NDArray[np.float32]:
+    """Cosine of the copy descriptors of each pair: (P,)."""
+    found = np.empty(len(pairs), np.float32)
+    for start in range(0, len(pairs), _BLOCK):
+        first, second = descriptor[pairs[start : start + _BLOCK]].astype(np.float32).swapaxes(0, 1)
+        found[start : start + _BLOCK] = np.einsum("pd,pd->p", first, second)
+    return found

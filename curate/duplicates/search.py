@@ -6,13 +6,13 @@ near       edited copies: re-encoded, resized, cropped, mirrored, turned a littl
            descriptors (curate.pictures.copy_descriptor).
 embedding  the same asked of the nearest CLIP embeddings (SemDeDup's candidates).
 
-Hashes, descriptors and embeddings only propose; curate.duplicates.agreement decides every near and
+Hashes, descriptors and embeddings only propose; curate.duplicates.verify decides every near and
 embedding pair on the pixels, so that two pictures of one layout (or one subject) are not called
 copies.
 
 Levels are cumulative. "near" groups by exact and near pairs, "embedding" by all: each level is a
 complete answer to "what to drop if I deduplicate this far", in which every dropped sample is near
-one that is KEPT at that level (see curate.duplicates.keep). Exact copies share one fate.
+one that is KEPT at that level (see curate.duplicates.tables). Exact copies share one fate.
 
 Beside them stands "semdedup", SemDeDup's own rule: equal files, and all pairs of embeddings above a
 cosine, nothing verified. It is for who wants one picture of a kind, not one copy of a picture.
@@ -20,10 +20,11 @@ cosine, nothing verified. It is for who wants one picture of a kind, not one cop
 New samples are compared with all and old ones with the new alone
 (curate.duplicates.earlier_search).
 
-Cost: near-linear in the samples (curate.duplicates.neighbours has the terms, docs/duplicates.md the
-figures), plus 2 to 5 CPU ms a candidate pair. Memory: `BYTES_A_SAMPLE`, and blocks that fit what
-is left of `memory_limit`; thumbnails and embeddings stay on disk. Flat pictures (one colour,
-nearly) have no structure to compare and are only matched exactly.
+Cost: near-linear in the samples (curate.duplicates.candidates.neighbours has the terms,
+docs/duplicates.md the figures), plus 2 to 4 CPU ms a candidate pair that its layout does not rule
+out, of which hashes give a sample `look_alikes` at the most. Memory: `BYTES_A_SAMPLE`, and blocks
+that fit what is left of `memory_limit`; thumbnails and embeddings stay on disk. Flat pictures (one
+colour, nearly) have no structure to compare and are only matched exactly.
 """
 
 from __future__ import annotations
@@ -35,21 +36,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field
 
 from curate.base.files import fingerprint
 from curate.base.memory import MemoryLimit, parse_bytes
-from curate.base.settings import Settings
 from curate.download.mend import clear_damaged
-from curate.duplicates.agreement import CopyLimits
-from curate.duplicates.copies import (
-    Verifier,
-    embedding_pairs,
-    exact_pairs,
-    near_pairs,
-    semdedup_pairs,
-    with_exact,
-)
+from curate.duplicates.candidates.vectors import ArrayVectors
 from curate.duplicates.earlier_search import (
     EarlierSearch,
     column_marks,
@@ -58,11 +49,18 @@ from curate.duplicates.earlier_search import (
     note,
     searched_rows,
 )
-from curate.duplicates.neighbours import MAX_RADIUS
+from curate.duplicates.pairs import (
+    embedding_pairs,
+    exact_pairs,
+    near_pairs,
+    semdedup_pairs,
+    with_exact,
+)
 from curate.duplicates.samples import load_samples, ranked_keys, write_embeddings
+from curate.duplicates.settings import DuplicateSettings
 from curate.duplicates.tables import group_rows, pair_rows
-from curate.duplicates.thumbnails import scratch_folder
-from curate.duplicates.vectors import ArrayVectors
+from curate.duplicates.verify.thumbnails import scratch_folder
+from curate.duplicates.verify.verifier import Verifier
 from curate.store.dataset import Dataset
 from curate.store.holes import DUPLICATE_TABLES, find_holes, note_finished
 from curate.store.sample_view import tables_version
@@ -71,72 +69,7 @@ _NOTE = b"caplab_found"
 _READ = ("samples", "scores", "fingerprints", "embeddings")
 BYTES_A_SAMPLE = 600
 """Keys, hashes, descriptors, and the order of quality: what is in memory for every sample."""
-_VERSION = 3  # of the method; a change of it makes stored results stale
-
-
-class DuplicateSettings(Settings):
-    """What counts as a copy, and which copy to keep."""
-
-    near_bits: int = Field(
-        8,
-        ge=0,
-        le=MAX_RADIUS,
-        description="Bits of 64 by which perceptual hashes of a candidate may differ.",
-    )
-    descriptor_similarity: float | None = Field(
-        0.5,
-        description="Least cosine of the copy descriptors of a candidate; none leaves candidates "
-        "to the hashes alone.",
-    )
-    copy_share: float = Field(
-        CopyLimits.share,
-        ge=0,
-        le=1,
-        description="Least share of the places with detail in which a copy's detail agrees.",
-    )
-    copy_disagreement: float = Field(
-        CopyLimits.disagreement,
-        ge=0,
-        description="Most that may differ in a copy (labels, logos), as a share of what agrees; "
-        "twice as much in photographs that are full of detail.",
-    )
-    copy_residual: float = Field(
-        CopyLimits.residual,
-        gt=0,
-        description="Largest difference of light elsewhere, as a share of the picture's contrast.",
-    )
-    embedding_similarity: float | None = Field(
-        0.9,
-        description="Least cosine of CLIP image embeddings of a candidate; none skips this level.",
-    )
-    neighbours: int = Field(
-        4, ge=1, description="Nearest descriptors and embeddings to look at for each sample."
-    )
-    quality: list[str] = Field(
-        ["width * height", "clip_similarity"],
-        description="SQL expressions over a sample's columns, each larger for the better copy; "
-        "later ones break ties, and the key does last.",
-    )
-    semdedup_epsilon: float | None = Field(
-        None,
-        ge=0,
-        le=2,
-        description="SemDeDup's own rule as a further level, `semdedup`: embeddings with a cosine "
-        "of 1 - epsilon or more are duplicates, whatever the pictures show. 0.01 to 0.07 are in "
-        "use for CLIP ViT-L/14; larger drops more. None skips it.",
-    )
-    memory_limit: str = Field(
-        "2GB",
-        description="Resident memory of the search; blocks shrink and tables are made in parts to "
-        "stay within it.",
-        json_schema_extra={"identity": False},
-    )
-    duplicate_threads: int = Field(
-        1,
-        ge=1,
-        description="Threads of the searches and of the look at pixels.",
-        json_schema_extra={"identity": False},
-    )
+_VERSION = 4  # of the method; a change of it makes stored results stale
 
 
 def find_duplicates(dataset: Dataset, settings: DuplicateSettings) -> dict[str, int]:
@@ -148,7 +81,8 @@ def find_duplicates(dataset: Dataset, settings: DuplicateSettings) -> dict[str, 
 
     Returns:
         samples, and for each level its pairs and how many samples it drops, such as
-        {"samples": 1000, "exact_pairs": 30, "exact_dropped": 30, "near_pairs": 50, ...}.
+        {"samples": 1000, "crowded": 0, "exact_pairs": 30, "exact_dropped": 30, ...}; crowded:
+        samples that have more look-alikes than `look_alikes`.
 
     Raises:
         ConfigError: a quality expression that does not work.
@@ -180,10 +114,8 @@ def _find(
     descriptors = ArrayVectors(samples.descriptor, chosen)
     tree = kept_tree(dataset, "descriptors", descriptors, marks["near"])
     fresh = before.fresh("near", chosen)
-    near = merged(
-        before.pairs("near", chosen),
-        near_pairs(samples, chosen, verifier, settings, fresh, tree, memory),
-    )
+    new = near_pairs(samples, chosen, verifier, settings, fresh, tree, memory)
+    near = merged(before.pairs("near", chosen), new)
     found["near"] = with_exact(near, exact, samples)
     levels = {"exact": [exact], "near": [exact, near]}
     if "embedding" in marks or "semdedup" in marks:
@@ -213,7 +145,7 @@ def _find(
         found["semdedup"] = with_exact(semdedup, exact, samples)
         levels["semdedup"] = [exact, semdedup]
         compared["semdedup"] = rows
-    counts = {"samples": len(samples)}
+    counts = {"samples": len(samples), "crowded": new.crowded}
     pair_tables, group_tables = [], []
     for method, evidence in levels.items():
         pair_tables.append(pair_rows(method, found[method], samples))
@@ -263,4 +195,9 @@ def describe(counts: Mapping[str, int]) -> str:
     for method in methods:
         pairs, dropped = counts[f"{method}_pairs"], counts[f"{method}_dropped"]
         lines.append(f"{method:<9}  {pairs:>11,} pairs  {dropped:>11,} to drop at this level")
+    if counts["crowded"]:
+        lines.append(
+            f"{counts['crowded']:,} samples have more look-alikes by their hashes than look_alikes "
+            "allows; the likeliest were looked at"
+        )
     return "\n".join(lines)

@@ -8,7 +8,7 @@ thousandth of its size. `pipelines.copy_descriptor` trains it again; data/copy_d
 says on what, and what it reaches on photographs that it never saw.
 
 It proposes, like the hashes: which candidates are copies is decided on the pixels, by
-curate.duplicates.registration.
+curate.duplicates.verify.registration.
 """
 
 from __future__ import annotations

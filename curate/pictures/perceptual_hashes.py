@@ -10,8 +10,8 @@ Why several views: pHash stands re-encoding, resizing and mild changes of light,
 unrelated bits, and cropping costs many. A copy b of a is found by comparing the plain hash of one
 with every view of the other: b's mirror image looks like a, or a's centre looks like b.
 
-The small picture is for the verifier (curate.duplicates.registration): hashes and descriptors only
-propose. Luma carries the detail and is kept at 64 x 64 points, colour at 16 x 16: 4.5 KB a sample.
+The small picture is for curate.duplicates.verify: hashes and descriptors only propose. Luma carries
+the detail and is kept at 64 x 64 points, colour at 16 x 16: 4.5 KB a sample.
 """
 
 from __future__ import annotations
@@ -22,9 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.pictures.decode import CANVAS
-
-MAX_RADIUS = 11
-"""Bits of 64 by which hashes may differ at most, for the joins of curate.duplicates.hamming."""
 
 VIEWS: tuple[tuple[float, bool], ...] = (
     (0.0, False),

@@ -3,7 +3,7 @@
 Duplicate search says once what is near what (the table duplicate_pairs). Which copy to keep depends
 on who else stays: if the best copy fails a rule, the next best takes its place, and no group is
 lost. So the keep rule runs here, after the other rules, on the pairs alone: greedy by quality, and
-a sample is dropped only if it is near a KEPT one (curate.duplicates.keep).
+a sample is dropped only if it is near a KEPT one (curate.duplicates.tables).
 
 Exact copies share every pair of theirs: search looks at one of them for all, so pairs are lifted to
 groups of equals first, and the best of a group that passes stands for it.
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from curate.base.duplicate_methods import METHODS, WIDEST
 from curate.base.errors import ConfigError
-from curate.duplicates.keep import keep_best
+from curate.duplicates.tables import keep_best
 from curate.selection.rules import split_rules
 from curate.store.finite import FINITE
 from curate.store.sample_view import SEMDEDUP, SampleTables

@@ -2,7 +2,7 @@
 
     python -m pipelines.copy_descriptor.train FOLDER [FOLDER ...] --out FILE.safetensors
 
-Trains on the photographs of the folders that are not held out (pipelines.copy_descriptor.photographs)
+Trains on the photographs of the folders that are not held out
 and on drawn scenes of the synthetic world, so that flat graphics are known too. About 18 CPU
 minutes.
 """

@@ -15,7 +15,8 @@ from curate.base.files import write_json
 from curate.base.provenance import provenance
 from curate.download.mend import clear_damaged
 from curate.download.settings import DownloadSettings
-from curate.duplicates.search import DuplicateSettings, find_duplicates
+from curate.duplicates.search import find_duplicates
+from curate.duplicates.settings import DuplicateSettings
 from curate.export.run import export
 from curate.export.settings import ExportSettings
 from curate.intake.local_pictures import LocalPicturesStage

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from curate.base.arrow_columns import to_arrow
-from curate.duplicates.keep import keep_best
+from curate.duplicates.tables import keep_best
 from curate.pictures.copy_descriptor import WIDTH as DESCRIPTOR
 from curate.pictures.perceptual_hashes import VIEWS, thumbnails
 from curate.store.dataset import DUPLICATE_PAIRS, DUPLICATES, Dataset

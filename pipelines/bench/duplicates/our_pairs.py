@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.duplicates.copies import FLAT, Found, Samples, Verifier, near_pairs
-from curate.duplicates.search import DuplicateSettings
-from curate.duplicates.thumbnails import in_memory
+from curate.duplicates.pairs import near_pairs
+from curate.duplicates.samples import FLAT, Found, Samples
+from curate.duplicates.settings import DuplicateSettings
+from curate.duplicates.verify.thumbnails import in_memory
+from curate.duplicates.verify.verifier import Verifier
 from curate.pictures.decode import PictureView, decode_batches
 from curate.pictures.perceptual_hashes import unpacked
 from curate.scoring.scorers.fingerprint import Fingerprint

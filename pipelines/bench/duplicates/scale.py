@@ -37,11 +37,12 @@ from numpy.typing import NDArray
 from curate.base.errors import ConfigError
 from curate.base.files import plain_path
 from curate.base.memory import MemoryLimit, parse_bytes
-from curate.duplicates.clusters import train
-from curate.duplicates.hash_pairs import near_hashes
-from curate.duplicates.neighbours import similar_pairs
-from curate.duplicates.search import DuplicateSettings, find_duplicates
-from curate.duplicates.vectors import FileVectors
+from curate.duplicates.candidates.clusters import train
+from curate.duplicates.candidates.hash_pairs import near_hashes
+from curate.duplicates.candidates.neighbours import similar_pairs
+from curate.duplicates.candidates.vectors import FileVectors
+from curate.duplicates.search import find_duplicates
+from curate.duplicates.settings import DuplicateSettings
 from curate.store.dataset import Dataset, sql_text
 from pipelines.bench.common.figures import Figures, work_folder
 from pipelines.bench.common.generate_dataset import Shape, generate

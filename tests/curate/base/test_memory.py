@@ -7,11 +7,12 @@ import pytest
 
 from curate.base.errors import ConfigError
 from curate.base.memory import LEAST_BLOCKS, LIBRARIES, MemoryLimit, parse_bytes
-from curate.duplicates.clusters import train
-from curate.duplicates.hamming import join_blocks
-from curate.duplicates.neighbours import similar_pairs
-from curate.duplicates.search import BYTES_A_SAMPLE, DuplicateSettings, find_duplicates
-from curate.duplicates.vectors import FileVectors
+from curate.duplicates.candidates.clusters import train
+from curate.duplicates.candidates.hamming import join_blocks
+from curate.duplicates.candidates.neighbours import similar_pairs
+from curate.duplicates.candidates.vectors import FileVectors
+from curate.duplicates.search import BYTES_A_SAMPLE, find_duplicates
+from curate.duplicates.settings import DuplicateSettings
 from curate.scoring.stage import ScoreSettings, ScoreStage
 from tests.curate.tiny import drawn, encoded, make_dataset, tiny_clip
 

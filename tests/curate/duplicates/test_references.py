@@ -10,13 +10,13 @@ from PIL import Image
 
 import curate.duplicates.reference_folder
 from curate.base.errors import ConfigError, DatasetError
-from curate.duplicates.reference_settings import ReferenceSettings
 from curate.duplicates.references import find_references
+from curate.duplicates.settings import ReferenceSettings
 from curate.scoring.stage import ScoreSettings, ScoreStage
 from curate.selection.select import select
 from curate.selection.settings import SelectSettings
 from curate.store.dataset import Dataset
-from tests.curate.duplicates.test_duplicates import EDITS, cut, jpeg
+from tests.curate.duplicates.test_search import EDITS, cut, jpeg
 from tests.curate.tiny import drawn, encoded, make_dataset, tiny_clip
 
 Score = Callable[[Dataset], None]

@@ -1,6 +1,6 @@
 import numpy as np
 
-from curate.duplicates.keep import keep_best
+from curate.duplicates.tables import keep_best
 
 
 def one_after_the_other(pairs: list[tuple[int, int]], rank: list[int]) -> list[int]:

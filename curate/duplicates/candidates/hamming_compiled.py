@@ -1,7 +1,7 @@
 """The inner loops of the Hamming join, compiled by numba when they first run (and cached).
 
-Apart from curate.duplicates.hamming, so that whoever only looks at settings does not load a
-compiler. `first`, `width`, `chosen`: first bit and width of every band, and the bands of this
+Apart from curate.duplicates.candidates.hamming, so that a search of few hashes loads no compiler.
+`first`, `width`, `chosen`: first bit and width of every band, and the bands of this
 table's key. `low`, `high`: the range of keys that are looked at.
 """
 

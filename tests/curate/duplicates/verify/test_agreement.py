@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from curate.duplicates.agreement import CopyLimits, compare
-from curate.duplicates.copies import are_copies
+from curate.duplicates.verify.agreement import CopyLimits, compare
+from curate.duplicates.verify.verifier import are_copies
 from curate.pictures.perceptual_hashes import thumbnails
 from tests.curate.tiny import drawn
 

@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 import curate.duplicates.search
-from curate.duplicates.search import DuplicateSettings, find_duplicates
+from curate.duplicates.search import find_duplicates
+from curate.duplicates.settings import DuplicateSettings
 from curate.scoring.stage import ScoreSettings, ScoreStage
 from curate.store.dataset import Dataset
-from tests.curate.duplicates.test_duplicates import EDITS, jpeg
+from tests.curate.duplicates.test_search import EDITS, jpeg
 from tests.curate.tiny import drawn, make_dataset, tiny_clip
 
 SETTINGS = DuplicateSettings(embedding_similarity=0.5, semdedup_epsilon=0.001)
@@ -177,7 +178,8 @@ def test_a_search_killed_between_its_tables_continues_to_the_same_tables(
 KILLED = """
 import os, signal, sys
 from curate.store.dataset import Dataset
-from curate.duplicates.search import DuplicateSettings, find_duplicates
+from curate.duplicates.search import find_duplicates
+from curate.duplicates.settings import DuplicateSettings
 write = Dataset.write_table
 def killed(self, table, *rest):
     if table == "duplicate_searched":

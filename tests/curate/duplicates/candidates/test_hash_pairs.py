@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from curate.duplicates import hamming
-from curate.duplicates.hamming import join_blocks
-from curate.duplicates.hash_pairs import LEADERS, near_hashes
+from curate.duplicates.candidates import hamming
+from curate.duplicates.candidates.hamming import join_blocks
+from curate.duplicates.candidates.hash_pairs import LEADERS, near_hashes
 
 
 def hashes(count: int, seed: int = 0) -> np.ndarray:

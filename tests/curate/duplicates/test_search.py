@@ -7,7 +7,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from curate.base.errors import ConfigError, DatasetError
-from curate.duplicates.search import DuplicateSettings, find_duplicates
+from curate.duplicates.search import find_duplicates
+from curate.duplicates.settings import DuplicateSettings
 from curate.scoring.stage import ScoreSettings, ScoreStage
 from curate.selection.select import select
 from curate.selection.settings import SelectSettings
@@ -167,7 +168,7 @@ def test_the_tables_are_the_same_bytes_on_every_run_and_with_any_threads(
     score(dataset)
     written = []
     for threads, block in ((1, 1024), (1, 1024), (3, 2)):
-        monkeypatch.setattr("curate.duplicates.copies._VERIFIED", block)
+        monkeypatch.setattr("curate.duplicates.pairs._VERIFIED", block)
         find_duplicates(dataset, DuplicateSettings(duplicate_threads=threads))
         paths = [dataset.table_path(table) for table in ("duplicate_pairs", "duplicates")]
         written.append([path.read_bytes() for path in paths])

@@ -5,67 +5,23 @@ Works on arrays alone; curate.duplicates.search reads and writes the tables.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.base.progress import progress
-from curate.base.threads import in_threads
-from curate.duplicates.agreement import CopyLimits, compare, is_copy
-from curate.duplicates.clusters import Tree
-from curate.duplicates.hash_pairs import near_hashes
-from curate.duplicates.neighbours import Pairs, nearest_vectors, similar_pairs, unique_pairs
-from curate.duplicates.thumbnails import Thumbnails
-from curate.duplicates.vectors import ArrayVectors, Vectors
+from curate.duplicates.candidates.clusters import Tree
+from curate.duplicates.candidates.hash_pairs import near_hashes
+from curate.duplicates.candidates.look_alikes import LookAlikes
+from curate.duplicates.candidates.neighbours import (
+    Pairs,
+    nearest_vectors,
+    similar_pairs,
+    unique_pairs,
+)
+from curate.duplicates.candidates.vectors import ArrayVectors, Vectors
+from curate.duplicates.samples import Found, Samples
+from curate.duplicates.settings import DuplicateSettings
+from curate.duplicates.verify.verifier import Verifier
 from curate.pictures.perceptual_hashes import VIEWS
-
-if TYPE_CHECKING:
-    from curate.duplicates.search import DuplicateSettings
-
-HASH_SIMILARITY = 0.3
-"""Least cosine of the copy descriptors of two samples whose hashes are near. No edit that hashes
-find goes below; flat graphics share hashes by the thousand and go far below."""
-_BLOCK, _VERIFIED = 4096, 1024
-"""Pairs at a time: in a product of descriptors, and on the pixels, 2 to 5 ms each."""
-_WORTH_TURNING, _WORTH_ALIKE = 0.35, 0.8
-"""Misfit up to which a rejected pair is tried in the other direction, and cosine of the copy
-descriptors from which on it is tried at any misfit."""
-_BETTER, _BETTER_FIT = 0.7, 0.6
-"""Shares of the misfit and of the final fit of which either must be left at most where the other
-direction is believed instead."""
-FLAT = 3.0
-"""Standard deviation (of 8-bit levels) over the thumbnail below which a picture is flat."""
-
-
-@dataclass(frozen=True)
-class Samples:
-    """N samples in order of quality, the best first: a row's number is its rank."""
-
-    keys: NDArray[np.bytes_]
-    """(N,) S32."""
-    sha256: NDArray[np.uint64]
-    """(N, 2): the first 128 bits, zeros for none."""
-    pixel_sha256: NDArray[np.uint64]
-    phash: NDArray[np.uint64]
-    """(N, views)."""
-    descriptor: NDArray[np.float16]
-    """(N, 64), see curate.pictures.copy_descriptor."""
-    structured: NDArray[np.bool_]
-    """Decoded and not flat: fit for everything but exact matching."""
-    thumbnails: Thumbnails
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-
-@dataclass(frozen=True)
-class Found:
-    """Pairs of rows (first < second) and their distance."""
-
-    pairs: Pairs
-    distance: NDArray[np.float32]
 
 
 def exact_pairs(samples: Samples) -> tuple[Found, NDArray[np.int64]]:
@@ -117,18 +73,18 @@ def near_pairs(
     """
     plain = np.ascontiguousarray(samples.phash[chosen, 0])
     new = None if fresh is None else fresh[chosen]
-    candidates = [_nearest_descriptors(samples, chosen, settings, new, tree, memory)]
+    nearest = _nearest_descriptors(samples, chosen, settings, new, tree, memory)
+    hashed = LookAlikes(samples.descriptor, settings.look_alikes)
     for view in range(len(VIEWS)):
         seen = np.ascontiguousarray(samples.phash[chosen, view])
         # `second` as it is looks like `first` seen through the view.
         for first, second in near_hashes(
             plain, seen, settings.near_bits, new, settings.duplicate_threads, memory
         ):
-            pairs = unique_pairs(first, second)
-            alike = similarity(samples.descriptor, chosen[pairs]) >= HASH_SIMILARITY
-            candidates.append(pairs[alike])
-    pairs = verifier.copies(chosen[unique_pairs(*np.concatenate(candidates).T)])
-    return Found(pairs, _hamming(samples.phash, pairs))
+            hashed.add(chosen[unique_pairs(first, second)])
+    candidates = np.concatenate([chosen[nearest], hashed.pairs()])
+    pairs = verifier.copies(unique_pairs(*candidates.T))
+    return Found(pairs, _hamming(samples.phash, pairs), hashed.crowded)
 
 
 def _nearest_descriptors(
@@ -149,15 +105,6 @@ def _nearest_descriptors(
     )  # fmt: skip
     first, slot = np.nonzero((rows >= 0) & (1 - squared / 2 >= least))
     return unique_pairs(first, rows[first, slot])
-
-
-def similarity(descriptor: NDArray[np.float16], pairs: Pairs) -> NDArray[np.float32]:
-    """Cosine of the copy descriptors of each pair: (P,)."""
-    found = np.empty(len(pairs), np.float32)
-    for start in range(0, len(pairs), _BLOCK):
-        first, second = descriptor[pairs[start : start + _BLOCK]].astype(np.float32).swapaxes(0, 1)
-        found[start : start + _BLOCK] = np.einsum("pd,pd->p", first, second)
-    return found
 
 
 def embedding_pairs(
@@ -223,54 +170,6 @@ def _cosine_distance(vectors: Vectors, pairs: Pairs, block: int = 4096) -> NDArr
         cosine = np.einsum("pd,pd->p", first, second)
         found[start : start + block] = np.clip(1 - cosine, 0, 2)
     return found
-
-
-class Verifier:
-    """Decides pairs on the pixels (duplicates.agreement). Memory: some blocks of thumbnails."""
-
-    def __init__(self, samples: Samples, settings: DuplicateSettings) -> None:
-        self.samples, self.settings = samples, settings
-        self.limits = CopyLimits(
-            settings.copy_share, settings.copy_disagreement, settings.copy_residual
-        )
-
-    def copies(self, pairs: Pairs) -> Pairs:
-        """The pairs that are copies, either way round and mirrored or not."""
-        blocks = [pairs[start : start + _VERIFIED] for start in range(0, len(pairs), _VERIFIED)]
-        kept = [np.empty((0, 2), np.int64)]
-        with progress(len(pairs), "duplicates ", "pair", disable=not blocks) as bar:
-            verdicts = in_threads(self._are_copies, blocks, self.settings.duplicate_threads)
-            for some, good in zip(blocks, verdicts, strict=True):
-                kept.append(some[good])
-                bar.update(len(some))
-        return np.concatenate(kept)
-
-    def _are_copies(self, pairs: Pairs) -> NDArray[np.bool_]:
-        first, second = (self.samples.thumbnails.take(rows) for rows in pairs.T)
-        return are_copies(first, second, similarity(self.samples.descriptor, pairs), self.limits)
-
-
-def are_copies(
-    first: NDArray[np.uint8],
-    second: NDArray[np.uint8],
-    alike: NDArray[np.float32],
-    limits: CopyLimits,
-) -> NDArray[np.bool_]:
-    """Whether each pair of thumbnails, (P, 4608) uint8 each, shows copies of one picture.
-
-    Args:
-        alike: (P,) cosine of their copy descriptors.
-    """
-    agreement = compare(first, second)
-    good = is_copy(agreement, limits, alike)
-    # Registration can get lost in one direction and not in the other, where it then fits better.
-    worth = (agreement.misfit <= _WORTH_TURNING) | (alike >= _WORTH_ALIKE)
-    again = np.flatnonzero(~good & worth)
-    turned = compare(second[again], first[again])
-    better = turned.misfit <= _BETTER * agreement.misfit[again]
-    better |= turned.fit <= _BETTER_FIT * agreement.fit[again]
-    good[again] = better & is_copy(turned, limits, alike[again])
-    return good
 
 
 def _hamming(phash: NDArray[np.uint64], pairs: Pairs) -> NDArray[np.float32]:

@@ -30,7 +30,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.duplicates.cells import (
+from curate.duplicates.settings import CopyLimits
+from curate.duplicates.verify.cells import (
     CELLS,
     colour_contrast,
     colour_difference,
@@ -41,7 +42,7 @@ from curate.duplicates.cells import (
     summed,
     variance,
 )
-from curate.duplicates.registration import (
+from curate.duplicates.verify.registration import (
     MISFIT_LIMIT,
     Floats,
     inside,
@@ -84,15 +85,6 @@ PLAIN_CELLS, PLAIN_UNSURE_CELLS = 1.25, 0.5
 """Differing cells, weighed, that are allowed in plain pictures, sure or not."""
 MAX_COLOUR = 16.0
 """Largest mean difference of colour, in 8-bit levels."""
-
-
-@dataclass(frozen=True)
-class CopyLimits:
-    """What counts as a copy. For rich pictures disagreement may be twice, residual 1.5 times."""
-
-    share: float = 0.6
-    disagreement: float = 0.125
-    residual: float = 0.18
 
 
 @dataclass(frozen=True)
@@ -148,7 +140,7 @@ def is_copy(
         similarity: (P,) cosine of the two's copy descriptors: a second opinion on plain pictures.
     """
     rich = found.rich >= RICH
-    plain, sure = _plain(found.rich, found.cornered), similarity >= SURE
+    plain, sure = is_plain(found.rich, found.cornered), similarity >= SURE
     cells = np.where(plain, np.where(sure, PLAIN_CELLS, PLAIN_UNSURE_CELLS), np.inf)
     few = (found.agreeing < FEW_CELLS) & (similarity < CERTAIN)
     share = np.where(few, max(FEW_SHARE, limits.share), limits.share)
@@ -166,19 +158,17 @@ def is_copy(
     )
 
 
-def _plain(rich: Floats, cornered: Floats) -> NDArray[np.bool_]:
+def is_plain(rich: Floats, cornered: Floats) -> NDArray[np.bool_]:
+    """(P,) whether a pair is of scenes of few things on one ground; see Agreement's two shares."""
     return np.asarray((rich < RICH) & (cornered < PLAIN))
 
 
 def _compare(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Agreement:
     second_luma, second_colour = unpacked(second)
     turned = mirrored(first)
-    ways = [register(unpacked(way)[0], second_luma) for way in (first, turned)]
-    other = ways[1].misfit < ways[0].misfit
-    chosen = np.where(other[:, None], turned, first)
-    pose = np.where(other[:, None, None], ways[1].pose, ways[0].pose)
-    misfit = np.minimum(ways[0].misfit, ways[1].misfit)
-    fit = np.where(other, ways[1].fit, ways[0].fit)
+    found = register([unpacked(way)[0] for way in (first, turned)], second_luma)
+    chosen = np.where((found.way == 1)[:, None], turned, first)
+    pose, misfit, fit = found.pose, found.misfit, found.fit
     going = np.flatnonzero(misfit <= MISFIT_LIMIT)
     rest = fields(Agreement)[2:]
     out = Agreement(misfit, fit, *(np.zeros(len(first), np.float32) for _ in rest))
@@ -224,7 +214,7 @@ def _judged(
     far = known & (light > np.maximum(FAR_LIGHT, 0.12 * contrast))
     rich = 1 - np.maximum(flat_share(luma_a), flat_share(luma_b))
     cornered = np.minimum(cornered_share(a), cornered_share(b))
-    limit = np.where(_plain(rich, cornered), FAR_COLOUR_PLAIN, FAR_COLOUR)
+    limit = np.where(is_plain(rich, cornered), FAR_COLOUR_PLAIN, FAR_COLOUR)
     far |= known & (colour > limit[:, None, None]) & coloured[:, None, None]
     off = residual**2 > OFF * spread_out(np.maximum(power_a, power_b))
     spilt = (correlation < DIFFERS) & ~far & (summed(off * mask) < SPILL * points)

@@ -32,7 +32,8 @@ def near_hashes(
 ) -> Iterator[tuple[Rows, Rows]]:
     """Rows (a, b), a != b, for which seen[a] and plain[b] differ in at most `radius` bits.
 
-    In blocks, each pair once. Linear in N (see curate.duplicates.hamming), whatever the hashes.
+    In blocks, each pair once. Linear in N (see curate.duplicates.candidates.hamming), whatever the
+    hashes.
 
     Args:
         plain: (N,) hashes of the samples as they are; seen: (N,) of one view of them.
@@ -75,7 +76,7 @@ def _near(
     memory: int | None,
 ) -> Iterator[tuple[Rows, Rows]]:
     # Here and not above: the compiler behind it costs every command a second to import.
-    from curate.duplicates.hamming import distinct, join_blocks
+    from curate.duplicates.candidates.hamming import distinct, join_blocks
 
     hashes, rows, start = distinct(plain[index])
     queries, query_rows, query_start = distinct(seen[asking])

@@ -1,8 +1,9 @@
 """Who may be a copy of whom: candidate pairs from hashes and from vectors, never all pairs.
 
-Hashes: curate.duplicates.hamming, exact within the radius. Vectors: within clusters of a constant
-size (curate.duplicates.clusters), each vector in its three nearest, so two neighbours meet unless
-all of these differ. Up to 4,096 vectors are one cluster, and the answer is exact.
+Hashes: curate.duplicates.candidates.hamming, exact within the radius. Vectors: within clusters of a
+constant size (curate.duplicates.candidates.clusters), each vector in its three nearest, so two
+neighbours meet unless all of these differ. Up to 4,096 vectors are one cluster, and the answer is
+exact.
 
 Costs for N: hashes N * 165 look-ups a view; vectors about N * 1,350 * D multiplications within
 clusters, and N * 9 sqrt(N / 300) * D to assign them, the part that grows faster than N. `caplab
@@ -17,12 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.duplicates.clusters import Tree, train
-from curate.duplicates.vectors import ArrayVectors, Floats, Vectors
-from curate.pictures.perceptual_hashes import MAX_RADIUS
+from curate.duplicates.candidates.clusters import Tree, train
+from curate.duplicates.candidates.vectors import ArrayVectors, Floats, Vectors
 
 __all__ = [
-    "MAX_RADIUS",
     "Pairs",
     "Similar",
     "hamming_join",
@@ -57,7 +56,7 @@ def hamming_join(
         Two arrays of equal length, ordered by query and then by index row.
     """
     # Here and not above: the compiler behind it costs every command a second to import.
-    from curate.duplicates.hamming import join_blocks
+    from curate.duplicates.candidates.hamming import join_blocks
 
     blocks = list(join_blocks(index, queries, radius, threads, memory))
     if not blocks:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.base.files import atomic_path
-from curate.duplicates.vectors import Floats, Vectors
+from curate.duplicates.candidates.vectors import Floats, Vectors
 
 SIZE = 300
 """Vectors to a fine centroid; a cluster holds `NEAREST` times as many."""

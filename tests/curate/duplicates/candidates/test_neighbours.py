@@ -3,15 +3,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curate.duplicates.clusters import Tree, train
-from curate.duplicates.neighbours import (
+from curate.duplicates.candidates.clusters import Tree, train
+from curate.duplicates.candidates.neighbours import (
     CROWD,
     hamming_join,
     nearest_vectors,
     similar_pairs,
     unique_pairs,
 )
-from curate.duplicates.vectors import ArrayVectors, FileVectors
+from curate.duplicates.candidates.vectors import ArrayVectors, FileVectors
 
 
 def brute(index: np.ndarray, queries: np.ndarray, radius: int) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.duplicates.registration import Floats, inside, smooth, warp
+from curate.duplicates.verify.registration import Floats, inside, smooth, warp
 from curate.pictures.perceptual_hashes import COLOUR_SIDE, LUMA_SIDE
 
 CELLS = 8

@@ -1,6 +1,6 @@
 import numpy as np
 
-from curate.duplicates.cells import cornered_share, flat_share, spread_out, summed
+from curate.duplicates.verify.cells import cornered_share, flat_share, spread_out, summed
 
 
 def test_flat_pictures_stripes_and_gradients_have_no_corners_and_checkers_have() -> None:

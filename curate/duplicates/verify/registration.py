@@ -3,7 +3,7 @@
 A copy shows its original through a pose: an affine map of the plane (crop, rescaling, a small turn)
 with a change of light (gain and offset, clipped to 0..255 as a brightened photograph is). Both are
 estimated here on the luma of two thumbnails; whether what lies under the pose is the same picture
-is decided in curate.duplicates.agreement.
+is decided in curate.duplicates.verify.agreement.
 
 1. Sixteen points a side: of some twenty crops in either direction the three that fit best are
    refined, scale and shift of each axis, by Gauss-Newton steps (Lucas and Kanade, 1981; the inverse
@@ -18,6 +18,7 @@ against it. Array operations over blocks of pairs, but for the resampling, which
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -48,31 +49,51 @@ class Poses:
     """Registered pairs: `pose` (P, 2, 3) maps the second's plane into the first's; see `inside`.
 
     Coordinates run from -1 to 1 over a picture. `misfit` (P,) in 0..1 at 16 points, of scales and
-    shifts alone; `fit` the same at 64 points of the final pose, 1 where a pair was given up.
+    shifts alone; `fit` the same at 64 points of the final pose, 1 where a pair was given up. `way`
+    (P,): which of the ways to see the first fits best.
     """
 
     pose: Floats
     misfit: Floats
     fit: Floats
+    way: NDArray[np.int64]
 
 
-def register(first: Floats, second: Floats) -> Poses:
-    """Poses of P pairs: luma (P, 64, 64) each, 0 to 255."""
-    still = np.tile(_STARTS[:1], (len(first), 1, 1))
-    if not len(first):
-        return Poses(still, np.zeros(0, np.float32), np.zeros(0, np.float32))
-    fine = smooth(first), smooth(second)
-    half = smooth(_halved(fine[0])), smooth(_halved(fine[1]))
-    quarter = smooth(_halved(half[0])), smooth(_halved(half[1]))
-    pose, misfit_ = _coarse(*quarter)
-    fit = np.ones(len(first), np.float32)
+def register(ways: Sequence[Floats], second: Floats) -> Poses:
+    """Poses of P pairs: luma (P, 64, 64), 0 to 255, of each way to see the first and of the second.
+
+    The way is settled at 16 points: a mirror image costs no more than that.
+    """
+    if not len(second):
+        none = np.zeros(0, np.float32)
+        return Poses(np.tile(_STARTS[:1], (0, 1, 1)), none, none, np.zeros(0, np.int64))
+    scales = _scales(second)
+    seen = [_scales(way) for way in ways]
+    coarse = [_coarse(one[2], scales[2]) for one in seen]
+    misfits = np.stack([found for _, found in coarse])
+    way = misfits.argmin(axis=0)
+    every = np.arange(len(second))
+    pose, misfit_ = np.stack([found for found, _ in coarse])[way, every], misfits[way, every]
+    fit = np.ones(len(second), np.float32)
     going = np.flatnonzero(misfit_ <= MISFIT_LIMIT)
     if len(going):
+        chosen = way[going]
+        fine, half = (
+            (np.stack([one[scale] for one in seen])[chosen, going], scales[scale][going])
+            for scale in (0, 1)
+        )
         known = pose[going]
-        half, fine = (half[0][going], half[1][going]), (fine[0][going], fine[1][going])
-        known, _ = _best(*half, [_refined(*half, known, STEPS[1], 6), known, still[going]])
+        still = np.tile(_STARTS[:1], (len(going), 1, 1))
+        known, _ = _best(*half, [_refined(*half, known, STEPS[1], 6), known, still])
         pose[going], fit[going] = _best(*fine, [_refined(*fine, known, STEPS[2], 6), known])
-    return Poses(pose, misfit_, fit)
+    return Poses(pose, misfit_, fit, way)
+
+
+def _scales(luma: Floats) -> tuple[Floats, Floats, Floats]:
+    """Smoothed, at 64, 32 and 16 points a side."""
+    fine = smooth(luma)
+    half = smooth(_halved(fine))
+    return fine, half, smooth(_halved(half))
 
 
 def _coarse(a: Floats, b: Floats) -> tuple[Floats, Floats]:
@@ -119,11 +140,14 @@ def relit(
     explains, lose their weight.
     """
     mask = mask * _window(b.shape[1])
-    weight = mask * np.where(_clipped(warped) | _clipped(b), _CLIPPED_WEIGHT, 1).astype(np.float32)
-    for _ in range(rounds):
+    clipped = np.flatnonzero(_clipped(warped) | _clipped(b))
+    weight = mask.copy()
+    weight.ravel()[clipped] *= _CLIPPED_WEIGHT
+    for left in reversed(range(rounds)):
         gain, offset = _light(warped, b, weight)
         model = np.clip(gain * warped + offset, 0, 255)
-        weight = _robust(model - b, mask * _told(warped, b, model))
+        if left:
+            weight = _robust(model - b, _told(mask, warped, b, model, clipped))
     return model, model - b
 
 
@@ -144,15 +168,23 @@ def _clipped(picture: Floats) -> NDArray[np.bool_]:
     return (picture > _HIGH) | (picture < _LOW)
 
 
-def _told(warped: Floats, b: Floats, model: Floats) -> Floats:
-    """Weight of each pixel: little where clipping explains whatever difference there is."""
+def _told(
+    mask: Floats, warped: Floats, b: Floats, model: Floats, clipped: NDArray[np.int64]
+) -> Floats:
+    """The mask, with little left where clipping explains whatever difference there is.
+
+    `clipped`: flat places of the pixels at which either picture is clipped; the rest say all.
+    """
+    warped, b, model = (each.ravel()[clipped] for each in (warped, b, model))
     explained = (
         ((b > _HIGH) & (model > _HIGH))
         | ((b < _LOW) & (model < _LOW))
         | ((warped > _HIGH) & (b >= model))
         | ((warped < _LOW) & (b <= model))
     )
-    return np.where(explained, _CLIPPED_WEIGHT, 1).astype(np.float32)
+    weight = mask.copy()
+    weight.ravel()[clipped[explained]] *= _CLIPPED_WEIGHT
+    return weight
 
 
 def _robust(residual: Floats, base: Floats) -> Floats:
@@ -175,8 +207,10 @@ def _refined(a: Floats, b: Floats, pose: Floats, steps: int, free: int) -> Float
     for _ in range(steps):
         warped, mask = warp(a, pose), inside(pose, side)
         model, residual = relit(warped, b, mask, rounds=1)
-        weight = _robust(residual, mask * _window(side) * _told(warped, b, model))
-        weighted = jacobian * weight.reshape(pairs, 1, -1)
+        clipped = np.flatnonzero(_clipped(warped) | _clipped(b))
+        base = _told(mask * _window(side), warped, b, model, clipped)
+        weight = _robust(residual, base).reshape(pairs, 1, -1)
+        weighted = jacobian * weight
         normal = weighted @ jacobian.transpose(0, 2, 1)
         target = weighted @ residual.reshape(pairs, -1, 1)
         # A little damping: in a flat picture nothing fixes the pose.

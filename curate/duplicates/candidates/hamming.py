@@ -28,7 +28,7 @@ from itertools import combinations, islice, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.pictures.perceptual_hashes import MAX_RADIUS
+from curate.duplicates.settings import MAX_RADIUS
 
 Hashes = NDArray[np.uint64]
 Rows = NDArray[np.int64]
@@ -87,7 +87,7 @@ def join_blocks(
     Raises:
         ValueError: a radius that is not in 0..11.
     """
-    from curate.duplicates import hamming_compiled as compiled
+    from curate.duplicates.candidates import hamming_compiled as compiled
 
     if not 0 <= radius <= MAX_RADIUS:
         raise ValueError(f"radius is {radius}; it must lie in 0..{MAX_RADIUS}.")
@@ -156,7 +156,7 @@ def _table(
     So is each block of the index: then all look-ups with one value of that band, the leading bits
     of the key, fall into one part of the table, which stays in the processor's cache.
     """
-    from curate.duplicates import hamming_compiled as compiled
+    from curate.duplicates.candidates import hamming_compiled as compiled
 
     cut = bands.first, bands.width, chosen, low, high
     start = np.zeros(high - low + 2, np.int32)
@@ -182,7 +182,7 @@ def _table(
 
 def _all(index: Hashes, queries: Hashes, radius: int) -> Iterator[Block]:
     """Every query with every hash, where they are few."""
-    from curate.duplicates import hamming_compiled as compiled
+    from curate.duplicates.candidates import hamming_compiled as compiled
 
     swapped = len(queries) < len(index)
     small, large = (queries, index) if swapped else (index, queries)

@@ -1,0 +1,1 @@
+"""Whether two small pictures show one picture: registration, then a comparison cell by cell."""
