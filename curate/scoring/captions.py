@@ -35,7 +35,7 @@ from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import sha256_file
 from curate.base.settings import nearest
 from curate.scoring.scorers.clip import Clip
-from curate.scoring.scorers.clip_text import truncated_tokens
+from curate.scoring.scorers.clip_tokens import truncated_tokens
 from curate.scoring.scorers.make import make_clips
 from curate.scoring.scorers.scorer import ScorerGraph
 from curate.scoring.scorers.sentences import fitting, sentences

@@ -30,17 +30,15 @@ from numpy.typing import NDArray
 from curate.base.errors import ConfigError
 from curate.base.settings import Precision, device_of, dtype_of, precision_of
 from curate.pictures.decode import PictureView, model_view
-from curate.scoring.scorers.clip_picture import PictureTower
+from curate.scoring.scorers.clip_forward import picture_features, text_features
 from curate.scoring.scorers.clip_source import (
     check_source,
     config_mark,
     import_open_clip,
-    load_tokenizer,
     refuse_pickle,
     registered,
-    tokenizer_mark,
 )
-from curate.scoring.scorers.clip_text import TextTower, tokens_of
+from curate.scoring.scorers.clip_tokens import load_tokenizer, tokenizer_mark, tokens_of
 from curate.scoring.scorers.scorer import Column, Columns, Scorer
 
 if TYPE_CHECKING:
@@ -185,11 +183,13 @@ class ClipModel:
         self._tokenize = load_tokenizer(name, scorer.tokenizer)
         # transformers' tokenizers refuse two threads at once.
         self._tokenizing = threading.Lock()
-        mean, std = preprocess["mean"], preprocess["std"]
-        self._picture_tower = PictureTower(self.model, self.dtype, self.device, mean, std)
-        self._text_tower = TextTower(self.model, self.dtype, self.device)
+        self._mean, self._std = (
+            torch.tensor(preprocess[name], device=self.device).reshape(1, 3, 1, 1) * 255
+            for name in ("mean", "std")
+        )
         with torch.inference_mode():
-            self.width = int(self._text_tower(self._tokenize(["a"]).to(self.device)).shape[1])
+            tokens = self._tokenize(["a"]).to(self.device)
+            self.width = int(text_features(self.model, tokens).shape[1])
 
     def embed_pictures(
         self, pictures: NDArray[np.uint8], batch_size: int = 256
@@ -215,7 +215,9 @@ class ClipModel:
             batch = torch.from_numpy(pictures)
             if self.device.type == "cuda":
                 batch = batch.pin_memory()
-            return _unit(self._picture_tower(batch.to(self.device, non_blocking=True)))
+            batch = batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+            normalised = (batch - self._mean) / self._std
+            return _unit(picture_features(self.model, normalised.to(self.dtype)))
 
     def embed_texts(
         self, texts: Sequence[str | None], batch_size: int = 256
@@ -244,7 +246,7 @@ class ClipModel:
             with self._tokenizing:
                 tokens, cut = tokens_of(self._tokenize, some)
             with torch.inference_mode():
-                vectors = _unit(self._text_tower(tokens.to(self.device)))
+                vectors = _unit(text_features(self.model, tokens.to(self.device)))
             for text, vector, left_out in zip(some, vectors, cut, strict=True):
                 embedding[rows[text]] = vector
                 for row in rows[text]:

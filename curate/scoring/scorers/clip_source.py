@@ -169,27 +169,3 @@ def config_mark(model: str) -> Any:
     if model.startswith(_HUB):
         return read_json(hub_clip(model) / "open_clip_config.json")
     return model
-
-
-def tokenizer_mark(tokenizer: str | None) -> Any:
-    """What identifies the tokenizer: its content; ConfigError where there is none."""
-    if tokenizer is None:
-        return None
-    path = Path(tokenizer)
-    if path.is_dir():
-        path = path / "tokenizer.json"
-    if not path.is_file():
-        raise ConfigError(f"The CLIP tokenizer {tokenizer} is no folder with a tokenizer.json.")
-    return read_json(path)
-
-
-def load_tokenizer(name: str, tokenizer: str | None) -> Any:
-    """open_clip's tokenizer of model `name`, or that of the folder `tokenizer`."""
-    open_clip = import_open_clip()
-    if tokenizer is None:
-        return open_clip.get_tokenizer(name)
-    folder = Path(tokenizer)
-    folder = folder if folder.is_dir() else folder.parent
-    config = open_clip.get_model_config(name)
-    length = (config or {}).get("text_cfg", {}).get("context_length", 77)
-    return open_clip.tokenizer.HFTokenizer(str(folder), context_length=length)
