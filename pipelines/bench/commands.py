@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pipelines.bench.common.figures import Figure
 
 PLACE = click.Path(path_type=Path)
+as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+out = click.option("--out", type=PLACE, help="Where to work; default a new folder.")
 
 
 @click.group()
@@ -24,7 +26,7 @@ def bench() -> None:
     """Measure Caption Lab against its peers, in one run on this machine.
 
     Peers are installed into environments of their own (~/.cache/caption-lab/peers) from the pinned
-    files in pipelines/bench/common/requirements. Every figure is named, and speed is a ratio.
+    files in pipelines/bench/requirements. Every figure is named, and speed is a ratio.
     """
 
 
@@ -39,13 +41,7 @@ def benchmark(name: str) -> Callable[[Callable[..., list[Figure]]], click.Comman
 
         run.__doc__ = measure.__doc__
         run.__click_params__ = getattr(measure, "__click_params__", [])  # type: ignore[attr-defined]
-        command = click.option("--out", type=PLACE, help="Where to work; default a new folder.")(
-            run
-        )
-        command = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")(
-            command
-        )
-        return bench.command(name)(command)
+        return bench.command(name)(as_json(out(run)))
 
     return decorate
 
@@ -103,8 +99,8 @@ def bench_download(out: Path | None, images: Path, count: int, as_is: bool) -> l
 
 
 @bench.command("duplicates")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@click.option("--out", type=PLACE, help="Where to work; default a new folder.")
+@as_json
+@out
 @click.option(
     "--photographs", multiple=True, type=PLACE, help="Folder of pictures to edit and to search."
 )
@@ -149,14 +145,14 @@ def bench_duplicates(
         click.echo(render(scale_figures(out, counts, memory_limit, kinds.split(",")), as_json))
         return
     from pipelines.bench.duplicates.accuracy import PEERS, duplicate_figures
-    from pipelines.bench.duplicates.labelled import labelled_figures
+    from pipelines.bench.duplicates.published import published_figures
 
     if not photographs:
         raise ConfigError("Say --photographs FOLDER (pictures to edit and search) or --scale.")
     peers = () if no_peers else tuple(PEERS)
     figures, table = duplicate_figures(photographs, limit, seed, peers, out)
     if published is not None:
-        figures += labelled_figures("published", published)
+        figures += published_figures(published)
     if not as_json:  # the table says the recalls already
         click.echo(table)
         figures[:] = [f for f in figures if not (f.name.count("/") == 3 and "/recall" in f.name)]

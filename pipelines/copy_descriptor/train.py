@@ -2,9 +2,8 @@
 
     python -m pipelines.copy_descriptor.train FOLDER [FOLDER ...] --out FILE.safetensors
 
-Trains on the photographs of the folders that are not held out
-and on drawn scenes of the synthetic world, so that flat graphics are known too. About 18 CPU
-minutes.
+Trains on the photographs of the folders that are not held out (see `is_held_out`) and on drawn
+scenes of the synthetic world, so that flat graphics are known too. About 18 CPU minutes.
 """
 
 from __future__ import annotations

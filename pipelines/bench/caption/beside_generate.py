@@ -98,9 +98,7 @@ def caption_figures(
     count = rows.num_rows
     mean = {name: float(pc.mean(rows.column(name)).as_py() or 0) for name in names[1:]}
     status = rows.column("status").to_pylist()
-    rate, bare_cpu = (
-        (one + other) / 2 for one, other in zip(first[best], again[best], strict=True)
-    )
+    rate, bare_cpu = (sum(both) / 2 for both in zip(first[best], again[best], strict=True))
     peer = f"bare generate, batch {best}"
     figures = Figures(f"caption/transformers/{run.preset}-random-weights/{run.dtype}")
     speed, unit = "images_per_second", "images/s"

@@ -144,7 +144,12 @@ def _qwen_3b() -> Any:
     text = _sizes(2048, 11_008, 36, 16, num_key_value_heads=2, vocab_size=151_936)
     text |= {"tie_word_embeddings": True, "max_position_embeddings": 32_768}
     text |= {"rope_parameters": rope, "bos_token_id": 1, "eos_token_id": None, "pad_token_id": 0}
-    vision = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16}
+    vision: dict[str, Any] = {
+        "depth": 32,
+        "hidden_size": 1280,
+        "intermediate_size": 3420,
+        "num_heads": 16,
+    }
     vision |= {"out_hidden_size": 2048, "patch_size": 14, "spatial_merge_size": 2}
     vision |= {"window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31]}
     config = Qwen2_5_VLConfig(

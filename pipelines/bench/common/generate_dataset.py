@@ -202,25 +202,20 @@ class _Shard:
         fits, common = random.random(size) < 0.68, random.normal(0, 1, size)
         foreign = 0.02 * (language != "en")
 
+        def similarity(fitting: float, other: float, spread: float) -> NDArray[np.float64]:
+            noise = random.normal(0, 0.017, size)
+            return np.where(fits, fitting, other) - foreign + spread * common + noise
+
         def often(share: float, a: tuple[float, float], b: tuple[float, float]) -> NDArray[Any]:
             """A beta `a` in that share of the rows, a beta `b` elsewhere."""
-            return np.where(
-                random.random(size) < share, random.beta(*a, size), random.beta(*b, size)
-            )
+            chosen = random.random(size) < share
+            return np.where(chosen, random.beta(*a, size), random.beta(*b, size))
 
+        looks = 0.76 + 0.32 * np.log(width * height) + 0.5 * liking
         scores = {
-            "clip_similarity": np.where(fits, 0.235, 0.13)
-            - foreign
-            + 0.038 * common
-            + random.normal(0, 0.018, size),
-            "clip_similarity_b32": np.where(fits, 0.29, 0.19)
-            - foreign
-            + 0.035 * common
-            + random.normal(0, 0.015, size),
-            "aesthetic": 0.76
-            + 0.32 * np.log(width * height)
-            + 0.5 * liking
-            + random.normal(0, 0.62, size),
+            "clip_similarity": similarity(0.235, 0.13, 0.038),
+            "clip_similarity_b32": similarity(0.29, 0.19, 0.035),
+            "aesthetic": looks + random.normal(0, 0.62, size),
             "nsfw": often(0.03, (6, 2), (0.35, 9)),
             "watermark": often(0.12, (5, 1.5), (0.6, 5)),
             "aspect_ratio": np.maximum(width, height) / np.minimum(width, height),

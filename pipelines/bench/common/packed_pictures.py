@@ -7,7 +7,7 @@ serve_pairs) and go through our own download over loopback HTTP once, so they li
 
 from __future__ import annotations
 
-import io
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,8 +22,8 @@ from curate.base.files import atomic_path
 from curate.download.settings import DownloadSettings
 from curate.download.stage import DownloadStage
 from curate.intake.read import plan_shards
-from curate.store.dataset import SAMPLES, Dataset, sample_key
-from curate.store.shards import iter_shard, write_shard
+from curate.store.dataset import Dataset
+from curate.store.shards import iter_shard
 from pipelines.bench.common.serve_pairs import write_url_list
 from pipelines.world.serve import serve
 
@@ -81,23 +81,15 @@ def pack_pictures(folders: Sequence[Path], count: int, work: Path) -> Dataset:
     Raises:
         ConfigError: as `pack_pairs`.
     """
-    if folders:
-        return pack_pairs(folders, count, work)
-    dataset = Dataset.create(work / "dataset", {"list": "generated"}, {})
-    for start in range(0, count, ROWS_PER_SHARD):
-        shard = f"{start // ROWS_PER_SHARD:05d}"
-        rows, members = [], []
-        for number in range(start, min(count, start + ROWS_PER_SHARD)):
-            url = f"http://generated.invalid/{number}.jpg"
-            key = sample_key(url, None)
-            members.append((key, {"jpg": _generated(number), "txt": b"", "json": b"{}"}))
-            rows.append({"key": key, "shard": shard, "row": number, "url": url, "status": "stored"})
-        write_shard(dataset.shard_path(shard), members)
-        table = pa.Table.from_pylist(rows, schema=SAMPLES)
-        dataset.input_path(shard).parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table.select(["url", "alt_text"]), dataset.input_path(shard))
-        dataset.write_table("samples", table, shard)
-    return dataset
+    if not folders:
+        folders = [work / "generated"]
+        folders[0].mkdir(parents=True, exist_ok=True)
+        lines = []
+        for number in range(count):
+            _generated(number).save(folders[0] / f"{number}.jpg", quality=90)
+            lines.append(json.dumps({"image": f"{number}.jpg", "alt": f"picture {number}"}))
+        (folders[0] / "captions.jsonl").write_text("\n".join(lines))
+    return pack_pairs(folders, count, work)
 
 
 def pictures_of(dataset: Dataset) -> list[bytes]:
@@ -110,13 +102,11 @@ def repeated(pictures: Sequence[bytes], count: int) -> list[bytes]:
     return [pictures[number % len(pictures)] for number in range(count)]
 
 
-def _generated(number: int) -> bytes:
-    """A JPEG of smooth colours under noise, about as large as a photograph of its size."""
+def _generated(number: int) -> Image.Image:
+    """Smooth colours under noise; as a JPEG about as large as a photograph of its size."""
     rng = np.random.default_rng(number)
     size = _SIZES[number % len(_SIZES)]
     coarse = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize(size, Image.Resampling.BICUBIC), np.int16)
     noisy = smooth + rng.integers(-12, 13, (*smooth.shape[:2], 1), dtype=np.int16)
-    buffer = io.BytesIO()
-    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(buffer, "jpeg", quality=90)
-    return buffer.getvalue()
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))

@@ -12,7 +12,7 @@ from pathlib import Path
 from curate.base.errors import CaplabError, ConfigError
 from pipelines.children import tied
 
-_REQUIREMENTS = Path(__file__).parent / "requirements"
+_REQUIREMENTS = Path(__file__).parents[1] / "requirements"
 
 
 def peer_python(name: str) -> Path:

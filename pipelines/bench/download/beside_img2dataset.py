@@ -145,7 +145,7 @@ def _quality(
     judged = files[:: max(1, len(files) // _JUDGED)]
     mine, peers = ([psnr(path, some[path.name]) for path in judged] for some in (ours, theirs))
     figures = Figures(f"download/{size}")
-    figures.add("psnr", np.mean(mine), "dB", (peer, float(np.mean(peers))), at_least=1.0)
+    figures.add("psnr", float(np.mean(mine)), "dB", (peer, float(np.mean(peers))), at_least=1.0)
     low, theirs_low = (float(np.percentile(values, 5)) for values in (mine, peers))
     figures.add("psnr_5th_percentile", low, "dB", (peer, theirs_low))
     kb, theirs_kb = (sum(map(len, some.values())) / len(some) / 1000 for some in (ours, theirs))

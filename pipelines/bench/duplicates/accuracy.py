@@ -8,7 +8,9 @@ drawing or one page in two versions that differ in a label or a number, which a 
 not want to drop; pairs of them are counted apart. Recall is given for all edited pictures and for
 those that are photographs by a rule that no tool's answer enters (`is_photographic`).
 
-Pictures with a known truth of another kind are rows of pipelines.bench.duplicates.labelled.
+Another set of pictures whose copies are known is a module beside this one that returns its figures
+(published.py is the pattern) and a line in `bench_duplicates`; generated data are rows of KINDS in
+scale.py.
 """
 
 from __future__ import annotations

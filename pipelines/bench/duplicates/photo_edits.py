@@ -26,9 +26,9 @@ def jpeg(image: Image.Image, quality: int = 88) -> bytes:
     return stream.getvalue()
 
 
-def _plain(change: Callable[[Image.Image], Image.Image]) -> Edit:
+def _plain(change: Callable[[Image.Image], Image.Image], quality: int = 88) -> Edit:
     """An edit without chance."""
-    return lambda image, rng: jpeg(change(image))
+    return lambda image, rng: jpeg(change(image), quality)
 
 
 def _resize(x: float, y: float) -> Edit:
@@ -111,7 +111,7 @@ def _watermark(image: Image.Image, rng: Random) -> bytes:
 
 
 EDITS: dict[str, Edit] = {
-    **{f"jpeg_q{q}": lambda image, rng, q=q: jpeg(image, q) for q in (30, 50, 70, 90)},
+    **{f"jpeg_q{q}": _plain(lambda image: image, q) for q in (30, 50, 70, 90)},
     "resize_half": _resize(0.5, 0.5),
     "resize_quarter": _resize(0.25, 0.25),
     "resize_150": _resize(1.5, 1.5),

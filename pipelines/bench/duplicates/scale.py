@@ -32,10 +32,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from curate.base.errors import ConfigError
-from curate.base.files import plain_path
 from curate.base.memory import MemoryLimit, parse_bytes
 from curate.duplicates.candidates.clusters import train
 from curate.duplicates.candidates.hash_pairs import near_hashes
@@ -43,7 +43,7 @@ from curate.duplicates.candidates.neighbours import similar_pairs
 from curate.duplicates.candidates.vectors import FileVectors
 from curate.duplicates.search import find_duplicates
 from curate.duplicates.settings import DuplicateSettings
-from curate.store.dataset import Dataset, sql_text
+from curate.store.dataset import Dataset
 from pipelines.bench.common.figures import Figures, work_folder
 from pipelines.bench.common.generate_dataset import Shape, generate
 from pipelines.bench.common.processes import run_measured
@@ -223,12 +223,13 @@ def search_dataset(place: Path, memory_limit: str) -> Result:
     cpu = time.process_time() - started
     # Found is what shares a group: copies of one original are not all compared with it.
     query = (
-        'SELECT count(*) FILTER (a."group" = b."group"), count(*) FROM '
-        f"read_parquet({sql_text(plain_path(place / 'planted.parquet'))}) p "
+        'SELECT count(*) FILTER (a."group" = b."group"), count(*) FROM planted p '
         "LEFT JOIN duplicates a ON a.method = 'near' AND a.key = p.key_a "
         "LEFT JOIN duplicates b ON b.method = 'near' AND b.key = p.key_b WHERE p.method = 'near'"
     )
-    found, planted = dataset.connect().execute(query).fetchall()[0]
+    connection = dataset.connect()
+    connection.register("planted", pq.read_table(place / "planted.parquet"))
+    found, planted = connection.execute(query).fetchall()[0]
     return {"cpu": cpu, "pairs": counts["near_pairs"], "recall": found / planted}
 
 

@@ -58,7 +58,10 @@ FILTERS: dict[str, tuple[list[str], Mask]] = {
         lambda df, _: (df.nsfw < np.float32(0.1)) & (df.aesthetic >= 4.5) & _large(df),
     ),
     "datacomp-basic": ([*_SIZE, "alt_text", _LANGUAGE, "text_words"], _basic),
-    "datacomp-clip": (["clip_similarity"], lambda df, least: df.clip_similarity >= least),
+    "datacomp-clip": (
+        ["clip_similarity"],
+        lambda df, least: df.clip_similarity >= np.float32(least),
+    ),
     "datacomp-clip-b32": ([_B32], lambda df, _: df.clip_similarity_b32 >= 0.25),
     "datacomp-laion-2b": ([_LANGUAGE, _B32], _english),
 }
@@ -79,7 +82,7 @@ def main(folder: Path, name: str, out: Path) -> None:
     keys = []
     for file in files:
         df = pd.read_parquet(file, columns=["key", *columns])
-        keys.append(df.key[mask(df, np.float32(least))].to_numpy())
+        keys.append(df.key[mask(df, least)].to_numpy())
     chosen = np.sort(np.concatenate(keys).astype("S32"))
     np.save(out, chosen)
     print(len(chosen))

@@ -81,11 +81,10 @@ def test_known_duplicates_name_photographs_that_exist(real_data: Path) -> None:
 
 
 def test_published_edits_are_found_and_turns_are_told_apart(real_data: Path) -> None:
-    from pipelines.bench.duplicates.labelled import labelled_figures
+    from pipelines.bench.duplicates.published import published_figures
 
-    figures = {
-        figure.name: figure for figure in labelled_figures("published", real_data / "neardup")
-    }
+    found = published_figures(real_data / "neardup")
+    figures = {figure.name: figure for figure in found}
     assert figures["duplicates/published/edits"].value == 49
     assert figures["duplicates/published/recall"].met
     assert figures["duplicates/published/false_pairs"].value == 0
