@@ -111,14 +111,10 @@ def _fill(
     table = dataset.read_table("fingerprints", name)
     mine, rows = rows_of(table)
     thumbnail, decoded = bytes_to_numpy(table.column("thumbnail"), (THUMBNAIL,))
-    spread = np.concatenate(
-        [_spread(thumbnail[start : start + 1024]) for start in range(0, len(thumbnail), 1024)]
-        or [np.empty(0, np.float32)]
-    )
     samples.pixel_sha256[rows] = digests(table.column("pixel_sha256"))[mine]
     samples.phash[rows] = _hashes(table.column("phash"))[mine]
     samples.descriptor[rows] = descriptors(table)[mine]
-    samples.structured[rows] = (decoded & (spread > FLAT))[mine]
+    samples.structured[rows] = (decoded & is_structured(thumbnail))[mine]
     return rows, mine
 
 
@@ -174,10 +170,14 @@ def digests(column: pa.ChunkedArray) -> NDArray[np.uint64]:
     return out
 
 
-def _spread(thumbnail: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Standard deviation over each picture, of light or of the colour that varies most."""
-    luma, colour = unpacked(thumbnail)
-    return np.maximum(luma.std(axis=(1, 2)), colour.std(axis=(2, 3)).max(axis=1))
+def is_structured(thumbnail: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(B,) whether light, or the colour that varies most, varies over the picture at all."""
+    found = np.empty(len(thumbnail), bool)
+    for start in range(0, len(thumbnail), 1024):
+        luma, colour = unpacked(thumbnail[start : start + 1024])
+        spread = np.maximum(luma.std(axis=(1, 2)), colour.std(axis=(2, 3)).max(axis=1))
+        found[start : start + 1024] = spread > FLAT
+    return found
 
 
 def _hashes(column: pa.ChunkedArray) -> NDArray[np.uint64]:

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from curate.export.layouts import Layout
+from curate.export.layout import Layout
 from curate.export.plan import Plan
 from curate.export.settings import ExportSettings
 from curate.store.accounting import accounting

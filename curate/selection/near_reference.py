@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from curate.base.arrow_columns import to_numpy
 from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import sha256_file
+from curate.duplicates.candidates.clusters import kmeans
 from curate.store.dataset import Dataset
 from curate.store.sample_view import tables_version
 
@@ -62,7 +63,7 @@ class NearReference:
                 f"{clusters} clusters of {len(sample)} samples make no sense; say "
                 f"--reference-clusters with at most a tenth of the samples."
             )
-        self.centroids = kmeans(sample, clusters)
+        self.centroids = kmeans(sample, clusters, ITERATIONS, _PER_CLUSTER)
         self.chosen = np.unique(nearest(targets, self.centroids))
         self._record = {
             "reference": str(reference.absolute()),
@@ -128,18 +129,6 @@ class NearReference:
             vectors, known = _units(to_numpy(table.column(self._column)))
             if known.any():
                 yield table.column("key"), vectors, known
-
-
-def kmeans(vectors: Vectors, clusters: int, seed: int = 0) -> Vectors:
-    """(clusters, D) unit centroids."""
-    import faiss
-
-    model = faiss.Kmeans(
-        vectors.shape[1], clusters, niter=ITERATIONS, seed=seed, spherical=True,
-        max_points_per_centroid=_PER_CLUSTER, min_points_per_centroid=1,
-    )  # fmt: skip
-    model.train(np.ascontiguousarray(vectors))
-    return np.asarray(model.centroids, np.float32)
 
 
 def nearest(vectors: Vectors, centroids: Vectors) -> NDArray[np.int64]:

@@ -108,6 +108,7 @@ def bench_download(out: Path | None, images: Path, count: int, as_is: bool) -> l
 @click.option("--limit", default=200, show_default=True, help="Photographs to edit; 0 for none.")
 @click.option("--seed", default=0, show_default=True, help="Of the edits.")
 @click.option("--no-peers", is_flag=True, help="Ours alone.")
+@click.option("--flat", is_flag=True, help="Cost and accuracy on flat scenes, instead.")
 @click.option("--scale", is_flag=True, help="Time, memory and growth of the searches.")
 @click.option(
     "--sizes", default="100000,300000,1000000", show_default=True, help="Samples, with --scale."
@@ -127,6 +128,7 @@ def bench_duplicates(
     limit: int,
     seed: int,
     no_peers: bool,
+    flat: bool,
     scale: bool,
     sizes: str,
     kinds: str,
@@ -134,10 +136,15 @@ def bench_duplicates(
 ) -> None:
     """Recall of edited photographs, false pairs and cost, beside imagededup and fastdup.
 
-    With --scale how the search grows with the dataset instead.
+    With --flat its cost on drawn scenes, with --scale how it grows with the dataset instead.
     """
     from pipelines.bench.common.figures import render
 
+    if flat:
+        from pipelines.bench.duplicates.flat import flat_figures
+
+        click.echo(render(flat_figures(out), as_json))
+        return
     if scale:
         from pipelines.bench.duplicates.scale import scale_figures
 
@@ -148,7 +155,9 @@ def bench_duplicates(
     from pipelines.bench.duplicates.published import published_figures
 
     if not photographs:
-        raise ConfigError("Say --photographs FOLDER (pictures to edit and search) or --scale.")
+        raise ConfigError(
+            "Say --photographs FOLDER (pictures to edit and search), --flat or --scale."
+        )
     peers = () if no_peers else tuple(PEERS)
     figures, table = duplicate_figures(photographs, limit, seed, peers, out)
     if published is not None:

@@ -115,12 +115,12 @@ def train(vectors: Vectors, seed: int = 0, size: int = SIZE) -> Tree:
     fine_total = max(1, math.ceil(total / size))
     coarse_total = max(1, round(math.sqrt(fine_total)))
     random = np.random.default_rng(seed)
-    coarse = _kmeans(
+    coarse = _clustered(
         vectors.take(_sample(random, total, coarse_total * 4 * _POINTS)), coarse_total, seed
     )
     if coarse_total == 1:
         points = vectors.take(_sample(random, total, fine_total * _POINTS))
-        fine = _kmeans(points, fine_total, seed)
+        fine = _clustered(points, fine_total, seed)
         return Tree(coarse, fine, np.array([0, len(fine)]), total)
     chosen = _sample(random, total, fine_total * _POINTS)
     cell = np.empty(len(chosen), np.int64)
@@ -131,24 +131,34 @@ def train(vectors: Vectors, seed: int = 0, size: int = SIZE) -> Tree:
     for number in range(len(coarse)):
         mine = chosen[cell == number]
         wanted = round(fine_total * len(mine) / len(chosen))
-        parts.append(_kmeans(vectors.take(mine), wanted, seed) if wanted > 1 else coarse[[number]])
+        parts.append(
+            _clustered(vectors.take(mine), wanted, seed) if wanted > 1 else coarse[[number]]
+        )
         starts.append(starts[-1] + len(parts[-1]))
     return Tree(coarse, np.concatenate(parts), np.array(starts), total)
 
 
-def _kmeans(points: Floats, count: int, seed: int) -> Floats:
-    """(count, D) centroids, or fewer where there are not as many points."""
+def _clustered(points: Floats, count: int, seed: int) -> Floats:
+    return kmeans(_unit(points), count, _ROUNDS, 10 * _POINTS, seed)
+
+
+def kmeans(points: Floats, count: int, rounds: int, most: int, seed: int = 0) -> Floats:
+    """(count, D) unit centroids of spherical k-means, or fewer where there are not as many points.
+
+    Args:
+        points: (N, D) unit vectors; of more than `most` a centroid a sample is taken.
+    """
     import faiss
 
     count = min(count, len(points))
     if count <= 1:
         return _unit(points.mean(axis=0, keepdims=True))
-    kmeans = faiss.Kmeans(
-        points.shape[1], count, niter=_ROUNDS, seed=seed, spherical=True,
-        min_points_per_centroid=1, max_points_per_centroid=10 * _POINTS,
+    found = faiss.Kmeans(
+        points.shape[1], count, niter=rounds, seed=seed, spherical=True,
+        min_points_per_centroid=1, max_points_per_centroid=most,
     )  # fmt: skip
-    kmeans.train(np.ascontiguousarray(_unit(points)))
-    return _unit(np.asarray(kmeans.centroids, np.float32))
+    found.train(np.ascontiguousarray(points))
+    return _unit(np.asarray(found.centroids, np.float32))
 
 
 def _sample(random: np.random.Generator, total: int, count: int) -> NDArray[np.int64]:

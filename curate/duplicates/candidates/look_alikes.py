@@ -17,12 +17,15 @@ LEAST_ALIKE = 0.3
 """Least cosine of the copy descriptors of two samples whose hashes are near: no edit that hashes
 find goes below."""
 
+_ROOM = 1 << 20
+"""Pairs up to which nothing is left out on the way."""
+
 
 class LookAlikes:
     """Pairs of samples, of which each one is among the `most` likeliest of one of its two samples.
 
-    What is kept does not depend on the order or the grouping in which pairs are added. Memory: 24
-    bytes for each of up to `2 * most` pairs a sample.
+    What is kept does not depend on the order or the grouping in which pairs are added. Memory: 16
+    bytes a pair, of at most twice what is kept, and 100 more while the likeliest are chosen.
 
     Args:
         descriptor: (N, 64) copy descriptors.
@@ -33,7 +36,7 @@ class LookAlikes:
         self._descriptor, self._most = descriptor, most
         self._crowded = np.zeros(len(descriptor), bool)
         self._held = [np.empty((0, 2), np.int64)]
-        self._count, self._room = 0, 2 * most * len(descriptor)
+        self._count, self._room = 0, _ROOM
 
     @property
     def crowded(self) -> int:
@@ -48,6 +51,7 @@ class LookAlikes:
         if self._count > self._room:
             self._held = [self.pairs()]
             self._count = len(self._held[0])
+            self._room = max(_ROOM, 2 * self._count)
 
     def pairs(self) -> Pairs:
         """The likeliest of all that were added; of equally likely ones those of better samples."""

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.duplicates.pairs import near_pairs
-from curate.duplicates.samples import FLAT, Found, Samples
+from curate.duplicates.samples import Found, Samples, is_structured
 from curate.duplicates.settings import DuplicateSettings
 from curate.duplicates.verify.thumbnails import in_memory
 from curate.duplicates.verify.verifier import Verifier
 from curate.pictures.decode import PictureView, decode_batches
-from curate.pictures.perceptual_hashes import unpacked
 from curate.scoring.scorers.fingerprint import Fingerprint
 
 LEVELS = {
@@ -79,15 +78,13 @@ def pairs(found: Fingerprints, level: str, scratch: Path, fresh: int = 0) -> Fou
         fresh: only pairs with at least one of the last `fresh` rows; 0 for all.
     """
     total = len(found.phash)
-    luma, colour = unpacked(found.thumbnail)
-    spread = np.maximum(luma.std(axis=(1, 2)), colour.std(axis=(2, 3)).max(axis=1))
     samples = Samples(
         keys=np.array([f"{row:032d}" for row in range(total)], "S32"),
         sha256=np.zeros((total, 2), np.uint64),
         pixel_sha256=np.zeros((total, 2), np.uint64),
         phash=found.phash,
         descriptor=found.descriptor,
-        structured=spread > FLAT,
+        structured=is_structured(found.thumbnail),
         thumbnails=in_memory(found.thumbnail, scratch),
     )
     settings = LEVELS[level]

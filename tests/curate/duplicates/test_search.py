@@ -168,7 +168,7 @@ def test_the_tables_are_the_same_bytes_on_every_run_and_with_any_threads(
     score(dataset)
     written = []
     for threads, block in ((1, 1024), (1, 1024), (3, 2)):
-        monkeypatch.setattr("curate.duplicates.pairs._VERIFIED", block)
+        monkeypatch.setattr("curate.duplicates.verify.verifier._BLOCK", block)
         find_duplicates(dataset, DuplicateSettings(duplicate_threads=threads))
         paths = [dataset.table_path(table) for table in ("duplicate_pairs", "duplicates")]
         written.append([path.read_bytes() for path in paths])
@@ -212,7 +212,8 @@ def test_flat_pictures_are_copies_only_when_equal(
     score(dataset)
     counts = find_duplicates(dataset, DuplicateSettings(embedding_similarity=0.0))
     assert counts == {
-        "samples": 6, "exact_pairs": 1, "exact_dropped": 1, "near_pairs": 0, "near_dropped": 1,
+        "samples": 6, "crowded": 0, "exact_pairs": 1, "exact_dropped": 1, "near_pairs": 0,
+        "near_dropped": 1,
         "embedding_pairs": 0, "embedding_dropped": 1,
     }  # fmt: skip
 
