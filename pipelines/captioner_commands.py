@@ -1,38 +1,14 @@
-"""`caplab serve-captioner` and `caplab upsample`: a captioner used apart from any dataset."""
+"""`caplab upsample`: a captioner used apart from any dataset."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 from curate.base.errors import ConfigError
 from pipelines.options import resolve, settings_options
-from recaption.engines.serve_settings import ServeSettings
 from recaption.upsample.settings import UpsampleSettings
-
-Given = dict[str, Any]
-
-
-@click.command("serve-captioner")
-@click.argument("place", metavar="CAPTIONER")
-@settings_options(ServeSettings, hidden=("captioner",))
-def serve_captioner(place: str, config: Path | None, given: Given) -> None:
-    """Serve a captioner over OpenAI's protocol, requests batched as they come.
-
-    CAPTIONER is a folder, a hub id or, to put a queue and a key before it, a server's URL.
-
-    \b
-    Example:
-      caplab serve-captioner models/my-captioner --port 8000
-      caplab recaption data/mine --captioner http://127.0.0.1:8000/v1
-
-    SIGTERM and Ctrl-C finish what was taken in. See docs/recaption.md.
-    """
-    from pipelines.serving import serve_captioner as run
-
-    run(resolve(ServeSettings, config, {**given, "captioner": place}), _say)
 
 
 @click.command()
@@ -41,7 +17,11 @@ def serve_captioner(place: str, config: Path | None, given: Given) -> None:
 @click.option("--dry-run", type=int, metavar="N", help="Rewrite N prompts, print them, write none.")
 @settings_options(UpsampleSettings)
 def upsample(
-    source: Path, out: Path | None, dry_run: int | None, config: Path | None, given: Given
+    source: Path,
+    out: Path | None,
+    dry_run: int | None,
+    config: Path | None,
+    given: dict[str, object],
 ) -> None:
     """Rewrite short prompts as descriptive ones, for models trained on descriptive captions.
 
@@ -67,7 +47,3 @@ def upsample(
     if out is None:
         raise ConfigError("Name the Parquet file to write with --out, or try with --dry-run N.")
     click.echo(run(source, out, settings).text())
-
-
-def _say(words: str) -> None:
-    click.echo(words)

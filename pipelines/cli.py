@@ -24,7 +24,7 @@ from curate.selection.settings import SelectSettings
 from pipelines.ablation.settings import AblateSettings
 from pipelines.bench.commands import bench
 from pipelines.captioner import captioner
-from pipelines.captioner_commands import serve_captioner, upsample
+from pipelines.captioner_commands import upsample
 from pipelines.demo_settings import DemoSettings
 from pipelines.failures import end_on_signals, one_sentence
 from pipelines.options import resolve, settings_options
@@ -494,7 +494,6 @@ def weights(source: str, allow_pickle: tuple[str, ...], sql: bool) -> None:
 
 cli.add_command(bench)
 cli.add_command(captioner)
-cli.add_command(serve_captioner)
 cli.add_command(upsample)
 
 

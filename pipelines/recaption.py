@@ -21,7 +21,7 @@ from recaption.captioning.drafts import OK
 from recaption.captioning.near_duplicates import mark_near_duplicates
 from recaption.captioning.settings import RecaptionSettings
 from recaption.captioning.stage import CaptionStage
-from recaption.gates.gates import NEAR_DUPLICATE
+from recaption.gates.registry import NEAR_DUPLICATE
 
 
 @dataclass(frozen=True)

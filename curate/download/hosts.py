@@ -12,6 +12,7 @@ the connections and lose W budgets.
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -132,13 +133,13 @@ class Hosts:
 def retry_after(header: str | None, now: float | None = None) -> float | None:
     """Seconds that a Retry-After header asks to wait; None where it says nothing readable.
 
-    RFC 9110, section 10.2.3: a number of seconds, or a date.
+    RFC 9110, section 10.2.3: a number of seconds, or a date. Some servers send fractions.
 
     Args:
         now: seconds since the epoch; by default the clock's.
     """
     text = (header or "").strip()
-    if text.isascii() and text.isdigit():
+    if re.fullmatch(r"[0-9]+([.][0-9]+)?", text):
         return float(text[:9])
     try:
         date = parsedate_to_datetime(text)

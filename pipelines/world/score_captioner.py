@@ -37,13 +37,14 @@ def written_by(folder: Path, kind: str, pictures: Sequence[bytes], batch: int = 
     About 100 descriptive captions a second on one core for a captioner of 2 M parameters.
     """
     settings = RecaptionSettings(captioner=str(folder), kinds=(kind,), batch_size=batch)
-    engine = open_engine(settings, identify(settings))
+    sampling = Sampling(max_new_tokens=settings.max_new_tokens_of(kind))
+    engine = open_engine(settings, identify(settings), sampling, settings)
     prompt = load_templates()[kind].render([None])[0]
     request = CaptionRequest(
         pictures=list(pictures),
         prompts=[prompt] * len(pictures),
         seeds=[0] * len(pictures),
-        sampling=Sampling(max_new_tokens=settings.max_new_tokens_of(kind)),
+        sampling=sampling,
     )
     return [outcome.text or "" for outcome in engine.caption(request)]
 

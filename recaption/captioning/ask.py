@@ -154,9 +154,10 @@ def _judge(
             min_words=plan.min_words,
             languages=_expected_languages(plan, pending, places),
             advantages=found.sentence_mean - (alt_similarities[places] - plan.clip_margin),
-            repaired=repaired,
         ),
         plan.rejects,
+        plan.gates,
+        repaired,
     )
     for index, place in enumerate(spoken):
         draft = drafts[place]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from recaption.captioning.settings import RecaptionSettings
 from recaption.engines.protocol import CaptionOutcome, Sampling
 from recaption.gates.language import expected_language
+from recaption.gates.registry import Gate, with_own
 from recaption.measure.similarity import Embedding
 from recaption.prompts.template import LANGUAGE, PromptTemplate
 
@@ -32,7 +33,8 @@ class KindPlan:
         retries: further tries at most.
         seed: of the whole run.
         min_words: fewer are too short.
-        rejects: gates that reject.
+        rejects: names of the gates that reject.
+        gates: all that are asked.
         show_alt_text: whether the alt text is shown as a hint.
         language: ISO code that captions should have, where no variable says otherwise; "" is any.
         clip_margin: how much less than the alt text a caption may fit its picture, as cosine.
@@ -45,6 +47,7 @@ class KindPlan:
     seed: int
     min_words: int
     rejects: tuple[str, ...]
+    gates: Mapping[str, Gate]
     show_alt_text: bool
     language: str = ""
     clip_margin: float = 0.0
@@ -64,6 +67,7 @@ class KindPlan:
             top_k=settings.top_k,
             repetition_penalty=settings.repetition_penalty,
         )
+        gates = with_own(settings.gates)
         hotter = max(settings.temperature, settings.retry_temperature)
         asked = template.shown({}).get(LANGUAGE)
         return cls(
@@ -78,7 +82,8 @@ class KindPlan:
             retries=settings.retries,
             seed=settings.seed,
             min_words=settings.min_words_of(kind),
-            rejects=settings.reject,
+            rejects=(*settings.reject, *(name for name in settings.gates if gates[name].rejects)),
+            gates=gates,
             show_alt_text=settings.show_alt_text,
             language=expected_language(asked) if asked else settings.language,
             clip_margin=settings.clip_margin,

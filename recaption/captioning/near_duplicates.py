@@ -29,7 +29,7 @@ from curate.store.sample_view import METHODS
 from recaption.captioning.drafts import OK, REJECTED
 from recaption.captioning.settings import RecaptionSettings
 from recaption.captioning.signature import HASHES, agreement, signatures
-from recaption.gates.gates import NEAR_DUPLICATE
+from recaption.gates.registry import NEAR_DUPLICATE
 from recaption.gates.repair import repair
 
 BANDS = 16

@@ -8,10 +8,9 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from curate.base.errors import ConfigError
-from curate.base.settings import load_settings, nearest
-from recaption.engines.pictures import PictureFormat
-from recaption.engines.settings import OPERATIONAL, EngineSettings
-from recaption.gates.gates import DEFAULT_REJECTS, GATES
+from curate.base.settings import nearest
+from recaption.engines.settings import OPERATIONAL, EngineSettings, ShownSettings
+from recaption.gates.registry import DEFAULT_REJECTS, GATES
 from recaption.measure.settings import MeasureSettings
 
 MAX_NEW_TOKENS: Mapping[str, int] = {"short": 40, "descriptive": 200}
@@ -21,7 +20,7 @@ OTHER_MAX_NEW_TOKENS = 200
 OTHER_MIN_WORDS = 1
 
 
-class RecaptionSettings(MeasureSettings, EngineSettings):
+class RecaptionSettings(MeasureSettings, ShownSettings, EngineSettings):
     """Which captions to write, with which captioner, and which of them to accept."""
 
     selection: str = Field(
@@ -31,12 +30,6 @@ class RecaptionSettings(MeasureSettings, EngineSettings):
         ("short", "descriptive"),
         min_length=1,
         description="Kinds of caption: short, descriptive, or names in the prompt file.",
-    )
-    beams: int = Field(
-        1,
-        ge=1,
-        le=16,
-        description="Texts that a CoCa follows at once where the temperature is 0; 1 is greedy.",
     )
     prompts: str = Field("", description="YAML file with prompt templates of your own, by kind.")
     prompt_variables: dict[str, str] = Field(
@@ -72,19 +65,14 @@ class RecaptionSettings(MeasureSettings, EngineSettings):
     reject: tuple[str, ...] = Field(
         DEFAULT_REJECTS, description="Gates that reject a caption; all others only mark it."
     )
+    gates: tuple[str, ...] = Field(
+        (), description="Further gates of your own: my_package.module:GATE, or an entry point."
+    )
     retries: int = Field(
         1, ge=0, le=10, description="Further tries where a gate says that another may help."
     )
     retry_temperature: float = Field(
         0.7, gt=0.0, le=5.0, description="Temperature of a retry, if above `temperature`."
-    )
-    image_size: int = Field(
-        512,
-        ge=0,
-        description="Longest side in pixels that the captioner is shown; 0 shows the stored size.",
-    )
-    image_format: PictureFormat = Field(
-        "jpeg", description="Format in which a server is sent pictures."
     )
     seed: int = Field(0, ge=0, description="Of every draw; a caption's own seed derives from it.")
     checkpoint_rows: int = Field(
@@ -174,13 +162,3 @@ class RecaptionSettings(MeasureSettings, EngineSettings):
     def min_words_of(self, kind: str) -> int:
         """Words at least for `kind`."""
         return self.min_words.get(kind, OTHER_MIN_WORDS)
-
-
-def with_engine(settings: EngineSettings, **more: Any) -> RecaptionSettings:
-    """The captioner and engine of `settings`, and `more`, as the functions that open one take them.
-
-    Raises:
-        ConfigError: a setting in `more` is wrong.
-    """
-    shared = {name: getattr(settings, name) for name in EngineSettings.model_fields}
-    return load_settings(RecaptionSettings, None, {**shared, **more})

@@ -23,7 +23,7 @@ from recaption.captioning.missing import WorkRows, iter_pending
 from recaption.captioning.parts import CaptionId, ShardCaptions
 from recaption.captioning.settings import RecaptionSettings
 from recaption.engines.identity import Captioner
-from recaption.engines.protocol import CaptionEngine
+from recaption.engines.protocol import CaptionEngine, Sampling
 from recaption.engines.registry import identify, open_engine
 from recaption.measure.measures import CaptionMeasures
 from recaption.measure.similarity import Embedding
@@ -70,7 +70,13 @@ class CaptionStage(Stage):
         )
         self.plans = _plans(settings, templates)
         self.source = source_name(settings, self.captioner, templates)
-        self.measures = CaptionMeasures(settings, dataset)
+        self.measures = CaptionMeasures(settings, dataset, settings.device, settings.prompt_columns)
+        if "below_alt_text" in settings.reject and self.measures.similarity.clip is None:
+            raise ConfigError(
+                "reject names below_alt_text, but no captions are compared with their pictures: "
+                "the dataset needs picture embeddings of the CLIP model, and clip_gate must not be "
+                "off."
+            )
         self._engine: CaptionEngine | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -193,7 +199,13 @@ class CaptionStage(Stage):
     def opened(self) -> CaptionEngine:
         """The captioner, loaded or reached if it was not before."""
         if self._engine is None:
-            self._engine = open_engine(self.settings, self.captioner)
+            asked = [
+                sampling
+                for plan in self.plans.values()
+                for sampling in (plan.sampling, plan.retry_sampling)[: 1 + plan.retries]
+            ]
+            trial = Sampling.most_of(asked)
+            self._engine = open_engine(self.settings, self.captioner, trial, self.settings)
         return self._engine
 
     def inputs(
@@ -245,6 +257,8 @@ def source_name(
     decisive = settings.identity()
     for name in ("captioner", "selection", "kinds", "samples_per_image", "prompts", "revision"):
         del decisive[name]
+    if not settings.gates:
+        del decisive["gates"]  # as before there was this setting
     if captioner.engine == "http":
         del decisive["precision"]
     else:

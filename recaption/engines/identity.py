@@ -10,7 +10,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from curate.base.errors import ConfigError
 from curate.base.files import sha256_file
@@ -27,7 +27,7 @@ class Captioner:
     """A captioner's identity; small and picklable.
 
     Attributes:
-        engine: what runs it.
+        engine: what runs it: "transformers", "http", "coca", "vllm", or "own".
         location: local folder, hub id, open_clip's name of the model, or the server's base URL such
             as http://host:8000/v1.
         model: folder name, hub id, or the model's name on the server.
@@ -38,7 +38,7 @@ class Captioner:
         chat: whether it has a chat template (always true for a server).
     """
 
-    engine: Literal["transformers", "http", "coca", "vllm"]
+    engine: str
     location: str
     model: str
     revision: str
@@ -77,9 +77,7 @@ def is_coca(captioner: str) -> bool:
 
 
 def local_captioner(
-    captioner: str,
-    revision: str = "main",
-    engine: Literal["transformers", "vllm"] = "transformers",
+    captioner: str, revision: str = "main", engine: str = "transformers"
 ) -> Captioner:
     """Identify the captioner in a local folder or on the hub. Hashes the weights of a folder.
 
@@ -151,6 +149,20 @@ def served_captioner(base_url: str, model: str) -> Captioner:
         model=model,
         revision="",
         digest=hashlib.sha256(model.encode()).hexdigest(),
+        family="",
+        chat=True,
+    )
+
+
+def own_captioner(name: str, engine: Any) -> Captioner:
+    """Identify a captioner that is a class of the user's, by its name and revision."""
+    identity = [name, str(engine.revision)]
+    return Captioner(
+        engine="own",
+        location=name,
+        model=str(engine.name),
+        revision=str(engine.revision),
+        digest=hashlib.sha256(json.dumps(identity).encode()).hexdigest(),
         family="",
         chat=True,
     )

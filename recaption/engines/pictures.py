@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import io
-from typing import Literal
 
 from PIL import Image, ImageOps
 
 from curate.pictures.decode import MAX_PIXELS, to_rgb
 from curate.pictures.jpeg import DamagedJpegError, read_header
-
-PictureFormat = Literal["jpeg", "png"]
+from recaption.engines.settings import PictureFormat
 
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"

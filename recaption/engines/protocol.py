@@ -38,6 +38,17 @@ class Sampling:
         """Canonical JSON, for the captions table."""
         return json.dumps(vars(self), sort_keys=True)
 
+    @classmethod
+    def most_of(cls, asked: Sequence[Sampling]) -> Sampling:
+        """What needs most of a server: all that any of these may send, in one request."""
+        return cls(
+            max_new_tokens=max(one.max_new_tokens for one in asked),
+            temperature=max(one.temperature for one in asked),
+            top_p=min(one.top_p for one in asked),
+            top_k=max(one.top_k for one in asked),
+            repetition_penalty=max(one.repetition_penalty for one in asked),
+        )
+
 
 @dataclass(frozen=True)
 class CaptionRequest:
@@ -104,7 +115,7 @@ class CaptionEngine(Protocol):
     """Writes captions. Made in a worker, which keeps it for its lifetime."""
 
     name: str
-    """As in the captions table: "transformers" or "http"."""
+    """As in the captions table, such as "transformers" or "http"."""
 
     revision: str
     """What was loaded: hub commit, or sha256 over a local folder's weights; may be empty."""

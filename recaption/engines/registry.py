@@ -1,56 +1,73 @@
-"""From settings to a captioner: identified on the driver, opened in a worker."""
+"""From settings to a captioner: identified on the driver, opened in a worker.
+
+A captioner of one's own is a class with `name`, `revision` and `caption` (see CaptionEngine), made
+without arguments: `--captioner my_package.module:Class`, or an entry point of the group
+`caption_lab.captioners`. A class method `opened`, as `open_engine` calls it, is given the settings.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import Any, cast
 
 from curate.base.errors import ConfigError
-from recaption.captioning.settings import RecaptionSettings
+from curate.base.registry import known, load
 from recaption.engines.identity import (
     Captioner,
     coca_captioner,
     is_coca,
     is_url,
     local_captioner,
+    own_captioner,
     served_captioner,
 )
 from recaption.engines.protocol import CaptionEngine, Sampling
+from recaption.engines.settings import EngineSettings, ShownSettings
 
-if TYPE_CHECKING:
-    from recaption.engines.http.address import Server
+ENGINES: Mapping[str, str] = {
+    "transformers": "recaption.engines.transformers.engine:TransformersEngine",
+    "http": "recaption.engines.http.engine:HttpEngine",
+    "coca": "recaption.engines.coca:CocaEngine",
+    "vllm": "recaption.engines.vllm:VllmEngine",
+}
+OWN = "own"
+"""Engine of a captioner that is a class of the user's."""
 
 
-def identify(settings: RecaptionSettings) -> Captioner:
+def identify(settings: EngineSettings) -> Captioner:
     """Which captioner the settings mean. Hashes a folder's weights; loads nothing.
 
     Raises:
         ConfigError: there is no such captioner.
     """
     engine = chosen_engine(settings)
+    if engine == OWN:
+        return own_captioner(settings.captioner, _class(settings.captioner))
     if engine == "coca":
         return coca_captioner(settings.captioner, settings.pretrained)
     if engine != "http":
         return local_captioner(settings.captioner, settings.revision, engine)
     model = settings.served_model
     if not model:
-        from recaption.engines.http.models import served_model
+        from recaption.engines.http.models import served_model, server_of
 
-        model = served_model(_server(settings, model))
+        model = served_model(server_of(settings, model))
     return served_captioner(settings.captioner, model)
 
 
-def chosen_engine(settings: RecaptionSettings) -> Literal["transformers", "http", "coca", "vllm"]:
+def chosen_engine(settings: EngineSettings) -> str:
     """The engine that the settings name, or that the captioner's form asks for.
 
     Raises:
         ConfigError: engine and captioner do not go together.
     """
-    captioner, engine = settings.captioner, settings.engine
-    remote, coca = is_url(captioner), is_coca(captioner)
+    captioner, engine = settings.captioner, str(settings.engine)
+    form = "http" if is_url(captioner) else "coca" if is_coca(captioner) else ""
+    if not form and is_own(captioner):
+        form = OWN
     if engine == "auto":
-        engine = "http" if remote else "coca" if coca else "transformers"
-    fits = {"http": remote, "coca": coca}.get(engine, not remote and not coca)
-    if not fits:
+        engine = form or "transformers"
+    if engine != (form or engine) or (not form and engine in ("http", "coca")):
         raise ConfigError(
             f"engine = {engine!r} does not go with the captioner {captioner!r}; the http engine "
             f"needs a URL, coca an open_clip model (hf-hub:OWNER/NAME, local-dir:FOLDER, or a name "
@@ -58,95 +75,44 @@ def chosen_engine(settings: RecaptionSettings) -> Literal["transformers", "http"
         )
     if settings.pretrained and engine != "coca":
         raise ConfigError("pretrained names the weights of a CoCa; leave it empty.")
-    if settings.beams > 1 and engine != "coca":
+    if getattr(settings, "beams", 1) > 1 and engine != "coca":
         raise ConfigError("Only a CoCa has beams; leave beams at 1.")
     return engine
 
 
+def is_own(captioner: str) -> bool:
+    """Whether the `captioner` setting names a class: `module:Class`, or an entry point."""
+    named = all(part.isidentifier() for part in captioner.replace(":", ".", 1).split("."))
+    return (named and ":" in captioner) or captioner in known("captioners", {})
+
+
 def open_engine(
-    settings: RecaptionSettings, captioner: Captioner, sees: bool = True
+    settings: EngineSettings,
+    captioner: Captioner,
+    trial: Sampling,
+    shown: ShownSettings | None = None,
 ) -> CaptionEngine:
     """Load the captioner, or reach its server, ready to caption.
 
     Args:
-        sees: whether pictures will be shown; a server of texts alone rewrites prompts as well.
+        trial: with all that later requests may ask for; see Sampling.most_of.
+        shown: how pictures are shown; None: there will be none, but texts alone.
 
     Raises:
         ConfigError: it cannot be loaded, reached, or made to caption.
     """
-    if captioner.engine == "http":
-        from recaption.engines.http.engine import HttpEngine
-
-        return HttpEngine(
-            _server(settings, captioner.model),
-            in_flight=settings.in_flight,
-            image_size=settings.image_size,
-            picture_format=settings.image_format,
-            trial=_trial(settings),
-            sees=sees,
-        )
-    if captioner.engine == "coca":
-        from recaption.engines.coca_engine import CocaEngine
-
-        return CocaEngine(
-            captioner.location,
-            settings.pretrained or None,
-            revision=captioner.revision,
-            device=settings.device,
-            precision=settings.precision,
-            batch_size=settings.batch_size,
-            image_size=settings.image_size,
-            beams=settings.beams,
-        )
-    if captioner.engine == "vllm":
-        from recaption.engines.vllm import VllmEngine
-
-        return VllmEngine(
-            captioner.folder(),
-            revision=captioner.revision,
-            precision=settings.precision,
-            batch_size=settings.batch_size,
-            image_size=settings.image_size,
-            threads=settings.prepare_threads,
-        )
-    from recaption.engines.transformers.engine import TransformersEngine
-
-    return TransformersEngine(
-        captioner.folder(),
-        revision=captioner.revision,
-        device=settings.device,
-        precision=settings.precision,
-        batch_size=settings.batch_size,
-        image_size=settings.image_size,
-        threads=settings.prepare_threads,
-    )
+    if captioner.engine != OWN:
+        engine: Any = load("captioners", captioner.engine, ENGINES)
+    else:
+        engine = _class(captioner.location)
+        if not hasattr(engine, "opened"):
+            return cast(CaptionEngine, engine())
+    return cast(CaptionEngine, engine.opened(settings, captioner, trial, shown))
 
 
-def _server(settings: RecaptionSettings, model: str) -> Server:
-    from recaption.engines.http.address import Server
-
-    return Server(
-        base_url=settings.captioner.rstrip("/"),
-        model=model,
-        api_key_env=settings.api_key_env,
-        timeout=settings.timeout,
-        attempts=settings.request_attempts,
-        patience=settings.patience,
-        token_limit_field=settings.token_limit_field,
-        omit_fields=settings.omit_fields,
-        extra_body=settings.extra_body,
-    )
-
-
-def _trial(settings: RecaptionSettings) -> Sampling:
-    """The sampling that needs most of a server: whatever a first try or a retry may send."""
-    from recaption.captioning.drafts import RETRY_TOP_K, RETRY_TOP_P
-
-    hotter = max(settings.temperature, settings.retry_temperature if settings.retries else 0.0)
-    return Sampling(
-        max_new_tokens=max(map(settings.max_new_tokens_of, settings.kinds)),
-        temperature=hotter,
-        top_p=min(settings.top_p, RETRY_TOP_P),
-        top_k=settings.top_k or (RETRY_TOP_K if settings.retries else 0),
-        repetition_penalty=settings.repetition_penalty,
-    )
+def _class(name: str) -> Any:
+    found = load("captioners", name, {})
+    missing = [part for part in ("name", "revision", "caption") if not hasattr(found, part)]
+    if missing:
+        raise ConfigError(f"The captioner {name!r} is no CaptionEngine: it has no {missing[0]!r}.")
+    return found

@@ -18,27 +18,18 @@ _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MIX_2 = 0x94D049BB133111EB - (1 << 64)
 
 
-class SeededSampler:
-    """Draws one token a row.
+def draw(logits: torch.Tensor, sampling: Sampling, seeds: torch.Tensor, step: int) -> torch.Tensor:
+    """One token a row, (B,). Cost: O(B * V), or O(B * top_k) hashes with top-k; top-p sorts rows.
 
-    Cost a draw: O(B * V), or O(B * top_k) hashes with top-k, and a sort of each row with top-p.
+    Args:
+        logits: (B, V).
+        sampling: temperature above 0.
+        seeds: (B,) int64.
+        step: which token of the texts is drawn; the first is 1.
     """
-
-    def __init__(self, sampling: Sampling) -> None:
-        """`sampling` has a temperature above 0."""
-        self._sampling = sampling
-
-    def draw(self, logits: torch.Tensor, seeds: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-        """The drawn token numbers, (B,).
-
-        Args:
-            logits: (B, V).
-            seeds: (B,) int64.
-            steps: (B,) int64, which token of its text each row draws; the first is 1.
-        """
-        values, tokens = _candidates(logits.double() / self._sampling.temperature, self._sampling)
-        noise = gumbel_noise(_mix(seeds + 1), steps, tokens)
-        return tokens.gather(-1, (values + noise).argmax(-1, keepdim=True))[:, 0]
+    values, tokens = _candidates(logits.double() / sampling.temperature, sampling)
+    noise = gumbel_noise(_mix(seeds + 1), torch.full_like(seeds, step), tokens)
+    return tokens.gather(-1, (values + noise).argmax(-1, keepdim=True))[:, 0]
 
 
 class SeededProcessor:
@@ -53,15 +44,12 @@ class SeededProcessor:
             seeds: (B,) int64, one a row.
             sampling: temperature above 0.
         """
-        self._seeds = seeds
-        self._sampler = SeededSampler(sampling)
-        self._step = 0
+        self._seeds, self._sampling, self._step = seeds, sampling, 0
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """(B, V) scores -> (B, V) with 0 at the drawn token and -inf elsewhere."""
         self._step += 1
-        seeds = self._seeds.to(scores.device)
-        drawn = self._sampler.draw(scores, seeds, torch.full_like(seeds, self._step))
+        drawn = draw(scores, self._sampling, self._seeds.to(scores.device), self._step)
         return torch.full_like(scores, -torch.inf).scatter(-1, drawn[:, None], 0.0)
 
 

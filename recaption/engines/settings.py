@@ -15,6 +15,7 @@ from recaption.engines.http.address import (
     check_key_name,
 )
 
+PictureFormat = Literal["jpeg", "png"]
 EngineName = Literal["auto", "transformers", "http", "coca", "vllm"]
 
 OPERATIONAL: dict[str, Any] = {"identity": False}
@@ -26,7 +27,8 @@ class EngineSettings(Settings):
     captioner: str = Field(
         description="Folder with a transformers model, a hub id such as OWNER/NAME, the base URL "
         "of an OpenAI-compatible server such as http://localhost:8000/v1, or a CoCa of open_clip: "
-        "hf-hub:OWNER/NAME, local-dir:FOLDER, or a name such as coca_ViT-L-14 with `pretrained`.",
+        "hf-hub:OWNER/NAME, local-dir:FOLDER, or a name such as coca_ViT-L-14 with `pretrained`. "
+        "One of your own is my_package.module:Class, or the name of an entry point.",
     )
     engine: EngineName = Field(
         "auto",
@@ -121,3 +123,22 @@ class EngineSettings(Settings):
     def _sendable(cls, extra_body: dict[str, Any]) -> dict[str, Any]:
         check_extra_body(extra_body)
         return extra_body
+
+
+class ShownSettings(Settings):
+    """What of a picture a captioner is shown, and how far it searches for words."""
+
+    beams: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="Texts that a CoCa follows at once where the temperature is 0; 1 is greedy.",
+    )
+    image_size: int = Field(
+        512,
+        ge=0,
+        description="Longest side in pixels that the captioner is shown; 0 shows the stored size.",
+    )
+    image_format: PictureFormat = Field(
+        "jpeg", description="Format in which a server is sent pictures."
+    )

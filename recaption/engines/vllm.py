@@ -7,45 +7,31 @@ is too much, `vllm serve` and the http engine do the same over the OpenAI protoc
 
 from __future__ import annotations
 
-import logging
-import os
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from curate.base.errors import ConfigError
-from curate.base.reasons import without_addresses
 from curate.base.settings import Precision
-from curate.base.threads import in_threads
-from recaption.engines.pictures import BrokenPictureError, decode, encode
-from recaption.engines.protocol import (
-    BROKEN_PICTURE,
-    ENGINE_ERROR,
-    CaptionOutcome,
-    CaptionRequest,
-    Sampling,
+from recaption.engines.batches import (
+    Batch,
+    ControlTokens,
+    caption_in_batches,
+    consecutive,
+    threads_of,
+    words,
 )
-
-logger = logging.getLogger(__name__)
+from recaption.engines.identity import Captioner
+from recaption.engines.pictures import encode
+from recaption.engines.protocol import ENGINE_ERROR, CaptionOutcome, CaptionRequest, Sampling
+from recaption.engines.settings import EngineSettings, ShownSettings
 
 # Rows handed over at once, as a multiple of the rows that vLLM runs side by side: many, so that few
 # places stand empty at the end of a part; not all, because decoded pictures lie in memory.
 _DTYPES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _PART = 8
-
-
-@dataclass
-class _Part:
-    """Rows on their way to vLLM: their chats, and outcomes of rows that never get there."""
-
-    rows: list[int] = field(default_factory=list)
-    chats: list[list[dict[str, Any]]] = field(default_factory=list)
-    sizes: list[tuple[int, int] | None] = field(default_factory=list)
-    lost: dict[int, CaptionOutcome] = field(default_factory=dict)
 
 
 class VllmEngine:
@@ -89,7 +75,7 @@ class VllmEngine:
         self._parameters = SamplingParams
         self._part = _PART * batch_size
         self._image_size = image_size
-        self._threads = threads or min(8, os.cpu_count() or 1)
+        self._threads = threads_of(threads)
         try:
             self._llm = LLM(
                 str(folder),
@@ -102,15 +88,31 @@ class VllmEngine:
                 **(options or {}),
             )
         except Exception as error:  # vLLM's start-up raises almost any type
-            raise ConfigError(f"vLLM cannot load {folder} ({_first_line(error)}).") from error
-        tokenizer = self._llm.get_tokenizer()
-        self._control_tokens = sorted(
-            {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True
-        )
+            raise ConfigError(f"vLLM cannot load {folder} ({words(error)}).") from error
+        self._control_tokens = ControlTokens(self._llm.get_tokenizer())
         grey = encode(Image.new("RGB", (64, 64), (128, 128, 128)), "png")
         outcome = self.caption(CaptionRequest([grey], ["Describe this."], [0], Sampling(2)))[0]
         if outcome.error is not None:
             raise ConfigError(f"vLLM loaded {folder} but cannot caption ({outcome.detail}).")
+
+    @classmethod
+    def opened(
+        cls,
+        settings: EngineSettings,
+        captioner: Captioner,
+        trial: Sampling,
+        shown: ShownSettings | None,
+    ) -> VllmEngine:
+        """See recaption.engines.registry."""
+        shown = shown or ShownSettings()
+        return cls(
+            captioner.folder(),
+            revision=captioner.revision,
+            precision=settings.precision,
+            batch_size=settings.batch_size,
+            image_size=shown.image_size,
+            threads=settings.prepare_threads,
+        )
 
     def caption(self, request: CaptionRequest) -> list[CaptionOutcome]:
         """See CaptionEngine. Pictures of the next part are decoded while one is captioned.
@@ -118,70 +120,33 @@ class VllmEngine:
         Raises:
             vllm's EngineDeadError: the engine is gone; the process has to be replaced.
         """
-        started = time.perf_counter()
-        outcomes: dict[int, CaptionOutcome] = {}
-        count = len(request)
-        parts = [range(n, min(n + self._part, count)) for n in range(0, count, self._part)]
-        prepared = in_threads(lambda rows: self._prepare(request, rows), parts, self._threads)
-        for part in prepared:
-            outcomes |= part.lost
-            self._caption_part(request, part, outcomes)
-        share = (time.perf_counter() - started) / max(1, count)
-        return [
-            outcome if outcome.text is None else replace(outcome, latency_seconds=share)
-            for outcome in (outcomes[row] for row in range(count))
-        ]
+        return caption_in_batches(
+            consecutive(range(len(request)), self._part),
+            lambda rows: self._prepare(request, rows),
+            lambda part: self._write(request, part),
+            self._threads,
+            lambda error: type(error).__name__ == "EngineDeadError",
+        )
 
-    def _prepare(self, request: CaptionRequest, rows: Sequence[int]) -> _Part:
-        part = _Part()
-        for row in rows:
-            encoded = request.pictures[row]
-            content: list[dict[str, Any]] = []
-            size = None
-            if encoded is not None:
-                try:
-                    image = decode(encoded, self._image_size)
-                except BrokenPictureError as error:
-                    part.lost[row] = CaptionOutcome(error=BROKEN_PICTURE, detail=str(error))
-                    continue
-                content.append({"type": "image_pil", "image_pil": image})
-                size = image.size
-            text = self._without_control_tokens(request.prompts[row])
-            content.append({"type": "text", "text": text})
-            chat = [{"role": "user", "content": content}]
+    def _prepare(self, request: CaptionRequest, rows: Sequence[int]) -> Batch:
+        """A part whose inputs are chats."""
+        part = Batch.decoded(request, rows, self._image_size)
+        part.inputs = []
+        for row, image in zip(part.rows, part.images, strict=True):
+            text = self._control_tokens.out_of(request.prompts[row])
+            content: list[dict[str, Any]] = [{"type": "text", "text": text}]
+            if image is not None:
+                content.insert(0, {"type": "image_pil", "image_pil": image})
+            chat: list[dict[str, Any]] = [{"role": "user", "content": content}]
             if request.system:
                 chat.insert(0, {"role": "system", "content": request.system})
-            part.rows.append(row)
-            part.chats.append(chat)
-            part.sizes.append(size)
+            part.inputs.append(chat)
         return part
 
-    def _caption_part(
-        self, request: CaptionRequest, part: _Part, outcomes: dict[int, CaptionOutcome]
-    ) -> None:
-        """Caption a part; where vLLM refuses it, halve it until the bad rows stand alone."""
-        if not part.rows:
-            return
+    def _write(self, request: CaptionRequest, part: Batch) -> list[CaptionOutcome]:
         sampling = [self._sampling(request.sampling, request.seeds[row]) for row in part.rows]
-        try:
-            answers = self._llm.chat(part.chats, sampling, use_tqdm=False)
-        except Exception as error:
-            if type(error).__name__ == "EngineDeadError":
-                raise
-            # One prompt that vLLM's processor refuses fails the whole call.
-            failure = f"{type(error).__name__}: {_first_line(error)}"
-        else:
-            for row, size, answer in zip(part.rows, part.sizes, answers, strict=True):
-                outcomes[row] = _outcome(answer, size)
-            return
-        if len(part.rows) == 1:
-            logger.warning("a row could not be captioned: %s", failure)
-            outcomes[part.rows[0]] = CaptionOutcome(error=ENGINE_ERROR, detail=failure)
-            return
-        middle = len(part.rows) // 2
-        for half in (slice(None, middle), slice(middle, None)):
-            some = _Part(part.rows[half], part.chats[half], part.sizes[half])
-            self._caption_part(request, some, outcomes)
+        answers = self._llm.chat(part.inputs, sampling, use_tqdm=False)
+        return [_outcome(answer, size) for answer, size in zip(answers, part.sizes, strict=True)]
 
     def _sampling(self, sampling: Sampling, seed: int) -> Any:
         return self._parameters(
@@ -192,12 +157,6 @@ class VllmEngine:
             repetition_penalty=sampling.repetition_penalty,
             seed=seed,
         )
-
-    def _without_control_tokens(self, prompt: str) -> str:
-        # An alt text that spells "<image>" or "<|im_end|>" would become a real control token.
-        for token in self._control_tokens:
-            prompt = prompt.replace(token, " ")
-        return prompt
 
 
 def _outcome(answer: Any, size: tuple[int, int] | None) -> CaptionOutcome:
@@ -214,8 +173,3 @@ def _outcome(answer: Any, size: tuple[int, int] | None) -> CaptionOutcome:
         sent_width=size[0] if size else None,
         sent_height=size[1] if size else None,
     )
-
-
-def _first_line(error: Exception) -> str:
-    lines = without_addresses(str(error)).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -1,20 +1,18 @@
 """Gates: pure functions over a batch of captions that say what is wrong with each.
 
-A gate that `rejects` keeps a caption out of training; one that does not only marks it. Where
-`retry_helps`, asking again with another seed and a higher temperature may give a good caption
-(asking greedily again repeats the same loop). Which gates reject is a setting; what stands here
-is its default.
+Which of them there are, and what their flags mean for a caption, says recaption.gates.registry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from recaption.gates.language import detect_languages, is_other_language
+from recaption.gates.registry import DEFAULT_REJECTS, GATES, Gate
 from recaption.gates.repair import BANNED_OPENING, clean, is_cut, repair
 from recaption.gates.rules import (
     Flags,
@@ -35,7 +33,6 @@ from recaption.gates.rules import (
 __all__ = [
     "DEFAULT_REJECTS",
     "GATES",
-    "NEAR_DUPLICATE",
     "Gate",
     "GateColumns",
     "Verdict",
@@ -61,7 +58,6 @@ class GateColumns:
             none is expected.
         advantages: by how much each caption fits its picture better than the alt text does, as
             cosine; NaN where nobody knows, empty where nothing was compared.
-        repaired: the texts after `repair`, where the caller needed them before; empty where not.
     """
 
     texts: Sequence[str]
@@ -71,34 +67,17 @@ class GateColumns:
     min_words: int = 1
     languages: Sequence[str] = ()
     advantages: Sequence[float] | npt.NDArray[np.float32] = ()
-    repaired: Sequence[str] = ()
 
     def rows(self, rows: Sequence[int], texts: Sequence[str]) -> GateColumns:
         """Some rows of it, with these texts."""
         return replace(
             self,
             texts=texts,
-            repaired=(),
             finish_reasons=[self.finish_reasons[row] for row in rows],
             alt_texts=[self.alt_texts[row] for row in rows],
             languages=[self.languages[row] for row in rows] if len(self.languages) else (),
             advantages=[self.advantages[row] for row in rows] if len(self.advantages) else (),
         )
-
-
-@dataclass(frozen=True)
-class Gate:
-    """One check and what its flag means for a caption.
-
-    Attributes:
-        mended: whether repair may take the fault away; where not, what the raw text shows stays.
-    """
-
-    check: Callable[[GateColumns], Flags]
-    rejects: bool
-    retry_helps: bool
-    meaning: str
-    mended: bool = True
 
 
 @dataclass(frozen=True)
@@ -204,53 +183,16 @@ def near_duplicate(columns: GateColumns) -> Flags:
     return np.zeros(len(columns.texts), bool)
 
 
-NEAR_DUPLICATE = "near_duplicate"
-
-GATES: Mapping[str, Gate] = {
-    "empty": Gate(empty, True, True, "no letter and no digit"),
-    "refusal": Gate(
-        refusal, True, True, "refuses, speaks about itself, sees nothing or reports an error", False
-    ),
-    "reasoning": Gate(reasoning, True, True, "thinks aloud", False),
-    "options": Gate(several, True, True, "several captions to choose from", False),
-    "prompt_leak": Gate(
-        prompt_leak,
-        True,
-        True,
-        "repeats the instruction, chat markers or turns, or talks about its task",
-        False,
-    ),
-    "garbled": Gate(garbled, True, True, "a character of a word was lost"),
-    "loop": Gate(loop, True, True, "repeats itself"),
-    "url_or_markup": Gate(
-        url_or_markup, True, True, "HTML, Markdown, JSON or an unquoted web address", False
-    ),
-    "language": Gate(language, True, True, "surely in another language than expected"),
-    "truncated": Gate(truncated, True, True, "cut off, and holds no whole sentence"),
-    "too_short": Gate(too_short, True, True, "fewer words than its kind needs"),
-    "below_alt_text": Gate(
-        below_alt_text, False, True, "fits the picture worse than the alt text, by CLIP"
-    ),
-    "banned_opening": Gate(banned_opening, False, False, "opened with words about the picture"),
-    "alt_copy": Gate(alt_copy, False, False, "equals the alt text, or nearly"),
-    NEAR_DUPLICATE: Gate(
-        near_duplicate, False, False, "nearly repeats the caption of another picture"
-    ),
-}
-"""All gates; the first rejecting one that speaks is a caption's reason."""
-
-DEFAULT_REJECTS: tuple[str, ...] = tuple(name for name, gate in GATES.items() if gate.rejects)
-
-
 def run_gates(columns: GateColumns, gates: Mapping[str, Gate] = GATES) -> dict[str, Flags]:
     """(N,) flags of every gate, by name."""
-    return {name: gate.check(columns) for name, gate in gates.items()}
+    return {name: gate.function()(columns) for name, gate in gates.items()}
 
 
 def judge(
     columns: GateColumns,
     rejects: Collection[str] = DEFAULT_REJECTS,
     gates: Mapping[str, Gate] = GATES,
+    repaired: Sequence[str] | None = None,
 ) -> Verdict:
     """Flag, repair, flag again, decide.
 
@@ -258,10 +200,10 @@ def judge(
         columns: raw captions.
         rejects: names of the gates that reject.
         gates: more gates than the built-in ones may be given.
+        repaired: the captions after `repair`, where the caller has them.
     """
-    repaired = list(columns.repaired) or repair(
-        columns.texts, columns.finish_reasons, columns.min_words
-    )
+    if repaired is None:
+        repaired = repair(columns.texts, columns.finish_reasons, columns.min_words)
     # Quotes around all of an answer would hide it from gates that leave out what is quoted.
     columns = replace(columns, texts=[clean(text) for text in columns.texts])
     before = run_gates(columns, gates)
@@ -270,7 +212,7 @@ def judge(
     rejecting = [name for name in gates if name in rejects]
     reasons = [next((name for name in rejecting if after[name][row]), None) for row in rows]
     return Verdict(
-        texts=repaired,
+        texts=list(repaired),
         flags=[[n for n in gates if before[n][row] or after[n][row]] for row in rows],
         reasons=reasons,
         retry=np.array(

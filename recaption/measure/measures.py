@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from curate.base.errors import ConfigError
+from collections.abc import Mapping
+
 from curate.store.dataset import Dataset
-from recaption.captioning.settings import RecaptionSettings
+from recaption.measure.settings import MeasureSettings
 from recaption.measure.similarity import CaptionSimilarity
 from recaption.measure.token_counts import TokenCounter
 from recaption.prompts.columns import PromptColumns
@@ -19,26 +20,27 @@ class CaptionMeasures:
         prompt_columns: values of prompt variables out of the dataset.
     """
 
-    def __init__(self, settings: RecaptionSettings, dataset: Dataset | None = None) -> None:
+    def __init__(
+        self,
+        settings: MeasureSettings,
+        dataset: Dataset | None = None,
+        device: str = "auto",
+        prompt_columns: Mapping[str, str] | None = None,
+    ) -> None:
         """Find and check everything; loads nothing large.
 
         Args:
             dataset: whose captions these will be. None: pictures have no embeddings and prompts no
                 columns.
+            device: where the text tower runs.
+            prompt_columns: see PromptColumns.
 
         Raises:
-            ConfigError: as for CaptionSimilarity, TokenCounter and PromptColumns; or captions below
-                their alt text are to be rejected and nothing would compare them.
+            ConfigError: as for CaptionSimilarity, TokenCounter and PromptColumns.
         """
-        self.similarity = CaptionSimilarity(settings, dataset, settings.device)
-        if "below_alt_text" in settings.reject and self.similarity.clip is None:
-            raise ConfigError(
-                "reject names below_alt_text, but no captions are compared with their pictures: "
-                "the dataset needs picture embeddings of the CLIP model, and clip_gate must not be "
-                "off."
-            )
+        self.similarity = CaptionSimilarity(settings, dataset, device)
         self.tokens = TokenCounter(settings.t5_tokenizer)
-        self.prompt_columns = PromptColumns(settings.prompt_columns, dataset)
+        self.prompt_columns = PromptColumns(prompt_columns or {}, dataset)
 
     def open(self) -> None:
         """Load the models.

@@ -19,7 +19,6 @@ from curate.base.files import fingerprint
 from curate.base.provenance import package_versions
 from recaption.captioning.ask import row_seed
 from recaption.captioning.drafts import FAILED, OK, REJECTED, RETRY_TOP_K, RETRY_TOP_P
-from recaption.captioning.settings import with_engine
 from recaption.engines.identity import Captioner
 from recaption.engines.protocol import CaptionEngine, CaptionOutcome, CaptionRequest, Sampling
 from recaption.engines.registry import identify, open_engine
@@ -90,24 +89,22 @@ class Upsampler:
             ConfigError: no such captioner, one that reads no instructions, or no such file.
         """
         self.settings = settings
-        self._opening = with_engine(
-            settings,
-            kinds=("descriptive",),
-            max_new_tokens={"descriptive": settings.max_new_tokens},
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            retries=settings.retries,
-            retry_temperature=settings.retry_temperature,
-        )
         self.instruction = load_instruction(
             settings.instruction, settings.min_words, settings.max_words
         )
-        self.captioner = captioner or identify(self._opening)
+        self.captioner = captioner or identify(settings)
         if not self.captioner.chat:
             raise ConfigError(
                 f"The captioner {self.captioner.model!r} has no chat template and reads no "
                 f"instructions, so it cannot rewrite prompts."
             )
+        self._first = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p)
+        self._hotter = replace(
+            self._first,
+            temperature=max(settings.temperature, settings.retry_temperature),
+            top_p=min(settings.top_p, RETRY_TOP_P),
+            top_k=RETRY_TOP_K,
+        )
         self._engine: CaptionEngine | None = None
 
     @property
@@ -123,7 +120,8 @@ class Upsampler:
     def opened(self) -> CaptionEngine:
         """The captioner, loaded or reached if it was not before."""
         if self._engine is None:
-            self._engine = open_engine(self._opening, self.captioner, sees=False)
+            trial = Sampling.most_of([self._first, self._hotter][: 1 + self.settings.retries])
+            self._engine = open_engine(self.settings, self.captioner, trial)
         return self._engine
 
     def rewrite(self, prompts: Sequence[str]) -> pa.Table:
@@ -131,20 +129,12 @@ class Upsampler:
 
         A prompt's outcome does not depend on the others.
         """
-        settings = self.settings
-        first = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p)
-        hotter = replace(
-            first,
-            temperature=max(settings.temperature, settings.retry_temperature),
-            top_p=min(settings.top_p, RETRY_TOP_P),
-            top_k=RETRY_TOP_K,
-        )
-        drafts = self._ask(prompts, first, attempt=0)
-        for attempt in range(1, settings.retries + 1):
+        drafts = self._ask(prompts, self._first, attempt=0)
+        for attempt in range(1, self.settings.retries + 1):
             again = [row for row, draft in enumerate(drafts) if draft.status == REJECTED]
             if not again:
                 break
-            answers = self._ask([prompts[row] for row in again], hotter, attempt)
+            answers = self._ask([prompts[row] for row in again], self._hotter, attempt)
             for row, answer in zip(again, answers, strict=True):
                 if answer.status == FAILED:
                     # The engine failed this time; what the gates said of the last answer stands.

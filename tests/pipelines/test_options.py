@@ -19,7 +19,6 @@ from pipelines.settings import (
     ScoreCommandSettings,
     TrainCommandSettings,
 )
-from recaption.engines.serve_settings import ServeSettings
 from recaption.fit.settings import FitSettings
 from recaption.upsample.settings import UpsampleSettings
 
@@ -148,7 +147,6 @@ COMPUTING = {
     "recaption": RecaptionCommandSettings,
     "train": TrainCommandSettings,
     "captioner fit": FitSettings,
-    "serve-captioner": ServeSettings,
     "upsample": UpsampleSettings,
 }
 

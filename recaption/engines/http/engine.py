@@ -23,6 +23,7 @@ from curate.base.errors import ConfigError
 from recaption.engines.http.address import Server
 from recaption.engines.http.body import ChatBodies
 from recaption.engines.http.loop_thread import LoopThread
+from recaption.engines.http.models import server_of
 from recaption.engines.http.reply import (
     CONNECTION,
     CONTENT_FILTER,
@@ -33,6 +34,7 @@ from recaption.engines.http.reply import (
     read,
     understand,
 )
+from recaption.engines.identity import Captioner
 from recaption.engines.pictures import BrokenPictureError, PictureFormat, encode
 from recaption.engines.pictures_ahead import PicturesAhead
 from recaption.engines.protocol import (
@@ -42,6 +44,7 @@ from recaption.engines.protocol import (
     CaptionRequest,
     Sampling,
 )
+from recaption.engines.settings import EngineSettings, ShownSettings
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +103,25 @@ class HttpEngine:
         self._client = self._loop.run(self._open())
         self._loop.at_end(self._client.session.close)
         self._probe(trial, sees)
+
+    @classmethod
+    def opened(
+        cls,
+        settings: EngineSettings,
+        captioner: Captioner,
+        trial: Sampling,
+        shown: ShownSettings | None,
+    ) -> HttpEngine:
+        """See recaption.engines.registry."""
+        sees, shown = shown is not None, shown or ShownSettings()
+        return cls(
+            server_of(settings, captioner.model),
+            in_flight=settings.in_flight,
+            image_size=shown.image_size,
+            picture_format=shown.image_format,
+            trial=trial,
+            sees=sees,
+        )
 
     def caption(self, request: CaptionRequest) -> list[CaptionOutcome]:
         """See CaptionEngine."""

@@ -1,4 +1,4 @@
-"""Which models a server offers."""
+"""A server as the settings name it, and the models that it offers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,24 @@ from curate.base.errors import ConfigError
 from recaption.engines.http.address import Server
 from recaption.engines.http.loop_thread import LoopThread
 from recaption.engines.http.reply import read
+from recaption.engines.settings import EngineSettings
 
 _SECONDS = 30.0
+
+
+def server_of(settings: EngineSettings, model: str) -> Server:
+    """The server that the settings name."""
+    return Server(
+        base_url=settings.captioner.rstrip("/"),
+        model=model,
+        api_key_env=settings.api_key_env,
+        timeout=settings.timeout,
+        attempts=settings.request_attempts,
+        patience=settings.patience,
+        token_limit_field=settings.token_limit_field,
+        omit_fields=settings.omit_fields,
+        extra_body=settings.extra_body,
+    )
 
 
 def served_model(server: Server) -> str:

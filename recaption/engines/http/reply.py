@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
 
+from curate.download.hosts import retry_after as seconds_to_wait
 from recaption.engines.http.finish import BROKEN_OFF, CUT_OFF, FILTERED, WHOLE, finish_word
 from recaption.engines.protocol import NO_ANSWER, CaptionOutcome
 from recaption.gates.characters import encodable
@@ -210,7 +208,7 @@ def _joined(texts: list[str]) -> str:
 
 def _refusal(status: int, retry_after: str | None, answer: Any, words: str) -> Reply:
     """An answer with an error's status."""
-    wait = _seconds(retry_after)
+    wait = seconds_to_wait(retry_after)
     codes = _codes(answer)
     if status < 500 and not FILTERED.isdisjoint(codes):
         return failure(CONTENT_FILTER, words, passing=False)
@@ -244,25 +242,6 @@ def _count(usage: Any, name: str) -> int | None:
     count = usage.get(name) if isinstance(usage, Mapping) else None
     plausible = type(count) is int and 0 <= count <= _MOST_TOKENS
     return count if plausible else None
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Retry-After in seconds from now: a number or an HTTP date (RFC 9110, section 10.2.3)."""
-    if not retry_after:
-        return None
-    try:
-        seconds = float(retry_after)
-    except ValueError:
-        pass
-    else:
-        return max(0.0, seconds) if math.isfinite(seconds) else None
-    try:
-        moment = parsedate_to_datetime(retry_after)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        return max(0.0, (moment - datetime.now(UTC)).total_seconds())
-    except (ValueError, OverflowError):
-        return None
 
 
 def _beginning(raw: bytes, key: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from curate.base.errors import ConfigError
-from recaption.engines.transformers.inputs import words
+from recaption.engines.batches import words
 
 
 def load_captioner(folder: Path | str, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:

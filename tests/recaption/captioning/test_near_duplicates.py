@@ -9,7 +9,8 @@ from curate.store.dataset import CAPTIONS, DUPLICATES, Dataset
 from recaption.captioning.near_duplicates import COMPARED_IN_A_BUCKET, mark_near_duplicates
 from recaption.captioning.settings import RecaptionSettings
 from recaption.captioning.signature import HASHES, agreement, signatures
-from recaption.gates.gates import DEFAULT_REJECTS, NEAR_DUPLICATE, count_words
+from recaption.gates.gates import count_words
+from recaption.gates.registry import DEFAULT_REJECTS, NEAR_DUPLICATE
 
 WORDS = [f"word{number}" for number in range(2000)]
 BOAT = (

@@ -10,9 +10,7 @@ from tiny_captioners import build_coca, picture
 
 from curate.base.errors import ConfigError
 from recaption.captioning.settings import RecaptionSettings
-from recaption.engines.coca_decoder import CocaDecoder
-from recaption.engines.coca_engine import CocaEngine
-from recaption.engines.coca_search import Vocabulary, write, write_by_beam
+from recaption.engines.coca import CocaDecoder, CocaEngine, Vocabulary, write, write_by_beam
 from recaption.engines.identity import coca_captioner
 from recaption.engines.protocol import CaptionRequest, Sampling
 from recaption.engines.registry import chosen_engine, identify, open_engine
@@ -124,7 +122,7 @@ def test_settings_lead_to_a_coca_and_hash_its_weights(folder: Path) -> None:
     assert chosen_engine(settings) == "coca"
     captioner = identify(settings)
     assert captioner.revision == coca_captioner(f"local-dir:{folder}").revision
-    opened = open_engine(settings, captioner)
+    opened = open_engine(settings, captioner, GREEDY, settings)
     assert opened.name == "coca"
     assert opened.caption(request_of(3, GREEDY))[0].error is None
 

@@ -20,12 +20,10 @@ GREEDY = Sampling(max_new_tokens=12)
 SAMPLED = Sampling(max_new_tokens=12, temperature=1.0, top_p=0.95, top_k=20)
 PENALISED = Sampling(max_new_tokens=8, repetition_penalty=1.3)
 PROMPTS = ["Describe this image", "Name the main subject of this image in one short sentence ."]
-# Whether rows of the family can leave and join; the others go through generate.
-FLIES = {
-    "llava": True, "qwen25vl": True, "qwen3vl": True, "smolvlm": True, "idefics3": True,
-    "internvl": True, "paligemma": True, "gemma3": True, "blip": False, "git": False,
-    "florence2": False,
-}  # fmt: skip
+FAMILIES = [
+    "llava", "qwen25vl", "qwen3vl", "smolvlm", "idefics3", "internvl", "paligemma", "gemma3",
+    "blip", "git", "florence2",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -81,7 +79,7 @@ def one_by_one(engine: TransformersEngine, request: CaptionRequest) -> list[Capt
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, SAMPLED, PENALISED], ids=["greedy", "sampled", "rep"])
-@pytest.mark.parametrize("family", list(FLIES))
+@pytest.mark.parametrize("family", FAMILIES)
 def test_batched_captions_equal_one_by_one_captions(
     family: str, sampling: Sampling, engine_of: Callable[[str], TransformersEngine]
 ) -> None:
@@ -98,27 +96,7 @@ def test_batched_captions_equal_one_by_one_captions(
         assert len({outcome.text for outcome in batched}) > 4, "the pictures should matter"
 
 
-@pytest.mark.parametrize("family", [name for name, flies in FLIES.items() if flies])
-def test_rows_in_flight_say_what_generate_says(
-    family: str, engine_of: Callable[[str], TransformersEngine]
-) -> None:
-    engine = engine_of(family)
-    assert engine.in_flight
-    rows = request_of(6, SAMPLED, family=family)
-    flown = engine.caption(rows)
-    engine.in_flight = False
-    plain = engine.caption(rows)
-    engine.in_flight = True
-    assert flown == plain
-
-
-def test_other_architectures_go_through_generate(
-    engine_of: Callable[[str], TransformersEngine],
-) -> None:
-    assert {family: engine_of(family).in_flight for family in FLIES} == FLIES
-
-
-def test_texts_longer_than_a_sliding_window_go_through_generate(
+def test_texts_longer_than_a_sliding_window_are_the_same_in_any_batch(
     engine_of: Callable[[str], TransformersEngine],
 ) -> None:
     engine = engine_of("gemma3")
@@ -128,7 +106,7 @@ def test_texts_longer_than_a_sliding_window_go_through_generate(
     assert outcomes == one_by_one(engine, rows)
 
 
-def test_rows_join_in_the_middle_of_others_texts(
+def test_rows_whose_texts_end_early_do_not_disturb_the_others(
     engine_of: Callable[[str], TransformersEngine],
 ) -> None:
     engine = engine_of("llava")

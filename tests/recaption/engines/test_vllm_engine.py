@@ -21,7 +21,7 @@ def test_without_vllm_one_sentence_says_what_to_do(llava: Path) -> None:
     captioner = identify(settings)
     assert captioner.engine == "vllm"
     with pytest.raises(ConfigError, match=r"needs the package vllm.*docs/engines\.md"):
-        open_engine(settings, captioner)
+        open_engine(settings, captioner, Sampling(2), settings)
 
 
 @pytest.fixture

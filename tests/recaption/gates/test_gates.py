@@ -9,12 +9,12 @@ from caption_lists import BAD, GOOD, GOOD_SHORT, OPENINGS
 
 from recaption.gates.gates import (
     GATES,
-    NEAR_DUPLICATE,
     GateColumns,
     judge,
     repeated_4gram_shares,
     zlib_ratios,
 )
+from recaption.gates.registry import NEAR_DUPLICATE
 from recaption.prompts.templates import DESCRIPTIVE
 
 LOOKS_AT_MORE_THAN_THE_TEXT = {

@@ -15,8 +15,8 @@ from curate.scoring.stage import ScoreSettings, ScoreStage
 from curate.store.dataset import Dataset
 from recaption.captioning.settings import RecaptionSettings
 from recaption.captioning.stage import CaptionStage
+from recaption.engines.identity import served_captioner
 from recaption.gates.gates import DEFAULT_REJECTS
-from recaption.measure.measures import CaptionMeasures
 from recaption.measure.similarity import CaptionSimilarity
 from tests.curate.tiny import drawn, encoded, make_dataset, tiny_clip
 
@@ -160,7 +160,7 @@ def test_the_model_is_the_one_that_scored_the_dataset_or_none(
 def test_rejecting_by_a_comparison_that_is_not_made_is_a_mistake(dataset: Dataset) -> None:
     asked = settings_of(reject=("below_alt_text",), clip_gate="off")
     with pytest.raises(ConfigError, match="no captions are compared"):
-        CaptionMeasures(asked, dataset)
+        CaptionStage(asked, served_captioner("http://host/v1", "model"), dataset)
 
 
 def test_lost_weights_of_the_scoring_model_are_told_before_any_work(
