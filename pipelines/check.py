@@ -8,7 +8,7 @@ lost rows of the list itself. Killed, it continues with the same command.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,13 +48,14 @@ from curate.store.holes import (
 from curate.store.lock import writing
 from curate.store.stage import Stage
 from pipelines.curate import WRITES, look_at
-from pipelines.local_stages import run_light_stage
+from pipelines.runners.local import Local
+from pipelines.runners.protocol import Runner
+from pipelines.runners.shards import run_stage
 from pipelines.score import record_path as scores_record
 from pipelines.settings import CurateSettings, ScoreCommandSettings
 from recaption.captioning.alt_texts import AltCaptionStage
 
 S = TypeVar("S", bound=Settings)
-Run = Callable[[Stage, Dataset, int, Sequence[str] | None], object]
 _COUNTED = re.compile(r" \(\d[\d,]* files: [0-9a-f]+\)$")
 
 
@@ -63,14 +64,14 @@ def check_dataset(
     read_all: bool = False,
     repair: bool = False,
     source: str | None = None,
-    run: Run = run_light_stage,
+    runner: Runner | None = None,
 ) -> Check:
     """Look at a dataset, and mend what can be mended from here.
 
     Args:
         read_all: read every byte; see `curate.store.check.check`.
         source: the input, where rows of it were lost and it is not where it was.
-        run: what runs a stage over shards: (stage, dataset, workers, shards).
+        runner: of the stages that are run again; None takes processes of this machine.
 
     Raises:
         ConfigError: there is no dataset.
@@ -83,7 +84,7 @@ def check_dataset(
         return found
     with writing(dataset.directory, *WRITES):
         while True:
-            _Repair(dataset, run).mend(found.holes, source)
+            _Repair(dataset, runner or Local()).mend(found.holes, source)
             before, found = found, check(dataset, read_all)
             # A table that was lost may have hidden what is wrong with those that rest on it.
             if set(found.holes) <= set(before.holes):
@@ -93,8 +94,8 @@ def check_dataset(
 class _Repair:
     """Mends a dataset, stage by stage, in the order of the road."""
 
-    def __init__(self, dataset: Dataset, run: Run) -> None:
-        self._dataset, self._run_stage = dataset, run
+    def __init__(self, dataset: Dataset, runner: Runner) -> None:
+        self._dataset, self._runner = dataset, runner
 
     def mend(self, holes: Sequence[Hole], source: str | None) -> None:
         """Clear away what is damaged and make again what is gone."""
@@ -116,7 +117,7 @@ class _Repair:
         self._run(LocalPicturesStage(download) if local else DownloadStage(download))
         note_finished(dataset, "samples", TARS)
         if had & {ALT, *SCORE_TABLES}:
-            self._run(AltCaptionStage())
+            self._run(AltCaptionStage(), here=True)
             note_finished(dataset, ALT)
             self._score({table for table in had if table.startswith("caption_scores/")})
         if had & {*DUPLICATE_TABLES}:
@@ -137,15 +138,14 @@ class _Repair:
         self._run(ScoreStage(part))
         intake = read_intake(dataset)
         if intake is not None and intake.imported:
-            self._run(ImportScoresStage())
+            self._run(ImportScoresStage(), here=True)
         note_finished(dataset, *SCORE_TABLES)
         if wanted.captions and scored_captions:
             self._run(CaptionScoreStage(part, wanted.captions))
             note_finished(dataset, *scored_captions)
 
-    def _run(self, stage: Stage) -> None:
-        dataset = self._dataset
-        self._run_stage(stage, dataset, self._settings.workers, dataset.shards())
+    def _run(self, stage: Stage, here: bool = False) -> None:
+        run_stage(self._runner, stage, self._dataset, self._settings.workers, here=here)
 
 
 def _restore_records(dataset: Dataset, holes: Sequence[Hole]) -> None:

@@ -1,4 +1,4 @@
-"""`caplab curate`: intake, download, scores, duplicates and a first selection, as Ray stages."""
+"""`caplab curate`: intake, download, scores, duplicates and a first selection."""
 
 from __future__ import annotations
 
@@ -38,8 +38,11 @@ from curate.store.holes import (
     note_finished,
 )
 from curate.store.lock import hold
-from pipelines.local_stages import run_light_stage
-from pipelines.ray_stages import ray_session, run_stage
+from pipelines.runners.choice import open_runner
+from pipelines.runners.once import run_once
+from pipelines.runners.protocol import Runner
+from pipelines.runners.settings import RunnerSettings
+from pipelines.runners.shards import run_stage
 from pipelines.score import remember
 from pipelines.settings import CurateSettings, Until
 from recaption.captioning.alt_texts import AltCaptionStage
@@ -100,11 +103,12 @@ def curate(
     }
     if settings.encoding is not None:
         identity["encoding"] = settings.encoding
-    with hold(out, WRITES):
-        return _curate(inputs, out, settings, score, identity, until, retry_failed)
+    with hold(out, WRITES), open_runner(settings.part(RunnerSettings)) as runner:
+        return _curate(runner, inputs, out, settings, score, identity, until, retry_failed)
 
 
 def _curate(
+    runner: Runner,
     inputs: Source,
     out: Path | str,
     settings: CurateSettings,
@@ -126,9 +130,9 @@ def _curate(
     download = settings.part(DownloadSettings)
     store = LocalPicturesStage(download) if inputs.local else DownloadStage(download)
     before = [shard for shard in dataset.shards() if dataset.has_shard("samples", shard)]
-    run_light_stage(store, dataset, settings.workers)
+    run_stage(runner, store, dataset, settings.workers)
     if retry_failed:
-        run_light_stage(RetryStage(download), dataset, settings.workers, before)
+        run_stage(runner, RetryStage(download), dataset, settings.workers, shards=before)
     note_finished(dataset, "samples", TARS)
     write_dataset_card(dataset)
     counted = accounting_line(accounting(dataset))
@@ -138,18 +142,19 @@ def _curate(
         counted += f"\n{left_out}"
     if score is None:  # until the download
         return CurateSummary(dataset.directory, counted)
-    with ray_session():
-        run_stage(AltCaptionStage(), dataset, 1)
-        note_finished(dataset, ALT)
-        run_stage(score, dataset, settings.workers, gpus_per_worker=settings.gpus_per_worker)
-        remember(dataset, score.settings, score.weights())
-        if intake.imported:
-            run_stage(ImportScoresStage(), dataset, 1)
-        note_finished(dataset, *SCORE_TABLES)
-        write_dataset_card(dataset)
-        if until == "score":
-            return CurateSummary(dataset.directory, counted)
-        duplicates = _find_duplicates(dataset, settings.part(DuplicateSettings))
+    run_stage(runner, AltCaptionStage(), dataset, here=True)
+    note_finished(dataset, ALT)
+    run_stage(runner, score, dataset, settings.workers, gpus=settings.gpus_per_worker)
+    remember(dataset, score.settings, score.weights())
+    if intake.imported:
+        run_stage(runner, ImportScoresStage(), dataset, here=True)
+    note_finished(dataset, *SCORE_TABLES)
+    write_dataset_card(dataset)
+    if until == "score":
+        return CurateSummary(dataset.directory, counted)
+    counts = run_once(runner, find_duplicates, dataset, settings.part(DuplicateSettings))
+    found = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
+    duplicates = f"duplicates: {found}"
     if until == "duplicates":
         return CurateSummary(dataset.directory, counted, duplicates)
     # Scores may have been added since; the rules were checked to be the same.
@@ -206,13 +211,3 @@ def _refuse_other_selection(dataset: Dataset, settings: SelectSettings) -> None:
                 f"The selection {settings.name!r} exists and stands for {where!r}; "
                 f"choose another --name."
             )
-
-
-def _find_duplicates(dataset: Dataset, settings: DuplicateSettings) -> str:
-    """Duplicates of the whole dataset, in a Ray task, so that the driver stays small."""
-    import ray
-
-    task = ray.remote(find_duplicates).options(num_cpus=1)
-    counts = ray.get(task.remote(dataset, settings))
-    found = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
-    return f"duplicates: {found}"

@@ -1,4 +1,4 @@
-"""`caplab demo`: the whole road on the synthetic web, offline, over real HTTP, as Ray stages.
+"""`caplab demo`: the whole road on the synthetic web, offline, over real HTTP, on one Ray.
 
 Run again, it skips what is finished; killed, it continues.
 """
@@ -31,10 +31,10 @@ from pipelines.ground_truth import (
     checks_text,
     curation_checks,
 )
-from pipelines.ray_session import ray_session
 from pipelines.recaption import recaption
 from pipelines.report.build import write_report
 from pipelines.resources import StageCost, measured
+from pipelines.runners.choice import one_ray
 from pipelines.settings import CurateSettings, RecaptionCommandSettings, TrainCommandSettings
 from pipelines.train import train
 from pipelines.world import weights
@@ -107,7 +107,7 @@ def _demo(shown: Path, out: Path, settings: DemoSettings) -> DemoSummary:
             click.echo(f"writing a synthetic web of {settings.rows} URLs", err=True)
             build_web(world, WorldConfig.small(), settings.rows, settings.seed, base_url)
     _refuse_taken_port(settings.port)
-    with ray_session():
+    with one_ray(settings):
         with costs.stage("curate"), serve(world, settings.port):
             curated = curate(world / "urls.parquet", dataset_dir, curate_settings(settings))
         click.echo(curated.text(), err=True)
@@ -149,6 +149,7 @@ def curate_settings(settings: DemoSettings) -> CurateSettings:
         where=" and ".join(RULES),
         workers=settings.workers,
         duplicate_threads=settings.workers,
+        runner=settings.runner,
     )
 
 
@@ -159,6 +160,7 @@ def recaption_settings(settings: DemoSettings) -> RecaptionCommandSettings:
         captioner=str(weights.captioner_dir()),
         kinds=KINDS,
         workers=settings.workers,
+        runner=settings.runner,
     )
 
 
@@ -170,6 +172,7 @@ def train_settings(settings: DemoSettings) -> TrainCommandSettings:
         captions={"descriptive": 0.95, "alt": 0.05},
         steps=settings.train_steps,
         cpus=1,
+        runner=settings.runner,
     )
 
 
@@ -182,6 +185,7 @@ def ablate_settings(settings: DemoSettings, truth: Path) -> AblateSettings:
         scenes=settings.scenes,
         exclude_scenes=str(truth),
         workers=settings.workers,
+        runner=settings.runner,
     )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from curate.base.settings import Settings
+from pipelines.runners.settings import RunnerSettings
 
 
-class DemoSettings(Settings):
+class DemoSettings(RunnerSettings):
     """Sizes and budgets of the demo, counted in rows and steps so that machines agree."""
 
     rows: int = Field(6000, gt=0, description="URLs of the synthetic web")
@@ -20,5 +20,5 @@ class DemoSettings(Settings):
     scenes: int = Field(192, gt=0, description="Held-out scenes that every model has to draw")
     model: str = Field("world-small", description="Model preset of all runs")
     workers: int = Field(
-        2, gt=0, description="Ray workers side by side", json_schema_extra={"identity": False}
+        2, gt=0, description="Workers side by side", json_schema_extra={"identity": False}
     )

@@ -14,8 +14,10 @@ from curate.store.dataset import Dataset
 from curate.store.dataset_card import write_dataset_card
 from curate.store.holes import note_finished
 from curate.store.lock import writing
-from pipelines.caption_actors import caption_shards
-from pipelines.caption_rehearsal import rehearse
+from pipelines.runners.caption_rehearsal import Prices, rehearse
+from pipelines.runners.captions import caption_shards
+from pipelines.runners.choice import open_runner
+from pipelines.runners.settings import RunnerSettings
 from pipelines.settings import RecaptionCommandSettings
 from recaption.captioning.drafts import OK
 from recaption.captioning.near_duplicates import mark_near_duplicates
@@ -77,7 +79,8 @@ def _recaption(
         dataset.directory / "captioners" / f"{stage.source}.json",
         provenance(settings, {stage.captioner.model: stage.captioner.digest}),
     )
-    caption_shards(stage, dataset, settings.workers, settings.gpus_per_worker)
+    with open_runner(settings.part(RunnerSettings)) as runner:
+        caption_shards(runner, stage, dataset, settings.workers, settings.gpus_per_worker)
     note_finished(dataset, f"captions/{stage.source}")
     write_dataset_card(dataset)
     repeats = mark_near_duplicates(dataset, stage.source, settings)
@@ -97,7 +100,12 @@ def dry_run(directory: Path | str, settings: RecaptionCommandSettings, pictures:
         ConfigError: as `recaption`, or nothing is left to be captioned.
     """
     dataset = Dataset.open(directory)
-    return rehearse(dataset, _stage(dataset, settings), settings, pictures)
+    prices = Prices(
+        settings.price_per_hour,
+        settings.price_per_million_input_tokens,
+        settings.price_per_million_output_tokens,
+    )
+    return rehearse(dataset, _stage(dataset, settings), pictures, settings.workers, prices)
 
 
 def _stage(dataset: Dataset, settings: RecaptionCommandSettings) -> CaptionStage:

@@ -27,8 +27,9 @@ from curate.store.holes import (
 )
 from curate.store.lock import writing
 from curate.store.stage import Stage
-from pipelines.local_stages import run_light_stage
-from pipelines.ray_stages import StageSummary, ray_session, run_stage
+from pipelines.runners.choice import open_runner
+from pipelines.runners.settings import RunnerSettings
+from pipelines.runners.shards import StageSummary, run_stage
 from pipelines.settings import ScoreCommandSettings
 
 
@@ -78,7 +79,11 @@ def _score(dataset: Dataset, settings: ScoreCommandSettings) -> ScoreSummary:
         stages.append((ImportScoresStage(), 1))
     clear_damaged(dataset, [h for h in find_holes(dataset, ()) if h.table in SCORE_TABLES])
     refuse_holes(dataset, but=(*SCORE_TABLES, *DUPLICATE_TABLES, "caption_scores"), unfinished=True)
-    done = [_run(each, dataset, workers, settings.gpus_per_worker) for each, workers in stages]
+    with open_runner(settings.part(RunnerSettings)) as runner:
+        done = [
+            run_stage(runner, each, dataset, workers, gpus=settings.gpus_per_worker)
+            for each, workers in stages
+        ]
     write_json(record_path(dataset), provenance(settings, stage.weights()))
     note_finished(dataset, *SCORE_TABLES)
     if settings.captions:
@@ -88,14 +93,6 @@ def _score(dataset: Dataset, settings: ScoreCommandSettings) -> ScoreSummary:
     connection = dataset.connect()
     columns = [row[0] for row in connection.execute("DESCRIBE scores").fetchall()]
     return ScoreSummary(tuple(done), tuple(columns))
-
-
-def _run(stage: Stage, dataset: Dataset, workers: int, gpus: float) -> StageSummary:
-    """On Ray where it shares out GPUs or machines; else starting it would cost 5 CPU seconds."""
-    if gpus:
-        with ray_session():
-            return run_stage(stage, dataset, workers, 1.0, gpus)
-    return run_light_stage(stage, dataset, workers)
 
 
 def record_path(dataset: Dataset) -> Path:

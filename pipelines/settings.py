@@ -11,6 +11,7 @@ from curate.duplicates.settings import DuplicateSettings
 from curate.intake.formats import InputFormat
 from curate.scoring.settings import ScoreSettings
 from curate.selection.settings import SelectSettings
+from pipelines.runners.settings import RunnerSettings
 from recaption.captioning.settings import RecaptionSettings
 from train.settings import TrainSettings
 
@@ -20,7 +21,7 @@ Until = Literal["download", "score", "duplicates", "selection"]
 """The stages of `caplab curate`, in their order."""
 
 
-class CurateSettings(DownloadSettings, ScoreSettings, DuplicateSettings):
+class CurateSettings(DownloadSettings, ScoreSettings, DuplicateSettings, RunnerSettings):
     """Intake, download, scores, duplicates and the first selection."""
 
     url_column: str | None = Field(
@@ -56,7 +57,7 @@ class CurateSettings(DownloadSettings, ScoreSettings, DuplicateSettings):
         "true", description="SQL condition of the first selection; duplicates are dropped as well."
     )
     workers: int = Field(
-        2, gt=0, description="Ray workers side by side.", json_schema_extra=OPERATIONAL
+        2, gt=0, description="Workers side by side.", json_schema_extra=OPERATIONAL
     )
     gpus_per_worker: float = Field(
         0.0, ge=0, description="GPUs a scoring worker.", json_schema_extra=OPERATIONAL
@@ -67,25 +68,25 @@ class CurateSettings(DownloadSettings, ScoreSettings, DuplicateSettings):
         return SelectSettings(name=self.name, where=self.where)
 
 
-class ScoreCommandSettings(ScoreSettings):
+class ScoreCommandSettings(ScoreSettings, RunnerSettings):
     """Scores of an existing dataset; what is not given stays as it was scored before."""
 
     captions: tuple[str, ...] = Field(
         (), description="Caption kinds to score as well, sentence by sentence; all for every kind."
     )
     workers: int = Field(
-        2, gt=0, description="Ray workers side by side.", json_schema_extra=OPERATIONAL
+        2, gt=0, description="Workers side by side.", json_schema_extra=OPERATIONAL
     )
     gpus_per_worker: float = Field(
         0.0, ge=0, description="GPUs a worker.", json_schema_extra=OPERATIONAL
     )
 
 
-class RecaptionCommandSettings(RecaptionSettings):
+class RecaptionCommandSettings(RecaptionSettings, RunnerSettings):
     """Recaptioning, and how many workers do it."""
 
     workers: int = Field(
-        1, gt=0, description="Ray workers side by side.", json_schema_extra=OPERATIONAL
+        1, gt=0, description="Workers side by side.", json_schema_extra=OPERATIONAL
     )
     gpus_per_worker: float = Field(
         0.0, ge=0, description="GPUs a worker.", json_schema_extra=OPERATIONAL
@@ -110,7 +111,7 @@ class RecaptionCommandSettings(RecaptionSettings):
     )
 
 
-class TrainCommandSettings(TrainSettings):
+class TrainCommandSettings(TrainSettings, RunnerSettings):
     """One training run on a selection."""
 
     selection: str = Field("default", description="Selection of the dataset to train on.")

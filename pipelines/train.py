@@ -1,4 +1,4 @@
-"""`caplab train`: one training run on Ray, on a selection with a blend of captions."""
+"""`caplab train`: one training run, on a selection with a blend of captions."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from curate.store.captions import caption_writers, captioned_keys
 from curate.store.dataset import Dataset
 from curate.store.holes import refuse_holes
 from curate.store.lock import hold
+from pipelines.runners.choice import open_runner
+from pipelines.runners.settings import RunnerSettings
+from pipelines.runners.training import TrainingJob, run_jobs
 from pipelines.settings import TrainCommandSettings
-from pipelines.training_jobs import TrainingJob, run_jobs
 from train.settings import TrainSettings, model_config, settled, stored_settings
 from train.shards import captions_of, held_out
 from train.vocabulary import (
@@ -68,8 +70,8 @@ def train(directory: Path | str, out: Path | str, settings: TrainCommandSettings
         selection=settings.selection,
         caption_sources=settings.caption_sources,
     )
-    with hold(out):
-        run_jobs([job], 1, settings.cpus, settings.gpus)
+    with hold(out), open_runner(settings.part(RunnerSettings)) as runner:
+        run_jobs(runner, [job], 1, settings.cpus, settings.gpus)
     summary = read_json(out / "summary.json")
     return TrainSummary(out, settings.steps, _validation(summary), summary["unknown_words"])
 

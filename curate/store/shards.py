@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +76,16 @@ def _header(name: str, size: int) -> bytes:
     return start + b"00000000000\0" + b"%06o\0 " % sums + _REST
 
 
-def iter_shard(dataset: Dataset, shard: str) -> Iterator[tuple[str, bytes, str]]:
+def iter_shard(
+    dataset: Dataset, shard: str, keys: Container[str] | None = None
+) -> Iterator[tuple[str, bytes, str]]:
     """The stored samples of a shard in input order: (key, encoded image, alt text).
 
     The alt text is "" where the input had none (`samples.alt_text` tells the two apart). Reads
     the tar once from front to back; memory is one sample.
+
+    Args:
+        keys: of the samples that are wanted, the others are stepped over; None wants all.
 
     Raises:
         DatasetError: the shard is missing or is no tar, or a sample lacks its picture.
@@ -88,7 +93,7 @@ def iter_shard(dataset: Dataset, shard: str) -> Iterator[tuple[str, bytes, str]]
     path = dataset.shard_path(shard)
     try:
         with tarfile.open(path, "r:") as tar:
-            for key, members in _grouped(tar):
+            for key, members in _grouped(tar, keys):
                 image = next((members[e] for e in members if e in IMAGE_EXTENSIONS), None)
                 if image is None:
                     raise DatasetError(f"Sample {key} of {path} has no picture.")
@@ -110,12 +115,18 @@ def iter_members(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
         yield from _grouped(tar)
 
 
-def _grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Neighbouring members of one key, together."""
+def _grouped(
+    tar: tarfile.TarFile, keys: Container[str] | None = None
+) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Neighbouring members of one key, together; of `keys` alone where they are given."""
     current: str | None = None
     members: dict[str, bytes] = {}
     for member in tar:
+        # A TarFile remembers every member that it passed; a shard has tens of thousands.
+        tar.members = []  # type: ignore[attr-defined]
         key, _, extension = member.name.partition(".")
+        if keys is not None and key not in keys:
+            continue
         if current is not None and key != current:
             yield current, members
             members = {}
@@ -123,7 +134,5 @@ def _grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:
         content = tar.extractfile(member)
         if content is not None:
             members[extension] = content.read()
-        # A TarFile remembers every member that it passed; a shard has tens of thousands.
-        tar.members = []  # type: ignore[attr-defined]
     if current is not None:
         yield current, members

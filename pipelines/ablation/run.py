@@ -1,6 +1,6 @@
 """`caplab ablate`: train the arms, draw the same prompts with each, judge, and compare.
 
-Everything that one run needs (training, drawing, judging) happens in one Ray worker; its results
+Everything that one run needs (training, drawing, judging) happens in one worker; its results
 are one Parquet file, written atomically, which marks the run as finished. The tables and the
 report are computed from these files alone.
 """
@@ -34,7 +34,9 @@ from pipelines.ablation.tables import (
     unanswered,
     value_matrices,
 )
-from pipelines.training_jobs import TrainingJob, run_jobs
+from pipelines.runners.choice import open_runner
+from pipelines.runners.settings import RunnerSettings
+from pipelines.runners.training import TrainingJob, run_jobs
 
 # Pictures kept of each arm, seed and prompt form, for the report's grids.
 KEPT_PICTURES = 16
@@ -104,7 +106,8 @@ def _ablate(study: Study, out: Path, settings: AblateSettings) -> AblationSummar
         for arm in settings.arms
         if not part_path(out, arm, seed).exists()
     ]
-    run_jobs(jobs, settings.workers, settings.cpus_per_run, settings.gpus_per_run)
+    with open_runner(settings.part(RunnerSettings)) as runner:
+        run_jobs(runner, jobs, settings.workers, settings.cpus_per_run, settings.gpus_per_run)
     return summarise(out, settings, study)
 
 

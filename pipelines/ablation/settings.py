@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from curate.base.settings import Settings
+from pipelines.runners.settings import RunnerSettings
 
 # What `train` may not hold: the ablation sets these for every arm.
 SET_BY_THE_ABLATION = (
@@ -18,7 +18,7 @@ SET_BY_THE_ABLATION = (
 )
 
 
-class AblateSettings(Settings):
+class AblateSettings(RunnerSettings):
     """The declared experiment. Read the YAML file and you know the study."""
 
     arms: dict[str, dict[str, float]] = Field(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -52,19 +51,15 @@ class ShardCaptions:
         )
         return caption_ids(without_collapsed(_keep(table, without_failed), self._collapses))
 
-    def written(
-        self, without_failed: bool = False, parts: Sequence[str] | None = None
-    ) -> set[CaptionId]:
+    def written(self, without_failed: bool = False) -> set[CaptionId]:
         """Every caption written so far, in the finished table or in a part; see `finished`.
 
         Args:
             without_failed: leave out those that failed in the finished table. Parts are of the run
                 that is being continued, so their failures stand.
-            parts: names of the parts to look at; None takes all.
         """
-        names = self.parts() if parts is None else parts
         found = self.finished(without_failed)
-        for name in names:
+        for name in self.parts():
             part = pq.read_table(self.scratch / name, columns=[*_ID_COLUMNS, *_FATE_COLUMNS])
             found |= caption_ids(without_collapsed(part, self._collapses))
         return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping
 from functools import lru_cache
 from itertools import product
 from typing import Any
@@ -28,6 +28,9 @@ from recaption.engines.registry import identify, open_engine
 from recaption.measure.measures import CaptionMeasures
 from recaption.measure.similarity import Embedding
 from recaption.prompts.templates import PromptTemplate, templates_for
+
+Lacking = dict[str, list[tuple[str, int]]]
+"""Key -> kind and sample index of each caption that the picture lacks."""
 
 logger = logging.getLogger(__name__)
 
@@ -105,64 +108,53 @@ class CaptionStage(Stage):
         """
         self.open()
         counts: Counter[str] = Counter()
-        for work in self.work(dataset, shard, self.settings.checkpoint_rows):
-            counts.update(row_counts(self.write(dataset, work)))
+        for block in self.blocks(dataset, shard, self.settings.checkpoint_rows):
+            counts.update(row_counts(self.write(dataset, self.work(dataset, shard, block))))
         new = counts["ok"] + counts["rejected"] + counts["failed"]
         counts["kept"] = self.finish(dataset, shard).num_rows - new
         return dict(counts)
 
     # ---- the parts of a run: what is missing, captions for it, the finished shard ---------------
 
-    def missing(
-        self, dataset: Dataset, shard: str, parts: Sequence[str] | None = None
-    ) -> set[CaptionId]:
-        """Captions of a shard that are wanted and not written.
-
-        Args:
-            parts: names of the parts that count as written; None takes all that lie there.
-        """
+    def missing(self, dataset: Dataset, shard: str) -> set[CaptionId]:
+        """Captions of a shard that are wanted and not written."""
         written = ShardCaptions(dataset, self.source, shard)
         return self._wanted_ids(self.selected(dataset, shard)) - written.written(
-            self.settings.retry_failed, parts
+            self.settings.retry_failed
         )
 
-    def parts(self, dataset: Dataset, shard: str) -> list[str]:
-        """Names of the parts that an earlier run left of a shard."""
-        return ShardCaptions(dataset, self.source, shard).parts()
-
-    def work(
-        self, dataset: Dataset, shard: str, captions: int, parts: Sequence[str] | None = None
-    ) -> Iterator[pa.Table]:
-        """What is missing in a shard, as tables of WORK with about `captions` captions each.
-
-        Pictures come in the shard's order; those that its samples table knows and its tar does not
-        give (it is damaged, say) come last, without a picture. Memory: the pictures of one table.
-
-        Args:
-            parts: as for `missing`.
-        """
-        missing = self.missing(dataset, shard, parts)
-        if not missing:
-            return
-        alt_texts = self.selected(dataset, shard)
+    def blocks(self, dataset: Dataset, shard: str, captions: int) -> Iterator[Lacking]:
+        """What is missing now in a shard, about `captions` captions at a time, in its order."""
+        missing = self.missing(dataset, shard)
         slots = list(product(self.plans, range(self.settings.samples_per_image)))
-        values = self.inputs(dataset, shard, list(alt_texts))
+        block: Lacking = {}
+        count = 0
+        for key in self.selected(dataset, shard) if missing else ():
+            if lacking := [slot for slot in slots if (key, *slot) in missing]:
+                block[key] = lacking
+                count += len(lacking)
+                if count >= captions:
+                    yield block
+                    block, count = {}, 0
+        if block:
+            yield block
+
+    def work(self, dataset: Dataset, shard: str, lacking: Lacking) -> pa.Table:
+        """A table of WORK for pictures of one shard, in the tar's order.
+
+        Those that its tar does not give (it is damaged, say) come last, without a picture.
+        """
+        alt_texts = self.selected(dataset, shard)
+        values = self.inputs(dataset, shard, list(lacking))
         rows = WorkRows(shard)
-
-        def lacks(key: str) -> list[tuple[str, int]]:
-            return [slot for slot in slots if (key, *slot) in missing]
-
-        for key, picture in _pictures(dataset, shard):
-            if lacking := lacks(key):
-                missing -= {(key, *slot) for slot in lacking}
-                rows.add(key, picture, alt_texts[key], lacking, *values[key])
-                if rows.captions >= captions:
-                    yield rows.table()
-                    rows = WorkRows(shard)
-        for key in sorted({key for key, _, _ in missing}):
-            rows.add(key, None, alt_texts[key], lacks(key), *values[key])
-        if rows.captions:
-            yield rows.table()
+        left = dict(lacking)
+        for key, picture in _pictures(dataset, shard, lacking):
+            rows.add(key, picture, alt_texts[key], left.pop(key), *values[key])
+            if not left:
+                break
+        for key, slots in left.items():
+            rows.add(key, None, alt_texts[key], slots, *values[key])
+        return rows.table()
 
     def write(self, dataset: Dataset, work: pa.Table) -> pa.Table:
         """Caption a table of WORK and put the captions beside their shards' tables, durably.
@@ -228,10 +220,10 @@ class CaptionStage(Stage):
         return set(product(alt_texts, self.plans, range(self.settings.samples_per_image)))
 
 
-def _pictures(dataset: Dataset, shard: str) -> Iterator[tuple[str, bytes]]:
-    """Key and encoded picture of a shard's samples, up to where its tar is damaged."""
+def _pictures(dataset: Dataset, shard: str, keys: Container[str]) -> Iterator[tuple[str, bytes]]:
+    """Key and encoded picture of some of a shard's samples, up to where its tar is damaged."""
     try:
-        for key, picture, _ in iter_shard(dataset, shard):
+        for key, picture, _ in iter_shard(dataset, shard, keys):
             yield key, picture
     except DatasetError as error:
         if isinstance(error.__cause__, FileNotFoundError):

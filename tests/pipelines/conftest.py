@@ -47,20 +47,18 @@ def small_web(tmp_path_factory) -> SmallWeb:
     directory = tmp_path_factory.mktemp("web")
     port = free_port()
     build_web(directory, WorldConfig.small(), ROWS, 3, f"http://127.0.0.1:{port}")
-    settings = DemoSettings(rows=ROWS, rows_per_shard=80, port=port, workers=2)
+    settings = DemoSettings(rows=ROWS, rows_per_shard=80, port=port, workers=1, runner="local")
     return SmallWeb(directory, port, settings)
 
 
 @pytest.fixture(scope="session")
 def curated(small_web, tmp_path_factory) -> Dataset:
-    """The web, curated and recaptioned by the shipped models through real HTTP and real Ray."""
+    """The web, curated and recaptioned by the shipped models through real HTTP."""
     from pipelines.curate import curate
-    from pipelines.ray_stages import ray_session
     from pipelines.recaption import recaption
 
     out = tmp_path_factory.mktemp("dataset") / "data"
-    with ray_session(cpus=2):
-        with serve(small_web.directory, small_web.port):
-            curate(small_web.urls, out, curate_settings(small_web.settings))
-        recaption(out, recaption_settings(small_web.settings))
+    with serve(small_web.directory, small_web.port):
+        curate(small_web.urls, out, curate_settings(small_web.settings))
+    recaption(out, recaption_settings(small_web.settings))
     return Dataset.open(out)

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -27,10 +27,11 @@ from curate.selection.settings import SelectSettings
 from curate.store.dataset import Dataset
 from curate.store.holes import ALT, SCORE_TABLES, TARS, find_holes, note_finished, refuse_holes
 from curate.store.shards import iter_members, write_shard
-from curate.store.stage import Stage
 from pipelines.check import check_dataset
 from pipelines.curate import look_at
 from pipelines.report.data import find_inputs
+from pipelines.runners.local import Local
+from pipelines.runners.shards import run_stage
 from pipelines.settings import CurateSettings
 from recaption.captioning.alt_texts import AltCaptionStage
 from tests.curate.tiny import drawn, tiny_clip
@@ -38,15 +39,7 @@ from train.run import train
 from train.settings import TrainSettings
 
 SHARD = "00001"
-
-
-def in_process(
-    stage: Stage, dataset: Dataset, workers: int = 1, shards: Sequence[str] | None = None
-) -> None:
-    """What a runner does, without processes."""
-    for shard in shards or dataset.shards():
-        if not stage.is_done(dataset, shard):
-            stage.run(dataset, shard)
+HERE = Local(processes=False)
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +66,12 @@ def made(tmp_path_factory) -> Dataset:
     identity = {"input": inputs.address, "rows_per_shard": 3}
     dataset = Dataset.create(folder / "data", identity, provenance(settings))
     plan_shards(inputs, dataset, rows_per_shard=3)
-    in_process(LocalPicturesStage(settings.part(DownloadSettings)), dataset)
-    in_process(AltCaptionStage(), dataset)
-    in_process(ScoreStage(settings.part(ScoreSettings)), dataset)
+    for stage in (
+        LocalPicturesStage(settings.part(DownloadSettings)),
+        AltCaptionStage(),
+        ScoreStage(settings.part(ScoreSettings)),
+    ):
+        run_stage(HERE, stage, dataset)
     note_finished(dataset, "samples", TARS, ALT, *SCORE_TABLES)
     write_json(dataset.directory / "scores.json", provenance(settings))
     find_duplicates(dataset, settings.part(DuplicateSettings))
@@ -233,7 +229,7 @@ def test_what_is_lost_or_cut_is_named_with_the_command_that_repairs_it(fault, da
 def test_what_is_lost_or_cut_is_repaired_to_the_tables_of_an_unbroken_run(faults, dataset, made):
     for path, damage in faults:
         damage(dataset.directory / path)
-    mended = check_dataset(dataset.directory, repair=True, run=in_process)
+    mended = check_dataset(dataset.directory, repair=True, runner=HERE)
     assert mended.whole, mended.text()
     whole = tables(made)
     now = tables(dataset)
@@ -304,7 +300,7 @@ def test_much_that_is_gone_at_once_is_mended_in_the_right_order(dataset, made):
     (retry / "done.json").write_text("{}")
     shutil.copy(made.shard_path(SHARD), retry / "shard.tar")
     shutil.copy(made.table_path("samples", SHARD), retry / "samples.parquet")
-    assert check_dataset(dataset.directory, repair=True, run=in_process).whole
+    assert check_dataset(dataset.directory, repair=True, runner=HERE).whole
     assert tables(dataset).keys() == tables(made).keys()
 
 
@@ -312,7 +308,7 @@ def test_a_repair_that_was_killed_goes_on(dataset, made):
     lose(dataset.shard_path(SHARD))
     cut(dataset.table_path("scores", "00002"))
     clear_damaged(dataset, find_holes(dataset))  # and then the power went
-    assert check_dataset(dataset.directory, repair=True, run=in_process).whole
+    assert check_dataset(dataset.directory, repair=True, runner=HERE).whole
     assert tables(dataset).keys() == tables(made).keys()
 
 
@@ -324,14 +320,14 @@ def test_a_list_that_changed_since_is_not_taken_for_the_lost_one(dataset, tmp_pa
         (other / f"x{number}.txt").write_text("other")
     lose(dataset.input_path(SHARD))
     with pytest.raises(DatasetError, match="not the list any more"):
-        check_dataset(dataset.directory, repair=True, source=str(other), run=in_process)
+        check_dataset(dataset.directory, repair=True, source=str(other), runner=HERE)
     assert not dataset.input_path(SHARD).exists()
 
 
 def test_a_lost_folder_of_the_input_is_read_again(dataset, made):
     record = dataset.record()
     shutil.rmtree(dataset.directory / "input")
-    assert check_dataset(dataset.directory, repair=True, run=in_process).whole
+    assert check_dataset(dataset.directory, repair=True, runner=HERE).whole
     assert tables(dataset).keys() == tables(made).keys()
     assert dataset.record() == record
 
@@ -351,7 +347,7 @@ def test_what_only_a_person_can_bring_back_is_named_with_the_command(dataset):
     note_finished(dataset, "captions/vlm-1")
     cut(mine)
     cut(dataset.selection_path("again").with_suffix(".json"))
-    found = check_dataset(dataset.directory, repair=True, run=in_process)
+    found = check_dataset(dataset.directory, repair=True, runner=HERE)
     assert len(found.holes) == 2
     assert "caplab recaption" in found.text()
     assert "captioners/vlm-1.json" in found.text()

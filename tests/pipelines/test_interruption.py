@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 from curate.store.dataset import Dataset
 from pipelines.children import tied
@@ -60,6 +61,7 @@ def tables(directory: Path) -> dict[str, object]:
     return {str(path.relative_to(directory)): pq.read_table(path) for path in found}
 
 
+@pytest.mark.faults
 def test_three_kills_of_the_driver_change_no_table(small_web, curated, tmp_path):
     command = curate_command(small_web.urls, tmp_path / "data")
     with serve(small_web.directory, small_web.port):

@@ -11,7 +11,6 @@ from curate.store.accounting import accounting
 from curate.store.dataset import Dataset
 from pipelines import cli
 from pipelines.curate import curate
-from pipelines.ray_stages import ray_session
 from pipelines.settings import CurateSettings
 from pipelines.world import weights
 from tests.curate.intake.test_local_pictures import jpeg, write_tar
@@ -51,6 +50,8 @@ SETTINGS = {
     "clip_pretrained": None,
     "image_size": 64,
     "rows_per_shard": 5,
+    "runner": "local",
+    "workers": 1,
     "where": "imported_punsafe < 0.5",
 }
 
@@ -66,11 +67,10 @@ def test_a_dry_run_tells_what_was_recognised(caplab, tars, tmp_path):
 
 def test_tars_are_curated_selected_by_their_own_scores_and_exported(caplab, tars, tmp_path):
     out = tmp_path / "set"
-    with ray_session(cpus=2):
-        summary = curate(tars, out, CurateSettings(**SETTINGS))
-        assert "no_picture 1" in summary.accounting
-        before = {path: path.stat().st_mtime_ns for path in out.glob("tables/s*/*.parquet")}
-        curate(tars, out, CurateSettings(**SETTINGS))
+    summary = curate(tars, out, CurateSettings(**SETTINGS))
+    assert "no_picture 1" in summary.accounting
+    before = {path: path.stat().st_mtime_ns for path in out.glob("tables/s*/*.parquet")}
+    curate(tars, out, CurateSettings(**SETTINGS))
     assert before == {path: path.stat().st_mtime_ns for path in out.glob("tables/s*/*.parquet")}
     counts = accounting(Dataset.open(out))
     assert (counts["rows"], counts["stored"], counts["balanced"]) == (14, 12, True)

@@ -8,7 +8,6 @@ from curate.store.accounting import accounting, accounting_line
 from curate.store.dataset import Dataset
 from pipelines.bench.common.serve_pairs import write_url_list
 from pipelines.curate import curate
-from pipelines.ray_stages import ray_session
 from pipelines.recaption import recaption
 from pipelines.settings import CurateSettings, RecaptionCommandSettings, TrainCommandSettings
 from pipelines.train import train
@@ -23,7 +22,7 @@ def photographs(real_data, tmp_path_factory):
     """A dataset of about a hundred real pairs, served over HTTP."""
     work = tmp_path_factory.mktemp("photographs")
     folders = [real_data / name for name in FOLDERS]
-    with ray_session(cpus=2), serve(real_data) as base_url:
+    with serve(real_data) as base_url:
         rows = write_url_list(folders, base_url, real_data, work / "urls.parquet", limit=34)
         settings = CurateSettings(
             image_size=256,

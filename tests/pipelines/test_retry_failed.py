@@ -7,7 +7,6 @@ from conftest import free_port
 from curate.store.dataset import Dataset
 from pipelines.curate import curate
 from pipelines.demo import curate_settings
-from pipelines.ray_stages import ray_session
 from pipelines.world.serve import serve
 
 
@@ -51,7 +50,7 @@ def test_a_retry_completes_scores_captions_duplicates_and_selection(small_web, t
         update={"rows_per_shard": 30, "retries": 0}
     )
     retried, unbroken = tmp_path / "retried", tmp_path / "unbroken"
-    with ray_session(cpus=2), serve(small_web.directory, small_web.port):
+    with serve(small_web.directory, small_web.port):
         first = curate(listing, retried, settings)
         assert "connection_refused 20" in first.accounting
         with serve(small_web.directory, dead):

@@ -1,4 +1,4 @@
-"""The whole road on a small synthetic web: real HTTP, real Ray, the shipped models."""
+"""The whole road on a small synthetic web: real HTTP, the shipped models."""
 
 import pyarrow.parquet as pq
 import pytest
@@ -9,17 +9,10 @@ from pipelines.ablation.settings import AblateSettings
 from pipelines.curate import curate
 from pipelines.demo import KINDS, RULES, SELECTION, curate_settings, recaption_settings
 from pipelines.ground_truth import caption_checks, checks_text, curation_checks
-from pipelines.ray_stages import ray_session
 from pipelines.recaption import dry_run, recaption
 from pipelines.report import write_report
 from pipelines.settings import TrainCommandSettings
 from pipelines.train import train
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ray():
-    with ray_session(cpus=2):
-        yield
 
 
 def test_every_row_of_the_list_is_accounted_for(curated, small_web):
@@ -85,6 +78,8 @@ def ablation(curated, small_web, tmp_path_factory):
         train={"model": "tiny-test", "steps": 4, "resolution": 32},
         scenes=12,
         exclude_scenes=str(small_web.truth),
+        workers=1,
+        runner="local",
     )
     out = tmp_path_factory.mktemp("run") / "ablation"
     assert "3 arms x 2 seeds = 6 runs of 4 steps" in plan(curated.directory, settings)

@@ -1,4 +1,4 @@
-"""`caplab score` on a small dataset: real Ray, the command as a user types it."""
+"""`caplab score` on a small dataset, the command as a user types it."""
 
 import json
 import sys
@@ -12,7 +12,6 @@ from curate.scoring.settings import ScoreSettings
 from curate.store.dataset import Dataset
 from curate.store.shards import write_shard
 from pipelines import cli
-from pipelines.ray_stages import ray_session
 from pipelines.score import on_top_of_stored, remember
 from recaption.captioning.alt_texts import AltCaptionStage
 from tests.curate.tiny import drawn, encoded, make_dataset, tiny_clip, tiny_head
@@ -34,20 +33,19 @@ def test_scorers_are_added_one_command_after_the_other(caplab, tmp_path: Path):
     samples = [(encoded(drawn(i)), f"A caption. Number {i}.") for i in range(3)]
     dataset = make_dataset(tmp_path / "data", [samples, samples[:1]])
     where = dataset.directory
-    with ray_session(cpus=1):
-        first = caplab(
-            "score", where, "--clip-model", config, "--clip-pretrained", weights, "--workers", 1
-        )
-        assert "score: 2 shards done" in first
-        assert "clip_similarity" in first
-        assert on_top_of_stored(where, None, {}).clip_model == str(config)
-        # Nothing can be decoded from here on: what follows rests on stored embeddings.
-        for shard in dataset.shards():
-            write_shard(dataset.shard_path(shard), [])
-        assert "aesthetic" in caplab("score", where, "--aesthetic-head", head)
-        for shard in dataset.shards():
-            AltCaptionStage().run(dataset, shard)
-        printed = caplab("score", where, "--captions", "alt")
+    first = caplab(
+        "score", where, "--clip-model", config, "--clip-pretrained", weights, "--workers", 1
+    )
+    assert "score: 2 shards done" in first
+    assert "clip_similarity" in first
+    assert on_top_of_stored(where, None, {}).clip_model == str(config)
+    # Nothing can be decoded from here on: what follows rests on stored embeddings.
+    for shard in dataset.shards():
+        write_shard(dataset.shard_path(shard), [])
+    assert "aesthetic" in caplab("score", where, "--aesthetic-head", head)
+    for shard in dataset.shards():
+        AltCaptionStage().run(dataset, shard)
+    printed = caplab("score", where, "--captions", "alt")
     assert "score: 0 shards done, 2 were up to date" in printed
     assert "caption_score: 2 shards done" in printed
     record = json.loads((where / "scores.json").read_text())

@@ -18,7 +18,9 @@ def load_captioner(folder: Path | str, dtype: torch.dtype, device: torch.device)
         ConfigError: the folder holds no captioner that transformers can load.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # its bar would tear up the command's own
     try:
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
         model = AutoModelForImageTextToText.from_pretrained(

@@ -2,9 +2,12 @@
 
 import os
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,9 +15,9 @@ import pytest
 from curate.base.errors import ConfigError, StageError
 from curate.store.dataset import Dataset
 from curate.store.stage import Stage
-from pipelines.local_stages import run_locally
-
-sys.path.insert(0, str(Path(__file__).parent))  # the worker unpickles this module by its name
+from pipelines.children import tied
+from pipelines.runners.local import Local
+from pipelines.runners.shards import run_stage
 
 
 class Marks(Stage):
@@ -45,12 +48,6 @@ class Marks(Stage):
         return {"stored": 2}
 
 
-@pytest.fixture(autouse=True)
-def importable(monkeypatch):
-    here = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(here))
-
-
 def dataset(folder: Path, *moods: str) -> Dataset:
     made = Dataset(folder)
     made.input_path("00000").parent.mkdir()
@@ -67,18 +64,18 @@ def tries(made: Dataset) -> list[int]:
 
 def test_every_shard_runs_once_in_few_processes_that_know_no_ray(tmp_path):
     made = dataset(tmp_path, *["fine"] * 5)
-    summary = run_locally(Marks(), made, 2)
+    summary = run_stage(Local(), Marks(), made, 2)
     assert (summary.shards_done, summary.counts) == (5, {"stored": 10})
     assert tries(made) == [1] * 5
     said = {(made.directory / f"{shard}.done").read_text() for shard in made.shards()}
     assert len(said) <= 2
     assert all(text.endswith("False") and not text.startswith(f"{os.getpid()} ") for text in said)
-    assert run_locally(Marks(), made, 2).shards_skipped == 5
+    assert run_stage(Local(), Marks(), made, 2).shards_skipped == 5
 
 
 def test_a_shard_whose_worker_raises_or_dies_is_tried_once_more(tmp_path):
     made = dataset(tmp_path, "raises once", "dies once", "fine")
-    assert run_locally(Marks(), made, 1).counts == {"stored": 6}
+    assert run_stage(Local(), Marks(), made, 1).counts == {"stored": 6}
     assert tries(made) == [2, 2, 1]
 
 
@@ -87,19 +84,64 @@ def test_a_fault_that_repeats_is_named_and_the_other_shards_are_done(tmp_path):
     with pytest.raises(
         StageError, match=r"1 of 3 shards, first 00000: ValueError \(no luck\); its"
     ):
-        run_locally(Marks(), made, 2)
+        run_stage(Local(), Marks(), made, 2)
     assert tries(made) == [2, 1, 1]
 
 
-def test_a_worker_that_cannot_be_started_is_told_and_nobody_waits_for_it(tmp_path, monkeypatch):
+def test_a_worker_that_never_comes_up_is_told_and_nobody_waits_for_it(tmp_path, monkeypatch):
     made = dataset(tmp_path, "fine", "fine")
-    monkeypatch.setattr("sys.executable", "/nowhere/python")
-    with pytest.raises(StageError, match="No such file or directory: /nowhere/python"):
-        run_locally(Marks(), made, 2)
+    monkeypatch.setattr("multiprocessing.spawn._python_exe", b"/nowhere/python")
+    with pytest.raises(StageError, match=r"2 of 2 shards, first 00000: its worker died"):
+        run_stage(Local(), Marks(), made, 2)
 
 
 def test_a_wrong_setting_stops_the_run_with_its_own_sentence(tmp_path):
     made = dataset(tmp_path, "wrong setting", "wrong setting")
     with pytest.raises(ConfigError, match=r"The setting is wrong; change it\."):
-        run_locally(Marks(), made, 1)
+        run_stage(Local(), Marks(), made, 1)
     assert tries(made)[0] == 1
+
+
+STAGE = """
+import os, time
+from curate.store.stage import Stage
+
+class Sleeps(Stage):
+    name = "sleeps"
+    adds = ("samples",)
+
+    def run(self, dataset, shard):
+        (dataset.directory / "worker").write_text(f"{os.getpid()}\\n")
+        time.sleep(60)
+"""
+# Without the guard that `spawn` asks scripts for.
+DRIVER = """
+import sys
+from curate.store.dataset import Dataset
+from pipelines.runners.local import Local
+from pipelines.runners.shards import run_stage
+from sleeps import Sleeps
+
+run_stage(Local(), Sleeps(), Dataset(sys.argv[1]), 1)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_a_driver_that_is_killed_or_interrupted(tmp_path, number):
+    made = dataset(tmp_path, "fine")
+    (tmp_path / "sleeps.py").write_text(STAGE)
+    (tmp_path / "driver.py").write_text(DRIVER)
+    driver = subprocess.Popen(
+        tied([sys.executable, tmp_path / "driver.py", made.directory]), stderr=subprocess.DEVNULL
+    )
+    worker = tmp_path / "worker"
+    deadline = time.monotonic() + 60
+    while not (worker.exists() and worker.read_text().endswith("\n")):
+        assert driver.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process = psutil.Process(int(worker.read_text()))
+    driver.send_signal(number)
+    assert driver.wait(30) != 0
+    _, alive = psutil.wait_procs([process], timeout=10)
+    assert not alive

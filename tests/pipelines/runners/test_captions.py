@@ -1,4 +1,4 @@
-"""Captions by a pool of Ray actors: shared shards, kills, one row a caption."""
+"""Captions by several workers: shared shards, kills, one row a caption. Ray: see test_on_ray."""
 
 import json
 import os
@@ -13,15 +13,14 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
-from ray import cloudpickle
 
 from curate.base.errors import CaplabError, StageError
 from curate.store.dataset import CAPTIONS_VOLATILE, Dataset
-from pipelines.caption_actors import caption_shards, plan_captions, share_of_cpus
 from pipelines.children import tied
 from pipelines.demo import recaption_settings
-from pipelines.ray_stages import ray_session
 from pipelines.recaption import dry_run, recaption
+from pipelines.runners.captions import caption_shards, plan_captions, share_of_cpus
+from pipelines.runners.local import Local
 from pipelines.settings import RecaptionCommandSettings
 from pipelines.world import weights
 from recaption.captioning.parts import ShardCaptions
@@ -33,13 +32,6 @@ from tests.recaption.moody_server import moody_server
 ID = ("key", "kind", "sample_index")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_ray(curated):
-    """One Ray for all tests of this module: starting it takes longer than captioning."""
-    with ray_session(cpus=2):
-        yield
-
-
 def uncaptioned(curated: Dataset, directory: Path) -> Dataset:
     """A copy of the curated dataset without captions."""
     leave = shutil.ignore_patterns("captions", ".scratch")
@@ -48,7 +40,7 @@ def uncaptioned(curated: Dataset, directory: Path) -> Dataset:
 
 
 def settings_of(small_web, **changes) -> RecaptionCommandSettings:
-    given = recaption_settings(small_web.settings).resolved() | {"workers": 2} | changes
+    given = recaption_settings(small_web.settings).resolved() | changes
     return RecaptionCommandSettings(**given)
 
 
@@ -105,6 +97,7 @@ def parts_of(dataset: Dataset) -> set[Path]:
     return set((dataset.directory / ".scratch" / "captions").glob("*/*/[!.]*.parquet"))
 
 
+@pytest.mark.faults
 def test_a_killed_run_goes_on_from_its_parts_and_ends_as_an_unbroken_one(
     curated, small_web, tmp_path
 ):
@@ -118,36 +111,37 @@ def test_a_killed_run_goes_on_from_its_parts_and_ends_as_an_unbroken_one(
     assert not parts_of(dataset)
 
 
-def test_all_workers_share_one_shard_and_each_caption_stands_once(curated, small_web, tmp_path):
-    dataset = uncaptioned(curated, tmp_path / "data")
-    settings = settings_of(small_web, checkpoint_rows=2)
-    stage = stage_of(settings, dataset)
-    first = dataset.shards()[0]
-    assert plan_captions(stage, dataset, workers=2).block_captions == 2
-    for shard in dataset.shards()[1:]:
-        stage.run(dataset, shard)
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+@pytest.fixture
+def asked(tmp_path):
+    """A dataset of one shard, settings of a captioner behind HTTP, and what it writes unbroken."""
+    pictures = [(encoded(drawn(number)), f"alt {number}") for number in range(16)]
+    with moody_server() as moody:
+        settings = RecaptionSettings(
+            captioner=moody.url, kinds=("short",), t5_tokenizer="", checkpoint_rows=2
+        )
+        whole = make_dataset(tmp_path / "whole", [pictures])
+        caption_shards(Local(), CaptionStage(settings, dataset=whole), whole, workers=1)
+        yield make_dataset(tmp_path / "data", [pictures]), settings, whole
+
+
+def test_all_workers_share_one_shard_and_each_caption_stands_once(asked, tmp_path):
+    dataset, settings, whole = asked
     roll = tmp_path / "roll"
     roll.mkdir()
-    caption_shards(
-        EachWorkerIsSeen(settings.part(RecaptionSettings), dataset, roll), dataset, workers=2
-    )
+    stage = EachWorkerIsSeen(settings, dataset, roll)
+    assert plan_captions(stage, dataset, workers=2).block_captions == 2
+    caption_shards(Local(), stage, dataset, workers=2)
     assert len(list(roll.iterdir())) == 2
-    rows = dataset.read_table("captions", first, stage.source)
-    ids = list(zip(*(rows.column(name).to_pylist() for name in ID), strict=True))
-    assert len(ids) == len(set(ids)) > 2 * 6
-    assert_same_captions(dataset, curated)
+    assert str(os.getpid()) not in {path.name for path in roll.iterdir()}
+    assert_same_captions(dataset, whole)
 
 
-def test_a_worker_that_dies_is_replaced_and_no_caption_is_lost(curated, small_web, tmp_path):
-    dataset = uncaptioned(curated, tmp_path / "data")
-    settings = settings_of(small_web, checkpoint_rows=8)
-    # Workers cannot import a test module, so its classes travel whole.
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    stage = KilledOnce(settings.part(RecaptionSettings), dataset, tmp_path / "killed")
-    caption_shards(stage, dataset, workers=1)
+def test_a_worker_that_dies_is_replaced_and_no_caption_is_lost(asked, tmp_path):
+    dataset, settings, whole = asked
+    stage = KilledOnce(settings, dataset, tmp_path / "killed")
+    caption_shards(Local(), stage, dataset, workers=2)
     assert (tmp_path / "killed").exists()
-    assert_same_captions(dataset, curated)
+    assert_same_captions(dataset, whole)
 
 
 def test_parts_that_a_killed_run_could_not_merge_are_merged_by_the_next(
@@ -157,11 +151,11 @@ def test_parts_that_a_killed_run_could_not_merge_are_merged_by_the_next(
     stage = stage_of(settings_of(small_web), dataset)
     stage.open()
     for shard in dataset.shards():
-        for work in stage.work(dataset, shard, 64):
-            stage.write(dataset, work)
+        for block in stage.blocks(dataset, shard, 64):
+            stage.write(dataset, stage.work(dataset, shard, block))
     assert parts_of(dataset)
     assert stage.source not in dataset.caption_sources()
-    caption_shards(stage, dataset, workers=2)
+    caption_shards(Local(), stage, dataset, workers=1)
     assert_same_captions(dataset, curated)
     assert not parts_of(dataset)
 
@@ -189,7 +183,7 @@ def test_a_worker_that_cannot_open_the_captioner_ends_with_its_sentence(
     (folder / "tokenizer.json").write_text("{}")
     stage = stage_of(settings_of(small_web, captioner=str(folder)), dataset)
     with pytest.raises(CaplabError, match="cannot be loaded as a captioner"):
-        caption_shards(stage, dataset, workers=1)
+        caption_shards(Local(), stage, dataset, workers=1)
 
 
 def test_a_server_without_credit_ends_the_run_and_the_next_asks_again(tmp_path):
@@ -199,7 +193,7 @@ def test_a_server_without_credit_ends_the_run_and_the_next_asks_again(tmp_path):
         settings = RecaptionCommandSettings(
             captioner=moody.url, kinds=("short",), t5_tokenizer="", stop_after_unaccepted=6
         )
-        moody.mood, moody.calm = "402", 2 + 12  # a trial here, one in the worker, twelve captions
+        moody.mood, moody.calm = "402", 1 + 12  # a trial, then twelve captions
         with pytest.raises(StageError, match=r"none of the last .* http_402.*Insufficient credits"):
             recaption(dataset.directory, settings)
         assert 12 + 6 <= 12 - moody.calm <= 12 + 4 * 6, "a few blocks were under way"

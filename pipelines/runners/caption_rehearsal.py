@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -10,18 +11,30 @@ import pyarrow.compute as pc
 
 from curate.base.errors import ConfigError
 from curate.store.dataset import Dataset
-from curate.store.shards import iter_shard
-from pipelines.caption_actors import plan_captions
-from pipelines.settings import RecaptionCommandSettings
-from recaption.captioning.missing import WorkRows
+from pipelines.runners.captions import plan_captions
 from recaption.captioning.stage import CaptionStage, row_counts
 
 _MILLION = 1e6
 EXAMPLES = 4
 
 
+@dataclass(frozen=True)
+class Prices:
+    """What captions cost, in any currency; 0 where it is not asked for.
+
+    Attributes:
+        hour: of one worker.
+        million_input: tokens that a provider reads.
+        million_output: tokens that a provider writes.
+    """
+
+    hour: float = 0.0
+    million_input: float = 0.0
+    million_output: float = 0.0
+
+
 def rehearse(
-    dataset: Dataset, stage: CaptionStage, settings: RecaptionCommandSettings, pictures: int
+    dataset: Dataset, stage: CaptionStage, pictures: int, workers: int, prices: Prices
 ) -> str:
     """Caption `pictures` pictures, evenly spread over those that lack captions.
 
@@ -32,13 +45,13 @@ def rehearse(
     Raises:
         ConfigError: nothing is left to be captioned, or the captioner does not open.
     """
-    plan = plan_captions(stage, dataset, settings.workers)
+    plan = plan_captions(stage, dataset, workers)
     left = sum(plan.missing.values())
     if not left:
         raise ConfigError(
             f"All {plan.wanted:,} captions are written already."
             if plan.wanted
-            else f"Selection {settings.selection!r} has no stored pictures."
+            else f"Selection {stage.settings.selection!r} has no stored pictures."
         )
     work = _sampled(dataset, stage, plan.missing, pictures)
     started = time.perf_counter()
@@ -51,8 +64,8 @@ def rehearse(
     reasons = [f"{name} {count}" for name, count in counts.items() if ":" in name]
     sides = [side for side in _larger_sides(rows) if side is not None]
     read, wrote = (_mean(rows, name) for name in ("prompt_tokens", "output_tokens"))
-    hours = left * seconds / captions / settings.workers / 3600
-    workers = f"{settings.workers} worker{'s' if settings.workers > 1 else ''}"
+    hours = left * seconds / captions / workers / 3600
+    hands = f"{workers} worker{'s' if workers > 1 else ''}"
     lines = [
         f"{captions} captions of {work.num_rows} pictures in {seconds:.1f} s, after "
         f"{opened - started:.1f} s to open the captioner",
@@ -61,12 +74,12 @@ def rehearse(
         f"{_told(read)} tokens read and {_told(wrote)} written a caption, "
         f"{counts['ok'] / captions:.0%} accepted",
         *([f"not accepted: {', '.join(reasons)}"] if reasons else []),
-        f"left: {left:,} of {plan.wanted:,} captions, about {hours:.2f} hours with {workers}",
+        f"left: {left:,} of {plan.wanted:,} captions, about {hours:.2f} hours with {hands}",
     ]
-    if settings.price_per_hour:
-        cost = hours * settings.workers * settings.price_per_hour
-        lines.append(f"at {settings.price_per_hour:g} an hour and worker: about {cost:.2f}")
-    lines += _token_cost(settings, rows, left)
+    if prices.hour:
+        cost = hours * workers * prices.hour
+        lines.append(f"at {prices.hour:g} an hour and worker: about {cost:.2f}")
+    lines += _token_cost(prices, rows, left)
     return "\n".join([*lines, "", *_examples(rows)])
 
 
@@ -79,24 +92,16 @@ def _sampled(
         first, last = (pictures * n // total for n in (before, before + count))
         before += count
         if last > first:
-            tables.append(_some(dataset, stage, shard, last - first))
+            tables.append(_some(dataset, stage, shard, count, last - first))
     return pa.concat_tables(tables)
 
 
-def _some(dataset: Dataset, stage: CaptionStage, shard: str, pictures: int) -> pa.Table:
-    lacking = stage.missing(dataset, shard)
-    alt_texts = stage.selected(dataset, shard)
-    slots: dict[str, list[tuple[str, int]]] = {}
-    for key, kind, index in sorted(lacking):
-        slots.setdefault(key, []).append((kind, index))
-    keys = [key for key in alt_texts if key in slots]
-    chosen = {keys[i * len(keys) // pictures] for i in range(min(pictures, len(keys)))}
-    values = stage.inputs(dataset, shard, sorted(chosen))
-    rows = WorkRows(shard)
-    for key, picture, _ in iter_shard(dataset, shard):
-        if key in chosen:
-            rows.add(key, picture, alt_texts[key], slots[key], *values[key])
-    return rows.table()
+def _some(dataset: Dataset, stage: CaptionStage, shard: str, count: int, pictures: int) -> pa.Table:
+    """Work for `pictures` pictures, evenly spread over those of a shard that lack `count`."""
+    (lacking,) = stage.blocks(dataset, shard, count)
+    keys, pictures = list(lacking), min(pictures, len(lacking))
+    chosen = [keys[i * len(keys) // pictures] for i in range(pictures)]
+    return stage.work(dataset, shard, {key: lacking[key] for key in chosen})
 
 
 def _larger_sides(rows: pa.Table) -> list[int | None]:
@@ -111,21 +116,18 @@ def _told(tokens: float | None) -> str:
     return "unknown" if tokens is None else f"{tokens:.0f}"
 
 
-def _token_cost(settings: RecaptionCommandSettings, rows: pa.Table, left: int) -> list[str]:
+def _token_cost(prices: Prices, rows: pa.Table, left: int) -> list[str]:
     """What an API charges, where its prices are given."""
-    prices = {
-        "prompt_tokens": settings.price_per_million_input_tokens,
-        "output_tokens": settings.price_per_million_output_tokens,
-    }
-    if not any(prices.values()):
+    asked = {"prompt_tokens": prices.million_input, "output_tokens": prices.million_output}
+    if not any(asked.values()):
         return []
     # Tries that were repeated are paid as well; a row tells the tokens of its last.
     tries = _mean(rows, "attempts") or 1.0
-    means = {name: _mean(rows, name) for name in prices}
-    if any(means[name] is None for name, price in prices.items() if price):
+    means = {name: _mean(rows, name) for name in asked}
+    if any(means[name] is None for name, price in asked.items() if price):
         return ["the captioner does not tell its tokens, so their price is unknown"]
     cost = sum(
-        left * tries * (means[name] or 0) * price / _MILLION for name, price in prices.items()
+        left * tries * (means[name] or 0) * price / _MILLION for name, price in asked.items()
     )
     return [f"at the given prices of tokens: about {cost:.2f}"]
 

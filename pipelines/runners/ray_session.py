@@ -48,10 +48,11 @@ _ENVIRONMENT = {
 
 
 @contextmanager
-def ray_session(cpus: int | None = None) -> Iterator[None]:
-    """A running Ray: the one that runs already, the cluster at RAY_ADDRESS, or a local one.
+def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator[None]:
+    """A running Ray: the one that runs already, the cluster at `address`, or a local one.
 
     Args:
+        address: of a cluster, such as 10.0.0.1:6379.
         cpus: CPUs of a local Ray; None takes what the machine has.
 
     Raises:
@@ -65,25 +66,25 @@ def ray_session(cpus: int | None = None) -> Iterator[None]:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     handler = signal.getsignal(signal.SIGTERM)
-    head = None if os.environ.get("RAY_ADDRESS") else _started(cpus)
+    head = None if address else _started(cpus)
     # Of this process alone: its core would print remarks on Ray Data's own actors between our bars,
     # and the end of a dead raylet's log. What goes wrong comes back as an exception.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
-        _connect(head.address if head else os.environ["RAY_ADDRESS"])
+        _connect(head.address if head else str(address))
         if threading.current_thread() is threading.main_thread():
             # Ray puts its own handler there, which ends a command with status 15.
             signal.signal(signal.SIGTERM, handler)
         yield
     except ray.exceptions.RayError as error:
-        raise told(error) from error
+        raise _told(error) from error
     finally:
         ray.shutdown()
         if head:
             head.kill_all_processes(check_alive=False, allow_graceful=True)
 
 
-def told(error: Exception) -> CaplabError:
+def _told(error: Exception) -> CaplabError:
     """What a person reads of an error of Ray's, or of one that came back from a worker."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, CaplabError):

@@ -1,0 +1,300 @@
+"""Captions by several workers: blocks of what is missing are handed out, counts come back.
+
+A block names some pictures of one shard and the captions that each lacks. Its worker reads them
+from the shard, captions them, and writes a part beside the tables; every worker opens the captioner
+once. A shard that has all its captions is merged here, by a thread.
+
+So a large shard is shared by all workers, nothing but names and counts travels, and memory is the
+workers' blocks. Nothing depends on the order in which blocks are done: parts are named by what they
+hold, and tables are sorted. A block is tried again with the same names, so its captions stand once.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from curate.base.errors import CaplabError, ConfigError, DatasetError, StageError
+from curate.base.progress import progress
+from curate.store.dataset import Dataset
+from pipelines.failures import in_words
+from pipelines.runners.choice import gpus_here
+from pipelines.runners.hand_out import Failed, hand_out
+from pipelines.runners.protocol import Runner
+from recaption.captioning.collapse import Acceptance, Tally, note_collapse
+from recaption.captioning.stage import CaptionStage, Lacking
+
+# A block whose worker died (a lost machine, a device that failed) is tried this often; a fault that
+# repeats should be seen.
+TRIES_OF_A_BLOCK = 3
+# Blocks may fail, and the rest goes on; so many in one run are no accident (a full disk).
+MOST_FAILED_BLOCKS = 10
+# One is prepared and its last rows leave while the other one's generate.
+BLOCKS_AT_ONCE = 2
+# Blocks for each worker at the least, so that no worker is idle at the end for long.
+_BLOCKS_A_WORKER = 4
+# torch.AcceleratorError: nothing works any more in this process, and another one has to go on.
+_DEVICE_FAILED = "AcceleratorError"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run has to do.
+
+    Attributes:
+        missing: shard -> captions that it lacks; 0 where a run was killed before it could merge
+            them; finished shards are left out.
+        wanted: captions of all shards, with those that are there.
+        block_captions: captions in a block.
+    """
+
+    missing: dict[str, int]
+    wanted: int
+    block_captions: int
+
+
+def plan_captions(stage: CaptionStage, dataset: Dataset, workers: int) -> Plan:
+    """Count what every shard lacks. Cost: the samples and caption ids of each shard are read.
+
+    Raises:
+        DatasetError: the tar of a shard with missing captions is not there.
+    """
+    missing: dict[str, int] = {}
+    wanted = 0
+    slots = len(stage.plans) * stage.settings.samples_per_image
+    for shard in dataset.shards():
+        wanted += len(stage.selected(dataset, shard)) * slots
+        if not stage.is_done(dataset, shard):
+            missing[shard] = len(stage.missing(dataset, shard))
+            if not dataset.shard_path(shard).exists():
+                raise DatasetError(
+                    f"{dataset.shard_path(shard)} is missing; `caplab check {dataset.directory} "
+                    f"--repair` fetches it again."
+                )
+    share = math.ceil(sum(missing.values()) / (workers * _BLOCKS_A_WORKER))
+    # A run that should end after so many captions cannot end in the middle of a block.
+    most = min(stage.settings.checkpoint_rows, stage.settings.stop_after_unaccepted or share)
+    return Plan(missing, wanted, max(1, slots, min(most, share)))
+
+
+def caption_shards(
+    runner: Runner, stage: CaptionStage, dataset: Dataset, workers: int, gpus: float = 0.0
+) -> None:
+    """Write every caption that is missing.
+
+    Args:
+        workers: at most. One on this machine that drives a server or computes on CPUs is this
+            process itself; a GPU's is a process of its own, for a device can fail.
+        gpus: of each worker, where the runner shares them out.
+
+    Raises:
+        ConfigError: a worker could not open the captioner, or its server fails the trial.
+        StageError: some captions could not be written; all others are, and a rerun takes up these.
+            Or none of those asked for was accepted, or none of the last `stop_after_unaccepted`:
+            they are kept, and a rerun asks for them again.
+    """
+    plan = plan_captions(stage, dataset, workers)
+    if not plan.wanted:
+        raise DatasetError(f"{dataset.directory} has no stored pictures that are to be captioned.")
+    if not plan.missing:
+        return
+    run = _Run(stage, dataset, plan)
+    remote = stage.captioner.engine == "http"
+    if remote and run.total:
+        stage.opened()  # what its server says to a trial is told before anything is started
+    workers = max(1, min(workers, run.total))
+    on_cpus = not gpus and (stage.settings.device == "cpu" or not gpus_here())
+    at_once = BLOCKS_AT_ONCE if remote or not on_cpus else 1
+    with progress(plan.wanted, stage.name, "caption", initial=plan.wanted - run.total) as bar:
+        if run.total:
+            # One CPU where a device or a server does the work; else a share of the CPUs, which are
+            # the threads of matrix products.
+            cpus = 1 if remote or not on_cpus else share_of_cpus(runner.machines(), workers)
+            crew = runner.workers(
+                _BlockWork(stage, dataset),
+                workers,
+                cpus=cpus,
+                gpus=gpus,
+                at_once=at_once,
+                here=remote or on_cpus,
+            )
+            with crew as hands:
+                for block, outcome in hand_out(hands, run.blocks(), at_once, TRIES_OF_A_BLOCK):
+                    bar.update(run.take(block, outcome))
+                    if run.hopeless:
+                        break
+        run.finish()
+    run.raise_what_is_left()
+
+
+class _Run:
+    """What the driver knows of a run."""
+
+    def __init__(self, stage: CaptionStage, dataset: Dataset, plan: Plan) -> None:
+        self._stage, self._dataset, self._plan = stage, dataset, plan
+        self._left = dict(plan.missing)  # shard -> captions that nobody has written yet
+        self.total = sum(self._left.values())
+        self._failures: list[str] = []
+        self._acceptance = Acceptance(stage.settings.stop_after_unaccepted)
+        self._collapse: tuple[str, datetime] | None = None  # in words, and since when
+        self._merger = ThreadPoolExecutor(1)
+        self._merging: list[Future[pa.Table]] = []
+
+    def blocks(self) -> Iterator[Block]:
+        """Everything that is missing; a shard is looked at when its turn comes."""
+        for shard, lacks in self._plan.missing.items():
+            if lacks:
+                for part in self._stage.blocks(self._dataset, shard, self._plan.block_captions):
+                    yield Block(shard, part)
+
+    def take(self, block: Block, outcome: Report | Failed) -> int:
+        """Note what became of a block; the captions that were written.
+
+        Raises:
+            ConfigError: the captioner does not open; no other block will do better.
+        """
+        if isinstance(outcome, Failed):
+            self._failures.append(outcome.reason)
+            return 0
+        if outcome.fatal:
+            raise ConfigError(outcome.fatal)
+        if outcome.failure:
+            self._failures.append(outcome.failure)
+        if outcome.tally:
+            self._acceptance.add(outcome.tally)
+        self._collapse = self._collapse or outcome.collapse
+        self._left[block.shard] -= outcome.captions
+        if not self._left[block.shard]:
+            self._merge(block.shard)
+        return outcome.captions
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether nothing more should be asked for."""
+        failed = len(self._failures) >= MOST_FAILED_BLOCKS
+        return failed or self._collapse is not None or self._acceptance.collapsed
+
+    def finish(self) -> None:
+        """Merge what is left in parts, where it is whole.
+
+        Parts of a shard whose last block failed stay parts, and a rerun goes on from there.
+        """
+        for shard in list(self._left):
+            if not self._stage.missing(self._dataset, shard):
+                self._merge(shard)
+        for merged in self._merging:
+            merged.result()
+        self._merger.shutdown()
+
+    def raise_what_is_left(self) -> None:
+        """Say in one sentence why captions are missing, if any are."""
+        if self._acceptance.collapsed or (self._acceptance.fruitless and not self._collapse):
+            self._collapse = self._acceptance.sentence("captions"), self._acceptance.since
+        if self._collapse:
+            sentence, since = self._collapse
+            note_collapse(self._dataset, self._stage.source, since)
+            raise StageError(sentence)
+        if lost := sum(self._left.values()):
+            reason = f", first: {self._failures[0]}" if self._failures else ""
+            raise StageError(
+                f"{lost:,} of {self.total:,} captions could not be written{reason}. What was "
+                f"written is kept; the same command takes up the rest."
+            )
+
+    def _merge(self, shard: str) -> None:
+        del self._left[shard]
+        self._merging.append(self._merger.submit(self._stage.finish, self._dataset, shard))
+
+
+def share_of_cpus(machines: Sequence[int], workers: int) -> int:
+    """CPUs a worker, as many as let all workers run side by side, each on one machine; 1 at least.
+
+    Args:
+        machines: CPUs of each.
+    """
+    for cpus in range(max(machines, default=1), 1, -1):
+        if sum(machine // cpus for machine in machines) >= workers:
+            return cpus
+    return 1
+
+
+# ---- inside of a worker -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some pictures of a shard, with the captions that each lacks."""
+
+    shard: str
+    lacking: Lacking
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a worker made of a block.
+
+    Attributes:
+        captions: rows that were written.
+        tally: of these rows.
+        failure: why they could not be written.
+        fatal: why the captioner did not open.
+        collapse: that nothing the worker asks for is accepted any more, and since when.
+    """
+
+    captions: int = 0
+    tally: Tally | None = None
+    failure: str | None = None
+    fatal: str | None = None
+    collapse: tuple[str, datetime] | None = None
+
+
+class _BlockWork:
+    """Opens the captioner once; writes the captions of blocks, two at a time if it is asked to."""
+
+    def __init__(self, stage: CaptionStage, dataset: Dataset) -> None:
+        self._stage = stage
+        self._dataset = dataset
+        self._opened = False
+        self._lock = threading.Lock()
+        # The driver hears of a block late, and a server that refuses all is fast.
+        self._acceptance = Acceptance(stage.settings.stop_after_unaccepted)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_lock": None}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__ = {**state, "_lock": threading.Lock()}
+
+    def __call__(self, block: Block) -> Report:
+        with self._lock:
+            if self._acceptance.collapsed:
+                collapse = self._acceptance.sentence("captions"), self._acceptance.since
+                return Report(collapse=collapse)
+            try:
+                if not self._opened:
+                    self._stage.open()
+                    self._opened = True
+            except CaplabError as error:
+                return Report(fatal=str(error))
+        began = datetime.now(UTC)
+        try:
+            work = self._stage.work(self._dataset, block.shard, block.lacking)
+            rows = self._stage.write(self._dataset, work)
+        except Exception as error:
+            # An engine turns a row's fault into its outcome, so this is the disk, or a defect: the
+            # block is lost, told of, and the others go on.
+            if type(error).__name__ == _DEVICE_FAILED:
+                os._exit(1)
+            known = isinstance(error, CaplabError)
+            return Report(failure=str(error) if known else in_words(error))
+        tally = Tally.of(rows, began)
+        with self._lock:
+            self._acceptance.add(tally)
+        return Report(rows.num_rows, tally)

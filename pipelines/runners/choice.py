@@ -1,0 +1,57 @@
+"""Which runner a command gets."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from pipelines.runners.local import Local
+from pipelines.runners.protocol import Runner
+from pipelines.runners.settings import RunnerSettings
+
+
+@contextmanager
+def open_runner(settings: RunnerSettings) -> Iterator[Runner]:
+    """The runner of a command; nothing is started before it is asked for workers.
+
+    Raises:
+        StageError: Ray broke down inside of the block.
+    """
+    address = settings.ray_address or os.environ.get("RAY_ADDRESS")
+    auto = bool(address) or ray_runs_here() or gpus_here() > 1
+    if settings.runner == "local" or (settings.runner == "auto" and not auto):
+        yield Local()
+        return
+    from pipelines.runners.on_ray import OnRay
+
+    with ExitStack() as ended:
+        yield OnRay(ended, address)
+
+
+@contextmanager
+def one_ray(settings: RunnerSettings) -> Iterator[None]:
+    """One Ray for all commands inside of the block, unless `runner` is local."""
+    if settings.runner == "local":
+        yield
+        return
+    from pipelines.runners.ray_session import ray_session
+
+    with ray_session(settings.ray_address or os.environ.get("RAY_ADDRESS")):
+        yield
+
+
+def ray_runs_here() -> bool:
+    """Whether this process has started or joined a Ray. Imports none."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
+def gpus_here() -> int:
+    """NVIDIA GPUs of this machine that CUDA_VISIBLE_DEVICES leaves to us. Loads no driver."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
+    return len(glob.glob("/dev/nvidia[0-9]*"))

@@ -1,0 +1,216 @@
+"""Workers on this machine: processes of the standard library's pool, or this process itself.
+
+Each worker is a `ProcessPoolExecutor` of one process, for a pool of several breaks as a whole when
+one dies, and nobody could say whose task it was. Every process holds one end of a pipe, its line:
+when the other end closes, because the run ends or because the driver was killed, it ends at once.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import signal
+import sys
+import threading
+import types
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import Pipe, get_context
+from multiprocessing.connection import Connection
+from typing import Any, Generic
+
+from pipelines.runners.protocol import Result, Task, Work, Worker
+
+_ENVIRONMENT = {
+    # glibc gives each thread an arena and returns large blocks to the system at once; pictures
+    # come and go in many threads, and every page would be fetched and cleared anew.
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 27),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
+}
+
+
+class Local:
+    """The runner without Ray."""
+
+    def __init__(self, processes: bool = True) -> None:
+        """`processes`: False lets this process do everything, task after task."""
+        self._processes = processes
+
+    def machines(self) -> list[int]:
+        """CPUs of this one."""
+        return [os.cpu_count() or 1]
+
+    @contextmanager
+    def workers(
+        self,
+        work: Work[Task, Result],
+        count: int,
+        *,
+        cpus: int = 1,
+        gpus: float = 0.0,
+        at_once: int = 1,
+        here: bool = False,
+    ) -> Iterator[Sequence[Worker[Task, Result]]]:
+        """See `Runner.workers`. A process takes one task after another; this one, several."""
+        if not self._processes or (here and count == 1):
+            yield [_Here(work) if at_once == 1 else _Threads(work, at_once)]
+            return
+        payload = pickle.dumps(work)
+        environment = {**_ENVIRONMENT, "OMP_NUM_THREADS": str(cpus)}
+        crew: list[_Process[Task, Result]] = [_Process(payload, environment) for _ in range(count)]
+        try:
+            yield crew
+        finally:
+            for worker in crew:
+                worker.end()
+
+
+class _Here(Generic[Task, Result]):
+    """Does a task when it is handed over, in the caller's thread, which Ctrl-C can interrupt."""
+
+    def __init__(self, work: Work[Task, Result]) -> None:
+        self._work = work
+
+    def submit(self, task: Task) -> Future[Result]:
+        future: Future[Result] = Future()
+        _fill(future, self._work, task)
+        return future
+
+    def replace(self, failed: Future[Result]) -> None:
+        """There is no other."""
+
+
+class _Threads(Generic[Task, Result]):
+    """Does tasks in a few threads, which wait for a server and end with the process."""
+
+    def __init__(self, work: Work[Task, Result], threads: int) -> None:
+        self._work = work
+        self._tasks: queue.SimpleQueue[tuple[Future[Result], Task]] = queue.SimpleQueue()
+        for _ in range(threads):
+            threading.Thread(target=self._serve, daemon=True).start()
+
+    def submit(self, task: Task) -> Future[Result]:
+        future: Future[Result] = Future()
+        self._tasks.put((future, task))
+        return future
+
+    def replace(self, failed: Future[Result]) -> None:
+        """There is no other."""
+
+    def _serve(self) -> None:
+        while True:
+            future, task = self._tasks.get()
+            _fill(future, self._work, task)
+
+
+def _fill(future: Future[Result], work: Callable[[Task], Result], task: Task) -> None:
+    try:
+        future.set_result(work(task))
+    except Exception as error:
+        future.set_exception(error)
+
+
+class _Process(Generic[Task, Result]):
+    """One process, started with its first task, and anew after a failure."""
+
+    def __init__(self, payload: bytes, environment: Mapping[str, str]) -> None:
+        self._payload = payload
+        self._environment = environment
+        self._pool: ProcessPoolExecutor | None = None
+        self._line: Connection | None = None
+        self._given: weakref.WeakSet[Future[Result]] = weakref.WeakSet()
+
+    def submit(self, task: Task) -> Future[Result]:
+        if self._pool is not None:
+            future = self._pool.submit(_run, task)
+        else:
+            theirs, self._line = Pipe(duplex=False)
+            arguments = (self._payload, theirs)
+            self._pool = ProcessPoolExecutor(1, get_context("spawn"), _begin, arguments)
+            try:
+                with theirs, _starting(self._environment, self._payload):
+                    future = self._pool.submit(_run, task)
+            except OSError:
+                self._pool = None  # of a process that never was there is nothing to end
+                self._line.close()
+                raise
+        self._given.add(future)
+        return future
+
+    def replace(self, failed: Future[Result]) -> None:
+        """End the process unless it is a fresh one already."""
+        if failed in self._given:
+            self.end()
+
+    def end(self) -> None:
+        """End the process now, whatever it does, and wait until it is gone."""
+        pool, self._pool = self._pool, None
+        self._given.clear()
+        if pool is not None and self._line is not None:
+            self._line.close()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _starting(environment: Mapping[str, str], payload: bytes) -> Iterator[None]:
+    """What a process that is started inside of the block finds.
+
+    Its environment has to be there before it loads a library. And it does not run the program of
+    the driver once more, as `spawn` has it: that costs the imports of a command line, and a script
+    without a guard would start itself over and over. Unless the work is made of its classes.
+    """
+    missing = {name: value for name, value in environment.items() if name not in os.environ}
+    main = sys.modules["__main__"]
+    os.environ.update(missing)
+    if b"__main__" not in payload:
+        sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+        for name in missing:
+            del os.environ[name]
+
+
+# ---- inside of a worker's process ---------------------------------------------------------------
+
+_payload = b""
+_work: Callable[[Any], Any] | None = None
+
+
+def _begin(payload: bytes, line: Connection) -> None:
+    global _payload
+    _payload = payload
+    os.dup2(2, 1)  # what a stage prints is not what the command says
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver, interrupted as well, ends us
+    threading.Thread(target=_end_with, args=(line,), daemon=True).start()
+
+
+def _end_with(line: Connection) -> None:
+    line.poll(None)  # nothing is ever sent: it is readable when the other end is closed
+    os._exit(1)
+
+
+def _run(task: Any) -> Any:
+    global _work
+    try:
+        if _work is None:
+            _work = pickle.loads(_payload)  # safe: the process that started us wrote it
+        return _work(task)
+    except Exception as error:
+        if _travels(error):
+            raise
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error
+
+
+def _travels(error: Exception) -> bool:
+    """Whether an error survives pickling; one that does not would break the whole pool."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # a class of anybody's may fail in any way
+        return False
+    return True

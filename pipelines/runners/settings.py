@@ -1,0 +1,27 @@
+"""Who does the work of a command; imports nothing heavy, for every command has these settings."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from curate.base.settings import Settings
+
+RunnerName = Literal["auto", "ray", "local"]
+
+
+class RunnerSettings(Settings):
+    """Where the workers of a command live. What they write is the same."""
+
+    runner: RunnerName = Field(
+        "auto",
+        description="Where workers run: local (processes of this machine), ray, or auto: Ray where "
+        "a cluster's address is known or this machine has several GPUs, else local.",
+        json_schema_extra={"identity": False},
+    )
+    ray_address: str | None = Field(
+        None,
+        description="Address of a Ray cluster, such as 10.0.0.1:6379; by default RAY_ADDRESS.",
+        json_schema_extra={"identity": False},
+    )

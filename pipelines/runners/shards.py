@@ -1,0 +1,110 @@
+"""A stage over the shards that lack its tables: one shard a task, a rerun skips what is finished.
+
+The hall's only job is to hand shards to workers. A worker is long-lived because importing torch and
+loading weights costs seconds: it opens the stage once and then takes one shard after another. At
+most one shard a worker is in flight, so the driver's memory does not grow with the dataset; the
+cost is one task a shard. Tables are written by the stage itself, atomically, and never travel.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pyarrow.parquet as pq
+
+from curate.base.errors import StageError
+from curate.base.progress import progress
+from curate.store.dataset import Dataset
+from curate.store.stage import Stage
+from pipelines.runners.hand_out import Failed, hand_out
+from pipelines.runners.protocol import Runner
+
+
+@dataclass(frozen=True)
+class StageSummary:
+    """What a stage did: shards done now, shards found finished, and its counters."""
+
+    stage: str
+    shards_done: int
+    shards_skipped: int
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+def run_stage(
+    runner: Runner,
+    stage: Stage,
+    dataset: Dataset,
+    workers: int = 1,
+    *,
+    cpus: int = 1,
+    gpus: float = 0.0,
+    shards: Sequence[str] | None = None,
+    here: bool = False,
+) -> StageSummary:
+    """Run `stage` over the shards that lack its tables.
+
+    Args:
+        workers: at most; fewer when there are fewer shards.
+        cpus: of each worker, also its OMP_NUM_THREADS.
+        gpus: of each worker, where the runner shares them out.
+        shards: names of the shards; None means all of the dataset.
+        here: a stage that costs less than a process; a local runner runs it in this one.
+
+    Raises:
+        CaplabError: the stage could not open (a setting or weights file is wrong).
+        StageError: some shards failed twice; the others are done and a rerun takes up the rest.
+    """
+    names = list(shards if shards is not None else dataset.shards())
+    todo = [shard for shard in names if not stage.is_done(dataset, shard)]
+    if not todo:
+        return StageSummary(stage.name, 0, len(names))
+    rows = {shard: rows_of(dataset, shard) for shard in names}
+    total = sum(rows.values())
+    finished = total - sum(rows[shard] for shard in todo)
+    counts: Counter[str] = Counter()
+    failures: dict[str, str] = {}
+    crew = runner.workers(
+        _ShardWork(stage, dataset),
+        1 if here else min(workers, len(todo)),
+        cpus=cpus,
+        gpus=gpus,
+        here=here,
+    )
+    with crew as hands, progress(total, f"{stage.name:<11}", initial=finished) as bar:
+        beat = bar.refresh if sys.stderr.isatty() else None  # its time goes on
+        for shard, outcome in hand_out(hands, todo, beat=beat):
+            if isinstance(outcome, Failed):
+                failures[shard] = outcome.reason
+            else:
+                counts.update(outcome)
+                bar.update(rows[shard])
+    if failures:
+        shard, reason = next(iter(failures.items()))
+        raise StageError(
+            f"Stage {stage.name} failed on {len(failures)} of {len(todo)} shards, first "
+            f"{shard}: {reason}. What was finished is kept; the same command takes up the rest."
+        )
+    return StageSummary(stage.name, len(todo), len(names) - len(todo), dict(counts))
+
+
+class _ShardWork:
+    """Opens a stage once, then runs it shard by shard."""
+
+    def __init__(self, stage: Stage, dataset: Dataset) -> None:
+        self._stage = stage
+        self._dataset = dataset
+        self._opened = False
+
+    def __call__(self, shard: str) -> dict[str, int]:
+        if not self._opened:
+            self._stage.open()
+            self._opened = True
+        return self._stage.run(self._dataset, shard)
+
+
+def rows_of(dataset: Dataset, shard: str) -> int:
+    """Rows of the input list in a shard."""
+    return int(pq.read_metadata(dataset.input_path(shard)).num_rows)
