@@ -35,7 +35,8 @@ def flat_figures(out: Path | None = None, rows: int = 1500, seed: int = 0) -> Fi
         root = Path(folder)
         web = build_web(root / "web", WorldConfig.small(), rows, seed)
         resizer = Resizer(SIDE, min_side=SIDE)
-        files, groups = [], []
+        files: list[Path] = []
+        groups: list[int] = []
         for row in pq.read_table(web.truth, columns=["path", "duplicate_group"]).to_pylist():
             path = web.directory / row["path"]
             stored = resizer.outcome(path.read_bytes()) if path.exists() else None
