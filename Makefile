@@ -38,7 +38,7 @@ format: setup
 
 # Trains the demo's small models again from nothing (about 15 minutes on one core).
 weights: setup
-	$(BIN)/python -m pipelines.world.weights --out pipelines/world/weights
+	$(BIN)/python -m pipelines.make_weights.all --out pipelines/world/weights
 
 clean:
 	rm -rf runs .pytest_cache .ruff_cache .mypy_cache

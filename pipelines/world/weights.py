@@ -1,4 +1,4 @@
-"""The small models of the world: where they lie, and how they are made again.
+"""The small models of the world: where they lie, and in what form.
 
 They go through the same loading roads as published weights.
 
@@ -22,31 +22,21 @@ score (about 1..10, higher is better), the NSFW head a logit whose sigmoid is th
 
 Captioner, the folder `captioner_dir()`: a LLaVA as written by `save_pretrained`, for
 `AutoModelForImageTextToText.from_pretrained` and `AutoProcessor.from_pretrained`. So small a model
-reads no prose: its chat template turns the user's text into one of two mode tokens, short for a
-text that says "main subject", descriptive for any other (a system turn is ignored). Decode
-greedily; both kinds end by themselves within `MAX_NEW_TOKENS` new tokens.
+reads no prose: its chat template turns the user's text into one of two mode tokens. Decode
+greedily; both kinds end by themselves.
 
 `manifest.json` holds the sha256 of every file, the command, the seed and the held-out figures.
-`python -m pipelines.world.weights --out DIR --seed N` trains all of them from nothing.
+`python -m pipelines.make_weights.all --out DIR --seed N` trains all of them from nothing. The
+captioner that is stored here was made by an earlier recipe than that: word-level tokens, short for
+any text that says "main subject" and descriptive for any other, and while training a head beside it
+that read the background's style.
 """
 
-import argparse
-import json
 from pathlib import Path
 
 from curate.base.files import read_json
 
-_ABOUT = "Train the small models of the synthetic world from nothing (about 15 CPU minutes)."
-
 WEIGHTS_DIR = Path(__file__).parent / "weights"
-
-CAPTION_PROMPTS = {
-    "short": "name the main subject",
-    "descriptive": "describe the image in detail",
-}
-"""Kind of caption -> a text for the chat that asks for it; any text that says as much will do."""
-
-MAX_NEW_TOKENS = {"short": 10, "descriptive": 48}
 
 
 def clip_dir() -> Path:
@@ -81,21 +71,3 @@ def family() -> frozenset[str]:
     """sha256 of all of the demo's weights: taught one world, they are no judges of each other."""
     hashes: dict[str, str] = read_json(manifest_path())["sha256"]
     return frozenset(hashes.values())
-
-
-def main() -> None:
-    """Command line: train everything from nothing into a directory."""
-    parser = argparse.ArgumentParser(prog="python -m pipelines.world.weights", description=_ABOUT)
-    parser.add_argument("--out", type=Path, required=True, help="directory for the new weights")
-    parser.add_argument("--seed", type=int, default=100, help="0 to 999 (default 100)")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
-    chosen = parser.parse_args()
-    # Here, since torch and transformers take seconds to import and callers want paths alone.
-    from pipelines.world.train_weights import train_demo_weights
-
-    manifest = train_demo_weights(chosen.out, chosen.seed, threads=chosen.threads)
-    print(json.dumps(manifest["held_out"], indent=2))
-
-
-if __name__ == "__main__":
-    main()

@@ -61,6 +61,6 @@ def _seconds_a_step(fitted: Fitted, training: Training, settings: FitSettings) -
         for steps in (_FIRST, _FIRST + _TIMED):
             few = replace(training, steps=steps, held_out=training.held_out.first(1))
             began = time.perf_counter()
-            train_captioner(fitted, few, short, Path(scratch) / f"{steps}.safetensors", ignore)
+            train_captioner(fitted, few, short, Path(scratch) / str(steps), ignore)
             times.append(time.perf_counter() - began)
     return max(times[1] - times[0], 1e-6) / _TIMED

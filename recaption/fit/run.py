@@ -128,8 +128,6 @@ def _fit(out: Path, plan: Plan, settings: FitSettings) -> FitSummary:
     write_json(out / "metrics.json", [row for note in notes for row in note["metrics"]])
     summary = FitSummary(str(out), start.parameters, captioners, dict(plan.refused()))
     write_json(out / "summary.json", asdict(summary))
-    for state in (out / "state").glob("*.safetensors"):
-        state.unlink()
     return summary
 
 
@@ -172,21 +170,22 @@ def _train(out: Path, plan: Plan, name: str, pairs: Pairs, begin: Path) -> Fitte
         folder = out / "checkpoints" / f"{name}-{share:g}"
         _save_whole(fitted, folder, _record(name, figures, training.steps))
 
-    state = out / "state" / f"{name}.safetensors"
-    progress, figures = train_captioner(fitted, training, settings, state, keep)
-    _save_whole(fitted, out / name, _record(name, figures, training.steps))
+    state = out / "state" / name
+    outcome = train_captioner(fitted, training, settings, state, keep)
+    _save_whole(fitted, out / name, _record(name, outcome.kept, training.steps))
     captioner = FittedCaptioner(
         name=name,
         folder=str(out / name),
         pairs=len(training.batches),
-        steps=progress.step,
-        held_out_loss=figures.loss,
-        best_step=figures.step,
-        token_accuracy=figures.token_accuracy,
-        seconds=progress.seconds,
+        steps=outcome.steps,
+        held_out_loss=outcome.kept.loss,
+        best_step=outcome.kept.step,
+        token_accuracy=outcome.kept.token_accuracy,
+        seconds=outcome.seconds,
         weights=weight_hashes(out / name),
     )
-    write_json(note, {"captioner": asdict(captioner), "metrics": progress.metrics})
+    write_json(note, {"captioner": asdict(captioner), "metrics": outcome.metrics})
+    shutil.rmtree(state, ignore_errors=True)
     return captioner
 
 

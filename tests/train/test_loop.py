@@ -14,7 +14,7 @@ from tests.train.tiny_run import squares, tiny
 from train import loop
 from train.loop import step_noise, train_loop
 from train.model import build_model
-from train.optimizer import Optimizer, learning_rate_scale, orthogonalised
+from train.optimizer import Optimizer, learning_rate_scale
 from train.settings import model_config, preset_names
 from train.shards import DataOrder, held_out
 from train.tokenizer import build_tokenizer
@@ -201,36 +201,6 @@ def test_a_run_without_a_usable_checkpoint_starts_anew_and_says_so(tmp_path: Pat
     )
     assert ["from step 1" in said[0], "from the start" in said[1]] == [True, True]
     assert done.progress.step == 1
-
-
-def test_newton_schulz_brings_singular_values_near_one() -> None:
-    matrices = torch.randn((2, 24, 60), generator=torch.Generator().manual_seed(0))
-    for stack in (matrices, matrices.mT):
-        values = torch.linalg.svdvals(orthogonalised(stack))
-        assert 0.6 < values.min() < values.max() < 1.3
-
-
-def test_adamw_is_torchs_adamw() -> None:
-    settings = tiny(muon_learning_rate=0.0, weight_decay=0.1, gradient_clip=1e9)
-    model, reference = build_model(CONFIG, 10, 0), build_model(CONFIG, 10, 0)
-    optimizer = Optimizer(model, settings)
-    matrices = [p for p in reference.parameters() if p.ndim == 2]
-    others = [p for p in reference.parameters() if p.ndim != 2]
-    theirs = torch.optim.AdamW(
-        [{"params": matrices}, {"params": others, "weight_decay": 0.0}],
-        lr=settings.adamw_learning_rate,
-        betas=settings.adamw_betas,
-        weight_decay=0.1,
-    )
-    generator = torch.Generator().manual_seed(0)
-    for step in range(3):
-        for own, other in zip(model.parameters(), reference.parameters(), strict=True):
-            own.grad = torch.randn(own.shape, generator=generator)
-            other.grad = own.grad.clone()
-        optimizer.step(step, 1.0)
-        theirs.step()
-    for own, other in zip(model.parameters(), reference.parameters(), strict=True):
-        torch.testing.assert_close(own, other, rtol=1e-5, atol=1e-7)
 
 
 def test_the_learning_rate_warms_up_stays_and_cools_down() -> None:

@@ -17,8 +17,12 @@ import yaml
 from curate.base.progress import tell
 from pipelines.bench.common.figures import Figures, work_folder
 from pipelines.bench.common.processes import CAPLAB, run_measured
-from pipelines.world.captioner_pairs import clean_scenes, write_clean_pairs, write_noisy_pairs
-from pipelines.world.score_captioner import captioner_scores, held_out_files, written_by
+from pipelines.make_weights.captioner_pairs import (
+    clean_scenes,
+    write_clean_pairs,
+    write_noisy_pairs,
+)
+from pipelines.make_weights.score_captioner import captioner_scores, held_out_files, written_by
 
 GOAL, GOAL_MINUTES = 0.95, 25.0
 HELD_OUT_SEED = 5

@@ -29,7 +29,7 @@ from pipelines.bench.common.loopback import serving
 from pipelines.bench.common.peers import peer_python, peer_version
 from pipelines.bench.common.processes import CAPLAB, ProcessCost, options, run_measured
 from pipelines.bench.download.photo_mix import JPEGS, make_mix
-from pipelines.copy_descriptor.photographs import photograph_files
+from pipelines.make_weights.photographs import photograph_files
 
 SIZES = (512, 256)
 _PROCESSES, _THREADS, _QUALITY = 2, 32, 95

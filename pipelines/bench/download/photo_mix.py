@@ -15,7 +15,7 @@ from PIL import Image
 
 from curate.base.errors import ConfigError
 from curate.base.progress import progress
-from pipelines.copy_descriptor.photographs import photograph_files
+from pipelines.make_weights.photographs import photograph_files
 
 _SHORTEST, _LONGEST = 400, 1600
 _ASPECTS = (1.0, 4 / 3, 4 / 3, 3 / 2, 3 / 2, 16 / 9)

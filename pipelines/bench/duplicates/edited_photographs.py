@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from curate.pictures.decode import to_rgb
 from pipelines.bench.duplicates.photo_edits import EDITS
-from pipelines.copy_descriptor.photographs import is_held_out, photograph_files
+from pipelines.make_weights.photographs import is_held_out, photograph_files
 
 _LONGEST = 1024
 FLAT_SHARE = 0.25

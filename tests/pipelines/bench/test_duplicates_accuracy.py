@@ -13,7 +13,7 @@ from pipelines.bench.duplicates.edited_photographs import (
     write_edited_photographs,
 )
 from pipelines.bench.duplicates.photo_edits import EDITS
-from pipelines.copy_descriptor.photographs import is_held_out, photograph_files
+from pipelines.make_weights.photographs import is_held_out, photograph_files
 from tests.curate.tiny import drawn
 
 

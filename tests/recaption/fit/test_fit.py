@@ -21,6 +21,7 @@ from curate.base.errors import ConfigError, DatasetError
 from pipelines.children import tied
 from recaption.engines.protocol import CaptionRequest, Sampling
 from recaption.engines.transformers.engine import TransformersEngine
+from recaption.fit.loop import newest_state
 from recaption.fit.rehearsal import rehearse
 from recaption.fit.run import FitSummary, fit
 from recaption.fit.settings import FitSettings
@@ -194,7 +195,7 @@ def test_a_killed_run_continues_to_the_same_weights(pairs: Path, tmp_path: Path)
     config.write_text(json.dumps(settings))
     command = [sys.executable, "-m", "pipelines.cli", "captioner", "fit", str(pairs)]
     command += ["--config", str(config), "--out", str(tmp_path / "killed")]
-    state = tmp_path / "killed" / "state" / "descriptive.safetensors"
+    state = tmp_path / "killed" / "state" / "descriptive" / "checkpoint-3" / "trainer_state.json"
     process = subprocess.Popen(tied(command), env={**os.environ}, stderr=subprocess.DEVNULL)
     _wait(state.exists, process)
     process.send_signal(signal.SIGKILL)
@@ -230,6 +231,16 @@ def test_settings_that_cannot_work_are_refused_before_work(
         fit(pairs, tmp_path / "b", FitSettings(kinds=("haiku",)))
     with pytest.raises(ConfigError, match="max_caption_tokens"):
         fit(pairs, tmp_path / "c", FitSettings(**TINY, max_caption_tokens=1))
+
+
+def test_a_state_that_a_kill_cut_short_is_passed_over(tmp_path: Path) -> None:
+    for step, note in ((9, "{}"), (10, '{"glo'), (11, None)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if note is not None:
+            (folder / "trainer_state.json").write_text(note)
+    assert newest_state(tmp_path) == str(tmp_path / "checkpoint-9")
+    assert newest_state(tmp_path / "none") is None
 
 
 def _wait(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:

@@ -1,16 +1,18 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from torch import nn
 
-from pipelines.world.examples import GOOD_SCORE, UGLY_SCORE, corrupted, stored_pictures
+from curate.base.files import read_json
+from pipelines.make_weights.all import train_demo_weights
+from pipelines.make_weights.examples import GOOD_SCORE, UGLY_SCORE, corrupted, stored_pictures
+from pipelines.make_weights.held_out import apply_head, area_under_roc
+from pipelines.make_weights.train_clip import ClipTraining
+from pipelines.make_weights.train_heads import save_head, train_head
 from pipelines.world.facts import contradicts, facts
-from pipelines.world.held_out import apply_head, area_under_roc
-from pipelines.world.optimize import Trainer, epochs, hidden_matrices
 from pipelines.world.scene import WorldConfig, sample_scenes
-from pipelines.world.train_heads import save_head, train_head
+from pipelines.world.weights import manifest_path
 from pipelines.world.writers import write_descriptive
 
 CONFIG = WorldConfig.small()
@@ -38,34 +40,6 @@ def test_a_corrupted_scene_contradicts_the_true_caption() -> None:
     )
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_trainer_fits_a_small_net_in_either_precision(dtype: torch.dtype) -> None:
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 1))
-    x = torch.randn(256, 4)
-    y = (x[:, :1] * x[:, 1:2]).tanh()
-    trainer = Trainer(net, ["2.weight"], steps=200, dtype=dtype, adam_rate=1e-2)
-    for _ in range(200):
-        trainer.step((net(x.to(dtype)).float() - y).square().mean())
-    trainer.finish()
-    assert {p.dtype for p in net.parameters()} == {torch.float32}
-    assert float((net(x).detach() - y).square().mean()) < 0.1 * float(y.square().mean())
-
-
-def test_muon_refuses_what_is_no_matrix() -> None:
-    with pytest.raises(ValueError, match="matrices"):
-        Trainer(nn.Linear(2, 2), ["bias"], steps=1)
-    assert hidden_matrices(nn.Linear(2, 2), ()) == ["weight"]
-
-
-def test_an_epoch_shows_every_row_once() -> None:
-    batches = epochs(12, 4, torch.Generator().manual_seed(0))
-    first = torch.cat([rows for rows, _ in zip(batches, range(3), strict=False)])
-    assert sorted(first.tolist()) == list(range(12))
-    with pytest.raises(ValueError, match="fill"):
-        next(iter(epochs(3, 4, torch.Generator())))
-
-
 def test_a_head_survives_its_file(tmp_path: Path) -> None:
     torch.manual_seed(0)
     embeddings = nn.functional.normalize(torch.randn(500, 8), dim=1)
@@ -82,3 +56,18 @@ def test_the_area_under_the_curve_counts_ties_as_half() -> None:
     assert area_under_roc(np.array([2.0, 3.0]), np.array([0.0, 1.0])) == 1
     assert area_under_roc(np.array([1.0, 1.0]), np.array([1.0])) == 0.5
     assert area_under_roc(np.array([0.0, 2.0]), np.array([1.0])) == 0.5
+
+
+def test_all_weights_are_made_from_nothing_and_load_where_the_shipped_ones_do(
+    tmp_path: Path,
+) -> None:
+    few = {"epochs": 1.0, "batch_size": 16, "width": 32, "depth": 1, "vision_depth": 1}
+    manifest = train_demo_weights(
+        tmp_path, 3, ClipTraining(steps=2, batch=16, weak_texts=4), few, pictures=64
+    )
+    shipped = read_json(manifest_path())
+    own = {name for name in manifest["sha256"] if not name.startswith("captioner/")}
+    assert own == {name for name in shipped["sha256"] if not name.startswith("captioner/")}
+    assert "captioner/model.safetensors" in manifest["sha256"]
+    assert set(shipped["held_out"]) - set(manifest["held_out"]) == {"short_main_object"}
+    assert not (tmp_path / "captioner.fit").exists()

@@ -2,8 +2,8 @@ import numpy as np
 import torch
 
 from curate.pictures.copy_descriptor import SIDE, make_network, net_input
-from pipelines.copy_descriptor.edits import SOURCE, edited
-from pipelines.copy_descriptor.train import contrastive_loss, folded, train
+from pipelines.make_weights.copy_descriptor import contrastive_loss, folded, train
+from pipelines.make_weights.picture_edits import SOURCE, edited
 from tests.curate.tiny import drawn
 
 

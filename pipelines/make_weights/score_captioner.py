@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.world.captioner_pairs import encoded
+from pipelines.make_weights.captioner_pairs import encoded
+from pipelines.make_weights.held_out import held_out_pictures
 from pipelines.world.facts import facts, pooled, score_captions
-from pipelines.world.held_out import held_out_pictures
 from pipelines.world.scene import Scene
 from recaption.captioning.settings import RecaptionSettings
 from recaption.engines.protocol import CaptionRequest, Sampling

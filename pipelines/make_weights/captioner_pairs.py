@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.world.examples import stored_pictures
+from pipelines.make_weights.examples import stored_pictures
 from pipelines.world.scene import Scene, WorldConfig, sample_scenes
 from pipelines.world.writers import habitual_descriptive, habitual_short, write_alt
 

@@ -1,9 +1,9 @@
 """Train the copy descriptor from nothing: edits of one picture together, all else apart.
 
-    python -m pipelines.copy_descriptor.train FOLDER [FOLDER ...] --out FILE.safetensors
+    python -m pipelines.make_weights.copy_descriptor FOLDER [FOLDER ...] --out FILE.safetensors
 
-Trains on the photographs of the folders that are not held out (see `is_held_out`) and on drawn
-scenes of the synthetic world, so that flat graphics are known too. About 18 CPU minutes.
+Trains on the photographs of the folders that are not held out (make_weights.photographs) and on
+drawn scenes of the synthetic world, so that flat graphics are known too. About 18 CPU minutes.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from curate.pictures.copy_descriptor import LAYERS, make_network, net_input
 from curate.pictures.decode import to_rgb
-from pipelines.copy_descriptor.edits import SOURCE, edited
-from pipelines.copy_descriptor.photographs import is_held_out, photograph_files
+from pipelines.make_weights.photographs import is_held_out, photograph_files
+from pipelines.make_weights.picture_edits import SOURCE, edited
 from pipelines.world.render import render
 from pipelines.world.scene import WorldConfig, sample_scenes
 
@@ -34,7 +34,7 @@ SPREAD = 0.5
 """Weight of the term that spreads descriptors (KoLeo: Sablayrolles et al., 2019)."""
 SCENES = 300
 PEAK_RATE = 3e-3
-_MADE = "python -m pipelines.copy_descriptor.train FOLDERS --seed {seed} --steps {steps}"
+_MADE = "python -m pipelines.make_weights.copy_descriptor FOLDERS --seed {seed} --steps {steps}"
 
 
 def squashed(files: list[Path]) -> NDArray[np.uint8]:

@@ -12,8 +12,14 @@ from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
-from pipelines.world.examples import GOOD_SCORE, UGLY_SCORE, Pictures, corrupted, stored_pictures
-from pipelines.world.facts import contradicts, facts, pooled, score_captions
+from pipelines.make_weights.examples import (
+    GOOD_SCORE,
+    UGLY_SCORE,
+    Pictures,
+    corrupted,
+    stored_pictures,
+)
+from pipelines.world.facts import contradicts, facts
 from pipelines.world.scene import Scene, WorldConfig, sample_scenes
 from pipelines.world.writers import write_alt, write_descriptive, write_short
 
@@ -136,56 +142,4 @@ def head_figures(
         "aesthetic_right_at_middle": float(np.mean((score > middle) == good)),
         "nsfw_auc": area_under_roc(chance[pictures.unsafe], chance[~pictures.unsafe]),
         "nsfw_right_at_half": float(np.mean((chance > 0.5) == pictures.unsafe)),
-    }
-
-
-def caption(
-    directory: Path,
-    pixels: NDArray[np.uint8],
-    prompt: str,
-    max_new_tokens: int,
-    batch: int = 128,
-) -> list[str]:
-    """Greedy captions of uint8 pictures through AutoProcessor, chat template and generate."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    processor = AutoProcessor.from_pretrained(directory)
-    model = AutoModelForImageTextToText.from_pretrained(directory).eval()
-    captions: list[str] = []
-    for start in range(0, len(pixels), batch):
-        images = [Image.fromarray(p) for p in pixels[start : start + batch]]
-        chats = [
-            [
-                {
-                    "role": "user",
-                    "content": [{"type": "image", "image": i}, {"type": "text", "text": prompt}],
-                }
-            ]
-            for i in images
-        ]
-        inputs = processor.apply_chat_template(
-            chats, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-        )
-        with torch.no_grad():
-            made = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-        new = made[:, inputs["input_ids"].shape[1] :]
-        captions += processor.batch_decode(new, skip_special_tokens=True)
-    return captions
-
-
-def captioner_figures(
-    directory: Path, prompts: dict[str, str], tokens: dict[str, int], n: int = 400, seed: int = 2
-) -> dict[str, float]:
-    """Captions of clean held-out pictures against the truth; see `facts.score_captions`."""
-    scenes, pictures = held_out_pictures(n, seed, ugly=0.0, unsafe=0.0)
-    written = caption(directory, pictures.pixels, prompts["descriptive"], tokens["descriptive"])
-    scores = pooled(score_captions(written, scenes))
-    short = caption(directory, pictures.pixels, prompts["short"], tokens["short"])
-    main = [
-        [(f.colour, f.shape) for f in facts(text).objects] == [(s.main.colour, s.main.shape)]
-        for text, s in zip(short, scenes, strict=True)
-    ]
-    return {
-        **{f"descriptive_{name}": value for name, value in scores.items()},
-        "short_main_object": float(np.mean(main)),
     }

@@ -1,1 +1,0 @@
-"""Training of the copy descriptor (curate.pictures.copy_descriptor)."""
