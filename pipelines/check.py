@@ -20,7 +20,7 @@ from curate.base.settings import Settings
 from curate.download.mend import clear_damaged, restore_input
 from curate.download.retry import finish_retries
 from curate.download.settings import DownloadSettings
-from curate.download.stage import DownloadStage
+from curate.download.stage import download_stage
 from curate.duplicates.search import find_duplicates
 from curate.duplicates.settings import DuplicateSettings
 from curate.intake.imported_scores import ImportScoresStage
@@ -114,7 +114,7 @@ class _Repair:
         intake = read_intake(dataset)
         download = self._settings.part(DownloadSettings)
         local = intake is not None and intake.local
-        self._run(LocalPicturesStage(download) if local else DownloadStage(download))
+        self._run(LocalPicturesStage(download) if local else download_stage(download))
         note_finished(dataset, "samples", TARS)
         if had & {ALT, *SCORE_TABLES}:
             self._run(AltCaptionStage(), here=True)

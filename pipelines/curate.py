@@ -14,14 +14,15 @@ from curate.base.provenance import provenance
 from curate.download.mend import clear_damaged, restore_input
 from curate.download.retry import RetryStage, finish_retries
 from curate.download.settings import DownloadSettings
-from curate.download.stage import DownloadStage
+from curate.download.stage import download_stage
 from curate.duplicates.search import find_duplicates
 from curate.duplicates.settings import DuplicateSettings
 from curate.intake.imported_scores import ImportScoresStage
+from curate.intake.inspection import inspect_input
 from curate.intake.left_out import left_out_line
 from curate.intake.local_pictures import LocalPicturesStage
 from curate.intake.read import plan_shards
-from curate.intake.source import Source, inspect_input
+from curate.intake.source import Source
 from curate.scoring.stage import ScoreSettings, ScoreStage
 from curate.selection.select import check_name, select
 from curate.selection.settings import SelectSettings
@@ -91,6 +92,14 @@ def curate(
     inputs = look_at(source, settings)
     if retry_failed and inputs.local:
         raise ConfigError("--retry-failed fetches URLs again, but this input holds the pictures.")
+    if inputs.local and settings.engine != "caplab":
+        raise ConfigError(
+            f"--engine {settings.engine} downloads, but this input holds the pictures."
+        )
+    if retry_failed and settings.engine == "img2dataset":
+        raise ConfigError(
+            "--retry-failed is not for the engine img2dataset, which tries no row anew."
+        )
     # Without scores no weights are loaded, and the workers of a download stay small.
     score = None if until == "download" else ScoreStage(settings.part(ScoreSettings))
     _refuse_other_selection(Dataset(out), settings.selection())
@@ -128,7 +137,7 @@ def _curate(
     finish_retries(dataset)
     intake = plan_shards(inputs, dataset, rows_per_shard=settings.rows_per_shard)
     download = settings.part(DownloadSettings)
-    store = LocalPicturesStage(download) if inputs.local else DownloadStage(download)
+    store = LocalPicturesStage(download) if inputs.local else download_stage(download)
     before = [shard for shard in dataset.shards() if dataset.has_shard("samples", shard)]
     run_stage(runner, store, dataset, settings.workers)
     if retry_failed:

@@ -14,9 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 from curate.base.errors import ConfigError
 from curate.download.addresses import Resolver
-from curate.download.answers import Answer
 from curate.download.urls import Target
-from curate.download.wire import Connection, Deadline
+from curate.download.wire import Answer, Connection, Deadline
 
 _IDLE_SECONDS = 4.0  # many servers close an idle connection after five
 _MOST_IDLE = 128  # connections kept by one client, over all hosts
@@ -144,7 +143,7 @@ class Connections:
             plain = self._proxy.connect(target, deadline)
         else:
             addresses = self._resolver.allowed_addresses(target.host, target.port, deadline)
-            plain = _connect_any(addresses, target.port, deadline)
+            plain = connect_any(addresses, target.port, deadline)
         if not target.tls:
             return plain
         try:
@@ -205,7 +204,8 @@ def _place(target: Target) -> _Place:
     return (target.tls, target.host, target.port)
 
 
-def _connect_any(addresses: list[str], port: int, deadline: Deadline) -> socket.socket:
+def connect_any(addresses: list[str], port: int, deadline: Deadline) -> socket.socket:
+    """A socket to the first address that takes one; OSError, the last one's, where none does."""
     problem: OSError | None = None
     for address in addresses:
         try:

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 from curate.base.reasons import Failure, FailureError, Reason
 from curate.download.hosts import Hosts
-from curate.download.robots_txt import RobotsTxt
+from curate.download.robots import RobotsTxt
 from curate.download.safe_http import Body, HttpFailureError, SafeClient
 from curate.download.schedule import Job, Schedule
 from curate.download.urls import Target

@@ -21,13 +21,12 @@ from urllib.parse import quote, urljoin
 
 from curate.base.reasons import FailureError, Reason
 from curate.download.addresses import lookup
-from curate.download.answers import Answer
 from curate.download.connections import Connections
 from curate.download.content_coding import unpacked
 from curate.download.hosts import retry_after
-from curate.download.robots_header import disallowing_directive
+from curate.download.robots import disallowing_directive
 from curate.download.urls import Target, parse_url
-from curate.download.wire import Connection, Deadline
+from curate.download.wire import Answer, Connection, Deadline
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _NAMED_STATUS = {

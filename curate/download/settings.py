@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from curate.download.hosts import HostLimits
 from curate.download.safe_http import HttpLimits
@@ -13,9 +13,46 @@ from curate.pictures.settings import PictureSettings
 OPERATIONAL: dict[str, Any] = {"identity": False}
 
 
+Engine = Literal["caplab", "img2dataset"]
+# What an engine lacks may be asked of it in no other way than by default.
+_LACKS: dict[Engine, tuple[str, ...]] = {
+    "caplab": ("skip_reencode", "bbox_col", "extract_exif", "compute_hash"),
+    "img2dataset": (
+        "total_timeout",
+        "host_connections",
+        "host_interval",
+        "host_budget",
+        "contact",
+        "respect_robots_txt",
+        "proxy",
+        "max_bytes",
+    ),
+}
+
+
 class DownloadSettings(PictureSettings):
     """How pictures are fetched, and how they are stored."""
 
+    engine: Engine = Field(
+        "caplab",
+        description="Who downloads and resizes: caplab, or img2dataset for a dataset that is made "
+        "exactly as its datasets are.",
+    )
+    skip_reencode: bool = Field(
+        False,
+        description="img2dataset: store the file itself where it has the wanted format and size.",
+    )
+    bbox_col: str | None = Field(
+        None,
+        description="img2dataset: column of boxes to blur, each [left, top, right, bottom] in "
+        "shares of the picture's sides.",
+    )
+    extract_exif: bool = Field(
+        False, description="img2dataset: store the file's EXIF tags beside the picture."
+    )
+    compute_hash: Literal["md5", "sha256", "sha512"] | None = Field(
+        "sha256", description="img2dataset: hash of the file beside the picture; md5, sha256, ..."
+    )
     timeout: float = Field(
         10.0,
         gt=0,
@@ -88,6 +125,35 @@ class DownloadSettings(PictureSettings):
     threads: int = Field(
         64, ge=1, description="Downloads at a time in each worker.", json_schema_extra=OPERATIONAL
     )
+
+    @model_validator(mode="after")
+    def _ask_no_engine_for_what_it_lacks(self) -> Self:
+        for name in _LACKS[self.engine]:
+            value = getattr(self, name)
+            if value != DownloadSettings.model_fields[name].default:
+                raise ValueError(f"the engine {self.engine} has no {name}; leave it out")
+        if self.engine == "caplab" and self.resize_mode == "border":
+            raise ValueError("resize_mode border is img2dataset's: --engine img2dataset")
+        lowest, highest = (0, 9) if self._is_png_of_img2dataset() else (1, 100)
+        if not lowest <= self.encode_quality <= highest:
+            raise ValueError(
+                f"encode_quality of {self.encode_format} by {self.engine} is {lowest} to {highest}"
+            )
+        return self
+
+    def _is_png_of_img2dataset(self) -> bool:
+        return self.engine == "img2dataset" and self.encode_format == "png"
+
+    def identity(self) -> dict[str, Any]:
+        """As everywhere, but of an engine's own settings nothing where it is another's.
+
+        Datasets that were made before there were two engines keep their identity so.
+        """
+        kept = super().identity()
+        if self.engine == "caplab":
+            for name in ("engine", *_LACKS["caplab"]):
+                kept.pop(name, None)
+        return kept
 
     def http_limits(self) -> HttpLimits:
         """The part that `SafeClient` needs."""

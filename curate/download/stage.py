@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 from curate.base.files import remove_leftovers
 from curate.base.reasons import Failure, FailureError, Reason
 from curate.download.hosts import Hosts
+from curate.download.img2dataset_engine import Img2datasetStage
 from curate.download.pool import Fetcher
-from curate.download.robots_txt import RobotsTxt
+from curate.download.robots import MOST_BYTES, RobotsTxt
 from curate.download.safe_http import SafeClient
 from curate.download.schedule import Job
 from curate.download.settings import DownloadSettings
@@ -62,7 +63,11 @@ class DownloadStage(Stage):
         # What Pillow warns of (odd tags, large sizes) the resizer decides on itself.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         client = SafeClient(self.settings.http_limits())
-        robots = RobotsTxt(client) if self.settings.respect_robots_txt else None
+        # X-Robots-Tag says how a page may be used, not whether rules may be read.
+        plain = client.variant(disallowed_directives=frozenset(), max_bytes=MOST_BYTES)
+        robots = None
+        if self.settings.respect_robots_txt:
+            robots = RobotsTxt(lambda url: plain.fetch(url).content, client.limits.agent_token)
         self._web = _Web(client, Hosts(self.settings.host_limits()), robots)
 
     def run(self, dataset: Dataset, shard: str) -> dict[str, int]:
@@ -117,6 +122,12 @@ class DownloadStage(Stage):
 
     def __getstate__(self) -> dict[str, Any]:
         return {"settings": self.settings, "_web": None}
+
+
+def download_stage(settings: DownloadSettings) -> Stage:
+    """The stage of the engine that the settings name."""
+    stages: dict[str, type[Stage]] = {"caplab": DownloadStage, "img2dataset": Img2datasetStage}
+    return stages[settings.engine](settings)  # type: ignore[call-arg]
 
 
 @dataclass(frozen=True)

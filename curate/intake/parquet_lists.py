@@ -8,7 +8,7 @@ remaining rows, each of which is counted: the footer says how many they are.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +18,12 @@ import pyarrow.parquet as pq
 
 from curate.base.errors import ConfigError
 from curate.base.reasons import Failure, Reason, printable
+from curate.intake.column_types import is_bytes, kept, kept_type, shared_type
+from curate.intake.column_types import texts_of as as_texts
 from curate.intake.columns import IMAGE_COLUMNS
-from curate.intake.kept_types import is_bytes, kept, kept_type, shared_type
-from curate.intake.kept_types import texts_of as as_texts
 from curate.intake.locations import Store
 from curate.intake.rows import (
     IDENTITY,
-    Record,
     RowTypes,
     broken,
     local_identity,
@@ -325,46 +324,6 @@ def _mark_not_downloaded(
         lost = not_downloaded({"status": status, "error_message": message})
         if lost is not None and failure[position] is None:
             failure[position], detail[position] = lost.reason.value, lost.detail
-
-
-def rows_of_companion(
-    store: Store, path: str, columns: Mapping[str, str | None], seen: set[str]
-) -> Iterator[Record]:
-    """Rows of an img2dataset Parquet whose pictures are not in the tar beside it.
-
-    Args:
-        columns: "url" and "text" -> their names.
-        seen: keys that the tar holds.
-    """
-    with open_parquet(store, path) as parquet:
-        for batch in parquet.iter_batches(10_000):
-            for row in batch.to_pylist():
-                key = str(row.get("key"))
-                if key in seen:
-                    continue
-                lost = not_downloaded(row) or Failure(
-                    Reason.NO_PICTURE, "not in the tar beside its Parquet"
-                )
-                url = row.get(columns["url"] or "")
-                dropped = (columns["url"], columns["text"])
-                try:
-                    texts = texts_of(row.get(columns["text"] or ""), columns["text"])
-                except NoTextError:  # the row has failed for a better reason
-                    texts = []
-                yield Record(
-                    url=url,
-                    **texts_given(texts),
-                    fields={n: v for n, v in row.items() if n not in dropped},
-                    identity=None if url else local_identity(path, key),
-                    failure=lost,
-                    file=path,
-                    key=key,
-                )
-
-
-def is_companion(schema: pa.Schema) -> bool:
-    """Whether a Parquet beside a tar is img2dataset's record of it."""
-    return {"key", "status"} <= set(schema.names)
 
 
 def row_count(store: Store, paths: list[str]) -> int:

@@ -25,9 +25,11 @@ from curate.base.files import (
 from curate.base.progress import progress
 from curate.intake.column_types import ColumnTypes, score_numbers
 from curate.intake.columns import score_columns
+from curate.intake.formats import InputFormat
+from curate.intake.inspection import inspect_input
 from curate.intake.left_out import LeftOut
 from curate.intake.rows import IDENTITY, own_names
-from curate.intake.source import InputFormat, Source, inspect_input
+from curate.intake.source import Source
 from curate.store.dataset import Dataset, empty_directory, parquet_scan, sample_key
 from curate.store.write_samples import ALT_TEXTS, FAILURE, SOURCE_FILE
 

@@ -1,8 +1,6 @@
-"""Finds out what an input is, cheaply, and streams its rows.
+"""An input that was looked at, and its rows as a stream: from front to back, once.
 
-`inspect_input` looks at names, footers and the first rows; a billion rows cost it no more than a
-thousand, but for the footers of Parquet files. `Source.batches` then reads the input once from
-front to back. What is wrong with the input as a whole is a ConfigError of the inspection; what is
+What is wrong with the input as a whole is a ConfigError of `curate.intake.inspection`; what is
 wrong with a row is that row's failure.
 """
 
@@ -11,8 +9,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -22,41 +20,32 @@ from curate.base.files import fingerprint
 from curate.base.reasons import Failure, Reason, printable
 from curate.intake.column_types import ColumnTypes
 from curate.intake.columns import (
-    FILE_COLUMNS,
     TEXT_COLUMNS,
     URL_COLUMNS,
-    choose_column,
     find_column,
     hash_name,
     is_score,
-    score_columns,
 )
 from curate.intake.folders import is_hidden, is_picture, read_folder
-from curate.intake.formats import InputFormat, recognise
+from curate.intake.formats import InputFormat
 from curate.intake.left_out import LeftOut, Why
-from curate.intake.lines import is_gzip
-from curate.intake.locations import Found, Store, locate
+from curate.intake.locations import Store
 from curate.intake.parquet_lists import (
     ParquetColumns,
-    image_column,
-    inner_names,
-    is_companion,
-    no_text_in,
     open_parquet,
     parquet_batches,
     row_count,
-    rows_of_companion,
-    shared_schema,
     text_counts,
 )
-from curate.intake.rows import Record, broken, text_problem, texts_given
-from curate.intake.tars import read_tar, sidecar_names
-from curate.intake.text_form import check_encoding, refuse_other_encodings, refuse_other_shapes
-from curate.intake.text_lists import TEXT_URL, TextKind, read_text_list
-from curate.intake.texts import NoTextError, names_inside, texts_of, value_at, with_spelled
+from curate.intake.rows import Record, broken, local_identity, text_problem, texts_given
+from curate.intake.tars import not_downloaded, read_tar, sidecar_names
+from curate.intake.text_form import (
+    is_gzip,
+)
+from curate.intake.text_lists import TextKind, read_text_list
+from curate.intake.texts import NoTextError, texts_of, value_at, with_spelled
 
-_TYPED_ROWS = 1000  # rows from which the columns of a text file or sidecar are taken
-_FILES_LOOKED_AT = 100  # files whose encoding is looked at
+TYPED_ROWS = 1000  # rows from which the columns of a text file or sidecar are taken
 _COUNTED_BYTES = 64 << 20  # lists and tars below this are counted, above it estimated ...
 _LOOKED_AT_BYTES = 1 << 20  # ... from as much of a list, or from the first tar
 _COUNTED_FILES = 20_000  # of a folder of pictures, whose texts and JSON are read to count
@@ -168,16 +157,11 @@ class Source:
                 yield record
             companion = _companion(self.store, path)
             if companion is not None:
-                yield from rows_of_companion(self.store, *companion, seen)
+                yield from _rows_of_companion(self.store, *companion, seen)
             return
-        kind = _text_kind(self.format)
+        kind = text_kind(self.format)
         found = read_text_list(self.store, path, kind, self.encoding, self.url_column)
         yield from _list_records(found, path, kind, self.url_column, self.text_column)
-
-    def count(self) -> tuple[int | None, bool]:
-        """(rows, whether that is exact); None where it cannot be said without reading it all."""
-        found = self.survey()
-        return found.rows, found.exact
 
     def survey(self) -> Survey:
         """Count rows, captions and files that become no row; what is large is estimated."""
@@ -224,7 +208,7 @@ class Source:
         """What was recognised, for a person: format, files, columns, imported scores."""
         shown = self.store.show(self.files[0]) if len(self.files) == 1 else self.store.show()
         what = {"webdataset": "WebDataset tars", "folder": "a folder of pictures"}.get(
-            self.format, f"a list in {_SHOWN.get(self.format, '')}"
+            self.format, f"a list in {SHOWN.get(self.format, '')}"
         )
         if self.image_column:
             what = f"Parquet with pictures in the column {self.image_column!r}"
@@ -234,7 +218,7 @@ class Source:
             url, text = self.url_column or "from JSON, if there", self.text_column or ".txt or JSON"
         lines = [f"input: {what} ({shown}{files})", f"  URL: {url}", f"  text: {text}"]
         others = [f"{name} ({kind})" for name, kind in self.columns.items()]
-        seen = "" if self.all_seen else f" (by the first {_TYPED_ROWS:,} rows; all decide)"
+        seen = "" if self.all_seen else f" (by the first {TYPED_ROWS:,} rows; all decide)"
         lines.append(f"  other columns, kept{seen}: {', '.join(others) or 'none'}")
         scores = [f"{name} as {own}" for name, own in self.imported.items()]
         lines.append(f"  imported as scores: {', '.join(scores) or 'none'}")
@@ -244,7 +228,7 @@ class Source:
         return "\n".join(lines)
 
 
-_SHOWN = {
+SHOWN = {
     "parquet": "Parquet",
     "csv": "CSV",
     "tsv": "TSV",
@@ -254,225 +238,11 @@ _SHOWN = {
 }
 
 
-def inspect_input(
-    given: object,
-    url_column: str | None = None,
-    text_column: str | None = None,
-    input_format: InputFormat | None = None,
-    import_columns: Sequence[str] = (),
-    without_texts: bool = False,
-    encoding: str | None = None,
-) -> Source:
-    """Find the files, the format and the columns of an input; writes nothing.
-
-    Args:
-        given: a path, a folder, a glob or a URL such as s3://BUCKET/FOLDER; see
-            curate.intake.locations.
-        url_column, text_column: names; None recognises the usual ones, in any case.
-        input_format: None recognises it by names and contents.
-        import_columns: further columns to import as scores.
-        without_texts: the list has no texts; otherwise a list without a text column is refused.
-        encoding: of a list in text; None is UTF-8, or UTF-16 or -32 where a mark says so.
-
-    Raises:
-        ConfigError: nothing is there, the format is unknown or mixed, the contents are not what
-            the name says, there are no rows, or a column is missing; one sentence.
-    """
-    try:
-        return _looked_at(
-            locate(str(given)),
-            str(given),
-            url_column,
-            text_column,
-            input_format,
-            import_columns,
-            without_texts,
-            encoding,
-        )
-    except OSError as error:
-        raise ConfigError(f"The input {given} cannot be read ({error}).") from error
-
-
-def _looked_at(
-    found: Found,
-    given: str,
-    url_column: str | None,
-    text_column: str | None,
-    input_format: InputFormat | None,
-    import_columns: Sequence[str],
-    without_texts: bool,
-    encoding: str | None,
-) -> Source:
-    if encoding is not None:
-        check_encoding(encoding)
-    kind, files = recognise(found, given, input_format)
-    store = found.store
-    if encoding is not None and kind in ("parquet", "webdataset", "folder"):
-        raise ConfigError(f"--encoding is for lists in text, and {given} is none ({kind}).")
-    for path in files:
-        if text_problem(path):
-            raise ConfigError(f"The name of {path!a} is no UTF-8; rename the file.")
-    if kind == "parquet":
-        parquet = _parquet_source(
-            given, store, files, url_column, text_column, import_columns, without_texts
-        )
-        return replace(parquet, whole=found.files is None)
-    local, wanted = kind in ("webdataset", "folder"), tuple(import_columns)
-    if local:
-        source = Source(
-            given, kind, store, files, url_column, text_column, None, {}, {}, True, wanted
-        )  # fmt: skip
-    else:
-        _refuse_empty(store, files)
-        if encoding is None:
-            for path in files[:_FILES_LOOKED_AT]:
-                refuse_other_encodings(store, path)
-        url_column, text_column = _list_columns(
-            store, files, _text_kind(kind), url_column, text_column, without_texts, encoding
-        )
-        source = Source(
-            given, kind, store, files, url_column, text_column, None, {}, {}, False, wanted,
-            encoding,
-        )  # fmt: skip
-    records = source.records()
-    first = list(itertools.islice(records, _TYPED_ROWS))
-    if not any(r.failure is None or r.failure.reason is not Reason.DAMAGED_SOURCE for r in first):
-        why = next((f": {r.failure.detail}" for r in first if r.failure), "")
-        hint = "at least one URL" if not local else "at least one picture"
-        raise ConfigError(f"{given} has no rows{why}; give an input with {hint}.")
-    refused = next((r.no_text for r in first if r.no_text is not None), None)
-    if refused is not None and all(r.text is None for r in first):
-        raise ConfigError(f"{given} cannot be read: {refused}.")
-    types = source.column_types()
-    columns = {name: str(kind) for name, kind in types.see(first).types().items()} if types else {}
-    # A column that is asked for by name may come as late as in the last row.
-    missing = {name for name in import_columns if name not in columns}
-    further = iter(()) if kind in ("csv", "tsv") else records
-    while missing and (record := next(further, None)) is not None:
-        late = missing.intersection(record.fields)
-        columns |= dict.fromkeys(sorted(late), "string")
-        missing -= late
-    imported = score_columns(columns, import_columns)
-    return replace(
-        source,
-        columns=columns,
-        imported=imported,
-        all_seen=next(records, None) is None,
-        whole=found.files is None,
-    )
-
-
-def _parquet_source(
-    given: str,
-    store: Store,
-    files: tuple[str, ...],
-    url_column: str | None,
-    text_column: str | None,
-    import_columns: Sequence[str],
-    without_texts: bool,
-) -> Source:
-    _refuse_empty(store, files)
-    schema = shared_schema(store, list(files))
-    where = store.show(files[0])
-    image = image_column(schema)
-    names = [name for name in schema.names if name != image]
-    names += [name for name in inner_names(schema) if name.partition(".")[0] != image]
-    if image is None:
-        url: str | None = _url_of(names, url_column, where)
-        text: str | None = None if without_texts else _text_of(names, text_column, where)
-    else:
-        url = _url_of(names, url_column, where) if url_column else find_column(names, URL_COLUMNS)
-        text = (
-            _text_of(names, text_column, where) if text_column else find_column(names, TEXT_COLUMNS)
-        )
-    if url is not None and url == text:
-        raise ConfigError(f"The URL and the text cannot both be the column {url!r}.")
-    if url in schema.names and pa.types.is_nested(schema.field(url).type):
-        kind = schema.field(url).type
-        raise ConfigError(
-            f"{where}: the column {url!r} holds {kind}, not one URL a row; name another with "
-            f"--url-column, or unpack it first."
-        )
-    if not row_count(store, list(files)):
-        raise ConfigError(f"{given} has no rows; give a list with at least one URL.")
-    problem = no_text_in(schema, text)
-    if problem is not None:
-        raise ConfigError(f"{where} cannot be read: {problem}.")
-    parquet = ParquetColumns(schema, url, text, image)
-    extras = {f.name: str(f.type) for f in parquet.extras()}
-    return Source(
-        given, "parquet", store, files, url, text, image, extras,
-        score_columns(extras, import_columns), image is not None, tuple(import_columns),
-        parquet=parquet,
-    )  # fmt: skip
-
-
-def _text_kind(kind: InputFormat) -> TextKind:
+def text_kind(kind: InputFormat) -> TextKind:
+    """The same, of a list in text; ValueError for the other formats."""
     if kind in ("parquet", "webdataset", "folder"):
         raise ValueError(f"{kind} is no list in text")
     return kind  # type: ignore[return-value]
-
-
-def _refuse_empty(store: Store, files: Sequence[str]) -> None:
-    for path in files:
-        if store.state(path)[0] == 0:
-            raise ConfigError(f"{store.show(path)} is empty; give a list with at least one URL.")
-
-
-# ---- lists in text ----------------------------------------------------------------------------
-
-
-def _list_columns(
-    store: Store,
-    files: Sequence[str],
-    kind: TextKind,
-    url_column: str | None,
-    text_column: str | None,
-    without_texts: bool,
-    encoding: str | None,
-) -> tuple[str, str | None]:
-    """The URL and the text column, from the first rows that can be read."""
-    if kind == "text":
-        return TEXT_URL, None
-    names: dict[str, None] = {}
-    why = ""
-    for path in files:
-        rows = read_text_list(store, path, kind, encoding, url_column)
-        for _, found in itertools.islice(rows, _TYPED_ROWS):
-            if isinstance(found, Failure):
-                why = why or f": {found.detail}"
-            else:
-                if kind in ("json", "jsonl") and not names:
-                    refuse_other_shapes(found, url_column, store.show(path))
-                names.update(dict.fromkeys(found))
-                if text_column is not None and kind in ("csv", "tsv"):
-                    found = with_spelled(found, text_column)
-                names.update(dict.fromkeys(names_inside(found)))
-                if kind in ("csv", "tsv"):
-                    break  # every row has the header's columns
-        if names:
-            break
-    where = store.show(files[0])
-    if not names:
-        wanted = "a list with at least one URL"
-        if kind in ("json", "jsonl"):
-            wanted = "an array of objects, or an object a line, each with its URL"
-        raise ConfigError(
-            f"{where} has no rows that can be read as {_SHOWN[kind]}{why}; give {wanted}."
-        )
-    if url_column is None and find_column(names, URL_COLUMNS) is None:
-        file = find_column(names, FILE_COLUMNS)
-        if file is not None:
-            raise ConfigError(
-                f"{where} has no URL column; its columns are {', '.join(names)}. Name one with "
-                f"--url-column; for pictures that {file!r} names, give the folder they lie in, "
-                f"with this file in it as metadata.jsonl."
-            )
-    url = _url_of(names, url_column, where)
-    text = None if without_texts else _text_of(names, text_column, where)
-    if url == text:
-        raise ConfigError(f"The URL and the text cannot both be the column {url!r}.")
-    return url, text
 
 
 def _list_records(
@@ -512,16 +282,6 @@ def _value(value: object) -> str | None:
     return value if value is None or isinstance(value, str) else str(value)
 
 
-def _url_of(names: Iterable[str], wanted: str | None, where: str) -> str:
-    return choose_column(names, wanted, URL_COLUMNS, "URL", "--url-column", where)
-
-
-def _text_of(names: Iterable[str], wanted: str | None, where: str) -> str:
-    return choose_column(
-        names, wanted, TEXT_COLUMNS, "text", "--text-column, or say --without-texts", where
-    )
-
-
 def _base(path: str) -> str:
     """A tar's path without its ending."""
     return next(path[: -len(e)] for e in (".tar.gz", ".tgz", ".tar", "") if path.endswith(e))
@@ -536,10 +296,50 @@ def _companion(store: Store, path: str) -> tuple[str, dict[str, str | None]] | N
             schema = parquet.schema_arrow
     except (OSError, ConfigError):
         return None
-    if not is_companion(schema):
+    if not _is_companion(schema):
         return None
     columns = {
         "url": find_column(schema.names, URL_COLUMNS),
         "text": find_column(schema.names, TEXT_COLUMNS),
     }
     return beside, columns
+
+
+def _rows_of_companion(
+    store: Store, path: str, columns: Mapping[str, str | None], seen: set[str]
+) -> Iterator[Record]:
+    """Rows of an img2dataset Parquet whose pictures are not in the tar beside it.
+
+    Args:
+        columns: "url" and "text" -> their names.
+        seen: keys that the tar holds.
+    """
+    with open_parquet(store, path) as parquet:
+        for batch in parquet.iter_batches(10_000):
+            for row in batch.to_pylist():
+                key = str(row.get("key"))
+                if key in seen:
+                    continue
+                lost = not_downloaded(row) or Failure(
+                    Reason.NO_PICTURE, "not in the tar beside its Parquet"
+                )
+                url = row.get(columns["url"] or "")
+                dropped = (columns["url"], columns["text"])
+                try:
+                    texts = texts_of(row.get(columns["text"] or ""), columns["text"])
+                except NoTextError:  # the row has failed for a better reason
+                    texts = []
+                yield Record(
+                    url=url,
+                    **texts_given(texts),
+                    fields={n: v for n, v in row.items() if n not in dropped},
+                    identity=None if url else local_identity(path, key),
+                    failure=lost,
+                    file=path,
+                    key=key,
+                )
+
+
+def _is_companion(schema: pa.Schema) -> bool:
+    """Whether a Parquet beside a tar is img2dataset's record of it."""
+    return {"key", "status"} <= set(schema.names)

@@ -26,10 +26,10 @@ from typing import IO, Any
 from curate.base.reasons import Failure, Reason, printable
 from curate.intake.columns import TEXT_COLUMNS, URL_COLUMNS
 from curate.intake.left_out import LeftOut, Why
-from curate.intake.lines import is_gzip
 from curate.intake.locations import Store
 from curate.intake.rows import Record, broken, local_identity, text_problem, texts_given
 from curate.intake.tar_headers import BoundedTarInfo
+from curate.intake.text_form import is_gzip
 from curate.intake.texts import NoTextError, find_name, several, texts_of, value_at
 
 EXTENSIONS = (".tar", ".tar.gz", ".tgz")

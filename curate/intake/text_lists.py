@@ -20,9 +20,8 @@ from typing import Any, Literal
 
 from curate.base.errors import ConfigError
 from curate.base.reasons import Failure, Reason, printable
-from curate.intake.lines import LONGEST_LINE, Chunks, Lines
 from curate.intake.locations import Store
-from curate.intake.text_form import said_separator, separator
+from curate.intake.text_form import LONGEST_LINE, Chunks, Lines, said_separator, separator
 
 TextKind = Literal["csv", "tsv", "jsonl", "json", "text"]
 Found = tuple[int, Mapping[str, Any] | Failure]

@@ -2,13 +2,14 @@
 
 A picture is stored upright, in sRGB, 8 bits a channel, on white where it was transparent, without
 metadata, beside the original's size and sha256; a JPEG is decoded at a reduced DCT scale where that
-still leaves twice the wanted size; a file that is broken or cut short is refused.
+still leaves 1.5 times the wanted size; a file that is broken or cut short is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -32,8 +33,9 @@ Pixels = NDArray[np.uint8]
 
 _PILLOW_FORMATS = {"png": "PNG", "webp": "WEBP"}
 # A JPEG is decoded at the smallest DCT scale that leaves at least this times the wanted size; the
-# filter behind it then still works on more detail than it keeps.
-_DECODE_MARGIN = 2
+# filter behind it then still works on more detail than it keeps. At 256 px, 2 costs a fifth more
+# CPU for half a dB, and 1.25 falls below what img2dataset stores.
+_DECODE_MARGIN = 1.5
 # Pictures that Pillow resizes (with transparency, or in CMYK) are averaged by whole factors to no
 # less than this times the wanted size, then filtered.
 _REDUCING_GAP = 1.5
@@ -173,7 +175,7 @@ class Resizer:
                 jpeg.check(content, header)
             return self._other(content, "jpeg")
         width, height = self._scaled(size)
-        needed = (_DECODE_MARGIN * width, _DECODE_MARGIN * height)
+        needed = (math.ceil(_DECODE_MARGIN * width), math.ceil(_DECODE_MARGIN * height))
         halved = self.encode_format == "jpg" and not self.upscale
         try:
             decoded = jpeg.decode(content, header, needed, halved)

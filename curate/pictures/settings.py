@@ -8,7 +8,7 @@ from pydantic import Field
 
 from curate.base.settings import Settings
 
-ResizeMode = Literal["keep_ratio_largest", "keep_ratio", "center_crop", "no"]
+ResizeMode = Literal["keep_ratio_largest", "keep_ratio", "center_crop", "border", "no"]
 EncodeFormat = Literal["jpg", "png", "webp"]
 
 
@@ -19,11 +19,17 @@ class PictureSettings(Settings):
     resize_mode: ResizeMode = Field(
         "keep_ratio_largest",
         description="keep_ratio_largest (longer side), keep_ratio (shorter side), center_crop "
-        "(shorter side, then the centre square) or no.",
+        "(shorter side, then the centre square), border (longer side, white to a square; engine "
+        "img2dataset) or no.",
     )
     upscale: bool = Field(False, description="Enlarge pictures that are smaller than image_size.")
     encode_format: EncodeFormat = Field("jpg", description="Stored format: jpg, png or webp.")
-    encode_quality: int = Field(95, ge=1, le=100, description="Quality of jpg and webp.")
+    encode_quality: int = Field(
+        95,
+        ge=0,
+        le=100,
+        description="Quality of jpg and webp, 1 to 100; img2dataset's png takes 0 to 9 (effort).",
+    )
     min_side: int = Field(
         0, ge=0, description="Pictures with a shorter side below this many pixels are not stored."
     )

@@ -15,9 +15,9 @@ import pytest
 
 from curate.download.settings import DownloadSettings
 from curate.download.stage import DownloadStage
+from curate.intake.inspection import inspect_input
 from curate.intake.local_pictures import LocalPicturesStage
 from curate.intake.read import plan_shards
-from curate.intake.source import inspect_input
 from curate.store.dataset import Dataset
 from tests.curate.download.hostile_server import hostile_server
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from curate.download.robots_header import disallowing_directive
+from curate.download.robots import disallowing_directive
 
 DISALLOWED = {"noai", "noimageai", "noindex"}
 

@@ -11,8 +11,8 @@ import pytest
 
 from curate.base.errors import ConfigError
 from curate.intake.imported_scores import ImportScoresStage
+from curate.intake.inspection import inspect_input
 from curate.intake.read import Intake, plan_shards
-from curate.intake.source import inspect_input
 from curate.store.dataset import Dataset
 
 INT, FLOAT, TEXT = pa.int64(), pa.float64(), pa.string()

@@ -9,8 +9,8 @@ import pytest
 from curate.base.errors import ConfigError
 from curate.intake.columns import score_columns
 from curate.intake.imported_scores import ImportScoresStage
+from curate.intake.inspection import inspect_input
 from curate.intake.read import plan_shards
-from curate.intake.source import inspect_input
 from curate.scoring.stage import ScoreSettings, ScoreStage
 from curate.selection.select import select
 from curate.selection.settings import SelectSettings

@@ -13,9 +13,9 @@ import pytest
 
 from curate.base.errors import ConfigError, DatasetError
 from curate.download.settings import DownloadSettings
+from curate.intake.inspection import inspect_input
 from curate.intake.local_pictures import LocalPicturesStage
 from curate.intake.read import plan_shards
-from curate.intake.source import inspect_input
 from curate.pictures.resize import Resizer
 from curate.store.accounting import accounting
 from curate.store.dataset import Dataset, sample_key

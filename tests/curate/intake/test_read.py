@@ -13,8 +13,8 @@ import pytest
 
 from curate.base.errors import ConfigError, DatasetError
 from curate.intake import source
+from curate.intake.inspection import inspect_input
 from curate.intake.read import plan_shards
-from curate.intake.source import inspect_input
 from curate.store.dataset import Dataset, sample_key
 
 ROWS = [
@@ -353,9 +353,9 @@ def test_the_rows_of_a_long_list_are_estimated_and_those_of_a_short_one_counted(
     path = tmp_path / "list.csv"
     path.write_text("url,text\n" + "".join(f"http://a/{n},text {n % 7}\n" for n in range(2000)))
     found = inspect_input(path)
-    assert found.count() == (2000, True)
+    assert (found.survey().rows, found.survey().exact) == (2000, True)
     monkeypatch.setattr(source, "_COUNTED_BYTES", 0)
     monkeypatch.setattr(source, "_LOOKED_AT_BYTES", 10_000)
-    rows, exact = found.count()
+    rows, exact = found.survey().rows, found.survey().exact
     assert not exact
     assert 1800 < rows < 2200

@@ -14,8 +14,8 @@ import pytest
 from pyarrow import fs
 
 from curate.base.errors import ConfigError
+from curate.intake.inspection import inspect_input
 from curate.intake.read import plan_shards
-from curate.intake.source import inspect_input
 from curate.store.dataset import Dataset
 from pipelines.children import tied
 from tests.curate.intake.test_local_pictures import (

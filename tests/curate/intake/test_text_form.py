@@ -8,9 +8,10 @@ import pytest
 
 from curate.base.errors import ConfigError
 from curate.base.reasons import Failure
-from curate.intake import lines
+from curate.intake import text_form
+from curate.intake.inspection import inspect_input
 from curate.intake.locations import Store
-from curate.intake.source import Source, inspect_input
+from curate.intake.source import Source
 from curate.intake.text_lists import read_text_list
 
 ROWS = [("http://a/1", "café \u201cau lait\u201d"), ("http://a/2", "Ærø, or not")]
@@ -134,8 +135,8 @@ LINES = {
 
 @pytest.mark.parametrize("kind", LINES)
 def test_a_line_of_absurd_length_is_one_broken_row(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(lines, "LONGEST_LINE", 1000)
-    monkeypatch.setattr(lines, "_CHUNK", 64)
+    monkeypatch.setattr(text_form, "LONGEST_LINE", 1000)
+    monkeypatch.setattr(text_form, "_CHUNK", 64)
     form, head = LINES[kind]
     urls = ["a", "x" * 5000, "b", "c" * 5000]
     written(tmp_path, "\n".join([*head, *map(form.format, urls)]), "list")

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.base.errors import ConfigError
+from curate.intake.inspection import inspect_input
 from curate.intake.read import plan_shards, read_intake
-from curate.intake.source import inspect_input
 from curate.intake.texts import spelled
 from curate.store.dataset import Dataset, sample_key
 from tests.curate.intake.test_local_pictures import inputs, jpeg, write_tar

@@ -8,7 +8,7 @@ import pytest
 
 from curate.export.run import export
 from curate.export.settings import ExportSettings
-from curate.intake.source import inspect_input
+from curate.intake.inspection import inspect_input
 from curate.store.captions import accepted_captions, several_alt_texts
 from curate.store.dataset import STORED, Dataset
 from recaption.captioning.alt_texts import AltCaptionStage

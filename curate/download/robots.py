@@ -1,25 +1,32 @@
-"""robots.txt: whether a site asks that a URL is not fetched (RFC 9309). Off unless asked for.
+"""What a site asks of robots: X-Robots-Tag, and robots.txt (RFC 9309), the latter if wanted.
 
-One file a site (scheme, host, port), fetched through the same guarded client as everything else and
-remembered for the run. Parsed by Protego: urllib's own parser takes the first rule that matches
-instead of the longest one and knows no wildcards.
+The header's grammar: https://developers.google.com/search/docs/crawling-indexing/robots-meta-tag;
+the directives against machine learning (noai, noimageai) were proposed by DeviantArt in 2022.
+
+One robots.txt a site (scheme, host, port) is fetched through the same guarded client as everything
+else and remembered for the run. Parsed by Protego: urllib's own parser takes the first rule that
+matches instead of the longest one and knows no wildcards.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
 from protego import Protego
 
 from curate.base.reasons import FailureError, Reason
-from curate.download.safe_http import SafeClient
 from curate.download.urls import Target
 
+# Directives that carry a value after a colon; any other "name:" names a user agent.
+_WITH_VALUE = frozenset(
+    {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
+)
 _MOST_SITES = 20_000  # remembered by one worker
 _READ_BYTES = 512_000  # RFC 9309, section 2.5: at least 500 KiB are read, the rest may be ignored
-_MOST_BYTES = 5_000_000  # a longer file is a trap
+MOST_BYTES = 5_000_000  # a longer robots.txt is a trap
 _REFUSALS = frozenset(
     {Reason.HTTP_403, Reason.HTTP_404, Reason.HTTP_410, Reason.HTTP_4XX, Reason.EMPTY_BODY}
 )
@@ -36,11 +43,9 @@ class _Rules:
 class RobotsTxt:
     """Answers for many threads; a site's file is fetched by the first that asks."""
 
-    def __init__(self, client: SafeClient) -> None:
-        """`client` fetches the files; its user agent is the one that rules are read for."""
-        # X-Robots-Tag says how a page may be used, not whether rules may be read.
-        self._client = client.variant(disallowed_directives=frozenset(), max_bytes=_MOST_BYTES)
-        self._agent = client.limits.agent_token
+    def __init__(self, fetch: Callable[[str], bytes], agent: str) -> None:
+        """`fetch` gets a URL's body or raises a FailureError; rules are read for `agent`."""
+        self._fetch, self._agent = fetch, agent
         self._sites: dict[tuple[bool, str, int], Future[_Rules]] = {}
         self._lock = threading.Lock()
 
@@ -82,10 +87,38 @@ class RobotsTxt:
 
     def _read(self, target: Target) -> _Rules:
         try:
-            body = self._client.fetch(target.at("/robots.txt").url)
+            content = self._fetch(target.at("/robots.txt").url)
         except FailureError as error:
             failure = error.failure
             if failure.reason in _REFUSALS:
                 return _Rules()
             return _Rules(failure=f"{failure.reason.value} {failure.detail}".strip())
-        return _Rules(Protego.parse(body.content[:_READ_BYTES].decode("utf-8", "replace")))
+        return _Rules(Protego.parse(content[:_READ_BYTES].decode("utf-8", "replace")))
+
+
+def disallowing_directive(
+    headers: Iterable[str], agent: str, disallowed: Collection[str]
+) -> str | None:
+    """The first directive that applies to `agent` and is in `disallowed`, or None.
+
+    Args:
+        headers: every X-Robots-Tag value, such as "noai, nofollow" or "otherbot: noindex".
+        agent: our own name, lower case; a directive for another agent does not count.
+        disallowed: lower-case directives.
+    """
+    if not disallowed:
+        return None
+    for header in headers:
+        addressee: str | None = None
+        for part in header.lower().split(","):
+            name, colon, rest = (piece.strip() for piece in part.partition(":"))
+            # A time of day inside unavailable_after has a colon as well; agents have no spaces.
+            if colon and (name in _WITH_VALUE or " " in name):
+                continue
+            if colon:
+                addressee, name = name, rest
+            # "none" is short for "noindex, nofollow".
+            means = "noindex" if name == "none" else name
+            if means in disallowed and addressee in (None, agent):
+                return name
+    return None

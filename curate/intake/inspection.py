@@ -1,0 +1,267 @@
+"""Finds out what an input is, cheaply: its files, its format, its columns; or why it is none.
+
+`inspect_input` looks at names, footers and the first rows; a billion rows cost it no more than a
+thousand, but for the footers of Parquet files.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import pyarrow as pa
+
+from curate.base.errors import ConfigError
+from curate.base.reasons import Failure, Reason
+from curate.intake.columns import (
+    FILE_COLUMNS,
+    TEXT_COLUMNS,
+    URL_COLUMNS,
+    choose_column,
+    find_column,
+    score_columns,
+)
+from curate.intake.formats import InputFormat, recognise
+from curate.intake.locations import Found, Store, locate
+from curate.intake.parquet_lists import (
+    ParquetColumns,
+    image_column,
+    inner_names,
+    no_text_in,
+    row_count,
+    shared_schema,
+)
+from curate.intake.rows import text_problem
+from curate.intake.source import SHOWN, TYPED_ROWS, Source, text_kind
+from curate.intake.text_form import (
+    check_encoding,
+    refuse_other_encodings,
+    refuse_other_shapes,
+)
+from curate.intake.text_lists import TEXT_URL, TextKind, read_text_list
+from curate.intake.texts import names_inside, with_spelled
+
+_FILES_LOOKED_AT = 100  # files whose encoding is looked at
+
+
+def inspect_input(
+    given: object,
+    url_column: str | None = None,
+    text_column: str | None = None,
+    input_format: InputFormat | None = None,
+    import_columns: Sequence[str] = (),
+    without_texts: bool = False,
+    encoding: str | None = None,
+) -> Source:
+    """Find the files, the format and the columns of an input; writes nothing.
+
+    Args:
+        given: a path, a folder, a glob or a URL such as s3://BUCKET/FOLDER; see
+            curate.intake.locations.
+        url_column, text_column: names; None recognises the usual ones, in any case.
+        input_format: None recognises it by names and contents.
+        import_columns: further columns to import as scores.
+        without_texts: the list has no texts; otherwise a list without a text column is refused.
+        encoding: of a list in text; None is UTF-8, or UTF-16 or -32 where a mark says so.
+
+    Raises:
+        ConfigError: nothing is there, the format is unknown or mixed, the contents are not what
+            the name says, there are no rows, or a column is missing; one sentence.
+    """
+    try:
+        return _looked_at(
+            locate(str(given)),
+            str(given),
+            url_column,
+            text_column,
+            input_format,
+            import_columns,
+            without_texts,
+            encoding,
+        )
+    except OSError as error:
+        raise ConfigError(f"The input {given} cannot be read ({error}).") from error
+
+
+def _looked_at(
+    found: Found,
+    given: str,
+    url_column: str | None,
+    text_column: str | None,
+    input_format: InputFormat | None,
+    import_columns: Sequence[str],
+    without_texts: bool,
+    encoding: str | None,
+) -> Source:
+    if encoding is not None:
+        check_encoding(encoding)
+    kind, files = recognise(found, given, input_format)
+    store = found.store
+    if encoding is not None and kind in ("parquet", "webdataset", "folder"):
+        raise ConfigError(f"--encoding is for lists in text, and {given} is none ({kind}).")
+    for path in files:
+        if text_problem(path):
+            raise ConfigError(f"The name of {path!a} is no UTF-8; rename the file.")
+    if kind == "parquet":
+        parquet = _parquet_source(
+            given, store, files, url_column, text_column, import_columns, without_texts
+        )
+        return replace(parquet, whole=found.files is None)
+    local, wanted = kind in ("webdataset", "folder"), tuple(import_columns)
+    if local:
+        source = Source(
+            given, kind, store, files, url_column, text_column, None, {}, {}, True, wanted
+        )  # fmt: skip
+    else:
+        _refuse_empty(store, files)
+        if encoding is None:
+            for path in files[:_FILES_LOOKED_AT]:
+                refuse_other_encodings(store, path)
+        url_column, text_column = _list_columns(
+            store, files, text_kind(kind), url_column, text_column, without_texts, encoding
+        )
+        source = Source(
+            given, kind, store, files, url_column, text_column, None, {}, {}, False, wanted,
+            encoding,
+        )  # fmt: skip
+    records = source.records()
+    first = list(itertools.islice(records, TYPED_ROWS))
+    if not any(r.failure is None or r.failure.reason is not Reason.DAMAGED_SOURCE for r in first):
+        why = next((f": {r.failure.detail}" for r in first if r.failure), "")
+        hint = "at least one URL" if not local else "at least one picture"
+        raise ConfigError(f"{given} has no rows{why}; give an input with {hint}.")
+    refused = next((r.no_text for r in first if r.no_text is not None), None)
+    if refused is not None and all(r.text is None for r in first):
+        raise ConfigError(f"{given} cannot be read: {refused}.")
+    types = source.column_types()
+    columns = {name: str(kind) for name, kind in types.see(first).types().items()} if types else {}
+    # A column that is asked for by name may come as late as in the last row.
+    missing = {name for name in import_columns if name not in columns}
+    further = iter(()) if kind in ("csv", "tsv") else records
+    while missing and (record := next(further, None)) is not None:
+        late = missing.intersection(record.fields)
+        columns |= dict.fromkeys(sorted(late), "string")
+        missing -= late
+    imported = score_columns(columns, import_columns)
+    return replace(
+        source,
+        columns=columns,
+        imported=imported,
+        all_seen=next(records, None) is None,
+        whole=found.files is None,
+    )
+
+
+def _parquet_source(
+    given: str,
+    store: Store,
+    files: tuple[str, ...],
+    url_column: str | None,
+    text_column: str | None,
+    import_columns: Sequence[str],
+    without_texts: bool,
+) -> Source:
+    _refuse_empty(store, files)
+    schema = shared_schema(store, list(files))
+    where = store.show(files[0])
+    image = image_column(schema)
+    names = [name for name in schema.names if name != image]
+    names += [name for name in inner_names(schema) if name.partition(".")[0] != image]
+    if image is None:
+        url: str | None = _url_of(names, url_column, where)
+        text: str | None = None if without_texts else _text_of(names, text_column, where)
+    else:
+        url = _url_of(names, url_column, where) if url_column else find_column(names, URL_COLUMNS)
+        text = (
+            _text_of(names, text_column, where) if text_column else find_column(names, TEXT_COLUMNS)
+        )
+    if url is not None and url == text:
+        raise ConfigError(f"The URL and the text cannot both be the column {url!r}.")
+    if url in schema.names and pa.types.is_nested(schema.field(url).type):
+        kind = schema.field(url).type
+        raise ConfigError(
+            f"{where}: the column {url!r} holds {kind}, not one URL a row; name another with "
+            f"--url-column, or unpack it first."
+        )
+    if not row_count(store, list(files)):
+        raise ConfigError(f"{given} has no rows; give a list with at least one URL.")
+    problem = no_text_in(schema, text)
+    if problem is not None:
+        raise ConfigError(f"{where} cannot be read: {problem}.")
+    parquet = ParquetColumns(schema, url, text, image)
+    extras = {f.name: str(f.type) for f in parquet.extras()}
+    return Source(
+        given, "parquet", store, files, url, text, image, extras,
+        score_columns(extras, import_columns), image is not None, tuple(import_columns),
+        parquet=parquet,
+    )  # fmt: skip
+
+
+def _refuse_empty(store: Store, files: Sequence[str]) -> None:
+    for path in files:
+        if store.state(path)[0] == 0:
+            raise ConfigError(f"{store.show(path)} is empty; give a list with at least one URL.")
+
+
+def _list_columns(
+    store: Store,
+    files: Sequence[str],
+    kind: TextKind,
+    url_column: str | None,
+    text_column: str | None,
+    without_texts: bool,
+    encoding: str | None,
+) -> tuple[str, str | None]:
+    """The URL and the text column, from the first rows that can be read."""
+    if kind == "text":
+        return TEXT_URL, None
+    names: dict[str, None] = {}
+    why = ""
+    for path in files:
+        rows = read_text_list(store, path, kind, encoding, url_column)
+        for _, found in itertools.islice(rows, TYPED_ROWS):
+            if isinstance(found, Failure):
+                why = why or f": {found.detail}"
+            else:
+                if kind in ("json", "jsonl") and not names:
+                    refuse_other_shapes(found, url_column, store.show(path))
+                names.update(dict.fromkeys(found))
+                if text_column is not None and kind in ("csv", "tsv"):
+                    found = with_spelled(found, text_column)
+                names.update(dict.fromkeys(names_inside(found)))
+                if kind in ("csv", "tsv"):
+                    break  # every row has the header's columns
+        if names:
+            break
+    where = store.show(files[0])
+    if not names:
+        wanted = "a list with at least one URL"
+        if kind in ("json", "jsonl"):
+            wanted = "an array of objects, or an object a line, each with its URL"
+        raise ConfigError(
+            f"{where} has no rows that can be read as {SHOWN[kind]}{why}; give {wanted}."
+        )
+    if url_column is None and find_column(names, URL_COLUMNS) is None:
+        file = find_column(names, FILE_COLUMNS)
+        if file is not None:
+            raise ConfigError(
+                f"{where} has no URL column; its columns are {', '.join(names)}. Name one with "
+                f"--url-column; for pictures that {file!r} names, give the folder they lie in, "
+                f"with this file in it as metadata.jsonl."
+            )
+    url = _url_of(names, url_column, where)
+    text = None if without_texts else _text_of(names, text_column, where)
+    if url == text:
+        raise ConfigError(f"The URL and the text cannot both be the column {url!r}.")
+    return url, text
+
+
+def _url_of(names: Iterable[str], wanted: str | None, where: str) -> str:
+    return choose_column(names, wanted, URL_COLUMNS, "URL", "--url-column", where)
+
+
+def _text_of(names: Iterable[str], wanted: str | None, where: str) -> str:
+    return choose_column(
+        names, wanted, TEXT_COLUMNS, "text", "--text-column, or say --without-texts", where
+    )
