@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import count
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,18 +21,13 @@ from PIL import Image
 
 from curate.base.errors import ConfigError
 from curate.base.settings import Precision, device_of, precision_of
-from curate.scoring.scorers.clip_source import (
-    check_source,
-    import_open_clip,
-    refuse_pickle,
-    registered,
-)
+from curate.scoring.scorers import clip_source
 from recaption.engines.batches import Batch, caption_in_batches, consecutive, words
 from recaption.engines.identity import Captioner
 from recaption.engines.pictures import encode
 from recaption.engines.protocol import CaptionOutcome, CaptionRequest, Sampling
 from recaption.engines.sampling import draw
-from recaption.engines.settings import EngineSettings, ShownSettings
+from recaption.engines.settings import EngineSettings, Shown, ShownSettings
 
 _THREADS = 4
 _TEXTS_ALONE = "a CoCa cannot work on a text alone"
@@ -68,17 +64,17 @@ class CocaEngine:
         Raises:
             ConfigError: no such model, a pickle, or none that can caption.
         """
-        open_clip = import_open_clip()
+        open_clip = clip_source.import_open_clip()
         from open_clip.transform import PreprocessCfg, image_transform_v2
 
         self.revision = revision
         self.device = torch.device(device_of(device))
         self._batch_size, self._image_size, self._beams = batch_size, image_size, beams
-        weights = check_source(model, pretrained)
-        name, options = registered(model)
+        weights = clip_source.check_source(model, pretrained)
+        name, options = clip_source.registered(model)
         try:
             if pretrained is not None and not weights:
-                refuse_pickle(name, pretrained, ())
+                clip_source.refuse_pickle(name, pretrained, ())
             self._model = open_clip.create_model(
                 name,
                 pretrained=pretrained,
@@ -89,11 +85,10 @@ class CocaEngine:
             ).eval()
         except (RuntimeError, OSError, ValueError, TypeError) as error:
             raise ConfigError(f"The CoCa {model!r} does not load ({words(error)}).") from error
-        self._model.requires_grad_(False)
         self._decoder = CocaDecoder(self._model)
         self._dtype = next(self._model.visual.parameters()).dtype
-        preprocess = PreprocessCfg(**open_clip.get_model_preprocess_cfg(self._model))
-        self._transform = image_transform_v2(preprocess, is_train=False)
+        shown = PreprocessCfg(**open_clip.get_model_preprocess_cfg(self._model))
+        self._transform = image_transform_v2(shown, is_train=False)
         # Not cut to the model's context here: nothing is encoded, and encoding for a CoCa would
         # have to leave a place for its class token (76 of 77).
         self._tokenizer = open_clip.get_tokenizer(name)
@@ -104,24 +99,13 @@ class CocaEngine:
 
     @classmethod
     def opened(
-        cls,
-        settings: EngineSettings,
-        captioner: Captioner,
-        trial: Sampling,
-        shown: ShownSettings | None,
+        cls, settings: EngineSettings, captioner: Captioner, trial: Sampling, shown: Shown
     ) -> CocaEngine:
         """See recaption.engines.registry."""
-        shown = shown or ShownSettings()
-        return cls(
-            captioner.location,
-            settings.pretrained or None,
-            revision=captioner.revision,
-            device=settings.device,
-            precision=settings.precision,
-            batch_size=settings.batch_size,
-            image_size=shown.image_size,
-            beams=shown.beams,
-        )
+        options = settings.model_dump(include={"device", "precision", "batch_size"})
+        options |= (shown or ShownSettings()).model_dump(include={"image_size", "beams"})
+        pretrained = settings.pretrained or None
+        return cls(captioner.location, pretrained, captioner.revision, **options)
 
     def caption(self, request: CaptionRequest) -> list[CaptionOutcome]:
         """See CaptionEngine. Prompts are not read; the next batches are decoded meanwhile.
@@ -163,12 +147,10 @@ class CocaEngine:
         ]
 
     def _outcome(self, tokens: list[int], size: tuple[int, int] | None) -> CaptionOutcome:
-        ended = tokens[-1] == self._vocabulary.end
-        special = (self._vocabulary.start, self._vocabulary.end)
-        text = self._tokenizer.decode([token for token in tokens if token not in special])
+        spoken = [token for token in tokens if token not in self._vocabulary]
         return CaptionOutcome(
-            text=text.strip(),
-            finish_reason="stop" if ended else "length",
+            text=self._tokenizer.decode(spoken).strip(),
+            finish_reason="stop" if tokens[-1] == self._vocabulary.end else "length",
             output_tokens=len(tokens),
             sent_width=size[0] if size else None,
             sent_height=size[1] if size else None,
@@ -181,11 +163,7 @@ class CocaEngine:
             raise ConfigError(f"The CoCa cannot caption a grey picture ({outcome.detail}).")
 
 
-# ---- how tokens are chosen ----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Vocabulary:
+class Vocabulary(NamedTuple):
     """Token numbers that begin and end a text."""
 
     start: int
@@ -251,57 +229,48 @@ def write_by_beam(
 
     Costs `beams` times the work and memory of greedy search.
     """
-    device, count = pictures.device, len(pictures)
+    device, number = pictures.device, len(pictures)
     most = min(most_tokens, decoder.longest - 1)
     # Finished texts of each picture: (mean log probability of a token, tokens).
-    found: list[list[tuple[float, list[int]]]] = [[] for _ in range(count)]
+    found: list[list[tuple[float, list[int]]]] = [[] for _ in range(number)]
     state = decoder.start(pictures.repeat_interleave(beams, 0))
-    tokens = torch.full((count * beams,), vocabulary.start, device=device)
-    texts: list[list[int]] = [[] for _ in range(count * beams)]
+    tokens = torch.full((number * beams,), vocabulary.start, device=device)
+    texts: list[list[int]] = [[] for _ in range(number * beams)]
     # All beams of a picture are the same at first: only one of them may go on.
-    scores = torch.full((count, beams), -torch.inf, device=device)
+    scores = torch.full((number, beams), -torch.inf, device=device)
     scores[:, 0] = 0.0
     for step in range(1, most + 1):
         logs = decoder.step(state, tokens).log_softmax(-1)
         size = logs.shape[-1]
-        total = (scores[:, :, None] + logs.view(count, beams, size)).flatten(1)
+        total = (scores[:, :, None] + logs.view(number, beams, size)).flatten(1)
         # Twice as many, so that `beams` go on even if as many end.
         values, places = total.topk(min(2 * beams, beams * size), dim=-1)
-        parents, chosen, kept = [], [], []
-        for row in range(count):
-            going: list[tuple[float, int, int]] = []
+        going: list[tuple[float, int, int]] = []
+        for row in range(number):
             for value, place in zip(values[row].tolist(), places[row].tolist(), strict=True):
-                beam, token = divmod(place, size)
-                text = [*texts[row * beams + beam], token]
+                parent, token = row * beams + place // size, place % size
                 if token == vocabulary.end or step == most:
-                    found[row].append((value / step, text))
-                elif len(going) < beams:
-                    going.append((value, row * beams + beam, token))
-            while len(going) < beams:  # places of beams that ended
-                going.append((-torch.inf, row * beams, vocabulary.end))
-            for value, parent, token in going:
-                kept.append(value)
-                parents.append(parent)
-                chosen.append(token)
-        texts = [[*texts[parent], token] for parent, token in zip(parents, chosen, strict=True)]
+                    found[row].append((value / step, [*texts[parent], token]))
+                elif len(going) < (row + 1) * beams:
+                    going.append((value, parent, token))
+            # Places of beams that ended.
+            dead = (-torch.inf, row * beams, vocabulary.end)
+            going += [dead] * ((row + 1) * beams - len(going))
+        texts = [[*texts[parent], token] for _, parent, token in going]
         if step == most or all(len(finished) >= beams for finished in found):
             break
-        scores = torch.tensor(kept, device=device).view(count, beams)
+        kept, parents, chosen = zip(*going, strict=True)
+        scores = torch.tensor(kept, device=device).view(number, beams)
         tokens = torch.tensor(chosen, device=device)
         state = state.only(torch.tensor(parents, device=device))
     return [max(finished, key=lambda text: text[0])[1] for finished in found]
-
-
-# ---- the text towers, a token at a time ---------------------------------------------------------
 
 
 class CocaDecoder:
     """The text towers of a CoCa over a batch of pictures."""
 
     def __init__(self, model: Any) -> None:
-        """
-        Args:
-            model: `open_clip.CoCa` with a CLIP text tower.
+        """Of an `open_clip.CoCa` with a CLIP text tower.
 
         Raises:
             ConfigError: another model, or a CoCa whose text tower is of another kind.
@@ -333,21 +302,18 @@ class CocaDecoder:
     def step(self, state: State, tokens: torch.Tensor) -> torch.Tensor:
         """Logits (B, V) float32 behind the next tokens (B,); the state goes on with them."""
         text, decoder = self._text, self._decoder
-        place = state.length
         dtype = text.transformer.get_cast_dtype()
         x = text.token_embedding(tokens)[:, None].to(dtype)
-        x = x + text.positional_embedding[place].to(dtype)
+        x = x + text.positional_embedding[state.length].to(dtype)
         mask = self._visible(state, tokens)
-        number = 0
+        layers = count()
         for block in text.transformer.resblocks:
-            x = _self_attention(block, x, state, number, mask)
-            number += 1
+            x = _self_attention(block, x, state, next(layers), mask)
         if text.cls_emb is None:
             x = text.ln_final(x)
         crossing = zip(decoder.resblocks, decoder.cross_attn, state.crossed, strict=True)
         for block, cross, picture in crossing:
-            x = _self_attention(block, x, state, number, None)
-            number += 1
+            x = _self_attention(block, x, state, next(layers), None)
             x = _residual(cross, x, _project(cross.ln_1(x), cross.attn, 0), picture, None)
         x = decoder.ln_final(x)
         if decoder.text_projection is not None:
@@ -429,7 +395,6 @@ def _residual(
 
 def _project(x: torch.Tensor, attention: Any, part: int) -> torch.Tensor:
     """Query (part 0), key (1) or value (2) of (B, L, D), as (B, H, L, D / H)."""
-    width = attention.embed_dim
-    rows = slice(part * width, (part + 1) * width)
+    rows = slice(part * attention.embed_dim, (part + 1) * attention.embed_dim)
     found = F.linear(x, attention.in_proj_weight[rows], attention.in_proj_bias[rows])
     return found.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)

@@ -22,7 +22,7 @@ from recaption.engines.identity import (
     served_captioner,
 )
 from recaption.engines.protocol import CaptionEngine, Sampling
-from recaption.engines.settings import EngineSettings, ShownSettings
+from recaption.engines.settings import EngineSettings, Shown
 
 ENGINES: Mapping[str, str] = {
     "transformers": "recaption.engines.transformers.engine:TransformersEngine",
@@ -90,7 +90,7 @@ def open_engine(
     settings: EngineSettings,
     captioner: Captioner,
     trial: Sampling,
-    shown: ShownSettings | None = None,
+    shown: Shown = None,
 ) -> CaptionEngine:
     """Load the captioner, or reach its server, ready to caption.
 

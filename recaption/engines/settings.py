@@ -142,3 +142,7 @@ class ShownSettings(Settings):
     image_format: PictureFormat = Field(
         "jpeg", description="Format in which a server is sent pictures."
     )
+
+
+Shown = ShownSettings | None
+"""None where no picture is shown: texts alone are asked for."""

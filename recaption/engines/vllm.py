@@ -26,7 +26,7 @@ from recaption.engines.batches import (
 from recaption.engines.identity import Captioner
 from recaption.engines.pictures import encode
 from recaption.engines.protocol import ENGINE_ERROR, CaptionOutcome, CaptionRequest, Sampling
-from recaption.engines.settings import EngineSettings, ShownSettings
+from recaption.engines.settings import EngineSettings, Shown, ShownSettings
 
 # Rows handed over at once, as a multiple of the rows that vLLM runs side by side: many, so that few
 # places stand empty at the end of a part; not all, because decoded pictures lie in memory.
@@ -97,11 +97,7 @@ class VllmEngine:
 
     @classmethod
     def opened(
-        cls,
-        settings: EngineSettings,
-        captioner: Captioner,
-        trial: Sampling,
-        shown: ShownSettings | None,
+        cls, settings: EngineSettings, captioner: Captioner, trial: Sampling, shown: Shown
     ) -> VllmEngine:
         """See recaption.engines.registry."""
         shown = shown or ShownSettings()

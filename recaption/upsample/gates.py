@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,26 +60,6 @@ class Rewrites:
     instruction: str
     min_words: int
     max_words: int
-
-
-UPSAMPLE_GATES: Mapping[str, str] = {
-    "empty": "no letter and no digit",
-    "refusal": "the model refuses, speaks about itself or reports an error",
-    "reasoning": "the model thinks aloud",
-    "options": "several rewrites to choose from",
-    "garbled": "a character of a word was lost",
-    "prompt_leak": "repeats the instruction, an example or chat markers",
-    "loop": "repeats itself",
-    "url_or_markup": "HTML, Markdown, JSON or an unquoted web address",
-    "truncated": "cut off, and holds no whole sentence",
-    "too_short": "fewer words than min_words",
-    "too_long": "more words than max_words",
-    "lost_words": "a word of the prompt that carries meaning is gone",
-}
-"""Every gate and what it says; the first rejecting one that speaks is a row's reason."""
-
-# A good rewrite may say "kitten" for "cat": words alone cannot tell, so this one only marks.
-DEFAULT_REJECTS: tuple[str, ...] = tuple(name for name in UPSAMPLE_GATES if name != "lost_words")
 
 
 def judge_rewrites(rewrites: Rewrites) -> dict[str, Flags]:

@@ -25,14 +25,13 @@ from recaption.engines.registry import identify, open_engine
 from recaption.gates.rules import count_words
 from recaption.prompts.file import ListedPrompt
 from recaption.upsample.gates import (
-    UPSAMPLE_GATES,
     Rewrites,
     judge_rewrites,
     kept_words,
     tidy,
 )
 from recaption.upsample.prompt import ask, instruction_sha256, load_instruction, without_prompt
-from recaption.upsample.settings import UpsampleSettings
+from recaption.upsample.settings import UPSAMPLE_GATES, UpsampleSettings
 
 UPSAMPLED = pa.schema(
     [

@@ -44,7 +44,7 @@ from recaption.engines.protocol import (
     CaptionRequest,
     Sampling,
 )
-from recaption.engines.settings import EngineSettings, ShownSettings
+from recaption.engines.settings import EngineSettings, Shown, ShownSettings
 
 logger = logging.getLogger(__name__)
 
@@ -106,11 +106,7 @@ class HttpEngine:
 
     @classmethod
     def opened(
-        cls,
-        settings: EngineSettings,
-        captioner: Captioner,
-        trial: Sampling,
-        shown: ShownSettings | None,
+        cls, settings: EngineSettings, captioner: Captioner, trial: Sampling, shown: Shown
     ) -> HttpEngine:
         """See recaption.engines.registry."""
         sees, shown = shown is not None, shown or ShownSettings()

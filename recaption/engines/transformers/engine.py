@@ -25,7 +25,7 @@ from recaption.engines.identity import Captioner
 from recaption.engines.pictures import encode, shown_pixels
 from recaption.engines.protocol import CaptionOutcome, CaptionRequest, Sampling
 from recaption.engines.sampling import SeededProcessor
-from recaption.engines.settings import EngineSettings, ShownSettings
+from recaption.engines.settings import EngineSettings, Shown, ShownSettings
 from recaption.engines.transformers.inputs import Preparer
 from recaption.engines.transformers.loading import end_token_ids, load_captioner, picture_token
 from recaption.prompts.templates import NATIVE, SHORT
@@ -87,11 +87,7 @@ class TransformersEngine:
 
     @classmethod
     def opened(
-        cls,
-        settings: EngineSettings,
-        captioner: Captioner,
-        trial: Sampling,
-        shown: ShownSettings | None,
+        cls, settings: EngineSettings, captioner: Captioner, trial: Sampling, shown: Shown
     ) -> TransformersEngine:
         """See recaption.engines.registry."""
         shown = shown or ShownSettings()

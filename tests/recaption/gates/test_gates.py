@@ -7,6 +7,7 @@ import pytest
 from answer_lists import LOOKS_ODD, NO_CAPTIONS
 from caption_lists import BAD, GOOD, GOOD_SHORT, OPENINGS
 
+from curate.base.errors import ConfigError
 from recaption.gates.gates import (
     GATES,
     GateColumns,
@@ -14,7 +15,7 @@ from recaption.gates.gates import (
     repeated_4gram_shares,
     zlib_ratios,
 )
-from recaption.gates.registry import NEAR_DUPLICATE
+from recaption.gates.registry import DEFAULT_REJECTS, NEAR_DUPLICATE, Gate, with_own
 from recaption.prompts.templates import DESCRIPTIVE
 
 LOOKS_AT_MORE_THAN_THE_TEXT = {
@@ -154,8 +155,24 @@ def test_a_list_of_numbers_that_was_cut_off_has_no_whole_sentence() -> None:
 
 
 def test_a_text_that_was_repaired_before_is_not_repaired_again() -> None:
-    given = replace(columns(['"The image shows a dog"']), repaired=["A hound"])
-    assert judge(given).texts == ["A hound"]
+    given = columns(['"The image shows a dog"'])
+    assert judge(given, repaired=["A hound"]).texts == ["A hound"]
+
+
+def shouted(columns: GateColumns) -> list[bool]:
+    return [text.isupper() for text in columns.texts]
+
+
+SHOUTED = Gate(shouted, rejects=True, retry_helps=False, meaning="all in capitals")
+
+
+def test_a_gate_of_ones_own_joins_the_others_by_its_place() -> None:
+    own = f"{__name__}:SHOUTED"
+    gates = with_own([own])
+    verdict = judge(columns(["A DOG RUNS", "a dog runs"]), [*DEFAULT_REJECTS, own], gates)
+    assert verdict.reasons == [own, None]
+    with pytest.raises(ConfigError, match="is no gate"):
+        with_own(["math:pi"])
 
 
 def test_the_lists_try_every_gate_that_looks_at_the_text_alone() -> None:
