@@ -23,7 +23,7 @@ MAY_IMPORT = {
 ROAD = {
     "curate": "base pictures store intake download scoring duplicates selection export",
     "recaption": "gates prompts measure engines captioning fit upsample judging",
-    "pipelines": "world make_weights runners ablation report commands demo bench cli",
+    "pipelines": "terminal world make_weights runners ablation report commands demo bench cli",
 }
 RAY = "pipelines.runners"
 MOST_FILES, MOST_LINES = 18, 400

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from curate.base.errors import ConfigError
 from curate.base.files import read_json
 from curate.base.settings import (
+    OPERATIONAL,
     Device,
     Precision,
     Settings,
@@ -21,8 +22,6 @@ from curate.base.settings import (
     nearest,
     precision_of,
 )
-
-OPERATIONAL: dict[str, Any] = {"identity": False}
 
 
 class ModelConfig(Settings):

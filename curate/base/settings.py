@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound="Settings")
 
+OPERATIONAL: dict[str, Any] = {"identity": False}
+"""`json_schema_extra` of a setting that says how a command works and not what it makes."""
+
 NONE = "none"
 """Clears a setting that may be empty, in YAML and on the command line."""
 
@@ -48,7 +51,8 @@ class Settings(BaseModel):
     how a command works and not what it makes; it may change between two runs on one directory.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    # Deferred: help needs the fields alone, and building a validator costs most of its time.
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
 
     @model_validator(mode="before")
     @classmethod

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from curate.download.hosts import HostLimits
-from curate.download.safe_http import HttpLimits
+from curate.base.settings import OPERATIONAL
 from curate.pictures.settings import PictureSettings
 
-OPERATIONAL: dict[str, Any] = {"identity": False}
+if TYPE_CHECKING:
+    from curate.download.hosts import HostLimits
+    from curate.download.safe_http import HttpLimits
 
 
 Engine = Literal["caplab", "img2dataset"]
@@ -157,6 +158,8 @@ class DownloadSettings(PictureSettings):
 
     def http_limits(self) -> HttpLimits:
         """The part that `SafeClient` needs."""
+        from curate.download.safe_http import HttpLimits
+
         agent = f"{self.user_agent} (+{self.contact})" if self.contact else self.user_agent
         return HttpLimits(
             timeout=self.timeout,
@@ -170,6 +173,8 @@ class DownloadSettings(PictureSettings):
 
     def host_limits(self) -> HostLimits:
         """The part that `Hosts` needs."""
+        from curate.download.hosts import HostLimits
+
         return HostLimits(
             connections=self.host_connections,
             interval=self.host_interval,

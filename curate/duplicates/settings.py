@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from curate.base.settings import Settings
+from curate.base.settings import OPERATIONAL, Settings
 
 MAX_RADIUS = 11
 """Bits of 64 by which hashes may differ at most, for the joins of curate.duplicates.candidates."""
@@ -82,13 +82,13 @@ class DuplicateSettings(Settings):
         "2GB",
         description="Resident memory of the search; blocks shrink and tables are made in parts to "
         "stay within it.",
-        json_schema_extra={"identity": False},
+        json_schema_extra=OPERATIONAL,
     )
     duplicate_threads: int = Field(
         1,
         ge=1,
         description="Threads of the searches and of the look at pixels.",
-        json_schema_extra={"identity": False},
+        json_schema_extra=OPERATIONAL,
     )
 
 

@@ -9,7 +9,6 @@ from pydantic import Field, field_validator, model_validator
 
 from curate.base.errors import ConfigError
 from curate.base.settings import Settings
-from curate.store.caption_blend import check_blend
 
 Format = Literal["webdataset", "parquet", "folder"]
 Layout = Literal["huggingface", "kohya", "simpletuner"]
@@ -94,4 +93,6 @@ def parse_captions(text: str) -> dict[str, Any]:
 
 def check(settings: ExportSettings) -> None:
     """Raise ConfigError for shares that do not sum to 1."""
+    from curate.store.caption_blend import check_blend
+
     check_blend(settings.captions)

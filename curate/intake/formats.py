@@ -9,9 +9,8 @@ from typing import Literal
 from curate.base.errors import ConfigError
 from curate.intake.folders import is_picture
 from curate.intake.locations import Found, Store
+from curate.intake.settings import InputFormat
 from curate.intake.tars import EXTENSIONS
-
-InputFormat = Literal["parquet", "csv", "tsv", "jsonl", "json", "text", "webdataset", "folder"]
 
 _KINDS: dict[str, InputFormat] = {
     ".parquet": "parquet",

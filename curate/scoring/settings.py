@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from pydantic import Field
-from pydantic.config import JsonDict
 
-from curate.base.settings import Device, Precision, Settings
-
-_OPERATIONAL: JsonDict = {"identity": False}
+from curate.base.settings import OPERATIONAL, Device, Precision, Settings
 
 
 class ScoreSettings(Settings):
@@ -70,7 +67,7 @@ class ScoreSettings(Settings):
         (),
         description="Pickles that you trust, by file name or sha256; each is converted once. "
         "No other pickle is ever loaded.",
-        json_schema_extra=_OPERATIONAL,
+        json_schema_extra=OPERATIONAL,
     )
     precision: Precision = Field(
         "fp32",
@@ -82,21 +79,21 @@ class ScoreSettings(Settings):
     device: Device = Field(
         "auto",
         description="cpu, cuda, cuda:1; auto: a GPU if any.",
-        json_schema_extra=_OPERATIONAL,
+        json_schema_extra=OPERATIONAL,
     )
     score_batch_size: int = Field(
-        64, ge=1, description="Samples a batch.", json_schema_extra=_OPERATIONAL
+        64, ge=1, description="Samples a batch.", json_schema_extra=OPERATIONAL
     )
     score_threads: int = Field(
         1,
         ge=1,
         description="Batches scored side by side in each worker, each on one CPU thread.",
-        json_schema_extra=_OPERATIONAL,
+        json_schema_extra=OPERATIONAL,
     )
     decode_threads: int = Field(
         1,
         ge=1,
         description="Threads that decode pictures ahead of the model, for a model on a GPU; with 1 "
         "each scoring thread decodes its own.",
-        json_schema_extra=_OPERATIONAL,
+        json_schema_extra=OPERATIONAL,
     )

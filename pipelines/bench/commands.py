@@ -58,8 +58,8 @@ def pairs_option(required: bool, words: str = "") -> Callable[[Any], Any]:
 def bench_demo(out: Path | None) -> list[Figure]:
     """Seconds and peak memory of each stage of `caplab demo`."""
     from pipelines.bench.common.figures import Figures, work_folder
-    from pipelines.demo import demo
-    from pipelines.demo_settings import DemoSettings
+    from pipelines.demo.demo import demo
+    from pipelines.demo.settings import DemoSettings
 
     # No peer does the whole job, and there is no goal for a machine that is not named.
     costs = demo(out or work_folder(None) / "demo", DemoSettings()).costs
@@ -286,3 +286,6 @@ def bench_killed_captions(out: Path | None, folders: tuple[Path, ...], limit: in
     from pipelines.bench.caption.killed import killed_caption_figures
 
     return killed_caption_figures(folders, limit, out)
+
+
+command = bench

@@ -24,10 +24,10 @@ import pyarrow as pa
 from curate.base.errors import CaplabError, ConfigError, DatasetError, StageError
 from curate.base.progress import progress
 from curate.store.dataset import Dataset
-from pipelines.failures import in_words
 from pipelines.runners.choice import gpus_here
 from pipelines.runners.hand_out import Failed, hand_out
 from pipelines.runners.protocol import Runner
+from pipelines.terminal.failures import in_words
 from recaption.captioning.collapse import Acceptance, Tally, note_collapse
 from recaption.captioning.stage import CaptionStage, Lacking
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Generic
 
 from curate.base.errors import CaplabError
-from pipelines.failures import in_words
 from pipelines.runners.protocol import Result, Task, Worker
+from pipelines.terminal.failures import in_words
 
 # A task whose worker raised or died is tried once more on a fresh worker: a lost machine or a
 # passing fault should not stop a run, a fault that repeats should be seen.

@@ -25,7 +25,7 @@ import click
 import psutil
 
 from curate.base.errors import CaplabError, StageError
-from pipelines.failures import first_line, in_words
+from pipelines.terminal.failures import first_line, in_words
 
 START_SECONDS = 180.0
 """How long a raylet may take to register on a busy machine."""

@@ -8,8 +8,8 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from curate.base.errors import ConfigError
-from curate.base.settings import nearest
-from recaption.engines.settings import OPERATIONAL, EngineSettings, ShownSettings
+from curate.base.settings import OPERATIONAL, nearest
+from recaption.engines.settings import EngineSettings, ShownSettings
 from recaption.gates.registry import DEFAULT_REJECTS, GATES
 from recaption.measure.settings import MeasureSettings
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from curate.base.settings import Device, Precision, Settings
+from curate.base.settings import OPERATIONAL, Device, Precision, Settings
 from recaption.engines.http.address import (
     OmittableField,
     TokenLimitField,
@@ -16,9 +16,9 @@ from recaption.engines.http.address import (
 )
 
 PictureFormat = Literal["jpeg", "png"]
-EngineName = Literal["auto", "transformers", "http", "coca", "vllm"]
+"""In which a picture is sent to a server."""
 
-OPERATIONAL: dict[str, Any] = {"identity": False}
+EngineName = Literal["auto", "transformers", "http", "coca", "vllm"]
 
 
 class EngineSettings(Settings):

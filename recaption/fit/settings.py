@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from curate.base.errors import ConfigError
-from curate.base.settings import Device, Precision, Settings
+from curate.base.settings import OPERATIONAL, Device, Precision, Settings
 from recaption.prompts.templates import PromptTemplate, load_templates
-
-OPERATIONAL: dict[str, Any] = {"identity": False}
 
 NEW = "new"
 ALT = "alt"

@@ -7,9 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from curate.base.settings import Settings
-
-_OPERATIONAL: dict[str, Any] = {"identity": False}
+from curate.base.settings import OPERATIONAL, Settings
 
 
 class MeasureSettings(Settings):
@@ -40,7 +38,7 @@ class MeasureSettings(Settings):
         "auto",
         description="Folder or hub id of the T5 tokenizer that counts t5_tokens; auto: "
         "google-t5/t5-small where it can be had; empty counts none.",
-        json_schema_extra=_OPERATIONAL,
+        json_schema_extra=OPERATIONAL,
     )
     near_duplicate_threshold: float = Field(
         0.8,
@@ -48,13 +46,13 @@ class MeasureSettings(Settings):
         le=1.0,
         description="Share of common three-word runs (Jaccard) from which captions of two "
         "pictures nearly repeat each other.",
-        json_schema_extra=_OPERATIONAL,
+        json_schema_extra=OPERATIONAL,
     )
     near_duplicate_words: int = Field(
         10,
         ge=1,
         description="Captions of fewer words may repeat: simple scenes are told alike.",
-        json_schema_extra=_OPERATIONAL,
+        json_schema_extra=OPERATIONAL,
     )
 
     @field_validator("clip_gate", mode="before")

@@ -8,8 +8,8 @@ from typing import Self
 from pydantic import Field, field_validator, model_validator
 
 from curate.base.errors import ConfigError
-from curate.base.settings import nearest
-from recaption.engines.settings import OPERATIONAL, EngineSettings
+from curate.base.settings import OPERATIONAL, nearest
+from recaption.engines.settings import EngineSettings
 
 UPSAMPLE_GATES: Mapping[str, str] = {
     "empty": "no letter and no digit",

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from curate.store.dataset import Dataset
-from pipelines.demo import curate_settings, recaption_settings
-from pipelines.demo_settings import DemoSettings
+from pipelines.demo.demo import curate_settings, recaption_settings
+from pipelines.demo.settings import DemoSettings
 from pipelines.world.scene import WorldConfig
 from pipelines.world.serve import serve
 from pipelines.world.web import build_web
@@ -54,8 +54,8 @@ def small_web(tmp_path_factory) -> SmallWeb:
 @pytest.fixture(scope="session")
 def curated(small_web, tmp_path_factory) -> Dataset:
     """The web, curated and recaptioned by the shipped models through real HTTP."""
-    from pipelines.curate import curate
-    from pipelines.recaption import recaption
+    from pipelines.commands.curate import curate
+    from pipelines.commands.recaption import recaption
 
     out = tmp_path_factory.mktemp("dataset") / "data"
     with serve(small_web.directory, small_web.port):

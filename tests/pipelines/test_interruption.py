@@ -12,7 +12,7 @@ import pytest
 
 from curate.store.dataset import Dataset
 from pipelines.children import tied
-from pipelines.demo import RULES, SELECTION
+from pipelines.demo.demo import RULES, SELECTION
 from pipelines.world import weights
 from pipelines.world.serve import serve
 

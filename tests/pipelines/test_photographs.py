@@ -7,10 +7,9 @@ from curate.selection.settings import SelectSettings
 from curate.store.accounting import accounting, accounting_line
 from curate.store.dataset import Dataset
 from pipelines.bench.common.serve_pairs import write_url_list
-from pipelines.curate import curate
-from pipelines.recaption import recaption
-from pipelines.settings import CurateSettings, RecaptionCommandSettings, TrainCommandSettings
-from pipelines.train import train
+from pipelines.commands.curate import CurateSettings, curate
+from pipelines.commands.recaption import RecaptionCommandSettings, recaption
+from pipelines.commands.train import TrainCommandSettings, train
 from pipelines.world import weights
 from pipelines.world.serve import serve
 

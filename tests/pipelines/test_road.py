@@ -6,13 +6,12 @@ import pytest
 from curate.store.accounting import accounting
 from pipelines.ablation.run import ablate, plan
 from pipelines.ablation.settings import AblateSettings
-from pipelines.curate import curate
-from pipelines.demo import KINDS, RULES, SELECTION, curate_settings, recaption_settings
-from pipelines.ground_truth import caption_checks, checks_text, curation_checks
-from pipelines.recaption import dry_run, recaption
+from pipelines.commands.curate import curate
+from pipelines.commands.recaption import dry_run, recaption
+from pipelines.commands.train import TrainCommandSettings, train
+from pipelines.demo.demo import KINDS, RULES, SELECTION, curate_settings, recaption_settings
+from pipelines.demo.ground_truth import caption_checks, checks_text, curation_checks
 from pipelines.report import write_report
-from pipelines.settings import TrainCommandSettings
-from pipelines.train import train
 
 
 def test_every_row_of_the_list_is_accounted_for(curated, small_web):

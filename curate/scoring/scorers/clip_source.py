@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import sys
 import tempfile
+import types
 from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -108,16 +111,39 @@ def _refuse_second_weights(model: str, pretrained: str | None) -> None:
         )
 
 
+@cache
+def _published() -> tuple[Path, Any]:
+    """open_clip's folder, and its module of pretrained tags, without open_clip itself.
+
+    Importing open_clip imports torch, seconds that the check of a name should not cost.
+    """
+    found = importlib.util.find_spec("open_clip")
+    assert found is not None
+    assert found.origin is not None
+    folder, alias = Path(found.origin).parent, "_open_clip_tags"
+    package = types.ModuleType(alias)
+    package.__path__ = [str(folder)]
+    # It does without them, and the first imports torch.
+    unwanted = {"safetensors.torch", "huggingface_hub"} - sys.modules.keys()
+    sys.modules.update({alias: package, **dict.fromkeys(unwanted)})  # type: ignore[dict-item]
+    try:
+        return folder, importlib.import_module(f"{alias}.pretrained")
+    finally:
+        for name in unwanted:
+            del sys.modules[name]
+
+
 def _check_tag(model: str, tag: str) -> None:
-    open_clip = import_open_clip()
-    config = open_clip.get_model_config(model)
-    if config is None:
-        hint = nearest(model, open_clip.list_models())
+    folder, published = _published()
+    configs = {path.stem: path for path in (folder / "model_configs").glob("*.json")}
+    if model not in configs:
+        hint = nearest(model, list(configs))
         raise ConfigError(f"open_clip has no model {model!r}; {hint}")
-    tags = open_clip.list_pretrained_tags_by_model(model)
+    config = read_json(configs[model])
+    tags = published.list_pretrained_tags_by_model(model)
     if tag not in tags:
         raise ConfigError(f"open_clip has no weights {tag!r} for {model!r}; {nearest(tag, tags)}")
-    wanted = bool(open_clip.get_pretrained_cfg(model, tag).get("quick_gelu", False))
+    wanted = bool(published.get_pretrained_cfg(model, tag).get("quick_gelu", False))
     if wanted != bool(config.get("quick_gelu", False)):
         plain = model.removesuffix("-quickgelu")
         right = f"{plain}-quickgelu" if wanted else plain

@@ -13,8 +13,8 @@ from curate.store.dataset import Dataset, claim_directory
 from pipelines.ablation.run import plan
 from pipelines.ablation.settings import AblateSettings
 from pipelines.ablation.study import prepare, train_settings
-from pipelines.settings import TrainCommandSettings
-from pipelines.train import plan as plan_training
+from pipelines.commands.train import TrainCommandSettings
+from pipelines.commands.train import plan as plan_training
 from pipelines.world.weights import clip_dir
 from tests.recaption.judging.judged_dataset import keys_of, make_dataset, write_captions
 

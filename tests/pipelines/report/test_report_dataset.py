@@ -15,6 +15,7 @@ from curate.selection.select import select
 from curate.selection.settings import SelectSettings
 from curate.store.dataset import DUPLICATE_PAIRS, DUPLICATES, SAMPLES, Dataset
 from pipelines.bench.common.generate_dataset import Shape, generate
+from pipelines.commands.report import report as write
 from pipelines.report import write_report
 from pipelines.report.data import Inputs, find_inputs, registered_domain
 from pipelines.report.kept_copy import kept_copy
@@ -32,7 +33,6 @@ from pipelines.report.sections import (
 )
 from pipelines.report.text import short
 from pipelines.report.thresholds import cut_of
-from pipelines.reporting import report as write
 
 SHAPE = Shape(rows=2_400, picture_shards=2, embedding_width=8)
 SCRIPT = "<script>window.stolen = 1</script>"

@@ -17,11 +17,10 @@ import pytest
 from curate.base.errors import CaplabError, StageError
 from curate.store.dataset import CAPTIONS_VOLATILE, Dataset
 from pipelines.children import tied
-from pipelines.demo import recaption_settings
-from pipelines.recaption import dry_run, recaption
+from pipelines.commands.recaption import RecaptionCommandSettings, dry_run, recaption
+from pipelines.demo.demo import recaption_settings
 from pipelines.runners.captions import caption_shards, plan_captions, share_of_cpus
 from pipelines.runners.local import Local
-from pipelines.settings import RecaptionCommandSettings
 from pipelines.world import weights
 from recaption.captioning.parts import ShardCaptions
 from recaption.captioning.settings import RecaptionSettings

@@ -14,17 +14,16 @@ import pytest
 from curate.base.errors import ConfigError, StageError
 from curate.store.dataset import CAPTIONS_VOLATILE, Dataset
 from curate.store.stage import Stage
-from pipelines.demo import recaption_settings
-from pipelines.recaption import recaption
+from pipelines.commands.recaption import recaption
+from pipelines.commands.score import on_top_of_stored, score
+from pipelines.commands.train import TrainCommandSettings, train
+from pipelines.demo.demo import recaption_settings
 from pipelines.runners.choice import open_runner
 from pipelines.runners.once import run_once
 from pipelines.runners.protocol import Runner
 from pipelines.runners.ray_session import ray_session
 from pipelines.runners.settings import RunnerSettings
 from pipelines.runners.shards import run_stage
-from pipelines.score import on_top_of_stored, score
-from pipelines.settings import TrainCommandSettings
-from pipelines.train import train
 
 SHARDS = ["00000", "00001", "00002"]
 

@@ -354,7 +354,7 @@ def test_a_strange_retry_after_is_no_wait_without_end(after: str) -> None:
 
 
 def test_fields_of_a_servers_own_are_given_as_options() -> None:
-    from pipelines.options import named_values
+    from pipelines.terminal.options import named_values
 
     given = named_values("chat_template_kwargs={enable_thinking: false}")
     server = Server("http://host/v1", extra_body=given)

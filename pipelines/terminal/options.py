@@ -5,7 +5,7 @@ Precedence: the class's default, then the YAML file given with --config, then th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -16,7 +16,6 @@ from pydantic.fields import FieldInfo
 
 from curate.base.settings import (
     NONE,
-    S,
     Settings,
     comma_list,
     load_settings,
@@ -27,18 +26,30 @@ from curate.base.settings import (
 
 Command = Callable[..., Any]
 
+PLACE = click.Path(path_type=Path)
+dataset_argument = click.argument("directory", metavar="DIR", type=PLACE)
+"""`DIR`, the dataset's directory, as `directory: Path`."""
+
 
 def settings_options(
-    cls: type[Settings], hidden: tuple[str, ...] = ()
+    cls: type[Settings],
+    instead: Mapping[str, Callable[[Command], Command]] | None = None,
+    hidden: Sequence[str] = (),
+    as_given: bool = False,
 ) -> Callable[[Command], Command]:
     """Decorate a click command with one option a field of `cls`, and with --config.
 
-    The command receives `config` (a path or None) and `given` (a dict with only the options that
-    were given), both meant for `resolve`. Fields named in `hidden` are set by the command itself.
+    The command receives `settings`, an instance of `cls`.
+
+    Args:
+        instead: field -> the option or argument that sets it in place of the generated one.
+        hidden: fields that the command line does not set.
+        as_given: the command receives, in place of `settings`, `config` (a path or None) and
+            `given` (only what was given), for settings of which more has to be known.
     """
 
     def decorate(command: Command) -> Command:
-        def gather(**arguments: Any) -> Any:
+        def gather(config: Path | None, **arguments: Any) -> Any:
             context = click.get_current_context()
             given = {}
             for name, info in cls.model_fields.items():
@@ -46,29 +57,24 @@ def settings_options(
                     value = arguments.pop(name)
                     if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
                         given[name] = None if _is_none(value, info) else value
-            return command(given=given, **arguments)
+            if as_given:
+                return command(config=config, given=given, **arguments)
+            return command(settings=load_settings(cls, config, given), **arguments)
 
         gather.__doc__ = command.__doc__
         gather.__name__ = command.__name__
         gather.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
         for name, info in reversed(cls.model_fields.items()):
             if name not in hidden:
-                gather = _option(name, info)(gather)
+                gather = (instead or {}).get(name, _option(name, info))(gather)
         return click.option(
             "--config",
-            type=click.Path(path_type=Path),
+            type=PLACE,
             metavar="FILE",
             help="YAML file with any of the settings below; options override it.",
         )(gather)
 
     return decorate
-
-
-def resolve(cls: type[S], config: Path | None, given: Mapping[str, Any], **fixed: Any) -> S:
-    """The command's settings: YAML, then the options given, then what the command fixes."""
-    return load_settings(
-        cls, config, {**given, **{k: v for k, v in fixed.items() if v is not None}}
-    )
 
 
 def _option(name: str, info: FieldInfo) -> Callable[[Command], Command]:

@@ -1,29 +1,90 @@
-"""`caplab recaption`: a captioner writes captions for a selection, by a pool of Ray actors."""
+"""`caplab recaption`: a captioner writes captions for a selection."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from curate.base.errors import StageError
+import click
+from pydantic import Field
+
+from curate.base.errors import ConfigError, StageError
 from curate.base.files import write_json
-from curate.base.provenance import provenance
-from curate.base.settings import precision_of
-from curate.store.dataset import Dataset
-from curate.store.dataset_card import write_dataset_card
-from curate.store.holes import note_finished
-from curate.store.lock import writing
-from pipelines.runners.caption_rehearsal import Prices, rehearse
-from pipelines.runners.captions import caption_shards
-from pipelines.runners.choice import open_runner
+from curate.base.settings import OPERATIONAL, precision_of
 from pipelines.runners.settings import RunnerSettings
-from pipelines.settings import RecaptionCommandSettings
-from recaption.captioning.drafts import OK
-from recaption.captioning.near_duplicates import mark_near_duplicates
+from pipelines.terminal.options import dataset_argument, settings_options
+from pipelines.terminal.quiet import say
 from recaption.captioning.settings import RecaptionSettings
-from recaption.captioning.stage import CaptionStage
-from recaption.gates.registry import NEAR_DUPLICATE
+
+if TYPE_CHECKING:
+    from curate.store.dataset import Dataset
+    from recaption.captioning.stage import CaptionStage
+
+
+class RecaptionCommandSettings(RecaptionSettings, RunnerSettings):
+    """Recaptioning, and how many workers do it."""
+
+    workers: int = Field(
+        1, gt=0, description="Workers side by side.", json_schema_extra=OPERATIONAL
+    )
+    gpus_per_worker: float = Field(
+        0.0, ge=0, description="GPUs a worker.", json_schema_extra=OPERATIONAL
+    )
+    price_per_hour: float = Field(
+        0.0,
+        ge=0,
+        description="What one worker costs an hour, for the estimate of --dry-run.",
+        json_schema_extra=OPERATIONAL,
+    )
+    price_per_million_input_tokens: float = Field(
+        0.0,
+        ge=0,
+        description="What a provider asks for a million tokens read, for --dry-run.",
+        json_schema_extra=OPERATIONAL,
+    )
+    price_per_million_output_tokens: float = Field(
+        0.0,
+        ge=0,
+        description="What a provider asks for a million tokens written, for --dry-run.",
+        json_schema_extra=OPERATIONAL,
+    )
+
+
+@click.command("recaption")
+@dataset_argument
+@settings_options(RecaptionCommandSettings)
+@click.option(
+    "--dry-run",
+    "pictures",
+    type=int,
+    metavar="N",
+    help="Caption N pictures, print rate and cost, store nothing.",
+)
+def command(directory: Path, pictures: int | None, settings: RecaptionCommandSettings) -> None:
+    """Write captions with a vision-language model into the captions table.
+
+    Every selected picture gets one row a kind: accepted, rejected by a gate, or failed with its
+    reason. A killed run goes on with the same command, and asks for what is missing alone; other
+    prompts or sampling stand beside, never over, what is there. --dry-run first tells the rate, and
+    hours and money for the rest. docs/recaption.md says more.
+
+    \b
+    Examples:
+      caplab recaption data/mine --selection good --captioner Qwen/Qwen2.5-VL-3B-Instruct \\
+          --dry-run 20 --price-per-hour 2.5
+      caplab recaption data/mine --selection good --captioner Qwen/Qwen2.5-VL-3B-Instruct
+      caplab recaption data/mine --selection good --captioner http://localhost:8000/v1 \\
+          --served-model my-vlm --kinds descriptive
+    """
+    say(f"opening the captioner {settings.captioner}")
+    if pictures is None:
+        click.echo(recaption(directory, settings).text())
+        return
+    if pictures < 1:
+        raise ConfigError("--dry-run needs a number of pictures of 1 or more.")
+    click.echo(dry_run(directory, settings, pictures))
 
 
 @dataclass(frozen=True)
@@ -44,6 +105,8 @@ class RecaptionSummary:
 
     def text(self) -> str:
         """What the command prints."""
+        from recaption.gates.registry import NEAR_DUPLICATE
+
         lines = [f"{sum(self.counts.values()):,} captions by {self.source}"]
         for counts in (self.counts, self.reasons):
             if counts:
@@ -66,6 +129,9 @@ def recaption(directory: Path | str, settings: RecaptionCommandSettings) -> Reca
         StageError: some shards failed, or nothing is accepted (any more); what was written is kept
             and the same call continues.
     """
+    from curate.store.dataset import Dataset
+    from curate.store.lock import writing
+
     dataset = Dataset.open(directory)
     stage = _stage(dataset, settings)
     with writing(dataset.directory, f"captions/{stage.source}"):
@@ -75,6 +141,14 @@ def recaption(directory: Path | str, settings: RecaptionCommandSettings) -> Reca
 def _recaption(
     dataset: Dataset, stage: CaptionStage, settings: RecaptionCommandSettings
 ) -> RecaptionSummary:
+    from curate.base.provenance import provenance
+    from curate.store.dataset_card import write_dataset_card
+    from curate.store.holes import note_finished
+    from pipelines.runners.captions import caption_shards
+    from pipelines.runners.choice import open_runner
+    from recaption.captioning.drafts import OK
+    from recaption.captioning.near_duplicates import mark_near_duplicates
+
     write_json(
         dataset.directory / "captioners" / f"{stage.source}.json",
         provenance(settings, {stage.captioner.model: stage.captioner.digest}),
@@ -99,6 +173,9 @@ def dry_run(directory: Path | str, settings: RecaptionCommandSettings, pictures:
     Raises:
         ConfigError: as `recaption`, or nothing is left to be captioned.
     """
+    from curate.store.dataset import Dataset
+    from pipelines.runners.caption_rehearsal import Prices, rehearse
+
     dataset = Dataset.open(directory)
     prices = Prices(
         settings.price_per_hour,
@@ -109,6 +186,8 @@ def dry_run(directory: Path | str, settings: RecaptionCommandSettings, pictures:
 
 
 def _stage(dataset: Dataset, settings: RecaptionCommandSettings) -> CaptionStage:
+    from recaption.captioning.stage import CaptionStage
+
     if (settings.precision, settings.device) != ("auto", "auto"):
         precision_of(settings.precision, settings.device)
     if settings.selection:

@@ -16,7 +16,13 @@ import pytest
 from curate.base.errors import StageError
 from curate.base.files import write_text
 from pipelines import failures
-from pipelines.failures import Terminated, end_on_signals, keep_traceback, known, one_sentence
+from pipelines.terminal.failures import (
+    Terminated,
+    end_on_signals,
+    keep_traceback,
+    known,
+    one_sentence,
+)
 
 
 @pytest.fixture(autouse=True)

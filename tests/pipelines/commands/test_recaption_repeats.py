@@ -1,7 +1,6 @@
 from pathlib import Path
 
-from pipelines.recaption import recaption
-from pipelines.settings import RecaptionCommandSettings
+from pipelines.commands.recaption import RecaptionCommandSettings, recaption
 from tests.curate.tiny import drawn, encoded, make_dataset
 from tests.recaption.moody_server import moody_server
 

@@ -5,32 +5,56 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import click
+from pydantic import Field
 
 from curate.base.files import read_record, write_json
-from curate.base.provenance import provenance
-from curate.base.settings import load_settings
-from curate.download.mend import clear_damaged
-from curate.intake.imported_scores import ImportScoresStage
-from curate.intake.read import read_intake
-from curate.scoring.captions import CaptionScoreStage
+from curate.base.settings import OPERATIONAL, load_settings
 from curate.scoring.settings import ScoreSettings
-from curate.scoring.stage import ScoreStage
-from curate.store.dataset import Dataset
-from curate.store.dataset_card import write_dataset_card
-from curate.store.holes import (
-    DUPLICATE_TABLES,
-    SCORE_TABLES,
-    find_holes,
-    note_finished,
-    refuse_holes,
-)
-from curate.store.lock import writing
-from curate.store.stage import Stage
-from pipelines.runners.choice import open_runner
 from pipelines.runners.settings import RunnerSettings
-from pipelines.runners.shards import StageSummary, run_stage
-from pipelines.settings import ScoreCommandSettings
+from pipelines.terminal.options import dataset_argument, settings_options
+from pipelines.terminal.quiet import say
+
+if TYPE_CHECKING:
+    from curate.store.dataset import Dataset
+    from curate.store.stage import Stage
+    from pipelines.runners.shards import StageSummary
+
+
+class ScoreCommandSettings(ScoreSettings, RunnerSettings):
+    """Scores of an existing dataset; what is not given stays as it was scored before."""
+
+    captions: tuple[str, ...] = Field(
+        (), description="Caption kinds to score as well, sentence by sentence; all for every kind."
+    )
+    workers: int = Field(
+        2, gt=0, description="Workers side by side.", json_schema_extra=OPERATIONAL
+    )
+    gpus_per_worker: float = Field(
+        0.0, ge=0, description="GPUs a worker.", json_schema_extra=OPERATIONAL
+    )
+
+
+@click.command("score")
+@dataset_argument
+@settings_options(ScoreCommandSettings, as_given=True)
+def command(directory: Path, config: Path | None, given: dict[str, Any]) -> None:
+    """Score an existing dataset: add scorers, score captions, score what came later.
+
+    Settings that are not given stay as they were when DIR was scored last, and only columns and
+    samples that lack a score are computed.
+
+    \b
+    Examples:
+      caplab score data/mine                                  what a retry stored since
+      caplab score data/mine --nsfw-head laion-nsfw-l14       one more column, no picture opened
+      caplab score data/mine --captions descriptive           how each caption fits, by sentence
+      caplab score data/mine --more-clips b32=ViT-B-32-quickgelu@openai
+    """
+    say(f"reading the scores of {directory}")
+    click.echo(score(directory, on_top_of_stored(directory, config, given)).text())
 
 
 @dataclass(frozen=True)
@@ -59,12 +83,32 @@ def score(directory: Path | str, settings: ScoreCommandSettings) -> ScoreSummary
         ConfigError: a model, a head or a caption kind that is not there; before any work.
         StageError: some shards failed; the others are kept and the same call continues.
     """
+    from curate.store.dataset import Dataset
+    from curate.store.lock import writing
+
     dataset = Dataset.open(directory)
     with writing(dataset.directory, "scores"):
         return _score(dataset, settings)
 
 
 def _score(dataset: Dataset, settings: ScoreCommandSettings) -> ScoreSummary:
+    from curate.base.provenance import provenance
+    from curate.download.mend import clear_damaged
+    from curate.intake.imported_scores import ImportScoresStage
+    from curate.intake.read import read_intake
+    from curate.scoring.captions import CaptionScoreStage
+    from curate.scoring.stage import ScoreStage
+    from curate.store.dataset_card import write_dataset_card
+    from curate.store.holes import (
+        DUPLICATE_TABLES,
+        SCORE_TABLES,
+        find_holes,
+        note_finished,
+        refuse_holes,
+    )
+    from pipelines.runners.choice import open_runner
+    from pipelines.runners.shards import run_stage
+
     part = settings.part(ScoreSettings)
     stage = ScoreStage(part)
     settings = settings.model_copy(update={"precision": stage.settings.precision})
@@ -102,6 +146,8 @@ def record_path(dataset: Dataset) -> Path:
 
 def remember(dataset: Dataset, settings: ScoreSettings, weights: Mapping[str, str]) -> None:
     """Note what `caplab curate` scored, over what `caplab score` added before."""
+    from curate.base.provenance import provenance
+
     path = record_path(dataset)
     before = read_record(path).get("settings", {}) if path.exists() else {}
     ours = settings.resolved()
@@ -123,6 +169,8 @@ def on_top_of_stored(
     So `caplab score DIR --nsfw-head HEAD` adds one column and leaves all others as they are, and
     `caplab score DIR` alone scores what a retry stored since.
     """
+    from curate.store.dataset import Dataset
+
     dataset = Dataset.open(directory)
     path = record_path(dataset)
     record = read_record(path) if path.exists() else dataset.record()

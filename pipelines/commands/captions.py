@@ -4,27 +4,59 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from curate.base.errors import CaplabError, ConfigError
 from curate.base.files import write_json
-from curate.scoring.scorers.clip import Clip
-from curate.scoring.scorers.make import make_clips
 from curate.scoring.settings import ScoreSettings
-from curate.store.dataset import Dataset
-from curate.store.holes import refuse_holes
-from pipelines.score import on_top_of_stored
-from pipelines.world.weights import family
-from recaption.judging.caption_sets import find_set, find_sets
-from recaption.judging.compare import Comparison, compare_captions
-from recaption.judging.measure import MeasuredSets, measure_captions
-from recaption.judging.plain import plain
+from pipelines.commands.score import on_top_of_stored
+from pipelines.terminal.options import PLACE, dataset_argument, settings_options
+from pipelines.terminal.quiet import say
 from recaption.judging.settings import JudgeSettings
-from recaption.judging.tables import comparison_text, measures_text
-from recaption.judging.truth import Truth
-from recaption.measure.token_counts import TokenCounter
+
+if TYPE_CHECKING:
+    from curate.scoring.scorers.clip import Clip
+    from curate.store.dataset import Dataset
+    from recaption.judging.compare import Comparison
+    from recaption.judging.measure import MeasuredSets
+    from recaption.judging.truth import Truth
 
 WORLD = "world"
+
+
+@click.command("captions")
+@dataset_argument
+@click.option("--compare", nargs=2, metavar="A B", help="Two sets: paired differences.")
+@click.option("--json", "out", type=PLACE, help="Write everything that was measured to a file.")
+@settings_options(
+    JudgeSettings,
+    instead={
+        "sources": click.option(
+            "--source", "sources", multiple=True, help="Who wrote them; repeat for more."
+        )
+    },
+)
+def command(
+    directory: Path, compare: tuple[str, str] | None, out: Path | None, settings: JudgeSettings
+) -> None:
+    """What captions are like and how right they are, without a judge model.
+
+    Every set (source and kind) is counted whole and compared with the others on the same pictures:
+    lengths, variety, habits, similarity, retrieval, how easily a classifier tells who wrote it; and
+    against the truth, where it is known, precision beside recall. docs/captions.md explains each
+    number.
+
+    \b
+    Examples:
+      caplab captions data/mine
+      caplab captions data/mine --kinds descriptive --truth instances_val2017.json
+      caplab captions data/mine --compare descriptive alt --json out.json
+      caplab captions runs/demo/dataset --truth world
+    """
+    say(f"reading the captions of {directory}")
+    click.echo(captions(directory, settings, compare, out).text())
 
 
 @dataclass(frozen=True)
@@ -37,6 +69,8 @@ class CaptionsSummary:
 
     def text(self) -> str:
         """What the command prints."""
+        from recaption.judging.tables import comparison_text, measures_text
+
         if self.comparison is not None:
             return comparison_text(self.comparison)
         assert self.measures is not None
@@ -44,6 +78,8 @@ class CaptionsSummary:
 
     def record(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
+        from recaption.judging.plain import plain
+
         return {
             "settings": self.settings.resolved(),
             "measures": plain(self.measures),
@@ -67,6 +103,14 @@ def captions(
         ConfigError: a source, kind, set or truth that is not there; before any work.
         DatasetError: there are no captions.
     """
+    from curate.store.dataset import Dataset
+    from curate.store.holes import refuse_holes
+    from pipelines.world.weights import family
+    from recaption.judging.caption_sets import find_set, find_sets
+    from recaption.judging.compare import compare_captions
+    from recaption.judging.measure import measure_captions
+    from recaption.measure.token_counts import TokenCounter
+
     dataset = Dataset.open(directory)
     refuse_holes(dataset, unfinished=True)
     sets = find_sets(dataset, settings.sources, settings.kinds)
@@ -113,6 +157,8 @@ def open_truth(dataset: Dataset, truth: str | None) -> Truth | None:
 
 def stored_clip(directory: Path | str) -> tuple[Clip | None, str]:
     """The CLIP model that embedded the dataset's pictures, or None and why it cannot be had."""
+    from curate.scoring.scorers.make import make_clips
+
     try:
         settings = on_top_of_stored(directory, None, {}).part(ScoreSettings)
         clip = make_clips(settings)[0]

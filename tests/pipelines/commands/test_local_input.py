@@ -10,8 +10,7 @@ import pytest
 from curate.store.accounting import accounting
 from curate.store.dataset import Dataset
 from pipelines import cli
-from pipelines.curate import curate
-from pipelines.settings import CurateSettings
+from pipelines.commands.curate import CurateSettings, curate
 from pipelines.world import weights
 from tests.curate.intake.test_local_pictures import jpeg, write_tar
 

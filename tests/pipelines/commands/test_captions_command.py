@@ -5,9 +5,9 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from pipelines.captions import captions
 from pipelines.cli import cli
-from pipelines.ground_truth import caption_checks
+from pipelines.commands.captions import captions
+from pipelines.demo.ground_truth import caption_checks
 from recaption.judging.settings import JudgeSettings
 
 QUICK = JudgeSettings(draws=200, fingerprint_pictures=60, truth="world")

@@ -1,4 +1,4 @@
-"""`caplab upsample`: a captioner used apart from any dataset."""
+"""`caplab upsample`: short prompts made descriptive; recaption.upsample.run has its function."""
 
 from __future__ import annotations
 
@@ -7,21 +7,18 @@ from pathlib import Path
 import click
 
 from curate.base.errors import ConfigError
-from pipelines.options import resolve, settings_options
+from pipelines.terminal.options import PLACE, settings_options
+from pipelines.terminal.quiet import say
 from recaption.upsample.settings import UpsampleSettings
 
 
-@click.command()
-@click.argument("source", metavar="PROMPTS", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Parquet file to make or continue.")
-@click.option("--dry-run", type=int, metavar="N", help="Rewrite N prompts, print them, write none.")
+@click.command("upsample")
+@click.argument("source", metavar="PROMPTS", type=PLACE)
+@click.option("--out", type=PLACE, help="Parquet file to make or continue.")
+@click.option("--dry-run", type=int, metavar="N", help="Rewrite N prompts, print them, stop.")
 @settings_options(UpsampleSettings)
-def upsample(
-    source: Path,
-    out: Path | None,
-    dry_run: int | None,
-    config: Path | None,
-    given: dict[str, object],
+def command(
+    source: Path, out: Path | None, dry_run: int | None, settings: UpsampleSettings
 ) -> None:
     """Rewrite short prompts as descriptive ones, for models trained on descriptive captions.
 
@@ -35,15 +32,14 @@ def upsample(
       caplab upsample prompts.txt --captioner http://localhost:8000/v1 --dry-run 10
       caplab upsample prompts.jsonl --captioner Qwen/Qwen2.5-VL-3B-Instruct --out upsampled.parquet
     """
-    from recaption.upsample.run import dry_run as rehearse
-    from recaption.upsample.run import upsample as run
+    say(f"opening the captioner {settings.captioner}")
+    from recaption.upsample import run
 
-    settings = resolve(UpsampleSettings, config, given)
     if dry_run is not None:
         if dry_run < 1:
             raise ConfigError("--dry-run needs a number of prompts of 1 or more.")
-        click.echo(rehearse(source, settings, dry_run))
+        click.echo(run.dry_run(source, settings, dry_run))
         return
     if out is None:
         raise ConfigError("Name the Parquet file to write with --out, or try with --dry-run N.")
-    click.echo(run(source, out, settings).text())
+    click.echo(run.upsample(source, out, settings).text())

@@ -4,26 +4,56 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from curate.base.files import read_json
-from curate.store.caption_blend import blend_order
-from curate.store.captions import caption_writers, captioned_keys
-from curate.store.dataset import Dataset
-from curate.store.holes import refuse_holes
-from curate.store.lock import hold
-from pipelines.runners.choice import open_runner
+import click
+from pydantic import Field
+
+from curate.base.settings import OPERATIONAL
 from pipelines.runners.settings import RunnerSettings
-from pipelines.runners.training import TrainingJob, run_jobs
-from pipelines.settings import TrainCommandSettings
+from pipelines.terminal.options import PLACE, dataset_argument, settings_options
+from pipelines.terminal.quiet import say
 from train.settings import TrainSettings, model_config, settled, stored_settings
-from train.shards import captions_of, held_out
-from train.vocabulary import (
-    UnknownWords,
-    refuse_unknown_words,
-    vocabulary,
-    vocabulary_kinds,
-    words_unknown_to,
-)
+
+if TYPE_CHECKING:
+    from curate.store.dataset import Dataset
+    from train.vocabulary import UnknownWords
+
+
+class TrainCommandSettings(TrainSettings, RunnerSettings):
+    """One training run on a selection."""
+
+    selection: str = Field("default", description="Selection of the dataset to train on.")
+    caption_sources: dict[str, str] = Field(
+        {}, description="Kind -> who wrote it, where several captioners wrote that kind."
+    )
+    cpus: int = Field(2, gt=0, description="CPU threads of the run.", json_schema_extra=OPERATIONAL)
+    gpus: float = Field(0.0, ge=0, description="GPUs of the run.", json_schema_extra=OPERATIONAL)
+
+
+@click.command("train")
+@dataset_argument
+@click.option("--out", required=True, type=PLACE, help="Run directory to make or continue.")
+@click.option("--dry-run", is_flag=True, help="Check data and settings, print the plan, stop.")
+@settings_options(TrainCommandSettings)
+def command(directory: Path, out: Path, dry_run: bool, settings: TrainCommandSettings) -> None:
+    """Train a text-to-image diffusion model on a selection with a blend of captions.
+
+    \b
+    Example:
+      caplab train data/mine --selection good --captions descriptive=0.95,alt=0.05 \\
+          --model photo-64 --steps 2000 --out runs/first
+
+    OUT/pipeline is a folder that diffusers' `DiffusionPipeline.from_pretrained` loads.
+
+    Words outside the model's vocabulary are counted first, also by --dry-run: over 5% of a caption
+    kind are refused unless --allow-unknown-words is given.
+    """
+    say(f"reading selection {settings.selection} of {directory}")
+    if dry_run:
+        click.echo(plan(directory, settings))
+        return
+    click.echo(train(directory, out, settings).text())
 
 
 @dataclass(frozen=True)
@@ -54,6 +84,15 @@ def train(directory: Path | str, out: Path | str, settings: TrainCommandSettings
         DatasetError: no dataset, no such selection, or `out` belongs to other settings.
         StageError: training failed; the same call continues from the last checkpoint.
     """
+    from curate.base.files import read_json
+    from curate.store.captions import caption_writers
+    from curate.store.dataset import Dataset
+    from curate.store.holes import refuse_holes
+    from curate.store.lock import hold
+    from pipelines.runners.choice import open_runner
+    from pipelines.runners.training import TrainingJob, run_jobs
+    from train.vocabulary import refuse_unknown_words
+
     dataset = Dataset.open(directory)
     refuse_holes(dataset, [settings.selection])
     dataset.selection_keys(settings.selection)
@@ -78,6 +117,11 @@ def train(directory: Path | str, out: Path | str, settings: TrainCommandSettings
 
 def plan(directory: Path | str, settings: TrainCommandSettings) -> str:
     """What `train` would do, without doing it; it refuses what `train` refuses."""
+    from curate.store.captions import caption_writers, captioned_keys
+    from curate.store.dataset import Dataset
+    from curate.store.holes import refuse_holes
+    from train.vocabulary import refuse_unknown_words
+
     dataset = Dataset.open(directory)
     refuse_holes(dataset, [settings.selection])
     caption_writers(dataset, list(settings.captions), settings.caption_sources)
@@ -105,6 +149,10 @@ def _unknown_words(dataset: Dataset, settings: TrainCommandSettings) -> list[Unk
     Raises:
         ConfigError: as the run would, also where no sample could be held out.
     """
+    from curate.store.caption_blend import blend_order
+    from train.shards import captions_of, held_out
+    from train.vocabulary import vocabulary, vocabulary_kinds, words_unknown_to
+
     blend = blend_order(settings.captions)
     kinds = vocabulary_kinds(dataset, blend, settings.caption_sources)
     keys = dataset.selection_keys(settings.selection)

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from curate.base.errors import ConfigError
 from pipelines.cli import cli
 
-sys.path.append(str(Path(__file__).parents[1] / "recaption"))
+sys.path.append(str(Path(__file__).parents[2] / "recaption"))
 
 
 def run(*arguments: str) -> str:

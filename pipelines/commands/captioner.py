@@ -6,25 +6,22 @@ from pathlib import Path
 
 import click
 
-from pipelines.options import resolve, settings_options
+from pipelines.terminal.options import PLACE, settings_options
+from pipelines.terminal.quiet import say
 from recaption.fit.settings import FitSettings
 
-PLACE = click.Path(path_type=Path)
 
-
-@click.group()
-def captioner() -> None:
+@click.group("captioner")
+def command() -> None:
     """Make captioners of your own."""
 
 
-@captioner.command()
+@command.command()
 @click.argument("pairs", metavar="PAIRS", type=PLACE)
 @click.option("--out", required=True, type=PLACE, help="Run directory to make or continue.")
 @click.option("--dry-run", is_flag=True, help="Time a few steps, print sizes and time, store none.")
 @settings_options(FitSettings)
-def fit(
-    pairs: Path, out: Path, dry_run: bool, config: Path | None, given: dict[str, object]
-) -> None:
+def fit(pairs: Path, out: Path, dry_run: bool, settings: FitSettings) -> None:
     """Fit a captioner to (image, kind, caption) pairs, once for each kind.
 
     PAIRS is a dataset directory with captions, a folder with captions.jsonl or with texts beside
@@ -38,15 +35,12 @@ def fit(
       caplab captioner fit data/mine --selection good --kinds descriptive --base new \\
           --pretrain data/mine --checkpoints 0.05,0.15,0.4,1.0 --out runs/captioner
     """
-    settings = resolve(FitSettings, config, given)
+    say(f"loading {settings.base}, pairs of {pairs}")
     if dry_run:
         from recaption.fit.rehearsal import rehearse
 
         click.echo(rehearse(pairs, settings))
         return
-    from transformers.utils import logging
-
     from recaption.fit.run import fit as run
 
-    logging.disable_progress_bar()  # a bar a saved file would tear up our own
     click.echo(run(pairs, out, settings).text())

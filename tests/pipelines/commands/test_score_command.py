@@ -12,7 +12,7 @@ from curate.scoring.settings import ScoreSettings
 from curate.store.dataset import Dataset
 from curate.store.shards import write_shard
 from pipelines import cli
-from pipelines.score import on_top_of_stored, remember
+from pipelines.commands.score import on_top_of_stored, remember
 from recaption.captioning.alt_texts import AltCaptionStage
 from tests.curate.tiny import drawn, encoded, make_dataset, tiny_clip, tiny_head
 

@@ -10,15 +10,13 @@ from pydantic import Field
 from curate.base.errors import ConfigError
 from curate.base.settings import Precision, Settings, load_settings, named_values
 from pipelines.bench.commands import bench
-from pipelines.captioner import captioner
-from pipelines.cli import cli
-from pipelines.options import resolve, settings_options
-from pipelines.settings import (
-    CurateSettings,
-    RecaptionCommandSettings,
-    ScoreCommandSettings,
-    TrainCommandSettings,
-)
+from pipelines.cli import HELP, cli
+from pipelines.commands.captioner import command as captioner
+from pipelines.commands.curate import CurateSettings
+from pipelines.commands.recaption import RecaptionCommandSettings
+from pipelines.commands.score import ScoreCommandSettings
+from pipelines.commands.train import TrainCommandSettings
+from pipelines.terminal.options import settings_options
 from recaption.fit.settings import FitSettings
 from recaption.upsample.settings import UpsampleSettings
 
@@ -44,8 +42,8 @@ def run():
 
     @click.command()
     @settings_options(Example)
-    def command(config, given):
-        seen["settings"] = resolve(Example, config, given)
+    def command(settings):
+        seen["settings"] = settings
 
     def invoke(*arguments: str):
         result = CliRunner().invoke(command, arguments, catch_exceptions=False)
@@ -122,15 +120,27 @@ def test_a_part_without_a_value_is_refused():
         named_values("descriptive=0.95,alt")
 
 
+def own(group: click.Group) -> dict[str, click.Command]:
+    context = click.Context(group)
+    return {name: group.get_command(context, name) for name in group.list_commands(context)}
+
+
 COMMANDS = {
     f"{group}{name}": command
     for group, commands in (
-        ("", cli.commands),
-        ("bench ", bench.commands),
-        ("captioner ", captioner.commands),
+        ("", own(cli)),
+        ("bench ", own(bench)),
+        ("captioner ", own(captioner)),
     )
     for name, command in commands.items()
 }
+
+
+def test_the_list_of_commands_says_what_each_says_itself():
+    # It is printed without importing them.
+    for name, told in HELP.items():
+        itself = COMMANDS[name].get_short_help_str(200)
+        assert told.split()[0] == itself.split()[0], f"{name}: {itself}"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -5,8 +5,8 @@ import pytest
 from conftest import free_port
 
 from curate.store.dataset import Dataset
-from pipelines.curate import curate
-from pipelines.demo import curate_settings
+from pipelines.commands.curate import curate
+from pipelines.demo.demo import curate_settings
 from pipelines.world.serve import serve
 
 

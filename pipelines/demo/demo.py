@@ -22,21 +22,20 @@ from curate.store.dataset import Dataset, claim_directory
 from curate.store.lock import hold
 from pipelines.ablation.run import AblationSummary, ablate
 from pipelines.ablation.settings import AblateSettings
-from pipelines.curate import curate
-from pipelines.demo_settings import DemoSettings
-from pipelines.ground_truth import (
+from pipelines.commands.curate import CurateSettings, curate
+from pipelines.commands.recaption import RecaptionCommandSettings, recaption
+from pipelines.commands.train import TrainCommandSettings, train
+from pipelines.demo.ground_truth import (
     Check,
     caption_checks,
     checks_table,
     checks_text,
     curation_checks,
 )
-from pipelines.recaption import recaption
+from pipelines.demo.settings import DemoSettings
+from pipelines.demo.stage_cost import StageCost, measured
 from pipelines.report.build import write_report
-from pipelines.resources import StageCost, measured
 from pipelines.runners.choice import one_ray
-from pipelines.settings import CurateSettings, RecaptionCommandSettings, TrainCommandSettings
-from pipelines.train import train
 from pipelines.world import weights
 from pipelines.world.scene import WorldConfig
 from pipelines.world.serve import serve

@@ -27,12 +27,11 @@ from curate.selection.settings import SelectSettings
 from curate.store.dataset import Dataset
 from curate.store.holes import ALT, SCORE_TABLES, TARS, find_holes, note_finished, refuse_holes
 from curate.store.shards import iter_members, write_shard
-from pipelines.check import check_dataset
-from pipelines.curate import look_at
+from pipelines.commands.check import check_dataset
+from pipelines.commands.curate import CurateSettings, look_at
 from pipelines.report.data import find_inputs
 from pipelines.runners.local import Local
 from pipelines.runners.shards import run_stage
-from pipelines.settings import CurateSettings
 from recaption.captioning.alt_texts import AltCaptionStage
 from tests.curate.tiny import drawn, tiny_clip
 from train.run import train

@@ -1,4 +1,4 @@
-"""`caplab check`: say whether a dataset is whole, and with --repair make it so.
+"""What `caplab check --repair` does.
 
 A repair fetches and computes what is gone with the settings that made it: those of dataset.json for
 the download and the duplicates, those of scores.json for the scores. It needs no input list but for
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -30,7 +29,6 @@ from curate.scoring.captions import CaptionScoreStage
 from curate.scoring.stage import ScoreSettings, ScoreStage
 from curate.selection.select import select
 from curate.selection.settings import SelectSettings
-from curate.store.check import Check, check
 from curate.store.dataset import Dataset
 from curate.store.holes import (
     ALT,
@@ -45,53 +43,19 @@ from curate.store.holes import (
     finished_tables,
     note_finished,
 )
-from curate.store.lock import writing
 from curate.store.stage import Stage
-from pipelines.curate import WRITES, look_at
-from pipelines.runners.local import Local
+from pipelines.commands.curate import CurateSettings, look_at
+from pipelines.commands.score import ScoreCommandSettings
+from pipelines.commands.score import record_path as scores_record
 from pipelines.runners.protocol import Runner
 from pipelines.runners.shards import run_stage
-from pipelines.score import record_path as scores_record
-from pipelines.settings import CurateSettings, ScoreCommandSettings
 from recaption.captioning.alt_texts import AltCaptionStage
 
 S = TypeVar("S", bound=Settings)
 _COUNTED = re.compile(r" \(\d[\d,]* files: [0-9a-f]+\)$")
 
 
-def check_dataset(
-    directory: Path | str,
-    read_all: bool = False,
-    repair: bool = False,
-    source: str | None = None,
-    runner: Runner | None = None,
-) -> Check:
-    """Look at a dataset, and mend what can be mended from here.
-
-    Args:
-        read_all: read every byte; see `curate.store.check.check`.
-        source: the input, where rows of it were lost and it is not where it was.
-        runner: of the stages that are run again; None takes processes of this machine.
-
-    Raises:
-        ConfigError: there is no dataset.
-        DatasetError: something is in the way, or the input is not there any more.
-        StageError: some shards failed; what was mended is kept and the same call continues.
-    """
-    dataset = Dataset(directory)
-    found = check(dataset, read_all)
-    if not repair or found.whole:
-        return found
-    with writing(dataset.directory, *WRITES):
-        while True:
-            _Repair(dataset, runner or Local()).mend(found.holes, source)
-            before, found = found, check(dataset, read_all)
-            # A table that was lost may have hidden what is wrong with those that rest on it.
-            if set(found.holes) <= set(before.holes):
-                return found
-
-
-class _Repair:
+class Repair:
     """Mends a dataset, stage by stage, in the order of the road."""
 
     def __init__(self, dataset: Dataset, runner: Runner) -> None:

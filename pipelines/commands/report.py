@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
+
 from curate.base.errors import DatasetError
 from curate.base.files import read_json
-from pipelines.report.build import write_report
+from pipelines.terminal.options import PLACE
+from pipelines.terminal.quiet import say
+
+
+@click.command("report")
+@click.argument("target", metavar="DIR_OR_RUN", type=PLACE)
+@click.option("--selection", help="Selection to follow; all others have their funnel as well.")
+@click.option("--compare", nargs=2, metavar="A B", help="Two caption sets to show side by side.")
+def command(target: Path, selection: str | None, compare: tuple[str, str] | None) -> None:
+    """Write report.html, one self-contained file, for a dataset or a run."""
+    say(f"reading {target}")
+    click.echo(report(target, selection, compare))
 
 
 def report(
@@ -24,6 +37,8 @@ def report(
     Raises:
         DatasetError: the directory is none of these.
     """
+    from pipelines.report.build import write_report
+
     target = Path(target)
     directory = target.absolute()
     out = directory / "report.html"

@@ -5,51 +5,102 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
+from pydantic import Field
 
 from curate.base.errors import ConfigError
-from curate.base.provenance import provenance
-from curate.download.mend import clear_damaged, restore_input
-from curate.download.retry import RetryStage, finish_retries
+from curate.base.settings import OPERATIONAL
 from curate.download.settings import DownloadSettings
-from curate.download.stage import download_stage
-from curate.duplicates.search import find_duplicates
 from curate.duplicates.settings import DuplicateSettings
-from curate.intake.imported_scores import ImportScoresStage
-from curate.intake.inspection import inspect_input
-from curate.intake.left_out import left_out_line
-from curate.intake.local_pictures import LocalPicturesStage
-from curate.intake.read import plan_shards
-from curate.intake.source import Source
-from curate.scoring.stage import ScoreSettings, ScoreStage
-from curate.selection.select import check_name, select
+from curate.intake.settings import IntakeSettings
+from curate.scoring.settings import ScoreSettings
 from curate.selection.settings import SelectSettings
-from curate.store.accounting import accounting, accounting_line
-from curate.store.dataset import Dataset
-from curate.store.dataset_card import write_dataset_card
-from curate.store.holes import (
-    ALT,
-    INPUT,
-    SCORE_TABLES,
-    TARS,
-    find_holes,
-    json_damage,
-    note_finished,
-)
-from curate.store.lock import hold
-from pipelines.runners.choice import open_runner
-from pipelines.runners.once import run_once
-from pipelines.runners.protocol import Runner
+from pipelines.commands.score import remember
 from pipelines.runners.settings import RunnerSettings
-from pipelines.runners.shards import run_stage
-from pipelines.score import remember
-from pipelines.settings import CurateSettings, Until
-from recaption.captioning.alt_texts import AltCaptionStage
+from pipelines.terminal.options import PLACE, settings_options
+from pipelines.terminal.quiet import say
+
+if TYPE_CHECKING:
+    from curate.intake.source import Source
+    from curate.scoring.stage import ScoreStage
+    from curate.store.dataset import Dataset
+    from pipelines.runners.protocol import Runner
 
 WRITES = ("samples", "scores", "duplicates")
 """The locks of this command; see curate.store.lock."""
+
+Until = Literal["download", "score", "duplicates", "selection"]
+"""The stages, in their order."""
+
+
+class CurateSettings(
+    DownloadSettings, ScoreSettings, DuplicateSettings, IntakeSettings, RunnerSettings
+):
+    """Intake, download, scores, duplicates and the first selection."""
+
+    name: str = Field("default", description="Name of the first selection.")
+    where: str = Field(
+        "true", description="SQL condition of the first selection; duplicates are dropped as well."
+    )
+    workers: int = Field(
+        2, gt=0, description="Workers side by side.", json_schema_extra=OPERATIONAL
+    )
+    gpus_per_worker: float = Field(
+        0.0, ge=0, description="GPUs a scoring worker.", json_schema_extra=OPERATIONAL
+    )
+
+    def selection(self) -> SelectSettings:
+        """Settings of the first selection."""
+        return SelectSettings(name=self.name, where=self.where)
+
+
+@click.command("curate")
+@click.argument("source", metavar="INPUT")
+@click.option("--out", required=True, type=PLACE, help="Dataset directory to make or continue.")
+@click.option("--dry-run", is_flag=True, help="Read the list, print the plan, fetch nothing.")
+@click.option(
+    "--until",
+    type=click.Choice(["download", "score", "duplicates", "selection"]),
+    default="selection",
+    show_default=True,
+    help="The last stage to run; the same command without it goes on from there.",
+)
+@click.option(
+    "--retry-failed",
+    is_flag=True,
+    help="Fetch again what failed for reasons that can pass (timeouts, DNS, 429, 5xx, ...).",
+)
+@settings_options(CurateSettings)
+def command(
+    source: str,
+    out: Path,
+    dry_run: bool,
+    until: Until,
+    retry_failed: bool,
+    settings: CurateSettings,
+) -> None:
+    """Take in URLs or pictures, score every pair, find duplicates, make a first selection.
+
+    INPUT is a list of URLs and texts (Parquet, CSV, TSV, JSONL, JSON, or a URL a line; also .gz),
+    WebDataset tars (img2dataset's output too), a folder of pictures with .txt or .json beside them,
+    or Parquet with pictures inside; a file, a folder or a glob, local or s3://, gs://, https://.
+    --dry-run prints what was recognised. Every row of it ends as one row of the samples table:
+    stored, or failed with its reason. Scores are columns and never deletions: select as often as
+    you like with `caplab select`.
+
+    \b
+    Examples:
+      caplab curate urls.parquet --out data/mine --image-size 512
+      caplab curate urls.csv --out data/mine --clip-model ViT-L-14-quickgelu \\
+          --clip-pretrained openai --where "clip_similarity >= 0.25 and not duplicate"
+    """
+    say(f"reading {source}")
+    if dry_run:
+        click.echo(plan(source, settings))
+        return
+    click.echo(curate(source, out, settings, until, retry_failed).text())
 
 
 @dataclass(frozen=True)
@@ -89,6 +140,11 @@ def curate(
         DatasetError: `out` belongs to other settings.
         StageError: some shards failed; what is done is kept and the same call continues.
     """
+    from curate.scoring.stage import ScoreStage
+    from curate.store.dataset import Dataset
+    from curate.store.lock import hold
+    from pipelines.runners.choice import open_runner
+
     inputs = look_at(source, settings)
     if retry_failed and inputs.local:
         raise ConfigError("--retry-failed fetches URLs again, but this input holds the pictures.")
@@ -126,6 +182,24 @@ def _curate(
     until: Until,
     retry_failed: bool,
 ) -> CurateSummary:
+    from curate.base.provenance import provenance
+    from curate.download.mend import clear_damaged, restore_input
+    from curate.download.retry import RetryStage, finish_retries
+    from curate.download.stage import download_stage
+    from curate.duplicates.search import find_duplicates
+    from curate.intake.imported_scores import ImportScoresStage
+    from curate.intake.left_out import left_out_line
+    from curate.intake.local_pictures import LocalPicturesStage
+    from curate.intake.read import plan_shards
+    from curate.selection.select import select
+    from curate.store.accounting import accounting, accounting_line
+    from curate.store.dataset import Dataset
+    from curate.store.dataset_card import write_dataset_card
+    from curate.store.holes import ALT, INPUT, SCORE_TABLES, TARS, find_holes, note_finished
+    from pipelines.runners.once import run_once
+    from pipelines.runners.shards import run_stage
+    from recaption.captioning.alt_texts import AltCaptionStage
+
     record = provenance(settings, score.weights() if score else {})
     dataset = Dataset.create(out, identity, record)
     holes = find_holes(dataset)
@@ -174,9 +248,12 @@ def _curate(
 
 def plan(source: str | Path, settings: CurateSettings) -> str:
     """What `curate` would do, without fetching or writing anything."""
+    from curate.intake.left_out import left_out_line
+    from curate.scoring.stage import ScoreStage
+
     inputs = look_at(source, settings)
     found = inputs.survey()
-    ScoreStage(settings.part(ScoreSettings))
+    ScoreStage(settings.part(ScoreSettings))  # names and files of all models are checked
     counted = "rows: not counted (packed or very large)"
     if found.rows is not None:
         shards = -(-found.rows // settings.rows_per_shard)
@@ -198,6 +275,8 @@ def plan(source: str | Path, settings: CurateSettings) -> str:
 
 def look_at(source: str | Path, settings: CurateSettings) -> Source:
     """What the input is, as the settings want it read."""
+    from curate.intake.inspection import inspect_input
+
     return inspect_input(
         source,
         settings.url_column,
@@ -211,6 +290,9 @@ def look_at(source: str | Path, settings: CurateSettings) -> Source:
 
 def _refuse_other_selection(dataset: Dataset, settings: SelectSettings) -> None:
     """Before hours of work: the first selection's name must not stand for other rules."""
+    from curate.selection.select import check_name
+    from curate.store.holes import json_damage
+
     check_name(settings.name)
     record = dataset.selection_path(settings.name).with_suffix(".json")
     if dataset.selection_path(settings.name).exists() and json_damage(record) is None:

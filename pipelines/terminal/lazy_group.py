@@ -1,0 +1,45 @@
+"""A click group whose commands are imported when they are asked for, and listed without that."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+
+class LazyGroup(click.Group):
+    """The command `serve-captioner` is what `command` is in the module `serve_captioner`.
+
+    Args:
+        folder: the package of those modules.
+        helps: name -> one line of help, in the order in which `--help` lists them.
+        elsewhere: name -> module, of those that lie in another package.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        folder: str,
+        helps: Mapping[str, str],
+        elsewhere: Mapping[str, str],
+        **options: Any,
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self._folder, self._helps, self._elsewhere = folder, helps, elsewhere
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._helps)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._helps:
+            return None
+        own = f"{self._folder}.{cmd_name.replace('-', '_')}"
+        module = importlib.import_module(self._elsewhere.get(cmd_name, own))
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self._helps.items()))
