@@ -26,7 +26,8 @@ from curate.base.files import atomic_path, read_json, sha256_file, write_json
 from curate.base.progress import tell
 from curate.base.provenance import provenance
 from curate.store.caption_blend import blend_order
-from curate.store.dataset import Dataset, claim_directory
+from curate.store.claims import claim_directory
+from curate.store.dataset import Dataset
 from curate.store.holes import refuse_holes
 from train.captions import texts_of
 from train.loop import LoopResult, train_loop, write_tables

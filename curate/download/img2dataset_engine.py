@@ -40,7 +40,8 @@ from curate.download.settings import DownloadSettings
 from curate.download.wire import Deadline
 from curate.pictures.resize import StoredImage
 from curate.pictures.sniff import sniff
-from curate.store.dataset import STORED, Dataset
+from curate.store.contract import STORED
+from curate.store.dataset import Dataset
 from curate.store.shards import write_shard
 from curate.store.stage import Stage
 from curate.store.write_samples import (

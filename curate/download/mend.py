@@ -18,7 +18,8 @@ from curate.base.errors import DatasetError
 from curate.intake.imported_scores import forget_imported
 from curate.intake.read import plan_shards
 from curate.intake.source import Source
-from curate.store.dataset import Dataset, empty_directory
+from curate.store.claims import empty_directory
+from curate.store.dataset import Dataset
 from curate.store.holes import (
     ALT,
     DUPLICATE_TABLES,

@@ -33,7 +33,8 @@ from curate.base.reasons import Failure, Reason
 from curate.download.settings import DownloadSettings
 from curate.download.stage import DownloadStage
 from curate.intake.imported_scores import forget_imported
-from curate.store.dataset import FAILED, RETRY_DIRECTORY, RETRY_NOTE, STORED, Dataset, conform
+from curate.store.contract import FAILED, RETRY_DIRECTORY, RETRY_NOTE, STORED, conform
+from curate.store.dataset import Dataset
 from curate.store.shards import iter_members, write_shard
 from curate.store.stage import Stage
 from curate.store.write_samples import Outcome, Spool, sample_members, sample_rows

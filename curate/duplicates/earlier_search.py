@@ -33,16 +33,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from curate.base.arrow_columns import key_array
+from curate.base.column_marks import noted_in
 from curate.base.errors import DatasetError
 from curate.base.files import fingerprint
 from curate.duplicates.candidates.clusters import Tree, train
 from curate.duplicates.candidates.neighbours import ALL_UP_TO
 from curate.duplicates.candidates.vectors import Vectors
 from curate.duplicates.samples import Found, Samples
-from curate.store.dataset import DUPLICATE_SEARCHED, Dataset
+from curate.store.contract import DUPLICATE_SEARCHED
+from curate.store.dataset import Dataset
 
 MARKS = b"caplab_searched"
-_COLUMNS = b"caplab_columns"
 _OUTGROWN = 4
 
 
@@ -149,8 +150,7 @@ def column_marks(dataset: Dataset, table: str, columns: Sequence[str] | None = N
     found = set()
     for shard in dataset.shards():
         if dataset.has_shard(table, shard):
-            notes = pq.read_schema(dataset.table_path(table, shard)).metadata or {}
-            marks = json.loads(notes.get(_COLUMNS, b"{}"))
+            marks = noted_in(dataset.table_path(table, shard))
             some = {name: marks.get(name) for name in columns} if columns is not None else marks
             found.add(json.dumps(some, sort_keys=True))
     return fingerprint(sorted(found))

@@ -27,8 +27,9 @@ from curate.base.reasons import Reason
 from curate.intake.folders import is_picture
 from curate.intake.locations import Store, locate
 from curate.pictures.decode import PictureBatch, PictureView, decode_batches
-from curate.scoring.scorers.fingerprint import Fingerprint
-from curate.store.dataset import FAILED, FINGERPRINTS, SAMPLES, STORED, Dataset, sample_key
+from curate.scoring.scorers.image_basics import Fingerprint
+from curate.store.contract import FAILED, FINGERPRINTS, SAMPLES, STORED, sample_key
+from curate.store.dataset import Dataset
 
 _FILES = 1000
 _BATCH = 64

@@ -38,7 +38,8 @@ from curate.duplicates.search import BYTES_A_SAMPLE
 from curate.duplicates.settings import UNUSED, ReferenceSettings
 from curate.duplicates.verify.thumbnails import scratch_folder
 from curate.duplicates.verify.verifier import Verifier
-from curate.store.dataset import REFERENCE_MATCHES, Dataset
+from curate.store.contract import REFERENCE_MATCHES
+from curate.store.dataset import Dataset
 from curate.store.holes import note_finished, parquet_damage
 from curate.store.lock import writing
 from curate.store.sample_view import tables_version

@@ -7,7 +7,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.duplicates.samples import Found, Samples
-from curate.store.dataset import DUPLICATE_PAIRS, DUPLICATES
+from curate.store.contract import DUPLICATE_PAIRS, DUPLICATES
 
 
 def pair_rows(method: str, found: Found, samples: Samples) -> pa.Table:

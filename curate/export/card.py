@@ -8,12 +8,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from curate.export.layout import Layout
+from curate.export.layouts import Layout
 from curate.export.plan import Plan
 from curate.export.settings import ExportSettings
 from curate.store.accounting import accounting
-from curate.store.dataset import Dataset, parquet_scan
+from curate.store.dataset import Dataset
 from curate.store.finite import finite_columns
+from curate.store.scans import parquet_scan
 
 _SIZES = (
     (1_000, "n<1K"),

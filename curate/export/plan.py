@@ -32,7 +32,8 @@ from curate.store.caption_blend import (
     key_numbers,
 )
 from curate.store.captions import caption_writers
-from curate.store.dataset import Dataset, parquet_rows, parquet_scan, sql_text
+from curate.store.dataset import Dataset
+from curate.store.scans import parquet_rows, parquet_scan, sql_text
 
 if TYPE_CHECKING:
     import duckdb

@@ -21,12 +21,13 @@ from curate.base.files import (
 from curate.base.progress import progress
 from curate.base.provenance import provenance
 from curate.export.card import dataset_card
-from curate.export.layouts import make_layout
+from curate.export.layouts import Layout, find_layout
 from curate.export.pictures import PictureReader
 from curate.export.plan import make_plan
 from curate.export.settings import ExportSettings, check
 from curate.store.captions import caption_writers
-from curate.store.dataset import Dataset, claim_directory
+from curate.store.claims import claim_directory
+from curate.store.dataset import Dataset
 from curate.store.holes import refuse_holes
 from curate.store.lock import hold
 from curate.store.sample_view import file_mark
@@ -66,17 +67,22 @@ def export(dataset: Dataset, out: Path | str, settings: ExportSettings) -> Expor
         DatasetError: no such selection, or `out` belongs to other settings or an older dataset.
     """
     check(settings)
+    kind = find_layout(settings)
     out = Path(out).absolute()
     if out == dataset.directory or dataset.directory in out.parents:
         raise DatasetError(f"{out} lies inside the dataset; choose an --out of its own.")
     refuse_holes(dataset, [settings.selection])
     identity = _identity(dataset, settings)
     with hold(out):
-        return _export(dataset, out, settings, identity)
+        return _export(dataset, out, settings, identity, kind)
 
 
 def _export(
-    dataset: Dataset, out: Path, settings: ExportSettings, identity: Mapping[str, Any]
+    dataset: Dataset,
+    out: Path,
+    settings: ExportSettings,
+    identity: Mapping[str, Any],
+    kind: type[Layout],
 ) -> ExportSummary:
     record = out / "export"
     new = claim_directory(out, record / "export.json", "export", identity, provenance(settings))
@@ -92,7 +98,7 @@ def _export(
         raise
     for folder in (out, record):
         remove_leftovers(folder)
-    layout = make_layout(out, settings, plan)
+    layout = kind(out, settings, plan)
     with progress(plan.samples, "exporting") as bar, PictureReader(dataset) as reader:
         for number in range(plan.shards):
             rows = plan.shard_rows(number)

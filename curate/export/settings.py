@@ -11,7 +11,7 @@ from curate.base.errors import ConfigError
 from curate.base.settings import Settings
 
 Format = Literal["webdataset", "parquet", "folder"]
-Layout = Literal["huggingface", "kohya", "simpletuner"]
+FOLDER_LAYOUTS = ("huggingface", "kohya", "simpletuner")
 
 
 class ExportSettings(Settings):
@@ -32,11 +32,11 @@ class ExportSettings(Settings):
         "kind of the blend (fallback).",
     )
     format: Format = Field("webdataset", description="webdataset, parquet or folder.")
-    layout: Layout = Field(
+    layout: str = Field(
         "huggingface",
         description="Of the folder format: huggingface (imagefolder with metadata.jsonl), kohya "
         "(sd-scripts: .txt beside each picture, JSON and TOML) or simpletuner (.txt, "
-        "metadata.parquet, multidatabackend.json).",
+        "metadata.parquet, multidatabackend.json); or one of your own as module:Class.",
     )
     samples_per_shard: int = Field(
         10_000,
@@ -68,7 +68,7 @@ class ExportSettings(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> ExportSettings:
-        if self.layout != "huggingface" and self.format != "folder":
+        if self.layout in FOLDER_LAYOUTS[1:] and self.format != "folder":
             raise ValueError(f"layout {self.layout} needs format folder")
         return self
 
@@ -93,6 +93,6 @@ def parse_captions(text: str) -> dict[str, Any]:
 
 def check(settings: ExportSettings) -> None:
     """Raise ConfigError for shares that do not sum to 1."""
-    from curate.store.caption_blend import check_blend
+    from curate.store.caption_blend import check_blend  # brings NumPy
 
     check_blend(settings.captions)

@@ -15,13 +15,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.base.arrow_columns import finite_or_null, readable, to_python
+from curate.base.column_marks import note, noted, noted_in
 from curate.base.files import fingerprint
 from curate.intake.column_types import score_numbers
 from curate.intake.read import read_intake
 from curate.store.dataset import Dataset
 from curate.store.stage import Stage
 
-_NOTE = b"caplab_columns"
 _VERSION = 2
 
 
@@ -41,7 +41,7 @@ class ImportScoresStage(Stage):
         """Whether the scores table holds every imported column, from this input."""
         if not dataset.has_shard("scores", shard):
             return False
-        marks = _marks(pq.read_schema(dataset.table_path("scores", shard)))
+        marks = noted_in(dataset.table_path("scores", shard))
         return all(marks.get(name) == mark for name, mark in _wanted(dataset).items())
 
     def run(self, dataset: Dataset, shard: str) -> dict[str, int]:
@@ -50,7 +50,7 @@ class ImportScoresStage(Stage):
         imported = intake.imported if intake else {}
         numbers = intake.number_texts if intake else []
         scores = dataset.read_table("scores", shard)
-        marks = {**_marks(scores.schema), **_wanted(dataset)}
+        marks = {**noted(scores.schema), **_wanted(dataset)}
         with pq.ParquetFile(dataset.input_path(shard)) as parquet:
             given = parquet.read(columns=["key", *imported])
         order = pc.index_in(scores.column("key"), value_set=given.column("key").combine_chunks())
@@ -62,8 +62,7 @@ class ImportScoresStage(Stage):
             if name in scores.column_names:
                 scores = scores.drop_columns([name])
             scores = scores.append_column(name, values)
-        note = {_NOTE: json.dumps(marks, sort_keys=True).encode()}
-        metadata = {**(scores.schema.metadata or {}), **note}
+        metadata = {**(scores.schema.metadata or {}), **note(marks)}
         dataset.write_table("scores", scores.replace_schema_metadata(metadata), shard)
         return {"imported": count}
 
@@ -76,13 +75,12 @@ def forget_imported(dataset: Dataset, shard: str) -> None:
     if not dataset.has_shard("scores", shard):
         return
     scores = dataset.read_table("scores", shard)
-    wanted, marks = _wanted(dataset), _marks(scores.schema)
+    wanted, marks = _wanted(dataset), noted(scores.schema)
     known = [name for name in scores.column_names if name in wanted]
     if not known:
         return
     left = {name: mark for name, mark in marks.items() if name not in wanted}
-    note = {_NOTE: json.dumps(left, sort_keys=True).encode()}
-    metadata = {**(scores.schema.metadata or {}), **note}
+    metadata = {**(scores.schema.metadata or {}), **note(left)}
     rest = scores.drop_columns(known).replace_schema_metadata(metadata)
     dataset.write_table("scores", rest, shard)
 
@@ -92,11 +90,6 @@ def _wanted(dataset: Dataset) -> dict[str, str]:
     intake = read_intake(dataset)
     imported = intake.imported if intake else {}
     return {name: fingerprint(["imported", column, _VERSION]) for column, name in imported.items()}
-
-
-def _marks(schema: pa.Schema) -> dict[str, str]:
-    marks: dict[str, str] = json.loads((schema.metadata or {}).get(_NOTE, b"{}"))
-    return marks
 
 
 def _plain(column: pa.ChunkedArray, number: bool) -> pa.ChunkedArray:

@@ -25,12 +25,15 @@ from curate.base.files import (
 from curate.base.progress import progress
 from curate.intake.column_types import ColumnTypes, score_numbers
 from curate.intake.columns import score_columns
-from curate.intake.formats import InputFormat
 from curate.intake.inspection import inspect_input
 from curate.intake.left_out import LeftOut
 from curate.intake.rows import IDENTITY, own_names
+from curate.intake.settings import InputFormat
 from curate.intake.source import Source
-from curate.store.dataset import Dataset, empty_directory, parquet_scan, sample_key
+from curate.store.claims import empty_directory
+from curate.store.contract import sample_key
+from curate.store.dataset import Dataset
+from curate.store.scans import parquet_scan
 from curate.store.write_samples import ALT_TEXTS, FAILURE, SOURCE_FILE
 
 DEFAULT_ROWS_PER_SHARD = 10_000

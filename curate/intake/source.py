@@ -27,7 +27,6 @@ from curate.intake.columns import (
     is_score,
 )
 from curate.intake.folders import is_hidden, is_picture, read_folder
-from curate.intake.formats import InputFormat
 from curate.intake.left_out import LeftOut, Why
 from curate.intake.locations import Store
 from curate.intake.parquet_lists import (
@@ -38,6 +37,7 @@ from curate.intake.parquet_lists import (
     text_counts,
 )
 from curate.intake.rows import Record, broken, local_identity, text_problem, texts_given
+from curate.intake.settings import InputFormat
 from curate.intake.tars import not_downloaded, read_tar, sidecar_names
 from curate.intake.text_form import (
     is_gzip,

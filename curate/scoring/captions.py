@@ -19,7 +19,6 @@ The picture's embedding is the stored one, so no picture is opened. A caption th
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -28,9 +27,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from curate.base.arrow_columns import merged, to_arrow, to_numpy
+from curate.base.column_marks import note, noted_in
 from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import sha256_file
 from curate.base.settings import nearest
@@ -57,7 +56,6 @@ COLUMNS = (
     "clip_sentence_max",
 )
 _VERSION = 1
-_NOTE = b"caplab_columns"
 _COUNTS = frozenset({"clip_truncated_tokens", "clip_sentences"})
 
 
@@ -99,7 +97,7 @@ class CaptionScoreStage(Stage):
     def is_done(self, dataset: Dataset, shard: str) -> bool:
         """Whether every caption of these kinds is scored by these models."""
         return all(
-            self._note_of(dataset, shard, source) == self._wanted(dataset, shard, source)
+            _note_of(dataset, shard, source) == self._wanted(dataset, shard, source)
             for source in _sources(dataset, shard)
         )
 
@@ -119,7 +117,7 @@ class CaptionScoreStage(Stage):
         counts: Counter[str] = Counter()
         for source in _sources(dataset, shard):
             wanted = self._wanted(dataset, shard, source)
-            if self._note_of(dataset, shard, source) == wanted:
+            if _note_of(dataset, shard, source) == wanted:
                 continue
             captions = self._captions(dataset, shard, source)
             old = self._reusable(dataset, shard, source)
@@ -131,8 +129,7 @@ class CaptionScoreStage(Stage):
                     table = table.append_column(name, column)
                 counts["reused"] += reused
             counts["captions"] += len(captions)
-            note = {_NOTE: json.dumps(wanted, sort_keys=True).encode()}
-            rows = table.replace_schema_metadata(note)
+            rows = table.replace_schema_metadata(note(wanted))
             dataset.write_table("caption_scores", rows, shard, source)
         return dict(counts)
 
@@ -146,14 +143,6 @@ class CaptionScoreStage(Stage):
             "captions": sha256_file(path),
             "models": {clip.suffix: _mark(clip) for clip in self.clips},
         }
-
-    def _note_of(self, dataset: Dataset, shard: str, source: str) -> dict[str, Any]:
-        path = dataset.table_path("caption_scores", shard, source)
-        if not path.exists():
-            return {}
-        notes = pq.read_schema(path).metadata or {}
-        note: dict[str, Any] = json.loads(notes.get(_NOTE, b"{}"))
-        return note
 
     def _captions(self, dataset: Dataset, shard: str, source: str) -> pa.Table:
         """Accepted captions: the identity of each, its text, and `row_key` to merge by."""
@@ -174,15 +163,15 @@ class CaptionScoreStage(Stage):
 
     def _reusable(self, dataset: Dataset, shard: str, source: str) -> dict[str, pa.Table]:
         """Suffix -> rows that were scored by the same model before, with `row_key`."""
-        note = self._note_of(dataset, shard, source)
-        if note.get("version") != _VERSION:
+        before = _note_of(dataset, shard, source)
+        if before.get("version") != _VERSION:
             return {}
         table = dataset.read_table("caption_scores", shard, source)
         table = table.append_column("row_key", _row_keys(table))
         return {
             clip.suffix: table
             for clip in self.clips
-            if note["models"].get(clip.suffix) == _mark(clip)
+            if before["models"].get(clip.suffix) == _mark(clip)
         }
 
     # ---- scoring --------------------------------------------------------------------------------
@@ -250,8 +239,7 @@ def has_picture_embeddings(dataset: Dataset, shard: str, clip: Clip) -> bool:
     """Whether the shard's stored picture embeddings are of this model, settings and weights."""
     if not dataset.has_shard("embeddings", shard):
         return False
-    notes = pq.read_schema(dataset.table_path("embeddings", shard)).metadata or {}
-    marks = json.loads(notes.get(_NOTE, b"{}"))
+    marks = noted_in(dataset.table_path("embeddings", shard))
     return bool(marks.get(f"image_embedding{clip.suffix}") == _mark(clip))
 
 
@@ -286,6 +274,10 @@ def caption_scores(
         [float(group.min()) if len(group) else np.nan for group in groups],
         [float(group.max()) if len(group) else np.nan for group in groups],
     )
+
+
+def _note_of(dataset: Dataset, shard: str, source: str) -> dict[str, Any]:
+    return noted_in(dataset.table_path("caption_scores", shard, source))
 
 
 def _sources(dataset: Dataset, shard: str) -> list[str]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import pyarrow.parquet as pq
-
+from curate.base.column_marks import noted_in
 from curate.store.dataset import Dataset
 
-NOTE = b"caplab_models"
-"""Metadata of a scores file: similarity column -> "MODEL/PRETRAINED", as JSON."""
+MODELS = b"caplab_models"
+"""Note of a scores file: similarity column -> "MODEL/PRETRAINED"."""
 
 # How published lists name the model in a column's name; LAION's `similarity` is by ViT-B/32.
 _IN_NAME: Sequence[tuple[str, str]] = (
@@ -22,14 +20,14 @@ _IN_NAME: Sequence[tuple[str, str]] = (
 )
 
 
-def models_note(scorers: Iterable[Any], before: Mapping[bytes, bytes] | None) -> dict[bytes, bytes]:
-    """The note for a scores file that these scorers write, over what stood there `before`."""
-    models = json.loads((before or {}).get(NOTE, b"{}"))
-    for scorer in scorers:
-        for column in scorer.adds:
-            if column.startswith("clip_similarity") and hasattr(scorer, "pretrained"):
-                models[column] = "/".join(filter(None, (scorer.model, scorer.pretrained)))
-    return {NOTE: json.dumps(models, sort_keys=True).encode()}
+def similarity_models(scorers: Iterable[Any]) -> dict[str, str]:
+    """Similarity column -> "MODEL/PRETRAINED" of the scorer that adds it."""
+    return {
+        column: "/".join(filter(None, (scorer.model, scorer.pretrained)))
+        for scorer in scorers
+        for column in scorer.adds
+        if column.startswith("clip_similarity") and hasattr(scorer, "pretrained")
+    }
 
 
 def clip_models(dataset: Dataset, columns: Sequence[str]) -> Mapping[str, str | None]:
@@ -41,15 +39,14 @@ def clip_models(dataset: Dataset, columns: Sequence[str]) -> Mapping[str, str | 
     with.
     """
     files = dataset.table_files("scores")
-    notes = (pq.read_schema(files[0]).metadata or {}) if files else {}
-    noted: dict[str, str] = json.loads(notes.get(NOTE, b"{}"))
+    by_us = noted_in(files[0], MODELS) if files else {}
     settings = dataset.record().get("settings") or {}
     models: dict[str, str | None] = {}
     for column in columns:
         if "similarity" not in column.lower():
             continue
-        if column in noted:
-            models[column] = noted[column]
+        if column in by_us:
+            models[column] = by_us[column]
         elif column == "clip_similarity":
             told = (settings.get("clip_model"), settings.get("clip_pretrained"))
             models[column] = "/".join(filter(None, told)) or None

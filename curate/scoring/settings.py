@@ -63,6 +63,11 @@ class ScoreSettings(Settings):
         None,
         description="Your own list of words, one a line: adds text_has_listed_words.",
     )
+    scorers: tuple[str, ...] = Field(
+        (),
+        description="Scorers of your own, each as module:Class or by an entry point's name; see "
+        "docs/scores.md.",
+    )
     allow_pickle: tuple[str, ...] = Field(
         (),
         description="Pickles that you trust, by file name or sha256; each is converted once. "

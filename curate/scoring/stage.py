@@ -6,7 +6,7 @@ Per shard it writes three tables, one row a stored sample, in the order of the t
     embeddings    image and text embedding, float16
     fingerprints  pixel hash, perceptual hashes, copy descriptor, thumbnail
 
-Each file's metadata holds, under `caplab_columns`, the signature of every column: a hash of its
+Each file's metadata holds the signature of every column (curate.base.column_marks): a hash of its
 scorer's version and settings, of its weights, and of what it rests on. A shard is done when the
 signatures are those of the settings and every stored sample has its row. Otherwise only what is
 missing is computed: a new head reads the stored embeddings and never opens a picture; a sample that
@@ -15,9 +15,7 @@ a retry stored later is decoded alone.
 
 from __future__ import annotations
 
-import json
-import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -25,55 +23,38 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from curate.base.arrow_columns import merged, to_arrow, to_numpy
+from curate.base.arrow_columns import merged, to_arrow
+from curate.base.column_marks import note, noted_in
 from curate.base.errors import ConfigError, DatasetError
 from curate.base.settings import precision_of
 from curate.base.threads import in_threads
 from curate.pictures.decode import PictureBatch, PictureView, decode_batch, decode_batches
-from curate.scoring.scored_with import models_note
+from curate.scoring.score_tables import (
+    DECODE_ERROR,
+    TABLES,
+    StoredColumns,
+    alt_texts,
+    keyed,
+    lies_in,
+    place_of,
+    row_count,
+    scored_keys,
+    type_of,
+)
+from curate.scoring.scored_with import MODELS, similarity_models
 from curate.scoring.scorers.clip import Clip
 from curate.scoring.scorers.heads import HeadScorer
 from curate.scoring.scorers.make import make_scorers
-from curate.scoring.scorers.scorer import Column, Columns, Plan, Scorer, ScorerGraph
+from curate.scoring.scorers.own import GuardedScorer
+from curate.scoring.scorers.scorer import Columns, Plan, Scorer, ScorerGraph
 from curate.scoring.settings import ScoreSettings
 from curate.store.dataset import Dataset
 from curate.store.shards import iter_shard
 from curate.store.stage import Stage
 
 __all__ = ["ScoreSettings", "ScoreStage", "make_scorers"]
-
-_NOTE = b"caplab_columns"
-_DECODE_ERROR = "decode_error"
-# Where a column lies if not under its own name in `scores`.
-_PLACE: Mapping[str, tuple[str, str]] = {
-    "pixel_hash": ("fingerprints", "pixel_sha256"),
-    "phash": ("fingerprints", "phash"),
-    "thumbnail": ("fingerprints", "thumbnail"),
-    "copy_descriptor": ("fingerprints", "descriptor"),
-}
-_TABLES = ("scores", "embeddings", "fingerprints")
-# Types of columns with more than one number a row.
-_TYPES: Mapping[str, pa.DataType] = {
-    "phash": pa.list_(pa.uint64()),
-    "thumbnail": pa.binary(),
-    "copy_descriptor": pa.list_(pa.float16()),
-}
-_EMBEDDING = re.compile(r"(image|text)_embedding(\w*)")
-
-
-def _place(name: str) -> tuple[str, str]:
-    """Table and column of a graph's column: `image_embedding_b32` is `image_b32` of embeddings."""
-    if match := _EMBEDDING.fullmatch(name):
-        return "embeddings", match[1] + match[2]
-    return _PLACE.get(name, ("scores", name))
-
-
-def _type(name: str) -> pa.DataType | None:
-    return pa.list_(pa.float16()) if _EMBEDDING.fullmatch(name) else _TYPES.get(name)
 
 
 @dataclass(frozen=True)
@@ -100,7 +81,7 @@ class ScoreStage(Stage):
 
     name = "score"
     needs = ("samples",)
-    adds = _TABLES
+    adds = TABLES
 
     def __init__(self, settings: ScoreSettings, extra: list[Scorer] | None = None) -> None:
         """Check the settings and the scorer graph.
@@ -129,7 +110,7 @@ class ScoreStage(Stage):
         """Whether the tables hold every column of every sample, made by these settings."""
         if self.graph.plan(self._stored(dataset, shard)).run:
             return False
-        return _scored_keys(dataset, shard).keys() == _alt_texts(dataset, shard).keys()
+        return scored_keys(dataset, shard).keys() == alt_texts(dataset, shard).keys()
 
     def open(self) -> None:
         """Load all weights, so that a mistake in them shows before the first shard.
@@ -159,8 +140,8 @@ class ScoreStage(Stage):
         """
         self._limit_threads()
         stored = self._stored(dataset, shard)
-        texts = _alt_texts(dataset, shard)
-        scored = _scored_keys(dataset, shard) if stored else {}
+        texts = alt_texts(dataset, shard)
+        scored = scored_keys(dataset, shard) if stored else {}
         old = {key: text for key, text in texts.items() if key in scored}
         new = {key: text for key, text in texts.items() if key not in scored}
         done = []
@@ -184,7 +165,7 @@ class ScoreStage(Stage):
         self._open(plan.run)
         parts: dict[str, list[pa.Array]] = defaultdict(list)
         keys: list[str] = []
-        loaded = _Loaded(dataset, shard, plan.load)
+        loaded = StoredColumns(dataset, shard, plan.load)
 
         def scored_batch(batch: _Batch) -> tuple[list[str], dict[str, pa.Array]]:
             return self._score_batch(batch, plan, texts, loaded, shard)
@@ -238,7 +219,7 @@ class ScoreStage(Stage):
         batch: _Batch,
         plan: Plan,
         texts: Mapping[str, str | None],
-        loaded: _Loaded,
+        loaded: StoredColumns,
         shard: str,
     ) -> tuple[list[str], dict[str, pa.Array]]:
         """Keys and the plan's columns of one batch; decodes it where nobody did yet."""
@@ -254,23 +235,22 @@ class ScoreStage(Stage):
             seen = dict(zip(_wanted_views(plan), (batch.picture, *batch.views), strict=True))
             columns |= {name: seen[view] for name, view in plan.views().items()}
             columns |= _inputs(batch)
-            arrays[_DECODE_ERROR] = pa.array(batch.error, pa.string())
+            arrays[DECODE_ERROR] = pa.array(batch.error, pa.string())
         for scorer in plan.run:
             columns |= scorer.score(columns)
         for scorer in plan.run:
             for name in scorer.adds:
                 known = batch.decoded if self.graph.rests_on_picture(name) else None
-                arrays[name] = to_arrow(columns[name], known, _type(name))
+                arrays[name] = to_arrow(columns[name], known, type_of(name))
         return batch.keys, arrays
 
     def _stored(self, dataset: Dataset, shard: str) -> dict[str, str]:
         """Column -> signature of what the tables hold; nothing unless all three tables do."""
-        if not all(dataset.has_shard(table, shard) for table in _TABLES):
+        if not all(dataset.has_shard(table, shard) for table in TABLES):
             return {}
         signatures: dict[str, str] = {}
-        for table in _TABLES:
-            notes = pq.read_schema(dataset.table_path(table, shard)).metadata or {}
-            signatures |= json.loads(notes.get(_NOTE, b"{}"))
+        for table in TABLES:
+            signatures |= noted_in(dataset.table_path(table, shard))
         return signatures
 
     # ---- writing ------------------------------------------------------------------------------
@@ -284,43 +264,47 @@ class ScoreStage(Stage):
         stored: Mapping[str, str],
     ) -> None:
         """Write the tables that change: what was stored, with `done` over and behind it."""
-        added = any(not (set(some) <= _scored_keys(dataset, shard).keys()) for some, _ in done)
-        for table in _TABLES:
-            pieces = [_keyed(some, columns, table) for some, columns in done]
-            gone = not added and _row_count(dataset, table, shard) != len(keys)
+        added = any(not (set(some) <= scored_keys(dataset, shard).keys()) for some, _ in done)
+        for table in TABLES:
+            pieces = [keyed(some, columns, table) for some, columns in done]
+            gone = not added and row_count(dataset, table, shard) != len(keys)
             changed = added or gone or any(piece.num_columns > 1 for piece in pieces)
             if not changed and dataset.has_shard(table, shard):
                 continue
             if stored:
                 pieces.insert(0, dataset.read_table(table, shard).replace_schema_metadata(None))
             rows = merged(pieces, keys)
-            if table == "scores" and _DECODE_ERROR not in rows.column_names:
-                rows = rows.append_column(_DECODE_ERROR, pa.nulls(len(keys), pa.string()))
+            if table == "scores" and DECODE_ERROR not in rows.column_names:
+                rows = rows.append_column(DECODE_ERROR, pa.nulls(len(keys), pa.string()))
             graph = self.graph.signatures
             rows = rows.select(self._order(table, rows.column_names))
             # A column that is nobody's now lacks the added samples, so it is complete no more.
             left = {} if added else {n: mark for n, mark in stored.items() if n not in graph}
-            marks = {name: mark for name, mark in {**left, **graph}.items() if _in(table, name)}
-            note = {_NOTE: json.dumps(marks, sort_keys=True).encode()}
+            marks = {name: mark for name, mark in {**left, **graph}.items() if lies_in(table, name)}
+            notes = note(marks)
             if table == "scores":
-                path = dataset.table_path(table, shard)
-                before = pq.read_schema(path).metadata if stored else None
-                note |= models_note(self.graph.scorers, before)
-            dataset.write_table(table, rows.replace_schema_metadata(note), shard)
+                before = noted_in(dataset.table_path(table, shard), MODELS) if stored else {}
+                notes |= note({**before, **similarity_models(self.graph.scorers)}, MODELS)
+            dataset.write_table(table, rows.replace_schema_metadata(notes), shard)
 
     def _order(self, table: str, names: list[str]) -> list[str]:
         """The table's columns in the graph's order, however they came to be."""
-        graph = [_place(name)[1] for name in self.graph.signatures if _in(table, name)]
-        first = [name for name in ("key", _DECODE_ERROR, *graph) if name in names]
+        graph = [place_of(name)[1] for name in self.graph.signatures if lies_in(table, name)]
+        first = [name for name in ("key", DECODE_ERROR, *graph) if name in names]
         return [*first, *sorted(set(names) - set(first))]
 
     def _counts(
         self, dataset: Dataset, shard: str, texts: Mapping[str, str | None]
     ) -> dict[str, int]:
-        errors = dataset.read_table("scores", shard, columns=[_DECODE_ERROR]).column(0)
-        counts = Counter(scored=len(errors), undecodable=len(errors) - errors.null_count)
+        own = [one for one in self.graph.scorers if isinstance(one, GuardedScorer)]
+        columns = [DECODE_ERROR, *(scorer.error for scorer in own)]
+        rows = dataset.read_table("scores", shard, columns=columns)
+        failed = [rows.num_rows - rows.column(name).null_count for name in columns]
+        counts = {"scored": rows.num_rows, "undecodable": failed[0]}
         counts["empty_text"] = sum(not (text or "").strip() for text in texts.values())
-        return dict(counts)
+        return counts | {
+            scorer.error: count for scorer, count in zip(own, failed[1:], strict=True) if count
+        }
 
     # ---- models -------------------------------------------------------------------------------
 
@@ -340,23 +324,6 @@ class ScoreStage(Stage):
         return {**self.__dict__, "_opened": set()}
 
 
-class _Loaded:
-    """Stored columns of a shard, by key."""
-
-    def __init__(self, dataset: Dataset, shard: str, names: frozenset[str]) -> None:
-        self._columns: dict[str, Column] = {}
-        self._rows: dict[str, int] = {}
-        for name in sorted(names):
-            table, column = _place(name)
-            stored = dataset.read_table(table, shard, columns=["key", column])
-            self._rows = {key: row for row, key in enumerate(stored.column("key").to_pylist())}
-            self._columns[name] = to_numpy(stored.column(column))
-
-    def take(self, keys: list[str]) -> Columns:
-        rows = [self._rows[key] for key in keys] if self._columns else []
-        return {name: column[rows] for name, column in self._columns.items()}
-
-
 def _wanted_views(plan: Plan) -> list[PictureView]:
     """The different views that the plan's scorers want; a pixel where none wants any."""
     return list(dict.fromkeys(plan.views().values())) or [PictureView(1)]
@@ -371,18 +338,6 @@ def _inputs(batch: PictureBatch) -> Columns:
     }
 
 
-def _alt_texts(dataset: Dataset, shard: str) -> dict[str, str | None]:
-    table = dataset.read_table("samples", shard, columns=["key", "alt_text", "status"])
-    stored = table.filter(pc.equal(table.column("status"), "stored"))
-    return dict(
-        zip(
-            stored.column("key").to_pylist(),
-            stored.column("alt_text").to_pylist(),
-            strict=True,
-        )
-    )
-
-
 def _texts_of(keys: list[str], texts: Mapping[str, str | None], shard: str) -> list[str | None]:
     try:
         return [texts[key] for key in keys]
@@ -390,26 +345,3 @@ def _texts_of(keys: list[str], texts: Mapping[str, str | None], shard: str) -> l
         raise DatasetError(
             f"Shard {shard} holds the sample {error}, which its samples table does not call stored."
         ) from error
-
-
-def _scored_keys(dataset: Dataset, shard: str) -> dict[str, str | None]:
-    """Key of every row of the scores -> why its picture did not decode."""
-    if not dataset.has_shard("scores", shard):
-        return {}
-    table = dataset.read_table("scores", shard, columns=["key", _DECODE_ERROR])
-    return dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
-
-
-def _row_count(dataset: Dataset, table: str, shard: str) -> int:
-    path = dataset.table_path(table, shard)
-    return int(pq.read_metadata(path).num_rows) if path.exists() else -1
-
-
-def _in(table: str, name: str) -> bool:
-    return _place(name)[0] == table
-
-
-def _keyed(keys: list[str], columns: Mapping[str, pa.ChunkedArray], table: str) -> pa.Table:
-    """The columns of one table behind their keys."""
-    mine = {_place(name)[1]: array for name, array in columns.items() if _in(table, name)}
-    return pa.table({"key": pa.array(keys, pa.string()), **mine})

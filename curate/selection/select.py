@@ -21,7 +21,7 @@ from typing import Any
 from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import fingerprint
 from curate.base.provenance import provenance
-from curate.scoring.scorers.head_sql import add_head_functions
+from curate.scoring.scorers.head_source import add_head_functions
 from curate.selection.funnel import RuleCount, SelectionSummary, all_of, rule_counts, summary_of
 from curate.selection.keep_among import find_copies, levels
 from curate.selection.near_reference import NearReference, reference_mark

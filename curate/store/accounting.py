@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 
 from curate.base.files import read_json
 from curate.base.reasons import Reason, ReasonClass
-from curate.store.dataset import STORED, Dataset
+from curate.store.contract import STORED
+from curate.store.dataset import Dataset
 
 
 def accounting(dataset: Dataset) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ import pyarrow.parquet as pq
 
 from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import leftovers, read_json, sha256_file
-from curate.store.dataset import (
+from curate.store.contract import (
     CONTRACT_VERSION,
     RETRY_DIRECTORY,
     RETRY_NOTE,
@@ -30,9 +29,9 @@ from curate.store.dataset import (
     SCHEMAS,
     SELECTION,
     STORED,
-    Dataset,
-    parquet_scan,
 )
+from curate.store.dataset import Dataset
+from curate.store.file_faults import other_keys, tar_members, unlike
 from curate.store.holes import (
     ALT,
     DUPLICATE_TABLES,
@@ -48,6 +47,7 @@ from curate.store.holes import (
     path_of,
     repairing,
 )
+from curate.store.scans import parquet_scan
 from curate.store.shards import IMAGE_EXTENSIONS, tar_note
 
 _CAPTION_ID = ("key", "kind", "sample_index")
@@ -199,14 +199,14 @@ class _Checker:
             return
         keys = samples.column("key").to_pylist()
         if given is not None and given != keys:
-            self._say("samples", shard, f"holds {_other(keys, given)} of its input")
+            self._say("samples", shard, f"holds {other_keys(keys, given)} of its input")
         stored = samples.filter(pc.equal(samples.column("status"), STORED))
         expected = stored.column("key").to_pylist()
         self._tar(shard, expected)
         for table in (*SCORE_TABLES, ALT):
             found = self._keys(table, shard, path_of(self.dataset, table, shard))
             if found is not None and Counter(found) != Counter(expected):
-                self._say(table, shard, f"holds {_other(found, expected)} of its samples")
+                self._say(table, shard, f"holds {other_keys(found, expected)} of its samples")
         wanted = set(expected)
         for kind in ("captions", "caption_scores"):
             for folder in sorted(self.dataset.table_directory(kind).glob("[!.]*")):
@@ -226,7 +226,7 @@ class _Checker:
         found = []
         try:
             note = tar_note(self.dataset.table_path("samples", shard))
-            for key, extensions in _members(path):
+            for key, extensions in tar_members(path):
                 found.append(key)
                 if not extensions & IMAGE_EXTENSIONS:
                     self._say(TARS, shard, f"holds no picture of {key}")
@@ -237,7 +237,7 @@ class _Checker:
         self.files[TARS] += 1
         self.rows[TARS] += len(found)
         if found != expected:
-            self._say(TARS, shard, f"holds {_other(found, expected)} of its samples")
+            self._say(TARS, shard, f"holds {other_keys(found, expected)} of its samples")
         elif note and note["bytes"] != path.stat().st_size:
             self._say(TARS, shard, f"has {path.stat().st_size:,} bytes of {note['bytes']:,}")
         elif self.read_all and note and sha256_file(path) != note["sha256"]:
@@ -267,7 +267,7 @@ class _Checker:
         kind = table.partition("/")[0]
         try:
             with pq.ParquetFile(path) as parquet:
-                if problem := _unlike(parquet.schema_arrow, SCHEMAS[kind], SCHEMA_VERSIONS[kind]):
+                if problem := unlike(parquet.schema_arrow, SCHEMAS[kind], SCHEMA_VERSIONS[kind]):
                     self._say(table, name, problem)
                     return None
                 rows = parquet.read(columns=None if self.read_all else columns)
@@ -383,42 +383,3 @@ class _Checker:
         if gone:
             problem = f"names {gone:,} samples that are not stored"
             self.holes.append(Hole(SELECTIONS, name, path, problem))
-
-
-def _members(path: Path) -> Iterator[tuple[str, set[str]]]:
-    """(key, extensions) of every sample of a tar, whose end has to be there."""
-    size = path.stat().st_size
-    key, extensions = None, set[str]()
-    with tarfile.open(path, "r:") as tar:
-        for member in tar:
-            tar.members = []  # type: ignore[attr-defined]  # or it remembers all of them
-            name, _, extension = member.name.partition(".")
-            if name != key and key is not None:
-                yield key, extensions
-                extensions = set()
-            key = name
-            if member.offset_data + member.size > size:
-                raise tarfile.ReadError("it ends inside a picture")
-            extensions.add(extension)
-    if key is not None:
-        yield key, extensions
-
-
-def _unlike(found: pa.Schema, declared: pa.Schema, version: int) -> str | None:
-    """How a file's schema differs from the declared one; None where it does not."""
-    said = (found.metadata or {}).get(b"caplab_schema_version", b"?").decode()
-    if said != str(version):
-        return f"is of schema version {said}, not {version}"
-    for field in declared:
-        if field.name not in found.names:
-            return f"lacks the column {field.name}"
-        if found.field(field.name).type != field.type:
-            return f"has {field.name} as {found.field(field.name).type}, not {field.type}"
-    return None
-
-
-def _other(found: list[str], expected: list[str]) -> str:
-    """Two lists of keys that are not the same, in words."""
-    if len(found) != len(expected):
-        return f"{len(found):,} rows, not the {len(expected):,}"
-    return "other rows than those" if set(found) != set(expected) else "in another order the rows"

@@ -23,9 +23,10 @@
       retry/00000/                    a shard's next state while --retry-failed writes it
       .locks/                         who writes at this moment, see curate.store.lock
 
-Everybody reads and writes through this module. A table is a folder of Parquet files, one a shard,
-each written atomically, so any of DuckDB, pandas and `datasets.load_dataset("parquet", ...)`
-reads it as it lies, at any moment of a run. The schema's version stands in every file's metadata.
+Everybody reads and writes through this module; the schemas stand in curate.store.contract. A table
+is a folder of Parquet files, one a shard, each written atomically, so any of DuckDB, pandas and
+`datasets.load_dataset("parquet", ...)` reads it as it lies, at any moment of a run. The schema's
+version stands in every file's metadata.
 
 Keys are 32 hex digits (128 bits) of a hash of URL and alt text (of a picture that came without a
 URL: its place in the input, see docs/inputs.md): stable however the input is sorted or cut.
@@ -34,8 +35,6 @@ At a billion samples the chance that any two keys collide is below 1e-20.
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,216 +43,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.base.errors import DatasetError
-from curate.base.files import (
-    atomic_path,
-    fingerprint,
-    plain_path,
-    read_record,
-    remove_leftovers,
-    write_json,
+from curate.base.files import atomic_path, read_record, write_json
+from curate.store.claims import claim_directory
+from curate.store.contract import (
+    CONTRACT_VERSION,
+    RETRY_DIRECTORY,
+    RETRY_NOTE,
+    SCHEMAS,
+    SELECTION,
+    WHOLE,
+    conform,
+    versioned,
 )
-from curate.store.lock import FOLDER as LOCKS
+from curate.store.scans import duckdb_type, parquet_rows, parquet_scan
 
 if TYPE_CHECKING:
     import duckdb
-
-CONTRACT_VERSION = 1
-
-# Where a retry prepares a shard's next tar and samples table, and the note that both are complete.
-RETRY_DIRECTORY, RETRY_NOTE = "retry", "done.json"
-
-STORED = "stored"
-FAILED = "failed"
-
-SAMPLES = pa.schema(
-    [
-        ("key", pa.string()),
-        ("shard", pa.string()),
-        ("row", pa.int64()),  # number of the row in the input list, from 0
-        ("url", pa.string()),
-        ("alt_text", pa.string()),  # exactly as it came, of several the first; null for none
-        ("status", pa.string()),  # "stored" or "failed"
-        ("reason", pa.string()),  # why it failed: one of curate.base.reasons; null where stored
-        ("detail", pa.string()),  # the error's own words, for a person
-        ("original_width", pa.int32()),  # pixels, upright
-        ("original_height", pa.int32()),
-        ("original_format", pa.string()),  # "jpeg", "png", ...: sniffed, not believed
-        ("original_bytes", pa.int64()),
-        ("width", pa.int32()),  # pixels as stored in the shard
-        ("height", pa.int32()),
-        ("format", pa.string()),  # file extension in the shard
-        ("sha256", pa.string()),  # of the original bytes, hex
-    ]
-)
-
-# Scorers add their own columns behind the key; see curate.scoring.scorers.
-SCORES = pa.schema([("key", pa.string())])
-
-# One row a scored caption; scorers add their columns behind, see curate.scoring.captions.
-CAPTION_SCORES = pa.schema(
-    [
-        ("key", pa.string()),
-        ("kind", pa.string()),
-        ("source", pa.string()),  # who wrote it
-        ("sample_index", pa.int32()),
-        ("text_sha256", pa.string()),  # of the text that was scored, first 16 hex digits
-    ]
-)
-
-
-EMBEDDINGS = pa.schema(
-    [
-        ("key", pa.string()),
-        ("image", pa.list_(pa.float16())),  # L2-normalised
-        ("text", pa.list_(pa.float16())),  # of the alt text, L2-normalised; null without a text
-        # image_NAME and text_NAME behind them, of further CLIP models
-    ]
-)
-
-FINGERPRINTS = pa.schema(
-    [
-        ("key", pa.string()),
-        ("pixel_sha256", pa.string()),  # of the decoded RGB pixels with their size
-        ("phash", pa.list_(pa.uint64())),  # 64-bit perceptual hashes, one a view
-        ("descriptor", pa.list_(pa.float16())),  # 64, unit length; duplicates.copy_descriptor
-        ("thumbnail", pa.binary()),  # small picture, to verify candidates with
-    ]
-)
-
-DUPLICATE_PAIRS = pa.schema(
-    [
-        ("method", pa.string()),  # "exact", "near", "embedding" or "semdedup"
-        ("key_a", pa.string()),  # key_a < key_b
-        ("key_b", pa.string()),
-        ("distance", pa.float32()),  # exact: 0; near: Hamming bits; embedding: 1 - cosine
-    ]
-)
-
-# Levels are cumulative: "near" groups by exact and near pairs, "embedding" by all three kinds.
-# "semdedup" stands beside them: exact pairs and cosines alone, nothing verified.
-DUPLICATES = pa.schema(
-    [
-        ("method", pa.string()),
-        ("key", pa.string()),
-        ("group", pa.string()),  # key of the sample that is kept for the group
-        ("kept", pa.bool_()),  # whether this is the kept sample itself
-        ("distance", pa.float32()),  # to the kept sample it is near
-    ]
-)
-
-# By which methods a sample was compared with all others; see curate.duplicates.earlier_search.
-DUPLICATE_SEARCHED = pa.schema(
-    [
-        ("key", pa.string()),
-        ("pixels", pa.uint64()),  # the start of pixel_sha256: which picture was compared
-        ("near", pa.bool_()),
-        ("embedding", pa.bool_()),
-        ("semdedup", pa.bool_()),
-    ]
-)
-
-# Samples that show a picture of a reference set: evaluation images, or an earlier dataset.
-REFERENCE_MATCHES = pa.schema(
-    [
-        ("key", pa.string()),
-        ("purpose", pa.string()),  # "contaminated" or "known": the column of a selection
-        ("references", pa.string()),  # name of the reference set
-        ("reference", pa.string()),  # path in its folder, or key in its dataset
-        ("method", pa.string()),  # "exact" or "near"
-        ("distance", pa.float32()),  # exact: 0; near: Hamming bits
-    ]
-)
-
-CAPTIONS = pa.schema(
-    [
-        ("key", pa.string()),
-        ("kind", pa.string()),  # "alt", "short", "descriptive" or a user template's name
-        ("sample_index", pa.int32()),  # 0, 1, ... where an image has several: drawn, or alt texts
-        ("text", pa.string()),  # the caption to train on; null unless status is "ok"
-        ("raw_text", pa.string()),  # what the captioner said, before repair
-        ("status", pa.string()),  # "ok", "rejected" (by a gate) or "failed"
-        ("reason", pa.string()),  # the gate or error that decided; null where ok
-        ("detail", pa.string()),  # an error's own words; null where there was none
-        ("flags", pa.list_(pa.string())),  # every gate that spoke, also after repair
-        ("finish_reason", pa.string()),  # "stop" or "length"
-        ("attempts", pa.int32()),
-        ("words", pa.int32()),  # of the repaired text, accepted or not, as the measures below
-        ("clip_tokens", pa.int32()),  # CLIP's BPE, start and end included; above 77 is truncated
-        ("t5_tokens", pa.int32()),  # end included; null without a T5 tokenizer
-        ("prompt_tokens", pa.int32()),  # read by the captioner, picture included
-        ("output_tokens", pa.int32()),  # written by it, end token included
-        ("clip_similarity", pa.float32()),  # cosine of picture and caption, first 77 tokens
-        ("clip_sentence_mean", pa.float32()),  # of picture and each sentence: nothing is cut off
-        ("clip_sentence_min", pa.float32()),
-        ("alt_clip_similarity", pa.float32()),  # mean over the alt text's sentences
-        ("language", pa.string()),  # ISO 639-1 as detected; null where too short to tell
-        (
-            "signature",
-            pa.binary(),
-        ),  # MinHash of its word 3-grams, see recaption.captioning.signature
-        ("image_sha256", pa.string()),  # of the picture's bytes in the shard
-        ("image_width", pa.int32()),  # of that picture, in pixels
-        ("image_height", pa.int32()),
-        ("sent_width", pa.int32()),  # as the captioner was shown it
-        ("sent_height", pa.int32()),
-        ("engine", pa.string()),  # "transformers", "http", ...; "none" for alt texts
-        ("model", pa.string()),
-        ("model_revision", pa.string()),  # hub revision, or the weights' sha256 for a local folder
-        ("prompt_id", pa.string()),
-        ("prompt_sha256", pa.string()),
-        ("alt_text_shown", pa.bool_()),
-        ("prompt_variables", pa.string()),  # JSON of the other values that were shown
-        ("sampling", pa.string()),  # JSON of the decoding parameters
-        ("seed", pa.int64()),
-        ("latency_seconds", pa.float32()),  # of all tries; a batch's time is shared by its rows
-        ("versions", pa.string()),  # JSON of the package versions
-        ("created_at", pa.timestamp("ms", tz="UTC")),
-    ]
-)
-CAPTIONS_VOLATILE = ("latency_seconds", "created_at")
-"""Columns in which two equal runs differ."""
-
-SELECTION = pa.schema([("key", pa.string())])
-
-SCHEMAS: Mapping[str, pa.Schema] = {
-    "samples": SAMPLES,
-    "scores": SCORES,
-    "embeddings": EMBEDDINGS,
-    "fingerprints": FINGERPRINTS,
-    "duplicate_pairs": DUPLICATE_PAIRS,
-    "duplicates": DUPLICATES,
-    "duplicate_searched": DUPLICATE_SEARCHED,
-    "reference_matches": REFERENCE_MATCHES,
-    "captions": CAPTIONS,
-    "caption_scores": CAPTION_SCORES,
-}
-SCHEMA_VERSIONS: Mapping[str, int] = dict.fromkeys(SCHEMAS, 1) | {
-    "fingerprints": 2,
-    "captions": 2,
-}
-
-# Tables that let a writer add columns behind the declared ones.
-_OPEN_TABLES = frozenset({"scores", "embeddings", "caption_scores"})
-# Tables about the dataset as a whole: one file named all.parquet.
-WHOLE = "all"
-
-
-def sample_key(url: str | None, alt_text: str | None, occurrence: int = 0) -> str:
-    """The stable key of an input row: 32 hex digits of blake2b over URL, alt text and occurrence.
-
-    Args:
-        url, alt_text: as they came; a missing one hashes differently from an empty one.
-        occurrence: 0 for the first row with this URL and text, 1 for the second, and so on, so
-            that every input row has a key of its own.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for part in (url, alt_text):
-        # A length prefix keeps ("ab", "c") apart from ("a", "bc").
-        encoded = b"-" if part is None else b"%d:" % len(part) + part.encode("utf-8", "replace")
-        digest.update(encoded)
-    if occurrence:
-        digest.update(b"#%d" % occurrence)
-    return digest.hexdigest()
 
 
 class Dataset:
@@ -426,7 +231,7 @@ class Dataset:
         # The record first: a reader that sees the keys can rely on the record being there.
         write_json(path.with_suffix(".json"), dict(record))
         with atomic_path(path) as temporary:
-            pq.write_table(_versioned("selections", pa.table([keys], schema=SELECTION)), temporary)
+            pq.write_table(versioned("selections", pa.table([keys], schema=SELECTION)), temporary)
         return path
 
     def selection_keys(self, name: str) -> list[str]:
@@ -477,174 +282,7 @@ class Dataset:
                 )
             else:
                 columns = ", ".join(
-                    f'NULL::{_duckdb_type(field.type)} AS "{field.name}"'
-                    for field in SCHEMAS[table]
+                    f'NULL::{duckdb_type(field.type)} AS "{field.name}"' for field in SCHEMAS[table]
                 )
                 connection.execute(f"CREATE VIEW {table} AS SELECT {columns} WHERE false")
         return connection
-
-
-def parquet_scan(files: Path | Iterable[Path], **options: bool) -> str:
-    """What stands behind FROM in DuckDB's SQL to read Parquet files: these, all, nothing else.
-
-    Every scan is made here. DuckDB by itself takes a path for a pattern, so that neighbours are
-    read too, and a folder above that is named `width=7` for a column that hides the file's own.
-
-    Args:
-        files: one or several, at least one; each is read as it is named (see plain_path).
-        options: further arguments of read_parquet, such as `union_by_name` or `filename` (which
-            tells of a file its plain path: compare its name alone).
-    """
-    paths = [files] if isinstance(files, Path) else list(files)
-    listed = ", ".join(sql_text(plain_path(path)) for path in paths)
-    given = {"hive_partitioning": False, **options}
-    return f"read_parquet([{listed}], {', '.join(f'{k} = {v}' for k, v in given.items())})"
-
-
-def sql_text(text: Path | str) -> str:
-    """A text, or a path as it stands, as a literal of SQL."""
-    return "'" + str(text).replace("'", "''") + "'"
-
-
-def parquet_rows(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """The rows of one file of ours, with its own columns (of folders above that are named
-    key=value, Arrow's datasets would make some).
-
-    Raises:
-        FileNotFoundError: it is missing.
-        DatasetError: it is unreadable.
-    """
-    try:
-        with pq.ParquetFile(path) as parquet:
-            return parquet.read(columns=columns)
-    except FileNotFoundError:
-        raise
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DatasetError(
-            f"{path} is unreadable ({error}); delete it and run the same command again."
-        ) from error
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}, so that a difference is named and not its whole surroundings.
-
-    Tuples become lists, as JSON stores them.
-    """
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
-    return flat
-
-
-def claim_directory(
-    directory: Path,
-    record_path: Path,
-    kind: str,
-    identity: Mapping[str, Any],
-    record: Mapping[str, Any],
-) -> bool:
-    """Make `directory` belong to the settings in `identity`, or check that it already does.
-
-    Returns:
-        True when it was claimed now, False when the same settings had claimed it before.
-
-    Raises:
-        DatasetError: other settings own it, or it holds files that are none of ours. Nothing is
-            overwritten in either case.
-    """
-    mark = fingerprint(identity)
-    if record_path.exists():
-        stored = read_record(record_path)
-        if stored.get("identity_fingerprint") == mark:
-            remove_leftovers(directory, below=True)  # only now is it known to be ours
-            return False
-        before, now = _flat(stored.get("identity", {})), _flat(identity)
-        differing = sorted(n for n in {*before, *now} if before.get(n) != now.get(n))
-        changes = "; ".join(
-            f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in differing[:3]
-        )
-        raise DatasetError(
-            f"{directory} is a {kind} of other settings ({changes}); choose another --out "
-            f"or delete it."
-        )
-    if directory.exists() and (
-        not directory.is_dir() or any(path.name != LOCKS for path in directory.iterdir())
-    ):
-        raise DatasetError(
-            f"{directory} exists and is not a {kind} of ours; choose an empty or new --out."
-        )
-    write_json(
-        record_path,
-        {
-            "kind": kind,
-            "contract_version": CONTRACT_VERSION,
-            "identity": dict(identity),
-            "identity_fingerprint": mark,
-            **record,
-        },
-    )
-    return True
-
-
-def conform(table: str, rows: pa.Table) -> pa.Table:
-    """`rows` in the declared column order and types, with the schema's version in the metadata.
-
-    Raises:
-        DatasetError: a declared column is missing, or an undeclared one is there.
-    """
-    schema = SCHEMAS[table]
-    missing = [name for name in schema.names if name not in rows.column_names]
-    extra = [name for name in rows.column_names if name not in schema.names]
-    if missing:
-        raise DatasetError(f"Table {table} needs the columns {', '.join(missing)}.")
-    if extra and table not in _OPEN_TABLES:
-        raise DatasetError(f"Table {table} declares no columns {', '.join(extra)}.")
-    columns = [rows.column(field.name).cast(field.type) for field in schema]
-    columns += [rows.column(name) for name in extra]
-    fields = [*schema, *(rows.schema.field(name) for name in extra)]
-    # A writer's own notes on its columns (keys that start with "caplab_") stay with the table.
-    return _versioned(table, pa.table(columns, schema=pa.schema(fields, metadata=_notes(rows))))
-
-
-def empty_directory(directory: Path) -> None:
-    """Remove a scratch directory of ours, if it is there."""
-    shutil.rmtree(directory, ignore_errors=True)
-
-
-def _versioned(table: str, rows: pa.Table) -> pa.Table:
-    version = SCHEMA_VERSIONS.get(table, 1)
-    return rows.replace_schema_metadata(
-        {
-            **_notes(rows),
-            b"caplab_table": table.encode(),
-            b"caplab_schema_version": str(version).encode(),
-        }
-    )
-
-
-def _notes(rows: pa.Table) -> dict[bytes, bytes]:
-    metadata = rows.schema.metadata or {}
-    return {name: text for name, text in metadata.items() if name.startswith(b"caplab_")}
-
-
-def _duckdb_type(kind: pa.DataType) -> str:
-    """The name of a column's type in SQL (registering Arrow tables would import pandas)."""
-    if pa.types.is_list(kind):
-        return f"{_duckdb_type(kind.value_type)}[]"
-    return _DUCKDB_TYPES[kind]
-
-
-_DUCKDB_TYPES: Mapping[pa.DataType, str] = {
-    pa.string(): "VARCHAR",
-    pa.binary(): "BLOB",
-    pa.bool_(): "BOOLEAN",
-    pa.int32(): "INTEGER",
-    pa.int64(): "BIGINT",
-    pa.uint64(): "UBIGINT",
-    pa.float16(): "FLOAT",
-    pa.float32(): "FLOAT",
-    pa.timestamp("ms", tz="UTC"): "TIMESTAMPTZ",
-}

@@ -28,10 +28,11 @@ from typing import TYPE_CHECKING, Any
 from curate.base.duplicate_methods import METHODS
 from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import fingerprint, plain_path
-from curate.store.dataset import Dataset, parquet_scan, sql_text
+from curate.store.dataset import Dataset
 from curate.store.finite import add_finite, finite
 from curate.store.holes import refuse_damaged
 from curate.store.sample_lookups import lookups
+from curate.store.scans import parquet_scan, sql_text
 
 if TYPE_CHECKING:
     import duckdb

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tarfile
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from curate.base.column_marks import note, noted
 from curate.base.errors import DatasetError
 from curate.base.files import atomic_path
 from curate.store.dataset import Dataset
@@ -51,7 +51,7 @@ def write_shard(path: Path, samples: Iterable[tuple[str, dict[str, bytes]]]) -> 
         write(bytes(2 * _BLOCK))
         write(bytes(-tar.tell() % tarfile.RECORDSIZE))
         size = tar.tell()
-    return {_TAR_NOTE: json.dumps({"bytes": size, "sha256": digest.hexdigest()}).encode()}
+    return note({"bytes": size, "sha256": digest.hexdigest()}, _TAR_NOTE)
 
 
 def tar_note(samples: Path) -> dict[str, Any]:
@@ -59,9 +59,7 @@ def tar_note(samples: Path) -> dict[str, Any]:
 
     Empty where the table has no such note. Reads the footer alone.
     """
-    notes = pq.read_schema(samples).metadata or {}
-    note: dict[str, Any] = json.loads(notes.get(_TAR_NOTE, b"{}"))
-    return note
+    return noted(pq.read_schema(samples), _TAR_NOTE)
 
 
 def _header(name: str, size: int) -> bytes:

@@ -19,7 +19,8 @@ import pyarrow as pa
 from curate.base.arrow_columns import readable, to_python
 from curate.base.reasons import Failure, Reason
 from curate.pictures.resize import StoredImage
-from curate.store.dataset import FAILED, STORED, Dataset
+from curate.store.contract import FAILED, STORED
+from curate.store.dataset import Dataset
 from curate.store.holes import parquet_damage, tar_damage
 from curate.store.shards import write_shard
 

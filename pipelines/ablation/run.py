@@ -20,7 +20,7 @@ from PIL import Image
 
 from curate.base.files import atomic_path, read_json, write_json
 from curate.base.provenance import provenance
-from curate.store.dataset import claim_directory
+from curate.store.claims import claim_directory
 from curate.store.lock import hold
 from pipelines.ablation.judges import Judge, make_judge
 from pipelines.ablation.settings import AblateSettings

@@ -17,8 +17,7 @@ def command(source: str, allow_pickle: tuple[str, ...], sql: bool) -> None:
       caplab weights laion-nsfw-l14
       caplab weights laion-aesthetic-v2 --allow-pickle sac+logos+ava1-l14-linearMSE.pth --sql
     """
-    from curate.scoring.scorers.head_source import find_head
-    from curate.scoring.scorers.head_sql import head_sql
+    from curate.scoring.scorers.head_source import find_head, head_sql
     from curate.scoring.scorers.heads import Head
     from curate.scoring.scorers.published import PUBLISHED
 

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from curate.base.errors import ConfigError
 from curate.base.files import atomic_path
 from curate.base.provenance import provenance
-from curate.store.dataset import Dataset, claim_directory
+from curate.store.claims import claim_directory
+from curate.store.dataset import Dataset
 from curate.store.lock import hold
 from pipelines.ablation.run import AblationSummary, ablate
 from pipelines.ablation.settings import AblateSettings

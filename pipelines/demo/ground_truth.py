@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from curate.store.dataset import Dataset, parquet_scan
+from curate.store.dataset import Dataset
+from curate.store.scans import parquet_scan
 
 # Which reasons answer for which planted defect of the download.
 DOWNLOAD_DEFECTS = {

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from curate.base.errors import DatasetError
 from curate.base.files import read_json
-from curate.store.dataset import Dataset, parquet_scan
+from curate.store.dataset import Dataset
 from curate.store.holes import refuse_holes
+from curate.store.scans import parquet_scan
 from pipelines.report.palette import Palette
 from pipelines.report.pictures import Picture, ShardPictures, thumbnail
 from pipelines.report.sql import identifier, literal

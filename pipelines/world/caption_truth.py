@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.base.errors import ConfigError
-from curate.store.dataset import Dataset, parquet_scan
+from curate.store.dataset import Dataset
+from curate.store.scans import parquet_scan
 from pipelines.world.facts import Facts, ObjectFact, facts, scene_facts, score_captions
 from pipelines.world.scene import Scene
 from recaption.judging.truth import Tally, TruthCounts

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.store.captions import several_alt_texts
-from curate.store.dataset import CAPTIONS, Dataset
+from curate.store.contract import CAPTIONS
+from curate.store.dataset import Dataset
 from curate.store.stage import Stage
 from recaption.captioning.ask import FAILED, OK
 from recaption.captioning.rows import text_columns

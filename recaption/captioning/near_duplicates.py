@@ -24,8 +24,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.base.files import plain_path
-from curate.store.dataset import Dataset, parquet_scan, sql_text
+from curate.store.dataset import Dataset
 from curate.store.sample_view import METHODS
+from curate.store.scans import parquet_scan, sql_text
 from recaption.captioning.drafts import OK, REJECTED
 from recaption.captioning.settings import RecaptionSettings
 from recaption.captioning.signature import HASHES, agreement, signatures

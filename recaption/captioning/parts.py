@@ -10,7 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.base.files import atomic_path
-from curate.store.dataset import CAPTIONS, Dataset, empty_directory
+from curate.store.claims import empty_directory
+from curate.store.contract import CAPTIONS
+from curate.store.dataset import Dataset
 from recaption.captioning.collapse import collapses, without_collapsed
 
 CaptionId = tuple[str, str, int]

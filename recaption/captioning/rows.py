@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from curate.base.provenance import package_versions
-from curate.store.dataset import CAPTIONS
+from curate.store.contract import CAPTIONS
 from recaption.captioning.drafts import OK, Draft, KindPlan, Pending
 from recaption.captioning.signature import signatures
 from recaption.engines.identity import Captioner

@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import fingerprint
 from curate.base.settings import nearest
-from curate.store.dataset import STORED, Dataset
+from curate.store.contract import STORED
+from curate.store.dataset import Dataset
 from curate.store.shards import iter_shard
 from curate.store.stage import Stage
 from recaption.captioning.ask import KindPlan, caption_kind, missing_picture_rows

@@ -27,7 +27,7 @@ import torch
 from curate.base.files import read_json, write_json
 from curate.base.provenance import provenance
 from curate.base.weights import weight_hashes
-from curate.store.dataset import claim_directory
+from curate.store.claims import claim_directory
 from curate.store.lock import hold
 from recaption.engines.identity import local_captioner
 from recaption.fit.loop import Measure, train_captioner

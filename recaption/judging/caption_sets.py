@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 
 from curate.base.errors import ConfigError, DatasetError
 from curate.base.settings import nearest
-from curate.store.dataset import CAPTIONS, Dataset, parquet_scan
+from curate.store.contract import CAPTIONS
+from curate.store.dataset import Dataset
+from curate.store.scans import parquet_scan
 from recaption.captioning.alt_texts import ALT
 from recaption.captioning.ask import OK
 

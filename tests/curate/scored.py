@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curate.store.dataset import DUPLICATE_PAIRS, EMBEDDINGS, SAMPLES, Dataset
+from curate.store.contract import DUPLICATE_PAIRS, EMBEDDINGS, SAMPLES
+from curate.store.dataset import Dataset
 from tests.curate.tiny import write_input
 
 Row = dict[str, Any]

@@ -9,7 +9,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from curate.store.dataset import SAMPLES, Dataset, sample_key
+from curate.store.contract import SAMPLES, sample_key
+from curate.store.dataset import Dataset
 from curate.store.shards import write_shard
 
 CLIP_CONFIG = {

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tiny_captioners import picture
 
-from curate.store.dataset import CAPTIONS_VOLATILE, SAMPLES, Dataset, sample_key
+from curate.store.contract import CAPTIONS_VOLATILE, SAMPLES, sample_key
+from curate.store.dataset import Dataset
 from curate.store.shards import write_shard
 
 BROKEN = b"GIF89a and then nothing that makes sense"

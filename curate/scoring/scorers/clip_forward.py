@@ -97,7 +97,8 @@ def _attention(block: Any, x: torch.Tensor, causal: bool) -> torch.Tensor:
     count, length, width = x.shape
     joint = functional.linear(x, attention.in_proj_weight, attention.in_proj_bias)
     heads = joint.view(count, length, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
-    out = functional.scaled_dot_product_attention(*heads.unbind(0), is_causal=causal)
+    query, key, value = heads.unbind(0)
+    out = functional.scaled_dot_product_attention(query, key, value, is_causal=causal)
     return out.transpose(1, 2).reshape(count, length, width)
 
 

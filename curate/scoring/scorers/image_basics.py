@@ -1,4 +1,4 @@
-"""What can be said of a picture without a model: aspect, light, contrast, colour, sharpness."""
+"""What can be said of a picture without a CLIP: light, colour, sharpness, and its fingerprints."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from curate.base.files import sha256_file
+from curate.pictures.copy_descriptor import WEIGHTS, CopyDescriptor
+from curate.pictures.perceptual_hashes import VIEWS, perceptual_hashes, thumbnails
 from curate.scoring.scorers.scorer import Column, Columns, Scorer
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -132,3 +135,35 @@ def laplacian_variance(grey: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
     import cv2
 
     return np.array([cv2.Laplacian(picture, cv2.CV_32F).var() for picture in grey], np.float32)
+
+
+class Fingerprint(Scorer):
+    """Adds `phash` (B, views) uint64, `thumbnail` (B, 4608) uint8, `copy_descriptor` (B, 64).
+
+    The hash of the pixels comes from the reader, who has them, and goes to the same table. See
+    curate.pictures.perceptual_hashes and curate.pictures.copy_descriptor.
+    """
+
+    name = "fingerprint"
+    needs = ("canvas", "pixel_sha256")
+    adds = ("phash", "thumbnail", "copy_descriptor", "pixel_hash")
+
+    def signature(self) -> dict[str, Any]:
+        """The views, the descriptor's weights and the version of the formulas."""
+        return {"version": 2, "views": VIEWS, "descriptor": sha256_file(WEIGHTS)}
+
+    def open(self) -> None:
+        """Load the descriptor's weights."""
+        self._descriptor = CopyDescriptor()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def score(self, columns: Mapping[str, Column]) -> Columns:
+        canvas = columns["canvas"]
+        return {
+            "phash": perceptual_hashes(canvas),
+            "thumbnail": thumbnails(canvas),
+            "copy_descriptor": self._descriptor(canvas),
+            "pixel_hash": columns["pixel_sha256"],
+        }

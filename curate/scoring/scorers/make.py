@@ -6,19 +6,17 @@ import re
 
 from curate.base.errors import ConfigError
 from curate.base.weight_download import split_hash
-from curate.scoring.scorers.classifier import ImageClassifier
+from curate.scoring.scorers.classifier import ImageClassifier, LaionWatermark, is_laion_watermark
 from curate.scoring.scorers.clip import Clip
-from curate.scoring.scorers.fingerprint import Fingerprint
 from curate.scoring.scorers.head_source import find_head
 from curate.scoring.scorers.heads import HeadScorer
-from curate.scoring.scorers.image_basics import ImageBasics
+from curate.scoring.scorers.image_basics import Fingerprint, ImageBasics
+from curate.scoring.scorers.own import load_own
 from curate.scoring.scorers.published import PUBLISHED
 from curate.scoring.scorers.scorer import Scorer
-from curate.scoring.scorers.text_basics import TextBasics
+from curate.scoring.scorers.text_basics import TextBasics, TextNormalised
 from curate.scoring.scorers.text_language import TextLanguage
-from curate.scoring.scorers.text_normalised import TextNormalised
 from curate.scoring.scorers.text_words import TextWords
-from curate.scoring.scorers.watermark import LaionWatermark, is_laion_watermark
 from curate.scoring.settings import ScoreSettings
 
 _LABEL = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
@@ -32,7 +30,9 @@ def make_scorers(settings: ScoreSettings) -> list[Scorer]:
     """
     basics = [Fingerprint(), ImageBasics(), TextBasics(), TextNormalised()]
     texts = [TextLanguage(), TextWords(settings.word_list)]
-    return [*make_clips(settings), *basics, *texts, *_heads(settings), *_classifiers(settings)]
+    models = [*_heads(settings), *_classifiers(settings)]
+    own = [load_own(name) for name in settings.scorers]
+    return [*make_clips(settings), *basics, *texts, *models, *own]
 
 
 def make_clips(settings: ScoreSettings) -> list[Clip]:

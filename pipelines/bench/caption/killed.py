@@ -25,7 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.base.errors import CaplabError
-from curate.store.dataset import CAPTIONS_VOLATILE, Dataset
+from curate.store.contract import CAPTIONS_VOLATILE
+from curate.store.dataset import Dataset
 from pipelines.bench.common.figures import Figures, work_folder
 from pipelines.bench.common.loopback import slow_captioner
 from pipelines.bench.common.packed_pictures import pack_pairs

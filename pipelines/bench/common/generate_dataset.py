@@ -29,7 +29,8 @@ from PIL import Image
 from curate.base.arrow_columns import to_arrow
 from curate.base.files import atomic_path
 from curate.base.provenance import package_versions
-from curate.store.dataset import CAPTIONS, SAMPLES, Dataset
+from curate.store.contract import CAPTIONS, SAMPLES
+from curate.store.dataset import Dataset
 from curate.store.shards import write_shard
 from pipelines.bench.common.generated_duplicates import (
     PICTURE_ROWS,

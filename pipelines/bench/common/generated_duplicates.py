@@ -14,7 +14,8 @@ from curate.base.arrow_columns import to_arrow
 from curate.duplicates.tables import keep_best
 from curate.pictures.copy_descriptor import WIDTH as DESCRIPTOR
 from curate.pictures.perceptual_hashes import VIEWS, thumbnails
-from curate.store.dataset import DUPLICATE_PAIRS, DUPLICATES, Dataset
+from curate.store.contract import DUPLICATE_PAIRS, DUPLICATES
+from curate.store.dataset import Dataset
 
 PICTURE_ROWS = 500  # of a shard with pictures
 SHARE = 0.12  # of rows that are a copy of an earlier row

@@ -15,7 +15,7 @@ from curate.duplicates.settings import DuplicateSettings
 from curate.duplicates.verify.thumbnails import in_memory
 from curate.duplicates.verify.verifier import Verifier
 from curate.pictures.decode import PictureView, decode_batches
-from curate.scoring.scorers.fingerprint import Fingerprint
+from curate.scoring.scorers.image_basics import Fingerprint
 
 LEVELS = {
     "hashes": DuplicateSettings(descriptor_similarity=None),

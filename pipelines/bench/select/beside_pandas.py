@@ -28,7 +28,8 @@ from curate.base.errors import CaplabError
 from curate.base.files import atomic_path, plain_path
 from curate.base.provenance import package_versions
 from curate.selection.preset_list import PRESETS
-from curate.store.dataset import Dataset, sql_text
+from curate.store.dataset import Dataset
+from curate.store.scans import sql_text
 from pipelines.bench.common.figures import Figure, Figures, work_folder
 from pipelines.bench.common.generate_dataset import Shape, generate, subjects
 from pipelines.bench.common.peers import peer_python, peer_version

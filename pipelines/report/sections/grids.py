@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from curate.store.dataset import parquet_scan
+from curate.store.scans import parquet_scan
 from pipelines.report import metrics
 from pipelines.report.data import Inputs
 from pipelines.report.page import Page, Section

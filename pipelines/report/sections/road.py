@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from curate.store.dataset import parquet_scan
 from curate.store.sample_view import SampleTables
+from curate.store.scans import parquet_scan
 from pipelines.report import text
 from pipelines.report.data import Inputs
 from pipelines.report.kept_copy import kept_copy

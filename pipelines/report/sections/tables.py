@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from curate.scoring.scored_with import clip_models
-from curate.store.dataset import SCHEMAS
+from curate.store.contract import SCHEMAS
 from pipelines.report.data import Inputs
 from pipelines.report.page import Page, Section
 

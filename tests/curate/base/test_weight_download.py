@@ -11,11 +11,10 @@ import pytest
 from curate.base.errors import ConfigError
 from curate.base.weight_download import parse_hub, split_hash
 from curate.scoring.scorers import published
-from curate.scoring.scorers.classifier import ImageClassifier
+from curate.scoring.scorers.classifier import ImageClassifier, LaionWatermark, watermark_network
 from curate.scoring.scorers.clip import ClipModel
 from curate.scoring.scorers.head_source import find_head
 from curate.scoring.scorers.heads import Head
-from curate.scoring.scorers.watermark import LaionWatermark, watermark_network
 from curate.scoring.stage import ScoreSettings, ScoreStage
 from tests.curate.hub_server import COMMIT, hub_server
 from tests.curate.tiny import CLIP_CONFIG, drawn, encoded, make_dataset, tiny_clip, tiny_head

@@ -26,10 +26,12 @@ from curate.selection.select import select
 from curate.selection.settings import SelectSettings
 from curate.store.caption_blend import BLEND, blend_bounds, drawn_kind, hash_uniform, key_numbers
 from curate.store.captions import accepted_captions
-from curate.store.dataset import CAPTIONS, Dataset
+from curate.store.contract import CAPTIONS
+from curate.store.dataset import Dataset
 from curate.store.shards import iter_shard
 from tests.curate.tiny import drawn, encoded, make_dataset
 
+EXAMPLES = Path(__file__).parents[3] / "examples"
 BLENDED = {"descriptive": 0.7, "alt": 0.3}
 LONG = 'First line.\nSecond line, « with » quotes "and" | bars.  '
 
@@ -360,12 +362,26 @@ def test_an_export_of_other_settings_is_not_touched(dataset, tmp_path):
     assert files_of(tmp_path / "out") == before
 
 
+def test_a_layout_of_ones_own_is_written(dataset, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    layout = "export_layout_of_your_own:Listed"
+    summary = run(dataset, tmp_path / "out", captions="alt", layout=layout)
+    texts = [path.read_text() for path in (tmp_path / "out" / "lists").glob("*.jsonl")]
+    assert sum(len(text.splitlines()) for text in texts) == summary.samples > 0
+    found = {p.stem: p.read_bytes() for p in (tmp_path / "out" / "pictures").glob("*/*")}
+    assert found.items() <= originals(dataset).items()
+    assert len(found) == summary.samples
+
+
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
         ({"captions": {"poem": 1.0}}, ConfigError, "no poem captions"),
         ({"captions": "alt=0.5,descriptive=0.2"}, ConfigError, "sum to 0.7 and must sum to 1"),
         ({"captions": "alt,descriptive"}, ConfigError, "neither one caption kind nor shares"),
+        ({"layout": "kohja"}, ConfigError, "no export_layouts named 'kohja'"),
+        ({"layout": "pathlib:Path"}, ConfigError, "is no class that derives from"),
+        ({"layout": "curate.export.layouts:Layout"}, ConfigError, "not define shard_path, write"),
         ({"layout": "kohya"}, ConfigError, "layout kohya needs format folder"),
         ({"selection": "none"}, DatasetError, "no selection 'none'"),
     ],

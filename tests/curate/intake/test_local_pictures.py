@@ -18,7 +18,8 @@ from curate.intake.local_pictures import LocalPicturesStage
 from curate.intake.read import plan_shards
 from curate.pictures.resize import Resizer
 from curate.store.accounting import accounting
-from curate.store.dataset import Dataset, sample_key
+from curate.store.contract import sample_key
+from curate.store.dataset import Dataset
 from curate.store.shards import iter_shard
 from tests.curate.tiny import drawn, encoded, hash_of
 

@@ -15,7 +15,8 @@ from curate.base.errors import ConfigError, DatasetError
 from curate.intake import source
 from curate.intake.inspection import inspect_input
 from curate.intake.read import plan_shards
-from curate.store.dataset import Dataset, sample_key
+from curate.store.contract import sample_key
+from curate.store.dataset import Dataset
 
 ROWS = [
     {"url": "http://a/1.jpg", "text": "a red ball", "score": 0.5},

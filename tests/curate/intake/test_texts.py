@@ -12,7 +12,8 @@ from curate.base.errors import ConfigError
 from curate.intake.inspection import inspect_input
 from curate.intake.read import plan_shards, read_intake
 from curate.intake.texts import spelled
-from curate.store.dataset import Dataset, sample_key
+from curate.store.contract import sample_key
+from curate.store.dataset import Dataset
 from tests.curate.intake.test_local_pictures import inputs, jpeg, write_tar
 
 URL = "http://a/1.jpg"

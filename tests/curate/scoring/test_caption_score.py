@@ -8,7 +8,8 @@ from curate.base.errors import ConfigError, DatasetError
 from curate.scoring.captions import CaptionScoreStage
 from curate.scoring.scorers.clip import ClipModel
 from curate.scoring.stage import ScoreSettings, ScoreStage
-from curate.store.dataset import CAPTIONS, Dataset
+from curate.store.contract import CAPTIONS
+from curate.store.dataset import Dataset
 from curate.store.sample_lookups import caption_columns
 from tests.curate.tiny import drawn, encoded, make_dataset, tiny_clip
 

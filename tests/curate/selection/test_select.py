@@ -8,7 +8,8 @@ import pytest
 from curate.base.errors import ConfigError, DatasetError
 from curate.selection.select import select
 from curate.selection.settings import SelectSettings
-from curate.store.dataset import DUPLICATE_PAIRS, DUPLICATES, SAMPLES, Dataset
+from curate.store.contract import DUPLICATE_PAIRS, DUPLICATES, SAMPLES
+from curate.store.dataset import Dataset
 from curate.store.sample_view import sample_view
 from tests.curate.tiny import make_dataset, write_input
 

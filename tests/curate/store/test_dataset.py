@@ -7,9 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.base.errors import DatasetError
-from curate.store.dataset import SCHEMAS, Dataset, parquet_scan, sample_key
+from curate.store.contract import SCHEMAS, sample_key
+from curate.store.dataset import Dataset
 from curate.store.dataset_card import write_dataset_card
 from curate.store.sample_view import sample_view
+from curate.store.scans import parquet_scan
 
 
 def samples(*keys: str) -> pa.Table:

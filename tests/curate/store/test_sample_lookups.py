@@ -8,15 +8,15 @@ import pytest
 
 from curate.base.errors import ConfigError
 from curate.scoring.captions import CaptionScoreStage
-from curate.scoring.scorers import head_sql as head_sql_module
-from curate.scoring.scorers.head_source import find_head
-from curate.scoring.scorers.head_sql import head_sql
+from curate.scoring.scorers import head_source as head_sql_module
+from curate.scoring.scorers.head_source import find_head, head_sql
 from curate.scoring.scorers.heads import Head, save_head
 from curate.scoring.scorers.published import PUBLISHED
 from curate.scoring.stage import ScoreSettings, ScoreStage
 from curate.selection.select import select
 from curate.selection.settings import SelectSettings
-from curate.store.dataset import CAPTIONS, Dataset
+from curate.store.contract import CAPTIONS
+from curate.store.dataset import Dataset
 from tests.curate.tiny import drawn, encoded, make_dataset, tiny_clip, tiny_head
 
 TEXTS: list[str | None] = ["a fox", "A  Fox", "a dog", None, "a fox", ""]

@@ -9,7 +9,8 @@ import yaml
 
 from curate.base.errors import ConfigError, DatasetError
 from curate.base.settings import load_settings
-from curate.store.dataset import Dataset, claim_directory
+from curate.store.claims import claim_directory
+from curate.store.dataset import Dataset
 from pipelines.ablation.run import plan
 from pipelines.ablation.settings import AblateSettings
 from pipelines.ablation.study import prepare, train_settings

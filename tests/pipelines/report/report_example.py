@@ -20,7 +20,8 @@ from PIL import Image
 from curate.base.files import sha256_file, write_json
 from curate.selection.select import select
 from curate.selection.settings import SelectSettings
-from curate.store.dataset import CAPTIONS, DUPLICATES, SAMPLES, Dataset, sample_key
+from curate.store.contract import CAPTIONS, DUPLICATES, SAMPLES, sample_key
+from curate.store.dataset import Dataset
 from pipelines.ablation.tables import arms_table, contrasts_table, headline, value_matrices
 from pipelines.world.render import render
 from pipelines.world.scene import Scene, WorldConfig, sample_scenes

@@ -13,7 +13,8 @@ from report_example import make_ablation, make_dataset, make_demo
 
 from curate.base.errors import DatasetError
 from curate.base.files import read_json, write_json
-from curate.store.dataset import SAMPLES, Dataset
+from curate.store.contract import SAMPLES
+from curate.store.dataset import Dataset
 from pipelines.report import write_report
 
 # Texts that become markup, or leave an attribute, where somebody forgot to escape them.

@@ -13,7 +13,8 @@ from report_browser import Browser, chromium
 from curate.base.errors import DatasetError
 from curate.selection.select import select
 from curate.selection.settings import SelectSettings
-from curate.store.dataset import DUPLICATE_PAIRS, DUPLICATES, SAMPLES, Dataset
+from curate.store.contract import DUPLICATE_PAIRS, DUPLICATES, SAMPLES
+from curate.store.dataset import Dataset
 from pipelines.bench.common.generate_dataset import Shape, generate
 from pipelines.commands.report import report as write
 from pipelines.report import write_report

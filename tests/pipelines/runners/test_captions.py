@@ -15,7 +15,8 @@ import pyarrow as pa
 import pytest
 
 from curate.base.errors import CaplabError, StageError
-from curate.store.dataset import CAPTIONS_VOLATILE, Dataset
+from curate.store.contract import CAPTIONS_VOLATILE
+from curate.store.dataset import Dataset
 from pipelines.children import tied
 from pipelines.commands.recaption import RecaptionCommandSettings, dry_run, recaption
 from pipelines.demo.demo import recaption_settings

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.base.errors import ConfigError, StageError
-from curate.store.dataset import CAPTIONS_VOLATILE, Dataset
+from curate.store.contract import CAPTIONS_VOLATILE
+from curate.store.dataset import Dataset
 from curate.store.stage import Stage
 from pipelines.commands.recaption import recaption
 from pipelines.commands.score import on_top_of_stored, score

@@ -10,7 +10,8 @@ from curate.export.run import export
 from curate.export.settings import ExportSettings
 from curate.intake.inspection import inspect_input
 from curate.store.captions import accepted_captions, several_alt_texts
-from curate.store.dataset import STORED, Dataset
+from curate.store.contract import STORED
+from curate.store.dataset import Dataset
 from recaption.captioning.alt_texts import AltCaptionStage
 from recaption.fit.pairs import read_pairs
 from recaption.judging.caption_sets import CaptionSet, sample_captions

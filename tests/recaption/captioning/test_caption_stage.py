@@ -13,7 +13,8 @@ from moody_server import MoodyServer, moody_server
 
 from curate.base.errors import ConfigError, DatasetError
 from curate.base.settings import load_settings
-from curate.store.dataset import CAPTIONS_VOLATILE, Dataset
+from curate.store.contract import CAPTIONS_VOLATILE
+from curate.store.dataset import Dataset
 from recaption.captioning.alt_texts import AltCaptionStage
 from recaption.captioning.ask import row_seed
 from recaption.captioning.parts import ShardCaptions
@@ -178,7 +179,8 @@ def test_a_killed_shard_keeps_its_parts_and_ends_as_an_unbroken_one(
     broken = make_dataset(tmp_path / "broken", shards=1)
     script = f"""
         import os, signal
-        from curate.store.dataset import CAPTIONS_VOLATILE, Dataset
+        from curate.store.contract import CAPTIONS_VOLATILE
+        from curate.store.dataset import Dataset
         from recaption.captioning.parts import ShardCaptions
         from recaption.captioning.stage import CaptionStage
         from recaption.captioning.settings import RecaptionSettings

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from curate.base.errors import DatasetError
-from curate.store.dataset import CAPTIONS, Dataset
+from curate.store.contract import CAPTIONS
+from curate.store.dataset import Dataset
 from recaption.captioning.collapse import Acceptance, Tally, collapses, note_collapse
 from recaption.captioning.parts import ShardCaptions
 

@@ -5,7 +5,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curate.store.dataset import CAPTIONS, DUPLICATES, Dataset
+from curate.store.contract import CAPTIONS, DUPLICATES
+from curate.store.dataset import Dataset
 from recaption.captioning.near_duplicates import COMPARED_IN_A_BUCKET, mark_near_duplicates
 from recaption.captioning.settings import RecaptionSettings
 from recaption.captioning.signature import HASHES, agreement, signatures

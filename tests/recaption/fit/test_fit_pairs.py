@@ -12,7 +12,7 @@ from caption_dataset import make_dataset, stored_keys
 from tiny_captioners import picture
 
 from curate.base.errors import ConfigError
-from curate.store.dataset import CAPTIONS
+from curate.store.contract import CAPTIONS
 from recaption.fit.pairs import Pairs, read_pairs
 
 

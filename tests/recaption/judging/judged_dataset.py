@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.store.dataset import CAPTIONS, SAMPLES, Dataset, sample_key
+from curate.store.contract import CAPTIONS, SAMPLES, sample_key
+from curate.store.dataset import Dataset
 
 
 def make_dataset(directory: Path, count: int, host: str = "http://pictures.test") -> Dataset:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from curate.scoring.scorers.text_normalised import TextNormalised, normalised
+from curate.scoring.scorers.text_basics import TextNormalised, normalised
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,4 @@
-"""How shards are written for trainers: folders for sd-scripts (kohya) and for SimpleTuner.
-
-    kohya         images/00000/KEY.jpg, KEY.txt; images/00000.json; dataset.toml; finetune.toml
-    simpletuner   images/00000/KEY.jpg, KEY.txt; metadata.parquet; multidatabackend.json
+"""Layouts of folders, for three readers: imagefolder, sd-scripts (kohya), SimpleTuner.
 
 sd-scripts reads pictures that lie directly in an `image_dir`, so each shard is a subset of its own;
 of a caption it takes the first line only, from a .txt and from the JSON alike, so captions are
@@ -14,32 +11,88 @@ otherwise, and finds a row of metadata.parquet by the file's path below `instanc
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+import shutil
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.base.files import atomic_path, write_json, write_text
-from curate.export.layout import Folders, samples
+from curate.base.files import atomic_path, temporary_path, write_json, write_text
+from curate.export.layouts import Layout, as_json, described, json_features, samples_of
 from curate.export.pictures import PictureReader
 
 _DEFAULT_RESOLUTION = 512
+
+
+class _Folders(Layout):
+    """A folder of pictures a shard."""
+
+    where: ClassVar[str]
+
+    def shard_path(self, number: int) -> Path:
+        return self.out / self.where / f"{number:05d}"
+
+    def write(self, number: int, rows: pa.Table, reader: PictureReader) -> None:
+        path = self.shard_path(number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_path(path)
+        shutil.rmtree(temporary, ignore_errors=True)  # of an earlier try of this same process
+        temporary.mkdir()
+        self.fill(temporary, rows, reader)
+        os.sync()  # one flush for all files of the shard, before the rename makes them count
+        self.beside(number, rows)
+        os.replace(temporary, path)
+
+    @abstractmethod
+    def fill(self, folder: Path, rows: pa.Table, reader: PictureReader) -> None:
+        """Write the files of a shard."""
+
+    def beside(self, number: int, rows: pa.Table) -> None:
+        """Write what belongs to a shard and lies beside its folder."""
+        return
+
+
+class ImageFolder(_Folders):
+    """`imagefolder` of Hugging Face: metadata.jsonl in each folder."""
+
+    where = "train"
+    pattern = "train/**"
+
+    def fill(self, folder: Path, rows: pa.Table, reader: PictureReader) -> None:
+        with open(folder / "metadata.jsonl", "w", encoding="utf-8") as lines:
+            for row, picture in samples_of(rows, reader):
+                name = f"{row['key']}.{row['extension']}"
+                (folder / name).write_bytes(picture)
+                lines.write(as_json({"file_name": name, **described(row)}) + "\n")
+
+    def features(
+        self, columns: pa.Schema, extensions: Sequence[str]
+    ) -> list[dict[str, Any]] | None:
+        return [{"name": "image", "dtype": "image"}, *json_features(columns)]
+
+    def read_as(self) -> str:
+        return (
+            "from datasets import load_dataset\n\n"
+            f'dataset = load_dataset("{self.out.name}", split="train")'
+        )
 
 
 def _one_line(caption: str) -> str:
     return " ".join(caption.split())
 
 
-class Kohya(Folders):
+class Kohya(_Folders):
     """sd-scripts: captions as .txt (DreamBooth method) and as JSON (fine-tuning method)."""
 
     where = "images"
     pattern = "images/**"
 
     def fill(self, folder: Path, rows: pa.Table, reader: PictureReader) -> None:
-        for row, picture in samples(rows, reader):
+        for row, picture in samples_of(rows, reader):
             (folder / f"{row['key']}.{row['extension']}").write_bytes(picture)
             (folder / f"{row['key']}.txt").write_text(_one_line(row["caption"]), encoding="utf-8")
 
@@ -85,14 +138,14 @@ class Kohya(Folders):
         return "accelerate launch sdxl_train_network.py --dataset_config=dataset.toml ..."
 
 
-class SimpleTuner(Folders):
+class SimpleTuner(_Folders):
     """SimpleTuner: a local backend whose sizes and captions stand in one Parquet."""
 
     where = "images"
     pattern = "images/**"
 
     def fill(self, folder: Path, rows: pa.Table, reader: PictureReader) -> None:
-        for row, picture in samples(rows, reader):
+        for row, picture in samples_of(rows, reader):
             (folder / f"{row['key']}.{row['extension']}").write_bytes(picture)
             (folder / f"{row['key']}.txt").write_text(row["caption"], encoding="utf-8")
 
