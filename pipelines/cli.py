@@ -41,7 +41,7 @@ HELP = {
     cls=LazyGroup,
     folder="pipelines.commands",
     helps=HELP,
-    elsewhere={"bench": "pipelines.bench.commands"},
+    elsewhere={"demo": "pipelines.demo.command", "bench": "pipelines.bench.commands"},
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="caplab")

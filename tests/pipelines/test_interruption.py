@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.store.dataset import Dataset
-from pipelines.children import tied
+from pipelines.bench.common.children import tied
 from pipelines.demo.demo import RULES, SELECTION
 from pipelines.world import weights
 from pipelines.world.serve import serve

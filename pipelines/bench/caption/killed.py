@@ -27,11 +27,11 @@ import pyarrow.parquet as pq
 from curate.base.errors import CaplabError
 from curate.store.contract import CAPTIONS_VOLATILE
 from curate.store.dataset import Dataset
+from pipelines.bench.common.children import tied
 from pipelines.bench.common.figures import Figures, work_folder
 from pipelines.bench.common.loopback import slow_captioner
 from pipelines.bench.common.packed_pictures import pack_pairs
 from pipelines.bench.common.processes import CAPLAB, options, run_measured
-from pipelines.children import tied
 from pipelines.world import weights
 
 KINDS = ("short", "descriptive")

@@ -27,7 +27,7 @@ from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 
-from pipelines.children import tied
+from pipelines.bench.common.children import tied
 
 CAPTION = "A small red house stands beside a quiet road under a pale evening sky."
 MODEL = "slow-captioner"

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from curate.base.errors import CaplabError, ConfigError
-from pipelines.children import tied
+from pipelines.bench.common.children import tied
 
 _REQUIREMENTS = Path(__file__).parents[1] / "requirements"
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from curate.base.errors import CaplabError
-from pipelines.children import tied
+from pipelines.bench.common.children import tied
 
 CAPLAB = (sys.executable, "-m", "pipelines.cli")
 """The command `caplab` of this installation."""

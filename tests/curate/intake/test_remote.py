@@ -17,7 +17,7 @@ from curate.base.errors import ConfigError
 from curate.intake.inspection import inspect_input
 from curate.intake.read import plan_shards
 from curate.store.dataset import Dataset
-from pipelines.children import tied
+from pipelines.bench.common.children import tied
 from tests.curate.intake.test_local_pictures import (
     img2dataset_output,
     inputs,

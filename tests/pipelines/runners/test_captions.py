@@ -17,7 +17,7 @@ import pytest
 from curate.base.errors import CaplabError, StageError
 from curate.store.contract import CAPTIONS_VOLATILE
 from curate.store.dataset import Dataset
-from pipelines.children import tied
+from pipelines.bench.common.children import tied
 from pipelines.commands.recaption import RecaptionCommandSettings, dry_run, recaption
 from pipelines.demo.demo import recaption_settings
 from pipelines.runners.captions import caption_shards, plan_captions, share_of_cpus

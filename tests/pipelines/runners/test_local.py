@@ -15,7 +15,7 @@ import pytest
 from curate.base.errors import ConfigError, StageError
 from curate.store.dataset import Dataset
 from curate.store.stage import Stage
-from pipelines.children import tied
+from pipelines.bench.common.children import tied
 from pipelines.runners.local import Local
 from pipelines.runners.shards import run_stage
 

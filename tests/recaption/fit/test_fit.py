@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from tiny_captioners import picture
 
 from curate.base.errors import ConfigError, DatasetError
-from pipelines.children import tied
+from pipelines.bench.common.children import tied
 from recaption.engines.protocol import CaptionRequest, Sampling
 from recaption.engines.transformers.engine import TransformersEngine
 from recaption.fit.loop import newest_state

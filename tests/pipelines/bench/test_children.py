@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.children import tied
+from pipelines.bench.common.children import tied
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PARENT = """
 import subprocess, sys
 sys.path.insert(0, sys.argv[1])
-from pipelines.children import tied
+from pipelines.bench.common.children import tied
 child = subprocess.Popen(tied(["sleep", "60"]))
 print(child.pid, flush=True)
 child.wait()
