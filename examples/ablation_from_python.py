@@ -15,13 +15,14 @@ from pipelines.ablation.settings import AblateSettings
 ARMS = {"alt": {"alt": 1.0}, "descriptive": {"descriptive": 0.95, "alt": 0.05}}
 
 
-def main(dataset: str, out: str, steps: int = 2000, scenes: int = 96) -> list[str]:
+def main(dataset: str, out: str, steps: int = 2000, scenes: int = 96, words: bool = False):
     settings = AblateSettings(
         arms=ARMS,
         contrasts=(("descriptive", "alt"),),  # what is claimed is declared before the run
         seeds=(0, 1, 2),
-        train={"model": "world-small", "steps": steps},
+        train={"model": "world-small", "steps": steps, "validation_samples": 0},
         scenes=scenes,
+        allow_unknown_words=words,  # else refused where the captions lack the prompts' words
         primary_metric="object_hit",
         primary_prompt_form="short",  # no arm's own wording
     )
