@@ -15,7 +15,7 @@ import pytest
 
 from curate.base.errors import StageError
 from curate.base.files import write_text
-from pipelines import failures
+from pipelines.terminal import failures
 from pipelines.terminal.failures import (
     Terminated,
     end_on_signals,
