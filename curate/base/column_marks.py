@@ -1,4 +1,7 @@
-"""Notes in a Parquet file's metadata: what made its columns, and the like, as JSON."""
+"""Notes in a Parquet file's metadata: what made its columns, and the like, as JSON.
+
+Whoever leaves one reads it here again; that of `curate.store.contract` is the schema's version.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from curate.base.errors import DatasetError
 
 COLUMNS = b"caplab_columns"
 """Column -> signature of what made it. Names of notes start with "caplab_"; see
@@ -27,5 +32,12 @@ def noted(schema: pa.Schema, name: bytes = COLUMNS) -> dict[str, Any]:
 
 
 def noted_in(path: Path, name: bytes = COLUMNS) -> dict[str, Any]:
-    """The note of a file, whose footer alone is read; empty where the file is not there."""
-    return noted(pq.read_schema(path), name) if path.exists() else {}
+    """The note of a file, whose footer alone is read; empty where the file is not there.
+
+    Raises:
+        DatasetError: the note is damaged.
+    """
+    try:
+        return noted(pq.read_schema(path), name) if path.exists() else {}
+    except json.JSONDecodeError as error:
+        raise DatasetError(f"{path} has damaged metadata; delete it.") from error

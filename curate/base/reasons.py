@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import StrEnum, auto
 
 
 class ReasonClass(StrEnum):
@@ -20,8 +20,11 @@ class ReasonClass(StrEnum):
     POLICY = "policy"
 
 
+_MAY_PASS, _PERMANENT, _POLICY = ReasonClass
+
+
 class Reason(StrEnum):
-    """One reason; the value is what stands in the samples table."""
+    """One reason; the value, its name in small letters, is what stands in the samples table."""
 
     meaning: str
     reason_class: ReasonClass
@@ -48,124 +51,92 @@ class Reason(StrEnum):
         return self.reason_class is ReasonClass.MAY_PASS
 
     # The row itself.
-    NO_URL = "no_url", ReasonClass.PERMANENT, "the row has no URL"
-    BAD_URL = "bad_url", ReasonClass.PERMANENT, "the URL is not a URL"
-    UNSUPPORTED_SCHEME = (
-        "unsupported_scheme",
-        ReasonClass.POLICY,
-        "the URL, or a redirect, is neither http nor https",
-    )
+    NO_URL = auto(), _PERMANENT, "the row has no URL"
+    BAD_URL = auto(), _PERMANENT, "the URL is not a URL"
+    UNSUPPORTED_SCHEME = auto(), _POLICY, "the URL, or a redirect, is neither http nor https"
 
     # What was taken in: a line, a tar or a folder that is broken itself.
-    UNREADABLE_ROW = (
-        "unreadable_row",
-        ReasonClass.PERMANENT,
-        "the line or record of the input could not be read",
-    )
+    UNREADABLE_ROW = auto(), _PERMANENT, "the line or record of the input could not be read"
     DAMAGED_SOURCE = (
-        "damaged_source",
-        ReasonClass.PERMANENT,
+        auto(),
+        _PERMANENT,
         "an input file is damaged or cut short here; this row stands for what is lost behind it",
     )
-    NO_PICTURE = "no_picture", ReasonClass.PERMANENT, "the sample came without a picture"
+    NO_PICTURE = auto(), _PERMANENT, "the sample came without a picture"
     NOT_DOWNLOADED = (
-        "not_downloaded",
-        ReasonClass.PERMANENT,
+        auto(),
+        _PERMANENT,
         "the run that made this input had not got the picture; its words are in detail",
     )
-    UNREADABLE_FILE = (
-        "unreadable_file",
-        ReasonClass.MAY_PASS,
-        "a local or stored file could not be opened or read",
-    )
+    UNREADABLE_FILE = auto(), _MAY_PASS, "a local or stored file could not be opened or read"
 
     # The way to the server.
     PRIVATE_ADDRESS = (
-        "private_address",
-        ReasonClass.POLICY,
+        auto(),
+        _POLICY,
         "the host, or a redirect's host, is a private, loopback or otherwise internal address",
     )
-    DNS = "dns", ReasonClass.MAY_PASS, "the host name could not be resolved"
-    CONNECTION_REFUSED = "connection_refused", ReasonClass.MAY_PASS, "the host refused to connect"
-    CONNECTION_LOST = (
-        "connection_lost",
-        ReasonClass.MAY_PASS,
-        "the connection broke, or the host was unreachable",
-    )
-    TIMEOUT = "timeout", ReasonClass.MAY_PASS, "the host was too slow or silent"
+    DNS = auto(), _MAY_PASS, "the host name could not be resolved"
+    CONNECTION_REFUSED = auto(), _MAY_PASS, "the host refused to connect"
+    CONNECTION_LOST = auto(), _MAY_PASS, "the connection broke, or the host was unreachable"
+    TIMEOUT = auto(), _MAY_PASS, "the host was too slow or silent"
     HOST_BUDGET = (
-        "host_budget",
-        ReasonClass.MAY_PASS,
+        auto(),
+        _MAY_PASS,
         "not tried: the host had used up its time budget (host_budget) by failing or being slow",
     )
-    TLS = "tls", ReasonClass.PERMANENT, "the certificate or the TLS handshake is not valid"
-    BAD_RESPONSE = (
-        "bad_response",
-        ReasonClass.PERMANENT,
-        "the answer was not valid HTTP, or not packed as it says",
-    )
+    TLS = auto(), _PERMANENT, "the certificate or the TLS handshake is not valid"
+    BAD_RESPONSE = auto(), _PERMANENT, "the answer was not valid HTTP, or not packed as it says"
 
     # The server's answer. The status code that people look for has a name of its own.
-    HTTP_403 = "http_403", ReasonClass.PERMANENT, "the server forbids the URL"
-    HTTP_404 = "http_404", ReasonClass.PERMANENT, "the server does not know the URL"
-    HTTP_410 = "http_410", ReasonClass.PERMANENT, "the picture is gone for good"
-    HTTP_429 = "http_429", ReasonClass.MAY_PASS, "the server asked for fewer requests"
-    HTTP_4XX = "http_4xx", ReasonClass.PERMANENT, "another client error; the code is in detail"
-    HTTP_5XX = "http_5xx", ReasonClass.MAY_PASS, "a server error; the code is in detail"
-    HTTP_OTHER = "http_other", ReasonClass.PERMANENT, "a status that brings no picture"
-    TOO_MANY_REDIRECTS = "too_many_redirects", ReasonClass.PERMANENT, "a redirect chain or loop"
-    DISALLOWED_BY_HEADER = (
-        "disallowed_by_header",
-        ReasonClass.POLICY,
-        "the X-Robots-Tag header asks not to use the picture",
-    )
-    DISALLOWED_BY_ROBOTS_TXT = (
-        "disallowed_by_robots_txt",
-        ReasonClass.POLICY,
-        "the site's robots.txt asks us not to fetch the URL",
-    )
+    HTTP_403 = auto(), _PERMANENT, "the server forbids the URL"
+    HTTP_404 = auto(), _PERMANENT, "the server does not know the URL"
+    HTTP_410 = auto(), _PERMANENT, "the picture is gone for good"
+    HTTP_429 = auto(), _MAY_PASS, "the server asked for fewer requests"
+    HTTP_4XX = auto(), _PERMANENT, "another client error; the code is in detail"
+    HTTP_5XX = auto(), _MAY_PASS, "a server error; the code is in detail"
+    HTTP_OTHER = auto(), _PERMANENT, "a status that brings no picture"
+    TOO_MANY_REDIRECTS = auto(), _PERMANENT, "a redirect chain or loop"
+    DISALLOWED_BY_HEADER = auto(), _POLICY, "the X-Robots-Tag header asks not to use the picture"
+    DISALLOWED_BY_ROBOTS_TXT = auto(), _POLICY, "the site's robots.txt asks us not to fetch the URL"
     ROBOTS_TXT_UNREACHABLE = (
-        "robots_txt_unreachable",
-        ReasonClass.MAY_PASS,
+        auto(),
+        _MAY_PASS,
         "the site's robots.txt could not be read, so nothing was fetched (RFC 9309, 2.3.1.4)",
     )
-    TOO_LARGE = "too_large", ReasonClass.PERMANENT, "the file is larger than max_bytes"
-    INCOMPLETE_BODY = (
-        "incomplete_body",
-        ReasonClass.MAY_PASS,
-        "the answer ended before its announced length",
-    )
+    TOO_LARGE = auto(), _PERMANENT, "the file is larger than max_bytes"
+    INCOMPLETE_BODY = auto(), _MAY_PASS, "the answer ended before its announced length"
     UNSUPPORTED_ENCODING = (
-        "unsupported_encoding",
-        ReasonClass.PERMANENT,
+        auto(),
+        _PERMANENT,
         "the body is packed (br, zstd, compress) though we asked that it is not",
     )
-    EMPTY_BODY = "empty_body", ReasonClass.PERMANENT, "the answer has no bytes"
+    EMPTY_BODY = auto(), _PERMANENT, "the answer has no bytes"
     HASH_MISMATCH = (
-        "hash_mismatch",
-        ReasonClass.PERMANENT,
+        auto(),
+        _PERMANENT,
         "the file is not the one that the list's md5, sha256 or sha512 names",
     )
 
     # The file.
-    NOT_AN_IMAGE = "not_an_image", ReasonClass.PERMANENT, "the bytes are no picture format we read"
+    NOT_AN_IMAGE = auto(), _PERMANENT, "the bytes are no picture format we read"
     UNSUPPORTED_FORMAT = (
-        "unsupported_format",
-        ReasonClass.PERMANENT,
+        auto(),
+        _PERMANENT,
         "a picture in a format that is not read (HEIC, JPEG XL, SVG, JPEG 2000, ICO, PSD, ...), "
         "which detail and original_format name",
     )
-    BROKEN_IMAGE = "broken_image", ReasonClass.PERMANENT, "the picture is broken or cut short"
+    BROKEN_IMAGE = auto(), _PERMANENT, "the picture is broken or cut short"
     UNSUPPORTED_IMAGE = (
-        "unsupported_image",
-        ReasonClass.PERMANENT,
+        auto(),
+        _PERMANENT,
         "the picture's float pixels fit no known range of brightness",
     )
-    TOO_MANY_PIXELS = "too_many_pixels", ReasonClass.PERMANENT, "more pixels than max_pixels"
-    TOO_SMALL = "too_small", ReasonClass.POLICY, "the shorter side is below min_side"
-    ASPECT = "aspect", ReasonClass.POLICY, "longer side / shorter side is above max_aspect"
+    TOO_MANY_PIXELS = auto(), _PERMANENT, "more pixels than max_pixels"
+    TOO_SMALL = auto(), _POLICY, "the shorter side is below min_side"
+    ASPECT = auto(), _POLICY, "longer side / shorter side is above max_aspect"
 
-    UNEXPECTED = "unexpected", ReasonClass.MAY_PASS, "an error that this program did not foresee"
+    UNEXPECTED = auto(), _MAY_PASS, "an error that this program did not foresee"
 
 
 _LONGEST_DETAIL = 300  # characters; a hostile server must not fill the table

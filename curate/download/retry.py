@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,7 +36,7 @@ from curate.store.contract import FAILED, RETRY_DIRECTORY, RETRY_NOTE, STORED, c
 from curate.store.dataset import Dataset
 from curate.store.shards import iter_members, write_shard
 from curate.store.stage import Stage
-from curate.store.write_samples import Outcome, Spool, sample_members, sample_rows
+from curate.store.write_samples import Outcome, open_spool, sample_members, sample_rows
 
 _ALT = "alt"  # the caption source that is made from the samples table alone
 
@@ -76,8 +75,7 @@ class RetryStage(Stage):
         positions = retryable(dataset, shard)
         folder = _folder(dataset, shard)
         shutil.rmtree(folder, ignore_errors=True)
-        with tempfile.TemporaryFile(dir=dataset.shard_path(shard).parent) as file:
-            spool = Spool(file)
+        with open_spool(dataset, shard) as spool:
             found = self._download.fetch(rows, spool, positions)
             outcomes = [found[position] for position in positions]
             tried = rows.take(pa.array(positions, pa.int64()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 import warnings
 from collections.abc import Collection
@@ -12,7 +11,6 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.base.files import remove_leftovers
 from curate.base.reasons import Failure, FailureError, Reason
 from curate.download.hosts import Hosts
 from curate.download.img2dataset_engine import Img2datasetStage
@@ -23,10 +21,17 @@ from curate.download.schedule import Job
 from curate.download.settings import DownloadSettings
 from curate.download.urls import parse_url
 from curate.pictures.file_hashes import HASHES
-from curate.pictures.resize import StoredImage, resizer_of
+from curate.pictures.resize import Resizer, StoredImage
 from curate.store.dataset import Dataset
 from curate.store.stage import Stage
-from curate.store.write_samples import Outcome, Spool, intake_failures, is_stored, write_outcomes
+from curate.store.write_samples import (
+    Outcome,
+    Spool,
+    intake_failures,
+    is_stored,
+    open_spool,
+    write_outcomes,
+)
 
 # Files that are decoded at once in a worker: decoding a large one takes much memory, and a worker
 # has about one processor to do it with.
@@ -73,11 +78,7 @@ class DownloadStage(Stage):
     def run(self, dataset: Dataset, shard: str) -> dict[str, int]:
         """Fetch a shard; returns stored and each reason with its number of rows."""
         rows = pq.read_table(dataset.input_path(shard))
-        shards_directory = dataset.shard_path(shard).parent
-        shards_directory.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(shards_directory, f"{shard}.tar")
-        with tempfile.TemporaryFile(dir=shards_directory) as file:
-            spool = Spool(file)
+        with open_spool(dataset, shard) as spool:
             outcomes = self.fetch(rows, spool)
             return write_outcomes(
                 dataset, shard, rows, [outcomes[n] for n in range(rows.num_rows)], spool
@@ -143,7 +144,7 @@ class _Finisher:
     """From a fetched file to a stored picture; called by many threads."""
 
     def __init__(self, settings: DownloadSettings, rows: pa.Table) -> None:
-        self._resizer = resizer_of(settings)
+        self._resizer = Resizer(settings)
         self._decodes = threading.BoundedSemaphore(_DECODES_AT_A_TIME)
         self._hashes = {
             name: rows.column(name).to_pylist()

@@ -33,8 +33,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from curate.base.arrow_columns import key_array
-from curate.base.column_marks import noted_in
-from curate.base.errors import DatasetError
+from curate.base.column_marks import note, noted_in
 from curate.base.files import fingerprint
 from curate.duplicates.candidates.clusters import Tree, train
 from curate.duplicates.candidates.neighbours import ALL_UP_TO
@@ -71,7 +70,7 @@ class EarlierSearch:
         tables = ("duplicate_pairs", "duplicate_searched")
         if not all(dataset.has_shard(table) for table in tables):
             return
-        notes = [_marks(dataset, table) for table in tables]
+        notes = [noted_in(dataset.table_path(table), MARKS) for table in tables]
         hold = [name for name in marks if all(note.get(name) == marks[name] for note in notes)]
         if not hold:
             return
@@ -125,12 +124,7 @@ def searched_rows(
         mask[compared.get(name, np.empty(0, np.int64))] = True
         columns[name] = mask[order]
     table = pa.table([pa.array(column) for column in columns.values()], schema=DUPLICATE_SEARCHED)
-    return table.replace_schema_metadata(note(marks))
-
-
-def note(marks: Mapping[str, str]) -> dict[bytes, bytes]:
-    """The marks as metadata of a table."""
-    return {MARKS: json.dumps(dict(marks), sort_keys=True).encode()}
+    return table.replace_schema_metadata(note(marks, MARKS))
 
 
 def merged(first: Found, second: Found) -> Found:
@@ -174,14 +168,3 @@ def kept_tree(dataset: Dataset, name: str, vectors: Vectors, mark: str) -> Tree 
             old.unlink()
     tree.save(path)
     return tree
-
-
-def _marks(dataset: Dataset, table: str) -> dict[str, str]:
-    metadata = pq.read_schema(dataset.table_path(table)).metadata or {}
-    try:
-        marks: dict[str, str] = json.loads(metadata.get(MARKS, b"{}"))
-    except ValueError as error:
-        raise DatasetError(
-            f"{dataset.table_path(table)} has damaged metadata; delete it."
-        ) from error
-    return marks

@@ -5,6 +5,8 @@ Works on arrays alone; curate.duplicates.search reads and writes the tables.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -56,55 +58,66 @@ def _equal(digests: NDArray[np.uint64]) -> NDArray[np.int64]:
     return np.stack([first[run], rows], axis=1)
 
 
+@dataclass(frozen=True)
+class Search:
+    """What a search need not do anew, and the memory that it may take."""
+
+    fresh: NDArray[np.bool_] | None = None
+    """(N,) rows that are new: only pairs with at least one of them are looked for."""
+    tree: Tree | None = None
+    """Centroids for the nearest vectors."""
+    memory: int = 1 << 28
+    """Bytes for blocks."""
+
+    def new(self, rows: NDArray[np.int64]) -> NDArray[np.bool_] | None:
+        """Which of some rows are new."""
+        return None if self.fresh is None else self.fresh[rows]
+
+
 def near_pairs(
     samples: Samples,
     chosen: NDArray[np.int64],
     verifier: Verifier,
     settings: DuplicateSettings,
-    fresh: NDArray[np.bool_] | None = None,
-    tree: Tree | None = None,
-    memory: int = 1 << 28,
+    search: Search,
 ) -> Found:
     """Verified pairs among the chosen rows; distance = Hamming bits of the best pair of views.
 
-    Args:
-        fresh: (N,) rows that are new: only pairs with at least one of them are looked for.
-        tree: centroids for the nearest descriptors; memory: bytes for blocks of the searches.
+    The tree of `search` is that of the copy descriptors.
     """
     plain = np.ascontiguousarray(samples.phash[chosen, 0])
-    new = None if fresh is None else fresh[chosen]
-    nearest = _nearest_descriptors(samples, chosen, settings, new, tree, memory)
+    vectors = ArrayVectors(samples.descriptor, chosen)
+    nearest = _nearest(vectors, chosen, settings.descriptor_similarity, settings, search)
     hashed = LookAlikes(samples.descriptor, settings.look_alikes)
+    threads, new = settings.duplicate_threads, search.new(chosen)
     for view in range(len(VIEWS)):
         seen = np.ascontiguousarray(samples.phash[chosen, view])
         # `second` as it is looks like `first` seen through the view.
         for first, second in near_hashes(
-            plain, seen, settings.near_bits, new, settings.duplicate_threads, memory
+            plain, seen, settings.near_bits, new, threads, search.memory
         ):
             hashed.add(chosen[unique_pairs(first, second)])
-    candidates = np.concatenate([chosen[nearest], hashed.pairs()])
+    candidates = np.concatenate([nearest, hashed.pairs()])
     pairs = verifier.copies(unique_pairs(*candidates.T))
     return Found(pairs, _hamming(samples.phash, pairs), hashed.crowded)
 
 
-def _nearest_descriptors(
-    samples: Samples,
-    chosen: NDArray[np.int64],
+def _nearest(
+    vectors: Vectors,
+    rows: NDArray[np.int64],
+    least: float | None,
     settings: DuplicateSettings,
-    fresh: NDArray[np.bool_] | None,
-    tree: Tree | None,
-    memory: int,
+    search: Search,
 ) -> Pairs:
-    """Pairs of places in `chosen` whose copy descriptors are nearest and near."""
-    least = settings.descriptor_similarity
-    if len(chosen) < 2 or least is None:
+    """Pairs of `rows` whose vectors are nearest and have a cosine of at least `least`."""
+    if len(rows) < 2 or least is None:
         return np.empty((0, 2), np.int64)
-    rows, squared = nearest_vectors(
-        ArrayVectors(samples.descriptor, chosen), settings.neighbours,
-        threads=settings.duplicate_threads, memory=memory, tree=tree, fresh=fresh,
+    nearest, squared = nearest_vectors(
+        vectors, settings.neighbours, threads=settings.duplicate_threads,
+        memory=search.memory, tree=search.tree, fresh=search.new(rows),
     )  # fmt: skip
-    first, slot = np.nonzero((rows >= 0) & (1 - squared / 2 >= least))
-    return unique_pairs(first, rows[first, slot])
+    first, slot = np.nonzero((nearest >= 0) & (1 - squared / 2 >= least))
+    return unique_pairs(rows[first], rows[nearest[first, slot]])
 
 
 def embedding_pairs(
@@ -114,26 +127,16 @@ def embedding_pairs(
     near: Found,
     verifier: Verifier,
     settings: DuplicateSettings,
-    fresh: NDArray[np.bool_] | None = None,
-    tree: Tree | None = None,
-    memory: int = 1 << 28,
+    search: Search,
 ) -> Found:
     """Verified pairs among the nearest embeddings; distance = 1 - cosine.
 
     Args:
         vectors: (M, D) unit embeddings of the samples `rows` (M,), ascending.
-        fresh, tree, memory: see near_pairs.
     """
-    if len(rows) < 2:
-        return Found(np.empty((0, 2), np.int64), np.empty(0, np.float32))
-    least = settings.embedding_similarity
-    assert least is not None
-    nearest, squared = nearest_vectors(
-        vectors, settings.neighbours, threads=settings.duplicate_threads,
-        memory=memory, tree=tree, fresh=None if fresh is None else fresh[rows],
-    )  # fmt: skip
-    first, slot = np.nonzero((nearest >= 0) & (1 - squared / 2 >= least))
-    candidates = unique_pairs(rows[first], rows[nearest[first, slot]])
+    candidates = _nearest(vectors, rows, settings.embedding_similarity, settings, search)
+    if not len(candidates):
+        return Found(candidates, np.empty(0, np.float32))
     known = _member(candidates, near.pairs, len(samples))
     confirmed = verifier.copies(candidates[~known])
     pairs = unique_pairs(*np.concatenate([candidates[known], confirmed]).T)
@@ -141,12 +144,7 @@ def embedding_pairs(
 
 
 def semdedup_pairs(
-    vectors: Vectors,
-    rows: NDArray[np.int64],
-    epsilon: float,
-    fresh: NDArray[np.bool_] | None = None,
-    tree: Tree | None = None,
-    memory: int = 1 << 28,
+    vectors: Vectors, rows: NDArray[np.int64], epsilon: float, search: Search
 ) -> Found:
     """All pairs with a cosine of at least 1 - epsilon, unverified; distance = 1 - cosine.
 
@@ -154,8 +152,8 @@ def semdedup_pairs(
     """
     if len(rows) < 2:
         return Found(np.empty((0, 2), np.int64), np.empty(0, np.float32))
-    new = None if fresh is None else fresh[rows]
-    blocks = list(similar_pairs(vectors, 1 - epsilon, tree, new, memory))
+    new = search.new(rows)
+    blocks = list(similar_pairs(vectors, 1 - epsilon, search.tree, new, search.memory))
     pairs = np.concatenate([np.empty((0, 2), np.int64), *(block.pairs for block in blocks)])
     product = np.concatenate([np.empty(0, np.float32), *(block.product for block in blocks)])
     order = np.lexsort((pairs[:, 1], pairs[:, 0]))

@@ -16,7 +16,6 @@ dataset's fingerprints and 165 look-ups a sample and view in tables of the small
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,14 +23,14 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from curate.base.column_marks import note, noted_in
 from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import fingerprint
 from curate.base.memory import MemoryLimit, parse_bytes
 from curate.duplicates.earlier_search import column_marks
-from curate.duplicates.pairs import exact_pairs, near_pairs
+from curate.duplicates.pairs import Search, exact_pairs, near_pairs
 from curate.duplicates.reference_folder import fingerprint_folder, fingerprinted_keys, paths_of
 from curate.duplicates.samples import Found, load_samples
 from curate.duplicates.search import BYTES_A_SAMPLE
@@ -136,8 +135,8 @@ def _find_references(
     with scratch_folder(dataset.directory) as scratch:
         table, counts = _find(dataset, references, is_dataset, name, purpose, settings, scratch)
     summary = ReferenceSummary(name=name, **counts)
-    note = {_NOTE: json.dumps({"mark": mark, "summary": asdict(summary)}).encode()}
-    dataset.write_table("reference_matches", table.replace_schema_metadata(note), name)
+    last = note({"mark": mark, "summary": asdict(summary)}, _NOTE)
+    dataset.write_table("reference_matches", table.replace_schema_metadata(last), name)
     note_finished(dataset, "reference_matches")
     return summary
 
@@ -160,7 +159,8 @@ def _find(
     _, representative = exact_pairs(samples)
     chosen = np.flatnonzero((representative == np.arange(total)) & samples.structured)
     smaller = is_reference if 2 * len(asked) <= total else ~is_reference
-    near = near_pairs(samples, chosen, Verifier(samples, settings), settings, smaller, None, memory)
+    search = Search(smaller, None, memory)
+    near = near_pairs(samples, chosen, Verifier(samples, settings), settings, search)
     sample, reference, distance, is_exact = _matches(near, representative, is_reference)
     titles = samples.keys[reference].astype(str)
     if not is_dataset:
@@ -229,8 +229,5 @@ def _within(counts: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _found_before(dataset: Dataset, name: str, mark: str) -> ReferenceSummary | None:
-    if not dataset.has_shard("reference_matches", name):
-        return None
-    notes = pq.read_schema(dataset.table_path("reference_matches", name)).metadata or {}
-    note = json.loads(notes.get(_NOTE, b"{}"))
-    return ReferenceSummary(**note["summary"]) if note.get("mark") == mark else None
+    last = noted_in(dataset.table_path("reference_matches", name), _NOTE)
+    return ReferenceSummary(**last["summary"]) if last.get("mark") == mark else None

@@ -29,27 +29,27 @@ colour, nearly) have no structure to compare and are only matched exactly.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from curate.base.column_marks import note, noted_in
 from curate.base.files import fingerprint
 from curate.base.memory import MemoryLimit, parse_bytes
 from curate.download.mend import clear_damaged
 from curate.duplicates.candidates.vectors import ArrayVectors
 from curate.duplicates.earlier_search import (
+    MARKS,
     EarlierSearch,
     column_marks,
     kept_tree,
     merged,
-    note,
     searched_rows,
 )
 from curate.duplicates.pairs import (
+    Search,
     embedding_pairs,
     exact_pairs,
     near_pairs,
@@ -113,8 +113,8 @@ def _find(
     found, compared = {"exact": exact}, {"near": chosen}
     descriptors = ArrayVectors(samples.descriptor, chosen)
     tree = kept_tree(dataset, "descriptors", descriptors, marks["near"])
-    fresh = before.fresh("near", chosen)
-    new = near_pairs(samples, chosen, verifier, settings, fresh, tree, memory)
+    search = Search(before.fresh("near", chosen), tree, memory)
+    new = near_pairs(samples, chosen, verifier, settings, search)
     near = merged(before.pairs("near", chosen), new)
     found["near"] = with_exact(near, exact, samples)
     levels = {"exact": [exact], "near": [exact, near]}
@@ -123,25 +123,17 @@ def _find(
         columns = column_marks(dataset, "embeddings", ["image_embedding"])
         tree = kept_tree(dataset, "embeddings", vectors, columns)
     if "embedding" in marks:
-        embedding = merged(
-            before.pairs("embedding", rows),
-            embedding_pairs(
-                vectors, rows, samples, near, verifier, settings,
-                before.fresh("embedding", rows), tree, memory,
-            ),
-        )  # fmt: skip
+        search = Search(before.fresh("embedding", rows), tree, memory)
+        further = embedding_pairs(vectors, rows, samples, near, verifier, settings, search)
+        embedding = merged(before.pairs("embedding", rows), further)
         found["embedding"] = with_exact(embedding, exact, samples)
         levels["embedding"] = [exact, near, embedding]
         compared["embedding"] = rows
     if "semdedup" in marks:
         assert settings.semdedup_epsilon is not None
-        semdedup = merged(
-            before.pairs("semdedup", rows),
-            semdedup_pairs(
-                vectors, rows, settings.semdedup_epsilon,
-                before.fresh("semdedup", rows), tree, memory,
-            ),
-        )  # fmt: skip
+        search = Search(before.fresh("semdedup", rows), tree, memory)
+        further = semdedup_pairs(vectors, rows, settings.semdedup_epsilon, search)
+        semdedup = merged(before.pairs("semdedup", rows), further)
         found["semdedup"] = with_exact(semdedup, exact, samples)
         levels["semdedup"] = [exact, semdedup]
         compared["semdedup"] = rows
@@ -153,11 +145,11 @@ def _find(
         group_tables.append(groups)
         counts[f"{method}_pairs"] = len(found[method].pairs)
         counts[f"{method}_dropped"] = dropped
-    pairs = pa.concat_tables(pair_tables).replace_schema_metadata(note(marks))
+    pairs = pa.concat_tables(pair_tables).replace_schema_metadata(note(marks, MARKS))
     dataset.write_table("duplicate_pairs", pairs)
     dataset.write_table("duplicate_searched", searched_rows(samples, compared, marks))
     # The mark stands in the table that is written last, so a killed run leaves none.
-    last = {_NOTE: json.dumps({"mark": mark, "counts": counts}).encode()}
+    last = note({"mark": mark, "counts": counts}, _NOTE)
     groups = pa.concat_tables(group_tables).replace_schema_metadata(last)
     dataset.write_table("duplicates", groups)
     return counts
@@ -182,8 +174,7 @@ def _found_before(dataset: Dataset, mark: str) -> dict[str, int] | None:
     """The counts of an earlier run with this mark."""
     if not (dataset.has_shard("duplicates") and dataset.has_shard("duplicate_pairs")):
         return None
-    notes = pq.read_schema(dataset.table_path("duplicates")).metadata or {}
-    last = json.loads(notes.get(_NOTE, b"{}"))
+    last = noted_in(dataset.table_path("duplicates"), _NOTE)
     counts: dict[str, int] | None = last.get("counts") if last.get("mark") == mark else None
     return counts
 

@@ -13,8 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,6 +25,10 @@ from curate.export.layouts import Layout, as_json, described, json_features, sam
 from curate.export.pictures import PictureReader
 
 _DEFAULT_RESOLUTION = 512
+
+
+def _file_name(row: Mapping[str, Any]) -> str:
+    return f"{row['key']}.{row['extension']}"
 
 
 class _Folders(Layout):
@@ -47,9 +50,15 @@ class _Folders(Layout):
         self.beside(number, rows)
         os.replace(temporary, path)
 
-    @abstractmethod
     def fill(self, folder: Path, rows: pa.Table, reader: PictureReader) -> None:
-        """Write the files of a shard."""
+        """Write the files of a shard: each picture, and its caption as .txt."""
+        for row, picture in samples_of(rows, reader):
+            (folder / _file_name(row)).write_bytes(picture)
+            (folder / f"{row['key']}.txt").write_text(self.text(row["caption"]), encoding="utf-8")
+
+    def text(self, caption: str) -> str:
+        """A caption as its .txt holds it."""
+        return caption
 
     def beside(self, number: int, rows: pa.Table) -> None:
         """Write what belongs to a shard and lies beside its folder."""
@@ -65,7 +74,7 @@ class ImageFolder(_Folders):
     def fill(self, folder: Path, rows: pa.Table, reader: PictureReader) -> None:
         with open(folder / "metadata.jsonl", "w", encoding="utf-8") as lines:
             for row, picture in samples_of(rows, reader):
-                name = f"{row['key']}.{row['extension']}"
+                name = _file_name(row)
                 (folder / name).write_bytes(picture)
                 lines.write(as_json({"file_name": name, **described(row)}) + "\n")
 
@@ -81,25 +90,19 @@ class ImageFolder(_Folders):
         )
 
 
-def _one_line(caption: str) -> str:
-    return " ".join(caption.split())
-
-
 class Kohya(_Folders):
     """sd-scripts: captions as .txt (DreamBooth method) and as JSON (fine-tuning method)."""
 
     where = "images"
     pattern = "images/**"
 
-    def fill(self, folder: Path, rows: pa.Table, reader: PictureReader) -> None:
-        for row, picture in samples_of(rows, reader):
-            (folder / f"{row['key']}.{row['extension']}").write_bytes(picture)
-            (folder / f"{row['key']}.txt").write_text(_one_line(row["caption"]), encoding="utf-8")
+    def text(self, caption: str) -> str:
+        return " ".join(caption.split())  # its reader takes the first line only
 
     def beside(self, number: int, rows: pa.Table) -> None:
         path = self.shard_path(number)
         described = {
-            str(path / f"{row['key']}.{row['extension']}"): {"caption": _one_line(row["caption"])}
+            str(path / _file_name(row)): {"caption": self.text(row["caption"])}
             for row in rows.select(["key", "extension", "caption"]).to_pylist()
         }
         write_json(path.with_suffix(".json"), described)
@@ -144,11 +147,6 @@ class SimpleTuner(_Folders):
     where = "images"
     pattern = "images/**"
 
-    def fill(self, folder: Path, rows: pa.Table, reader: PictureReader) -> None:
-        for row, picture in samples_of(rows, reader):
-            (folder / f"{row['key']}.{row['extension']}").write_bytes(picture)
-            (folder / f"{row['key']}.txt").write_text(row["caption"], encoding="utf-8")
-
     def finish(self) -> None:
         schema = pa.schema(
             [
@@ -170,7 +168,7 @@ class SimpleTuner(_Folders):
         wanted = ("key", "extension", "caption", "width", "height")
         for row in rows.select(wanted).to_pylist():
             yield {
-                "filename": f"{number:05d}/{row['key']}.{row['extension']}",
+                "filename": f"{number:05d}/{_file_name(row)}",
                 "caption": row["caption"],
                 "width": row["width"],
                 "height": row["height"],

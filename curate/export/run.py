@@ -13,7 +13,6 @@ from curate.base.files import (
     atomic_path,
     fingerprint,
     read_json,
-    remove_leftovers,
     sha256_file,
     write_json,
     write_text,
@@ -96,15 +95,11 @@ def _export(
         if new:  # nothing was exported; leave no claim on the directory
             shutil.rmtree(record, ignore_errors=True)
         raise
-    for folder in (out, record):
-        remove_leftovers(folder)
     layout = kind(out, settings, plan)
     with progress(plan.samples, "exporting") as bar, PictureReader(dataset) as reader:
         for number in range(plan.shards):
             rows = plan.shard_rows(number)
             if not layout.shard_path(number).exists():
-                path = layout.shard_path(number)
-                remove_leftovers(path.parent, path.name)
                 layout.write(number, rows, reader)
             bar.update(rows.num_rows)
     layout.finish()

@@ -8,7 +8,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from curate.base.errors import ConfigError
-from curate.base.settings import Settings
+from curate.base.settings import OPERATIONAL, Settings
 
 Format = Literal["webdataset", "parquet", "folder"]
 FOLDER_LAYOUTS = ("huggingface", "kohya", "simpletuner")
@@ -58,7 +58,7 @@ class ExportSettings(Settings):
     memory_limit: str = Field(
         "2GB",
         description="Memory of the planning step; above it, it works on disk.",
-        json_schema_extra={"identity": False},
+        json_schema_extra=OPERATIONAL,
     )
 
     @field_validator("captions", mode="before")

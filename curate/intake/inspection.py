@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pyarrow as pa
@@ -88,31 +88,36 @@ def inspect_input(
         ConfigError: nothing is there, the format is unknown or mixed, the contents are not what
             the name says, there are no rows, or a column is missing; one sentence.
     """
+    asked = _Asked(
+        str(given), url_column, text_column, tuple(import_columns), without_texts, encoding
+    )
     try:
-        return _looked_at(
-            locate(str(given)),
-            str(given),
-            url_column,
-            text_column,
-            input_format,
-            import_columns,
-            without_texts,
-            encoding,
-        )
+        return _looked_at(locate(asked.given), asked, input_format)
     except OSError as error:
         raise ConfigError(f"The input {given} cannot be read ({error}).") from error
 
 
-def _looked_at(
-    found: Found,
-    given: str,
-    url_column: str | None,
-    text_column: str | None,
-    input_format: InputFormat | None,
-    import_columns: Sequence[str],
-    without_texts: bool,
-    encoding: str | None,
-) -> Source:
+@dataclass(frozen=True)
+class _Asked:
+    """The arguments of `inspect_input`, but for the format."""
+
+    given: str
+    url: str | None
+    text: str | None
+    imports: tuple[str, ...]
+    without_texts: bool
+    encoding: str | None
+
+    def url_of(self, names: Iterable[str], where: str) -> str:
+        return choose_column(names, self.url, URL_COLUMNS, "URL", "--url-column", where)
+
+    def text_of(self, names: Iterable[str], where: str) -> str:
+        option = "--text-column, or say --without-texts"
+        return choose_column(names, self.text, TEXT_COLUMNS, "text", option, where)
+
+
+def _looked_at(found: Found, asked: _Asked, input_format: InputFormat | None) -> Source:
+    given, encoding = asked.given, asked.encoding
     if encoding is not None:
         check_encoding(encoding)
     kind, files = recognise(found, given, input_format)
@@ -123,27 +128,17 @@ def _looked_at(
         if text_problem(path):
             raise ConfigError(f"The name of {path!a} is no UTF-8; rename the file.")
     if kind == "parquet":
-        parquet = _parquet_source(
-            given, store, files, url_column, text_column, import_columns, without_texts
-        )
-        return replace(parquet, whole=found.files is None)
-    local, wanted = kind in ("webdataset", "folder"), tuple(import_columns)
-    if local:
-        source = Source(
-            given, kind, store, files, url_column, text_column, None, {}, {}, True, wanted
-        )  # fmt: skip
-    else:
+        return replace(_parquet_source(store, files, asked), whole=found.files is None)
+    local, url, text = kind in ("webdataset", "folder"), asked.url, asked.text
+    if not local:
         _refuse_empty(store, files)
         if encoding is None:
             for path in files[:_FILES_LOOKED_AT]:
                 refuse_other_encodings(store, path)
-        url_column, text_column = _list_columns(
-            store, files, text_kind(kind), url_column, text_column, without_texts, encoding
-        )
-        source = Source(
-            given, kind, store, files, url_column, text_column, None, {}, {}, False, wanted,
-            encoding,
-        )  # fmt: skip
+        url, text = _list_columns(store, files, text_kind(kind), asked)
+    source = Source(
+        given, kind, store, files, url, text, None, {}, {}, local, asked.imports, encoding
+    )  # fmt: skip
     records = source.records()
     first = list(itertools.islice(records, TYPED_ROWS))
     if not any(r.failure is None or r.failure.reason is not Reason.DAMAGED_SOURCE for r in first):
@@ -156,45 +151,36 @@ def _looked_at(
     types = source.column_types()
     columns = {name: str(kind) for name, kind in types.see(first).types().items()} if types else {}
     # A column that is asked for by name may come as late as in the last row.
-    missing = {name for name in import_columns if name not in columns}
+    missing = {name for name in asked.imports if name not in columns}
     further = iter(()) if kind in ("csv", "tsv") else records
     while missing and (record := next(further, None)) is not None:
         late = missing.intersection(record.fields)
         columns |= dict.fromkeys(sorted(late), "string")
         missing -= late
-    imported = score_columns(columns, import_columns)
     return replace(
         source,
         columns=columns,
-        imported=imported,
+        imported=score_columns(columns, asked.imports),
         all_seen=next(records, None) is None,
         whole=found.files is None,
     )
 
 
-def _parquet_source(
-    given: str,
-    store: Store,
-    files: tuple[str, ...],
-    url_column: str | None,
-    text_column: str | None,
-    import_columns: Sequence[str],
-    without_texts: bool,
-) -> Source:
+def _parquet_source(store: Store, files: tuple[str, ...], asked: _Asked) -> Source:
     _refuse_empty(store, files)
     schema = shared_schema(store, list(files))
     where = store.show(files[0])
     image = image_column(schema)
     names = [name for name in schema.names if name != image]
     names += [name for name in inner_names(schema) if name.partition(".")[0] != image]
-    if image is None:
-        url: str | None = _url_of(names, url_column, where)
-        text: str | None = None if without_texts else _text_of(names, text_column, where)
-    else:
-        url = _url_of(names, url_column, where) if url_column else find_column(names, URL_COLUMNS)
-        text = (
-            _text_of(names, text_column, where) if text_column else find_column(names, TEXT_COLUMNS)
-        )
+    # Pictures may come without a URL or a text.
+    url, text = find_column(names, URL_COLUMNS), find_column(names, TEXT_COLUMNS)
+    if image is None or asked.url:
+        url = asked.url_of(names, where)
+    if image is None and asked.without_texts:
+        text = None
+    elif image is None or asked.text:
+        text = asked.text_of(names, where)
     if url is not None and url == text:
         raise ConfigError(f"The URL and the text cannot both be the column {url!r}.")
     if url in schema.names and pa.types.is_nested(schema.field(url).type):
@@ -204,15 +190,15 @@ def _parquet_source(
             f"--url-column, or unpack it first."
         )
     if not row_count(store, list(files)):
-        raise ConfigError(f"{given} has no rows; give a list with at least one URL.")
+        raise ConfigError(f"{asked.given} has no rows; give a list with at least one URL.")
     problem = no_text_in(schema, text)
     if problem is not None:
         raise ConfigError(f"{where} cannot be read: {problem}.")
     parquet = ParquetColumns(schema, url, text, image)
     extras = {f.name: str(f.type) for f in parquet.extras()}
     return Source(
-        given, "parquet", store, files, url, text, image, extras,
-        score_columns(extras, import_columns), image is not None, tuple(import_columns),
+        asked.given, "parquet", store, files, url, text, image, extras,
+        score_columns(extras, asked.imports), image is not None, asked.imports,
         parquet=parquet,
     )  # fmt: skip
 
@@ -224,13 +210,7 @@ def _refuse_empty(store: Store, files: Sequence[str]) -> None:
 
 
 def _list_columns(
-    store: Store,
-    files: Sequence[str],
-    kind: TextKind,
-    url_column: str | None,
-    text_column: str | None,
-    without_texts: bool,
-    encoding: str | None,
+    store: Store, files: Sequence[str], kind: TextKind, asked: _Asked
 ) -> tuple[str, str | None]:
     """The URL and the text column, from the first rows that can be read."""
     if kind == "text":
@@ -238,16 +218,16 @@ def _list_columns(
     names: dict[str, None] = {}
     why = ""
     for path in files:
-        rows = read_text_list(store, path, kind, encoding, url_column)
+        rows = read_text_list(store, path, kind, asked.encoding, asked.url)
         for _, found in itertools.islice(rows, TYPED_ROWS):
             if isinstance(found, Failure):
                 why = why or f": {found.detail}"
             else:
                 if kind in ("json", "jsonl") and not names:
-                    refuse_other_shapes(found, url_column, store.show(path))
+                    refuse_other_shapes(found, asked.url, store.show(path))
                 names.update(dict.fromkeys(found))
-                if text_column is not None and kind in ("csv", "tsv"):
-                    found = with_spelled(found, text_column)
+                if asked.text is not None and kind in ("csv", "tsv"):
+                    found = with_spelled(found, asked.text)
                 names.update(dict.fromkeys(names_inside(found)))
                 if kind in ("csv", "tsv"):
                     break  # every row has the header's columns
@@ -261,7 +241,7 @@ def _list_columns(
         raise ConfigError(
             f"{where} has no rows that can be read as {SHOWN[kind]}{why}; give {wanted}."
         )
-    if url_column is None and find_column(names, URL_COLUMNS) is None:
+    if asked.url is None and find_column(names, URL_COLUMNS) is None:
         file = find_column(names, FILE_COLUMNS)
         if file is not None:
             raise ConfigError(
@@ -269,21 +249,11 @@ def _list_columns(
                 f"--url-column; for pictures that {file!r} names, give the folder they lie in, "
                 f"with this file in it as metadata.jsonl."
             )
-    url = _url_of(names, url_column, where)
-    text = None if without_texts else _text_of(names, text_column, where)
+    url = asked.url_of(names, where)
+    text = None if asked.without_texts else asked.text_of(names, where)
     if url == text:
         raise ConfigError(f"The URL and the text cannot both be the column {url!r}.")
     return url, text
-
-
-def _url_of(names: Iterable[str], wanted: str | None, where: str) -> str:
-    return choose_column(names, wanted, URL_COLUMNS, "URL", "--url-column", where)
-
-
-def _text_of(names: Iterable[str], wanted: str | None, where: str) -> str:
-    return choose_column(
-        names, wanted, TEXT_COLUMNS, "text", "--text-column, or say --without-texts", where
-    )
 
 
 def recognise(

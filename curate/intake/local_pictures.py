@@ -8,7 +8,6 @@ original's size and sha256 recorded, and a reason for each that cannot be stored
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -19,12 +18,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.base.errors import DatasetError
-from curate.base.files import remove_leftovers
 from curate.base.reasons import Failure, FailureError, Reason
 from curate.intake.locations import Store
 from curate.intake.read import Intake, read_intake
 from curate.intake.tars import EXTENSIONS, open_tar
-from curate.pictures.resize import resizer_of
+from curate.pictures.resize import Resizer
 from curate.pictures.settings import PictureSettings
 from curate.store.dataset import Dataset
 from curate.store.stage import Stage
@@ -36,6 +34,7 @@ from curate.store.write_samples import (
     Spool,
     intake_failures,
     is_stored,
+    open_spool,
     write_outcomes,
 )
 
@@ -71,17 +70,13 @@ class LocalPicturesStage(Stage):
         if intake is None or not intake.local:
             raise DatasetError(f"{dataset.directory} was not made from pictures that are here.")
         rows = pq.read_table(dataset.input_path(shard))
-        folder = dataset.shard_path(shard).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder, f"{shard}.tar")
-        with tempfile.TemporaryFile(dir=folder) as file:
-            spool = Spool(file)
+        with open_spool(dataset, shard) as spool:
             outcomes = self._store(rows, intake, spool)
             return write_outcomes(dataset, shard, rows, outcomes, spool)
 
     def _store(self, rows: pa.Table, intake: Intake, spool: Spool) -> list[Outcome]:
         """What became of each row, in order."""
-        resizer = resizer_of(self.settings)
+        resizer = Resizer(self.settings)
         outcomes: dict[int, Outcome] = dict(intake_failures(rows))
         wanted = [position for position in range(rows.num_rows) if position not in outcomes]
         limit = self.settings.max_bytes

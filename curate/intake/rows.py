@@ -125,10 +125,8 @@ def own_columns(records: Sequence[Record], local: bool) -> dict[str, pa.Array]:
         FAILURE_DETAIL: [r.failure and (r.failure.detail or None) for r in records],
     }
     if local:
-        columns[SOURCE_FILE] = [r.file for r in records]
-        columns[SOURCE_KEY] = [r.key for r in records]
-        columns[SOURCE_OFFSET] = [r.offset for r in records]
-        columns[SOURCE_BYTES] = [r.size for r in records]
+        places = [(r.file, r.key, r.offset, r.size) for r in records]
+        columns |= {name: [p[n] for p in places] for n, name in enumerate(LOCAL_COLUMNS)}
     kinds = {**_FIRST, **_BROKEN, **_LOCAL}
     return {name: pa.array(values, kinds[name]) for name, values in columns.items()}
 

@@ -25,7 +25,7 @@ from curate.pictures.colours import PixelRangeError, to_resizable, to_srgb
 from curate.pictures.exif import orientation, upright_pixels
 from curate.pictures.file_hashes import verify
 from curate.pictures.png_chunks import damaged_pixel_data, without_texts
-from curate.pictures.settings import EncodeFormat, PictureSettings, ResizeMode
+from curate.pictures.settings import PictureSettings
 from curate.pictures.shrink import shrink
 from curate.pictures.sniff import sniff, sniff_unsupported
 
@@ -62,38 +62,9 @@ class StoredImage:
 class Resizer:
     """Stores pictures of one size, mode and format. Safe to use from many threads."""
 
-    def __init__(
-        self,
-        image_size: int = 512,
-        resize_mode: ResizeMode = "keep_ratio_largest",
-        encode_format: EncodeFormat = "jpg",
-        encode_quality: int = 95,
-        upscale: bool = False,
-        max_pixels: int = 64_000_000,
-        min_side: int = 0,
-        max_aspect: float | None = None,
-    ) -> None:
-        """Set what is wanted.
-
-        Args:
-            image_size: pixels of the side that `resize_mode` names.
-            resize_mode: "keep_ratio_largest" (longer side), "keep_ratio" (shorter side),
-                "center_crop" (shorter side, then the centre square) or "no".
-            encode_quality: 1 to 100 for jpg and webp; png is lossless and ignores it.
-            upscale: enlarge pictures that are smaller; otherwise they keep their size.
-            max_pixels: width times height of the original, read before anything is decoded.
-                Peak memory is about 10 bytes a pixel.
-            min_side: shortest side, in pixels, that is stored.
-            max_aspect: greatest longer side / shorter side that is stored; None stores all.
-        """
-        self.image_size = image_size
-        self.resize_mode = resize_mode
-        self.encode_format = encode_format
-        self.encode_quality = encode_quality
-        self.upscale = upscale
-        self.max_pixels = max_pixels
-        self.min_side = min_side
-        self.max_aspect = max_aspect
+    def __init__(self, settings: PictureSettings | None = None) -> None:
+        """Keep what is wanted; None: the settings' defaults."""
+        self.settings = settings or PictureSettings()
 
     def outcome(
         self, content: bytes, expected: Mapping[str, str | None] | None = None
@@ -151,7 +122,7 @@ class Resizer:
             raise FailureError(Reason.BROKEN_IMAGE, f"{type(error).__name__}: {error}") from error
         return StoredImage(
             content=encoded,
-            format=self.encode_format,
+            format=self.settings.encode_format,
             width=small.shape[1],
             height=small.shape[0],
             original_width=size[0],
@@ -176,7 +147,7 @@ class Resizer:
             return self._other(content, "jpeg")
         width, height = self._scaled(size)
         needed = (math.ceil(_DECODE_MARGIN * width), math.ceil(_DECODE_MARGIN * height))
-        halved = self.encode_format == "jpg" and not self.upscale
+        halved = self.settings.encode_format == "jpg" and not self.settings.upscale
         try:
             decoded = jpeg.decode(content, header, needed, halved)
         except jpeg.UncommonJpegError:
@@ -215,29 +186,30 @@ class Resizer:
         shorter, longer = min(size), max(size)
         if shorter < 1:
             raise FailureError(Reason.BROKEN_IMAGE, shown)
-        if shorter * longer > self.max_pixels:
+        if shorter * longer > self.settings.max_pixels:
             raise FailureError(Reason.TOO_MANY_PIXELS, shown, size)
-        if shorter < self.min_side:
+        if shorter < self.settings.min_side:
             raise FailureError(Reason.TOO_SMALL, shown, size)
-        if self.max_aspect is not None and longer > self.max_aspect * shorter:
+        most = self.settings.max_aspect
+        if most is not None and longer > most * shorter:
             raise FailureError(Reason.ASPECT, shown, size)
 
     def _scaled(self, size: tuple[int, int]) -> tuple[int, int]:
         """Size after scaling and before cropping."""
-        if self.resize_mode == "no":
+        if self.settings.resize_mode == "no":
             return size
-        side = max(size) if self.resize_mode == "keep_ratio_largest" else min(size)
-        scale = self.image_size / side
-        if scale >= 1 and not self.upscale:
+        side = max(size) if self.settings.resize_mode == "keep_ratio_largest" else min(size)
+        scale = self.settings.image_size / side
+        if scale >= 1 and not self.settings.upscale:
             return size
         return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
     def _shrunk(self, pixels: Pixels, size: tuple[int, int]) -> Pixels:
         """Scale (and crop) pixels that were decoded at full size or smaller; `size` is the full."""
         target = self._scaled(size)
-        if self.resize_mode == "center_crop":
+        if self.settings.resize_mode == "center_crop":
             height, width = pixels.shape[:2]
-            target, box = _crop_square(target, (width, height), self.image_size)
+            target, box = _crop_square(target, (width, height), self.settings.image_size)
             left, top, right, bottom = (round(edge) for edge in box)
             pixels = pixels[top:bottom, left:right]
         shrunk = shrink(pixels, target)
@@ -247,18 +219,19 @@ class Resizer:
         """The same by Pillow, which weighs colours by their transparency."""
         target = self._scaled(image.size)
         box: tuple[float, float, float, float] = (0, 0, *image.size)
-        if self.resize_mode == "center_crop":
-            target, box = _crop_square(target, image.size, self.image_size)
+        if self.settings.resize_mode == "center_crop":
+            target, box = _crop_square(target, image.size, self.settings.image_size)
         if target == image.size and box == (0, 0, *image.size):
             return image
         return image.resize(target, Image.Resampling.BICUBIC, box=box, reducing_gap=_REDUCING_GAP)
 
     def _encode(self, pixels: Pixels) -> bytes:
-        if self.encode_format == "jpg":
-            return jpeg.encode(pixels, self.encode_quality)
-        options = {"quality": self.encode_quality} if self.encode_format == "webp" else {}
+        kind, quality = self.settings.encode_format, self.settings.encode_quality
+        if kind == "jpg":
+            return jpeg.encode(pixels, quality)
+        options = {"quality": quality} if kind == "webp" else {}
         buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, _PILLOW_FORMATS[self.encode_format], **options)
+        Image.fromarray(pixels).save(buffer, _PILLOW_FORMATS[kind], **options)
         return buffer.getvalue()
 
 
@@ -296,17 +269,3 @@ def _first_bytes(content: bytes) -> str:
     if start.startswith((b"<!doctype html", b"<html", b"<head")):
         return "HTML"
     return f"starts with {content[:16]!r}"
-
-
-def resizer_of(settings: PictureSettings) -> Resizer:
-    """The resizer for these settings."""
-    return Resizer(
-        image_size=settings.image_size,
-        resize_mode=settings.resize_mode,
-        encode_format=settings.encode_format,
-        encode_quality=settings.encode_quality,
-        upscale=settings.upscale,
-        max_pixels=settings.max_pixels,
-        min_side=settings.min_side,
-        max_aspect=settings.max_aspect,
-    )

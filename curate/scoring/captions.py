@@ -35,7 +35,6 @@ from curate.base.files import sha256_file
 from curate.base.settings import nearest
 from curate.scoring.scorers.clip import Clip
 from curate.scoring.scorers.clip_tokens import truncated_tokens
-from curate.scoring.scorers.make import make_clips
 from curate.scoring.scorers.scorer import ScorerGraph
 from curate.scoring.scorers.sentences import fitting, sentences
 from curate.scoring.settings import ScoreSettings
@@ -80,7 +79,7 @@ class CaptionScoreStage(Stage):
             ConfigError: as for Clip.
         """
         self.settings, self.kinds = settings, tuple(kinds)
-        self.clips = make_clips(settings)
+        self.clips = Clip.of(settings)
 
     def check(self, dataset: Dataset) -> None:
         """Raise ConfigError for a kind that nobody wrote."""
@@ -230,7 +229,7 @@ def picture_embeddings(
         keys = table.column("key").to_pylist()
         return {k: row for row, k in enumerate(keys)}, to_numpy(table.column(column))
     raise DatasetError(
-        f"Shard {shard} of {dataset.directory} has no embeddings of {clip.model!r}; run "
+        f"Shard {shard} of {dataset.directory} has no embeddings of {clip.source!r}; run "
         f"`caplab score {dataset.directory}` with this model first."
     )
 
@@ -250,7 +249,7 @@ def caption_scores(
 
     NaN where a caption is empty or an embedding is.
     """
-    model = clip.loaded
+    model = clip.model
 
     def excess(text: str) -> int:
         return truncated_tokens(model._tokenize, text)

@@ -23,7 +23,7 @@ _IN_NAME: Sequence[tuple[str, str]] = (
 def similarity_models(scorers: Iterable[Any]) -> dict[str, str]:
     """Similarity column -> "MODEL/PRETRAINED" of the scorer that adds it."""
     return {
-        column: "/".join(filter(None, (scorer.model, scorer.pretrained)))
+        column: "/".join(filter(None, (scorer.source, scorer.pretrained)))
         for scorer in scorers
         for column in scorer.adds
         if column.startswith("clip_similarity") and hasattr(scorer, "pretrained")

@@ -45,7 +45,7 @@ from curate.scoring.score_tables import (
 )
 from curate.scoring.scored_with import MODELS, similarity_models
 from curate.scoring.scorers.clip import Clip
-from curate.scoring.scorers.heads import HeadScorer
+from curate.scoring.scorers.head_source import HeadScorer
 from curate.scoring.scorers.make import make_scorers
 from curate.scoring.scorers.own import GuardedScorer
 from curate.scoring.scorers.scorer import Columns, Plan, Scorer, ScorerGraph
@@ -121,11 +121,11 @@ class ScoreStage(Stage):
         self._open(self.graph.scorers)
         for scorer in self.graph.scorers:
             if isinstance(scorer, HeadScorer):
-                clip = self.graph.producer[scorer.needs[0]]
-                width = clip.width if isinstance(clip, Clip) else scorer.width
-                if scorer.width != width:
+                clip, takes = self.graph.producer[scorer.needs[0]], scorer.model.width
+                width = clip.width if isinstance(clip, Clip) else takes
+                if takes != width:
                     raise ConfigError(
-                        f"The {scorer.name} head takes embeddings of {scorer.width} numbers, but "
+                        f"The {scorer.name} head takes embeddings of {takes} numbers, but "
                         f"this CLIP model gives {width}; choose the head trained on this model."
                     )
 

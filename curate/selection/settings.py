@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from curate.base.duplicate_methods import METHODS, WIDEST
-from curate.base.settings import Settings
+from curate.base.settings import OPERATIONAL, Settings
 
 
 class SelectSettings(Settings):
@@ -70,7 +70,7 @@ class SelectSettings(Settings):
     overwrite: bool = Field(
         False,
         description="Replace a selection of this name that has other rules or older tables.",
-        json_schema_extra={"identity": False},
+        json_schema_extra=OPERATIONAL,
     )
 
     @model_validator(mode="before")

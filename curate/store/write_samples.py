@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import pyarrow as pa
 
 from curate.base.arrow_columns import readable, to_python
+from curate.base.files import remove_leftovers
 from curate.base.reasons import Failure, Reason
 from curate.pictures.resize import StoredImage
 from curate.store.contract import FAILED, STORED
@@ -31,6 +34,7 @@ SOURCE_FILE, SOURCE_KEY = "source_file", "source_key"
 SOURCE_OFFSET, SOURCE_BYTES = "source_offset", "source_bytes"
 # All texts of a picture, the alt text first; null where there is one or none.
 ALT_TEXTS = "alt_texts"
+_ORIGINAL = ("original_width", "original_height", "original_format", "original_bytes")
 _GIVEN = ("key", "row", "url", "alt_text")
 _NOT_IN_SIDECAR = (FAILURE, FAILURE_DETAIL, SOURCE_OFFSET, SOURCE_BYTES, ALT_TEXTS)
 
@@ -67,6 +71,16 @@ class Spool:
         """The bytes of one picture."""
         self._file.seek(spooled.offset)
         return self._file.read(spooled.size)
+
+
+@contextmanager
+def open_spool(dataset: Dataset, shard: str) -> Iterator[Spool]:
+    """Room for pictures beside a shard's tar; what a dead process left of that goes first."""
+    folder = dataset.shard_path(shard).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder, f"{shard}.tar")
+    with tempfile.TemporaryFile(dir=folder) as file:
+        yield Spool(file)
 
 
 def intake_failures(rows: pa.Table) -> dict[int, Failure]:
@@ -123,16 +137,8 @@ def sample_members(
             continue
         image = outcome.image
         fields = {name: row[name] for name in _GIVEN}
-        fields |= {
-            "width": image.width,
-            "height": image.height,
-            "original_width": image.original_width,
-            "original_height": image.original_height,
-            "original_format": image.original_format,
-            "original_bytes": image.original_bytes,
-            "format": image.format,
-            "sha256": image.sha256,
-        }
+        told = ("width", "height", *_ORIGINAL, "format", "sha256")
+        fields |= {name: getattr(image, name) for name in told}
         for name, value in row.items():
             if name not in _GIVEN and name not in _NOT_IN_SIDECAR:
                 fields[f"input_{name}" if name in fields else name] = _finite(value)
@@ -174,14 +180,8 @@ def sample_rows(rows: pa.Table, outcomes: Sequence[Outcome], shard: str) -> pa.T
         "status": [FAILED if failure else STORED for failure in failures],
         "reason": [failure and failure.reason.value for failure in failures],
         "detail": [failure and (failure.detail or None) for failure in failures],
-        "original_width": [source and source.original_width for source in sources],
-        "original_height": [source and source.original_height for source in sources],
-        "original_format": [source and source.original_format for source in sources],
-        "original_bytes": [source and source.original_bytes for source in sources],
-        "width": [image and image.width for image in images],
-        "height": [image and image.height for image in images],
-        "format": [image and image.format for image in images],
-        "sha256": [source and source.sha256 for source in sources],
     }
+    for part, names in ((images, ("width", "height", "format")), (sources, (*_ORIGINAL, "sha256"))):
+        columns |= {name: [one and getattr(one, name) for one in part] for name in names}
     given = {name: rows.column(name) for name in _GIVEN}
     return pa.table({**given, "shard": [shard] * rows.num_rows, **columns})

@@ -157,11 +157,11 @@ def open_truth(dataset: Dataset, truth: str | None) -> Truth | None:
 
 def stored_clip(directory: Path | str) -> tuple[Clip | None, str]:
     """The CLIP model that embedded the dataset's pictures, or None and why it cannot be had."""
-    from curate.scoring.scorers.make import make_clips
+    from curate.scoring.scorers.clip import Clip
 
     try:
         settings = on_top_of_stored(directory, None, {}).part(ScoreSettings)
-        clip = make_clips(settings)[0]
+        clip = Clip.of(settings)[0]
         clip.open()
     except CaplabError as error:  # every other measure stands without it
         return None, str(error).rstrip(".")

@@ -83,7 +83,7 @@ def retrieval(
     pictures = _read_pictures(dataset, clip, {key: embedded[key] for key in keys})
     hits, shuffled = {}, {}
     for one in sets:
-        texts = clip.loaded.embed_texts(chosen.texts(one)[: len(keys)])
+        texts = clip.model.embed_texts(chosen.texts(one)[: len(keys)])
         hits[one] = first_ranks(texts, pictures)
         # Among its own group's pictures a moved caption would still find its own first.
         if count > 1:

@@ -21,7 +21,6 @@ from curate.base.files import read_json
 from curate.base.settings import load_settings
 from curate.scoring.captions import caption_scores, has_picture_embeddings, picture_embeddings
 from curate.scoring.scorers.clip import Clip
-from curate.scoring.scorers.make import make_clips
 from curate.scoring.settings import ScoreSettings
 from curate.store.dataset import Dataset
 from recaption.measure.settings import MeasureSettings
@@ -165,14 +164,14 @@ def _find_clip(settings: MeasureSettings, dataset: Dataset | None, device: str) 
             )
         return None
     try:
-        clips = make_clips(wanted)
+        clips = Clip.of(wanted)
     except ConfigError as error:
         raise ConfigError(
             f"{error} It scored this dataset and would compare captions with their pictures; "
             f"clip_gate = off leaves that out."
         ) from error
     for clip in clips:
-        named = (clip.model, clip.pretrained) == (settings.clip_model, settings.clip_pretrained)
+        named = (clip.source, clip.pretrained) == (settings.clip_model, settings.clip_pretrained)
         asked = named if settings.clip_model else clip.suffix == ""
         if asked and any(has_picture_embeddings(dataset, s, clip) for s in dataset.shards()):
             return clip

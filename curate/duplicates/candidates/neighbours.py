@@ -21,15 +21,6 @@ from numpy.typing import NDArray
 from curate.duplicates.candidates.clusters import Tree, train
 from curate.duplicates.candidates.vectors import ArrayVectors, Floats, Vectors
 
-__all__ = [
-    "Pairs",
-    "Similar",
-    "hamming_join",
-    "nearest_vectors",
-    "similar_pairs",
-    "unique_pairs",
-]
-
 Pairs = NDArray[np.int64]
 """(P, 2) row numbers, first < second, unique and sorted."""
 
@@ -38,33 +29,6 @@ LEADERS = 8192
 """Members of a cluster, the best first, that the others of a larger one are compared with."""
 CROWD = 64
 """Pairs with better rows that a row has in one cluster at most."""
-
-
-def hamming_join(
-    index: NDArray[np.uint64],
-    queries: NDArray[np.uint64],
-    radius: int,
-    threads: int = 1,
-    memory: int | None = None,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """All (query row, index row) whose hashes differ in at most `radius` bits, themselves included.
-
-    Args:
-        index: (N,) hashes; queries: (Q,) hashes; radius: 0 to 11 bits; memory: see join_blocks.
-
-    Returns:
-        Two arrays of equal length, ordered by query and then by index row.
-    """
-    # Here and not above: the compiler behind it costs every command a second to import.
-    from curate.duplicates.candidates.hamming import join_blocks
-
-    blocks = list(join_blocks(index, queries, radius, threads, memory))
-    if not blocks:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    query = np.concatenate([block[0] for block in blocks])
-    row = np.concatenate([block[1] for block in blocks])
-    order = np.lexsort((row, query))
-    return query[order], row[order]
 
 
 @dataclass(frozen=True)
@@ -113,8 +77,6 @@ def similar_pairs(
 def nearest_vectors(
     vectors: NDArray[np.floating] | Vectors,
     count: int,
-    queries: NDArray[np.floating] | Vectors | None = None,
-    seed: int = 0,
     threads: int = 1,
     memory: int = 1 << 28,
     tree: Tree | None = None,
@@ -125,8 +87,7 @@ def nearest_vectors(
     Beyond `ALL_UP_TO` vectors, among those whose nearest centroid is one of its three nearest.
 
     Args:
-        vectors: (N, D). queries: (N, D), row by row another form of the same things (such as the
-            mirror images) to search with; the row itself is no answer then either.
+        vectors: (N, D).
         threads: of the training; products use as many as NumPy's BLAS is set to.
         memory: bytes for a group of clusters.
         tree: centroids of an earlier search; None trains new ones where they are needed.
@@ -139,17 +100,16 @@ def nearest_vectors(
 
     faiss.omp_set_num_threads(threads)
     held = ArrayVectors(vectors) if isinstance(vectors, np.ndarray) else vectors
-    asked = ArrayVectors(queries) if isinstance(queries, np.ndarray) else queries or held
     if tree is None and len(held) > ALL_UP_TO:
-        tree = train(held, seed)
-    probes = _clusters(asked, tree)
-    own = probes[:, 0] if asked is held else _clusters(held, tree)[:, 0]
+        tree = train(held)
+    probes = _clusters(held, tree)
+    own = probes[:, 0]
     distances = np.full((len(held), count), np.inf, np.float32)
     rows = np.full((len(held), count), -1, np.int64)
     listed = np.argsort(own, kind="stable")
     ends = np.searchsorted(own[listed], np.arange(1 if tree is None else len(tree)), side="right")
     for group, wanted in _groups(probes, held.width, memory):
-        data = asked.take(wanted)
+        data = held.take(wanted)
         for cluster, mine in group:
             members = listed[ends[cluster - 1] if cluster else 0 : ends[cluster]]
             if fresh is None:

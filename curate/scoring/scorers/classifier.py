@@ -6,12 +6,12 @@ a view of the picture of its own (curate.pictures.decode), from the same decode 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from curate.base.errors import ConfigError
 from curate.base.files import atomic_path, fingerprint, read_json, sha256_file
@@ -20,16 +20,70 @@ from curate.base.weight_download import HUB, converted, hub_folder, keep_safeten
 from curate.base.weights import SAFE_SUFFIX, load_state_dict, weight_hashes
 from curate.pictures.decode import PictureView
 from curate.scoring.scorers.published import PUBLISHED
-from curate.scoring.scorers.scorer import VIEW_PREFIX, Column, Columns, Scorer
+from curate.scoring.scorers.scorer import VIEW_PREFIX, Column, Columns, ModelScorer
 
 if TYPE_CHECKING:
     import torch
+
+    from curate.scoring.settings import ScoreSettings
 
 
 _RESAMPLE = {2: "bilinear", 3: "bicubic"}
 
 
-class ImageClassifier(Scorer):
+class _Classifier(ModelScorer[Any]):
+    """A network with a view of its own; the score is its probability of some of its classes."""
+
+    view: PictureView
+    crop: int  # pixels of the centre square that the network sees
+    indices: list[int]  # of the classes that count
+    normalisation: tuple[Sequence[float], Sequence[float]]  # mean and deviation, 0 to 1
+    weights: Mapping[str, str]
+
+    def __init__(self, column: str, source: str, device: str) -> None:
+        self.name, self.adds = column, (column,)
+        self.needs = (f"{VIEW_PREFIX}{column}",)
+        self.source, self.device = source, device
+
+    def hashes(self) -> Mapping[str, str]:
+        return self.weights
+
+    def views(self) -> Mapping[str, PictureView]:
+        return {self.needs[0]: self.view}
+
+    def load(self) -> Any:
+        return self.network().to(device_of(self.device)).eval().requires_grad_(False)
+
+    @abstractmethod
+    def network(self) -> Any:
+        """The network with its weights, a torch module."""
+
+    def logits(self, batch: torch.Tensor) -> torch.Tensor:
+        """(B, 3, S, S) normalised pictures -> (B, classes)."""
+        answer: torch.Tensor = self.model(batch)
+        return answer
+
+    def score(self, columns: Mapping[str, Column]) -> Columns:
+        import torch
+
+        pictures = columns[self.needs[0]]
+        if self.crop < pictures.shape[1]:
+            start = round((pictures.shape[1] - self.crop) / 2)
+            stop = start + self.crop
+            pictures = np.ascontiguousarray(pictures[:, start:stop, start:stop])
+        device = next(self.model.parameters()).device
+        mean, deviation = (
+            torch.tensor(values, device=device, dtype=torch.float32).reshape(1, 3, 1, 1) * 255
+            for values in self.normalisation
+        )
+        with torch.inference_mode():
+            batch = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2)
+            logits = self.logits((batch - mean) / deviation)
+            shares = np.asarray(torch.softmax(logits.float(), dim=-1).cpu().numpy())
+        return {self.name: shares[:, self.indices].sum(axis=1)}
+
+
+class ImageClassifier(_Classifier):
     """A classifier of transformers (AutoModelForImageClassification).
 
     Args:
@@ -52,67 +106,52 @@ class ImageClassifier(Scorer):
         device: str = "auto",
         draft: bool = True,
     ) -> None:
-        self.name, self.adds = column, (column,)
-        self.needs = (f"{VIEW_PREFIX}{column}",)
-        self.source, self.device = source, device
+        super().__init__(column, source, device)
         folder = classifier_folder(source)
-        self._hashes = weight_hashes(folder)
+        self.weights = weight_hashes(folder)
         config = read_json(folder / "config.json")
         self.indices = _label_indices(source, config, labels)
         preparation = read_json(folder / "preprocessor_config.json")
-        self._view, self._crop, self._mean, self._std = _preparation(source, preparation, draft)
+        self.view, self.crop, *normalisation = _preparation(source, preparation, draft)
+        self.normalisation = (normalisation[0], normalisation[1])
         self._signature = {
             "version": 1,
-            "weights": self._hashes,
+            "weights": self.weights,
             "config": fingerprint([config, preparation]),
             "labels": self.indices,
             "draft": draft,
         }
-        self._model: Any = None
+
+    @classmethod
+    def of(cls, settings: ScoreSettings) -> list[ImageClassifier]:
+        """For NSFW, and for watermarks where that is not LAION's."""
+        nsfw, watermark = settings.nsfw_classifier, settings.watermark_model
+        wanted = []
+        if nsfw is not None:
+            wanted.append(("nsfw_classifier", nsfw, settings.nsfw_labels))
+        if watermark is not None and not _is_laion_watermark(watermark):
+            wanted.append(("watermark", watermark, settings.watermark_labels))
+        return [cls(*one, settings.device, settings.jpeg_draft) for one in wanted]
 
     def signature(self) -> dict[str, Any]:
         """Hashes of the weights, configs, and which labels count."""
         return self._signature
 
-    def hashes(self) -> Mapping[str, str]:
-        return self._hashes
-
-    def views(self) -> Mapping[str, PictureView]:
-        return {self.needs[0]: self._view}
-
-    def open(self) -> None:
-        if self._model is not None:
-            return
+    def network(self) -> Any:
         from transformers import AutoModelForImageClassification
 
         folder = str(classifier_folder(self.source))
         try:
-            model = AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True)
+            return AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             first = str(error).strip().splitlines()
             raise ConfigError(
                 f"The image classifier {self.source} does not load ({first[0] if first else ''})."
             ) from error
-        self._model = model.to(device_of(self.device)).eval().requires_grad_(False)
 
-    def score(self, columns: Mapping[str, Column]) -> Columns:
-        self.open()
-        pictures = columns[self.needs[0]]
-        if self._crop < pictures.shape[1]:
-            start = round((pictures.shape[1] - self._crop) / 2)
-            stop = start + self._crop
-            pictures = np.ascontiguousarray(pictures[:, start:stop, start:stop])
-
-        def logits(batch: torch.Tensor) -> torch.Tensor:
-            answer: torch.Tensor = self._model(pixel_values=batch).logits
-            return answer
-
-        device = next(self._model.parameters()).device
-        shares = softmax_of(logits, pictures, self._mean, self._std, device)
-        return {self.name: shares[:, self.indices].sum(axis=1)}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_model": None}
+    def logits(self, batch: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.model(pixel_values=batch).logits
+        return answer
 
 
 def classifier_folder(source: str) -> Path:
@@ -168,31 +207,10 @@ def _preparation(
     return PictureView(side, squash, resample, draft), crop, mean, std
 
 
-def softmax_of(
-    model: Any,
-    pictures: NDArray[np.uint8],
-    mean: Sequence[float],
-    std: Sequence[float],
-    device: torch.device,
-) -> NDArray[np.float32]:
-    """(B, S, S, 3) uint8 -> (B, classes), each row adds up to 1."""
-    import torch
-
-    def channels(values: Sequence[float]) -> torch.Tensor:
-        return torch.tensor(values, device=device, dtype=torch.float32).reshape(1, 3, 1, 1) * 255
-
-    with torch.inference_mode():
-        batch = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2)
-        shares = torch.softmax(model((batch - channels(mean)) / channels(std)).float(), dim=-1)
-        return np.asarray(shares.cpu().numpy())
-
-
 SIDE = 256
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class LaionWatermark(Scorer):
+class LaionWatermark(_Classifier):
     """LAION-5B's watermark detector: column `watermark`, the probability of a watermark, 0 to 1.
 
     EfficientNet-B3 of timm with the classifier 1536-625-ReLU-Dropout-256-ReLU-2, on the picture
@@ -213,26 +231,26 @@ class LaionWatermark(Scorer):
         allow_pickle: Collection[str] = (),
         column: str = "watermark",
     ) -> None:
-        self.name, self.adds, self.device = column, (column,), device
-        self.needs = (f"{VIEW_PREFIX}{column}",)
+        super().__init__(column, source, device)
         self.path = find_watermark(source, allow_pickle)
         self.sha256 = sha256_file(self.path)
-        self._view = PictureView(SIDE, True, "bilinear", draft)
-        self._model: Any = None
+        self.weights = {self.path.name: self.sha256}
+        self.view, self.crop, self.indices = PictureView(SIDE, True, "bilinear", draft), SIDE, [0]
+        self.normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # ImageNet's
+
+    @classmethod
+    def of(cls, settings: ScoreSettings) -> list[LaionWatermark]:
+        """The detector, where the settings name it."""
+        source = settings.watermark_model
+        if source is None or not _is_laion_watermark(source):
+            return []
+        return [cls(source, settings.device, settings.jpeg_draft, settings.allow_pickle)]
 
     def signature(self) -> dict[str, Any]:
         """The weights' hash and how pictures are decoded."""
-        return {"version": 1, "sha256": self.sha256, "draft": self._view.draft}
+        return {"version": 1, "sha256": self.sha256, "draft": self.view.draft}
 
-    def hashes(self) -> Mapping[str, str]:
-        return {self.path.name: self.sha256}
-
-    def views(self) -> Mapping[str, PictureView]:
-        return {self.needs[0]: self._view}
-
-    def open(self) -> None:
-        if self._model is not None:
-            return
+    def network(self) -> Any:
         model = watermark_network()
         try:
             model.load_state_dict(load_state_dict(self.path))
@@ -240,18 +258,7 @@ class LaionWatermark(Scorer):
             raise ConfigError(
                 f"{self.path} is not LAION's watermark detector: its tensors do not fit."
             ) from error
-        self._model = model.to(device_of(self.device)).eval().requires_grad_(False)
-
-    def score(self, columns: Mapping[str, Column]) -> Columns:
-        self.open()
-        device = next(self._model.parameters()).device
-        shares = softmax_of(
-            self._model, columns[self.needs[0]], _IMAGENET_MEAN, _IMAGENET_STD, device
-        )
-        return {self.name: shares[:, 0]}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_model": None}
+        return model
 
 
 def watermark_network() -> Any:
@@ -282,11 +289,7 @@ def find_watermark(source: str, allow_pickle: Collection[str] = ()) -> Path:
     if entry is not None:
         if entry.kind != "watermark":
             raise ConfigError(f"{name} is a head on an embedding and finds no watermarks.")
-        if sha256 is None:
-            raise ConfigError(
-                f"The sha256 of {name} ({entry.url}) is not known here; give it as "
-                f"{name}#sha256=HEX, or download the file and give its path."
-            )
+        sha256 = entry.hash_or(sha256, name)
         name = entry.url
     path = Path(name)
     if path.suffix == SAFE_SUFFIX and not name.startswith((HUB, "http://", "https://")):
@@ -297,7 +300,7 @@ def find_watermark(source: str, allow_pickle: Collection[str] = ()) -> Path:
     return converted(name, convert, mark="plain", sha256=sha256, allow_pickle=allow_pickle)
 
 
-def is_laion_watermark(source: str) -> bool:
+def _is_laion_watermark(source: str) -> bool:
     """Whether `source` means LAION's network and not a classifier of transformers."""
     name = split_hash(source)[0]
     return name in PUBLISHED or Path(name).suffix in (SAFE_SUFFIX, ".pt", ".pth", ".bin", ".ckpt")

@@ -39,13 +39,15 @@ from curate.scoring.scorers.clip_source import (
     registered,
 )
 from curate.scoring.scorers.clip_tokens import load_tokenizer, tokenizer_mark, tokens_of
-from curate.scoring.scorers.scorer import Column, Columns, Scorer
+from curate.scoring.scorers.scorer import Column, Columns, ModelScorer, check_label
 
 if TYPE_CHECKING:
     import torch
 
+    from curate.scoring.settings import ScoreSettings
 
-class Clip(Scorer):
+
+class Clip(ModelScorer["ClipModel"]):
     """Adds `image_embedding` (B, D), `text_embedding` (B, D), `clip_similarity` (B,) and
     `clip_truncated_tokens` (B,) int32.
 
@@ -90,7 +92,7 @@ class Clip(Scorer):
                 "clip_truncated_tokens",
             )
         )
-        self.model, self.pretrained, self.tokenizer = model, pretrained, tokenizer
+        self.source, self.pretrained, self.tokenizer = model, pretrained, tokenizer
         self.precision = precision_of(precision, device)
         self.device, self.draft = device, draft
         self.weights = check_source(model, pretrained)
@@ -102,32 +104,37 @@ class Clip(Scorer):
             "precision": self.precision,
             "draft": draft,
         }
-        self._loaded: ClipModel | None = None
+
+    @classmethod
+    def of(cls, settings: ScoreSettings) -> list[Clip]:
+        """The main CLIP model and the further ones, by label."""
+        options = (settings.precision, settings.device, settings.jpeg_draft)
+        trusted = settings.allow_pickle
+        main = (settings.clip_model, settings.clip_pretrained, settings.clip_tokenizer)
+        clips = [cls(*main, *options, allow_pickle=trusted)]
+        for label, source in settings.more_clips.items():
+            check_label(label)
+            whole = source.startswith(("hf-hub:", "local-dir:"))  # these bring their own weights
+            model, _, pretrained = (source, "", "") if whole else source.partition("@")
+            clips.append(cls(model, pretrained or None, None, *options, label, trusted))
+        return clips
 
     def signature(self) -> dict[str, Any]:
         """Hashes of local weights (name and tag of published ones), config, precision."""
         return self._signature
 
-    def open(self) -> None:
-        if self._loaded is None:
-            self._loaded = ClipModel(self)
-
-    @property
-    def loaded(self) -> ClipModel:
-        """The model; loads it when needed."""
-        self.open()
-        assert self._loaded is not None
-        return self._loaded
+    def load(self) -> ClipModel:
+        return ClipModel(self)
 
     @property
     def view(self) -> PictureView:
         """How the model wants its pictures."""
-        return self.loaded.view
+        return self.model.view
 
     @property
     def width(self) -> int:
         """D, the length of an embedding."""
-        return self.loaded.width
+        return self.model.width
 
     def views(self) -> Mapping[str, PictureView]:
         return {self.needs[0]: self.view}
@@ -136,14 +143,11 @@ class Clip(Scorer):
         return self.weights
 
     def score(self, columns: Mapping[str, Column]) -> Columns:
-        image = self.loaded.embed_pictures(columns[self.needs[0]])
-        text, truncated = self.loaded.read_texts(columns["alt_text"])
+        image = self.model.embed_pictures(columns[self.needs[0]])
+        text, truncated = self.model.read_texts(columns["alt_text"])
         similarity = np.einsum("bd,bd->b", image, text)
         cut = pa.array(truncated, pa.int32())
         return dict(zip(self.adds, (image, text, similarity, cut), strict=True))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_loaded": None}
 
 
 class ClipModel:
@@ -158,7 +162,7 @@ class ClipModel:
         import torch
 
         open_clip = import_open_clip()
-        name, options = registered(scorer.model)
+        name, options = registered(scorer.source)
         self.device = torch.device(device_of(scorer.device))
         try:
             if scorer.pretrained is not None and not scorer.weights:
@@ -173,7 +177,7 @@ class ClipModel:
             ).eval()
         except (RuntimeError, OSError, ValueError) as error:
             raise ConfigError(
-                f"The CLIP model {scorer.model!r} with weights {scorer.pretrained!r} does not "
+                f"The CLIP model {scorer.source!r} with weights {scorer.pretrained!r} does not "
                 f"load ({str(error).splitlines()[0]})."
             ) from error
         self.model.requires_grad_(False)
@@ -264,12 +268,12 @@ def _view(preprocess: Mapping[str, Any], scorer: Clip) -> PictureView:
     size = preprocess["size"]
     if not isinstance(size, int):
         if size[0] != size[1]:
-            raise ConfigError(f"The CLIP model {scorer.model!r} wants {size} px, not a square.")
+            raise ConfigError(f"The CLIP model {scorer.source!r} wants {size} px, not a square.")
         size = size[0]
     mode, resample = preprocess["resize_mode"], preprocess["interpolation"]
     if mode not in ("shortest", "squash") or resample not in ("bicubic", "bilinear"):
         raise ConfigError(
-            f"The CLIP model {scorer.model!r} wants resize mode {mode!r} with {resample!r}; "
+            f"The CLIP model {scorer.source!r} wants resize mode {mode!r} with {resample!r}; "
             f"supported are shortest and squash with bicubic or bilinear."
         )
     return PictureView(int(size), mode == "squash", resample, scorer.draft)

@@ -1,4 +1,4 @@
-"""Where a head comes from: a published name, a URL, a hub file, or a file of a known kind.
+"""The scorer of a head, and where one comes from: a published name, a URL, a hub file, a file.
 
 Aesthetic heads as SQL: a head without activations is one dot product, so DuckDB can do it.
 
@@ -15,9 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from curate.base.errors import ConfigError
+from curate.base.files import sha256_file
 from curate.base.settings import nearest
 from curate.base.weight_download import (
     HUB,
@@ -32,9 +33,85 @@ from curate.base.weights import SAFE_SUFFIX
 from curate.scoring.scorers.heads import Head, convert_head
 from curate.scoring.scorers.keras_head import convert_keras_head
 from curate.scoring.scorers.published import PUBLISHED, Published, by_file_name
+from curate.scoring.scorers.scorer import Column, Columns, ModelScorer, check_label
 
 if TYPE_CHECKING:
     import duckdb
+
+    from curate.scoring.settings import ScoreSettings
+
+
+class HeadScorer(ModelScorer[Head]):
+    """Adds one column: what a head says of an image embedding.
+
+    Args:
+        column: its name, such as "aesthetic" or "nsfw".
+        path: the head, a safetensors file in the format of curate.scoring.scorers.heads.
+        embedding: the column of embeddings that it rests on.
+    """
+
+    def __init__(self, column: str, path: Path | str, embedding: str = "image_embedding") -> None:
+        self.name, self.adds, self.needs = column, (column,), (embedding,)
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise ConfigError(f"The {self.name} head {path} does not exist.")
+        self.sha256 = sha256_file(self.path)
+
+    @classmethod
+    def of(cls, settings: ScoreSettings) -> list[HeadScorer]:
+        """The two heads that have settings of their own, and the further ones by column."""
+        named = {"aesthetic": settings.aesthetic_head, "nsfw": settings.nsfw_head}
+        wanted = {column: source for column, source in named.items() if source is not None}
+        main = "@".join(filter(None, (settings.clip_model, settings.clip_pretrained)))
+        scorers = []
+        for column, source in {**wanted, **settings.more_heads}.items():
+            check_label(column)
+            head, label = _split_label(source)
+            if label and label not in settings.more_clips:
+                raise ConfigError(
+                    f"The head {column!r} rests on the CLIP model {label!r}, which is not among "
+                    f"--more-clips ({', '.join(settings.more_clips) or 'none'})."
+                )
+            _check_clip(column, head, settings.more_clips[label] if label else main)
+            embedding = f"image_embedding_{label}" if label else "image_embedding"
+            scorers.append(cls(column, find_head(head, settings.allow_pickle), embedding))
+        return scorers
+
+    def signature(self) -> dict[str, Any]:
+        """The weights' hash."""
+        return {"version": 1, "sha256": self.sha256}
+
+    def hashes(self) -> Mapping[str, str]:
+        return {self.path.name: self.sha256}
+
+    def load(self) -> Head:
+        return Head.load(self.path)
+
+    def score(self, columns: Mapping[str, Column]) -> Columns:
+        return {self.name: self.model(columns[self.needs[0]])}
+
+
+def _check_clip(column: str, head: str, clip: str) -> None:
+    """Raise ConfigError for a published head on another published CLIP model than its own.
+
+    Local weights and hub models are taken at their user's word: they may be the same model.
+    """
+    entry = PUBLISHED.get(split_hash(head)[0])
+    published = "/" not in clip and ":" not in clip and not clip.endswith(".json")
+    if entry is not None and entry.clip and published and clip != entry.clip:
+        raise ConfigError(
+            f"The head {head} for {column!r} was trained on {entry.clip}; on {clip} its numbers "
+            f"mean nothing. Add --more-clips LABEL={entry.clip} and write {head}@LABEL."
+        )
+
+
+def _split_label(source: str) -> tuple[str, str]:
+    """(source, label of the CLIP model that it rests on): `HEAD@b32`; "" is the main model."""
+    head, separator, label = source.rpartition("@")
+    # A hub's revision is followed by a file: hf-hub:ORG/NAME@REVISION/FILE.
+    if not separator or "/" in label:
+        return source, ""
+    return head, label
 
 
 def find_head(source: str, allow_pickle: Collection[str] = ()) -> Path:
@@ -48,8 +125,12 @@ def find_head(source: str, allow_pickle: Collection[str] = ()) -> Path:
     if entry is not None:
         if entry.kind == "watermark":
             raise ConfigError(f"{name} is no head on an embedding; give it to --watermark-model.")
-        return _published(name, entry, sha256, allow_pickle)
-    if _is_plain_name(name):
+        sha256 = entry.hash_or(sha256, name)
+        if name in allow_pickle:
+            allow_pickle = {*allow_pickle, sha256}
+        convert = _conversion(entry, Path(entry.file_name))
+        return converted(entry.url, convert, mark=name, sha256=sha256, allow_pickle=allow_pickle)
+    if not any(mark in name for mark in "/.:"):
         heads = [known for known, one in PUBLISHED.items() if one.kind != "watermark"]
         raise ConfigError(f"There is no published head {name!r}; {nearest(name, heads)}")
     path = Path(name)
@@ -64,24 +145,6 @@ def find_head(source: str, allow_pickle: Collection[str] = ()) -> Path:
     known = by_file_name(path.name)
     return converted(
         name, _conversion(known, path), mark="head", sha256=sha256, allow_pickle=allow_pickle
-    )
-
-
-def _published(
-    name: str, entry: Published, sha256: str | None, allow_pickle: Collection[str]
-) -> Path:
-    sha256 = sha256 or entry.sha256
-    if sha256 is None:
-        raise ConfigError(
-            f"The sha256 of {name} ({entry.url}) is not known here; give it as "
-            f"{name}#sha256=HEX, or download the file and give its path."
-        )
-    return converted(
-        entry.url,
-        _conversion(entry, Path(entry.file_name)),
-        mark=name,
-        sha256=sha256,
-        allow_pickle={*allow_pickle, sha256} if name in allow_pickle else allow_pickle,
     )
 
 
@@ -103,10 +166,6 @@ def _conversion(known: Published | None, path: Path) -> Convert:
         output="sigmoid" if known.output == "sigmoid" else "score",
         allow_pickle=trusted,
     )
-
-
-def _is_plain_name(name: str) -> bool:
-    return "/" not in name and "." not in name and ":" not in name
 
 
 FUNCTIONS: Mapping[str, str] = {

@@ -34,7 +34,6 @@ from numpy.typing import NDArray
 from curate.base.errors import ConfigError
 from curate.base.files import atomic_path, sha256_file
 from curate.base.weights import load_state_dict, metadata
-from curate.scoring.scorers.scorer import Column, Columns, Scorer
 
 Output = Literal["score", "sigmoid"]
 
@@ -164,50 +163,6 @@ def _folded(
 
 def _is_preparation(name: str) -> bool:
     return name.startswith(("input.", "categories."))
-
-
-class HeadScorer(Scorer):
-    """Adds one column: what a head says of an image embedding.
-
-    Args:
-        column: its name, such as "aesthetic" or "nsfw".
-        path: the head, a safetensors file in this module's format.
-        embedding: the column of embeddings that it rests on.
-    """
-
-    def __init__(self, column: str, path: Path | str, embedding: str = "image_embedding") -> None:
-        self.name, self.adds, self.needs = column, (column,), (embedding,)
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise ConfigError(f"The {self.name} head {path} does not exist.")
-        self.sha256 = sha256_file(self.path)
-        self._head: Head | None = None
-
-    def signature(self) -> dict[str, Any]:
-        """The weights' hash."""
-        return {"version": 1, "sha256": self.sha256}
-
-    def hashes(self) -> Mapping[str, str]:
-        return {self.path.name: self.sha256}
-
-    def open(self) -> None:
-        self._head = Head.load(self.path)
-
-    @property
-    def head(self) -> Head:
-        """The loaded head; loads it when needed."""
-        if self._head is None:
-            self.open()
-        assert self._head is not None
-        return self._head
-
-    @property
-    def width(self) -> int:
-        """Length of the embedding that the head takes."""
-        return self.head.width
-
-    def score(self, columns: Mapping[str, Column]) -> Columns:
-        return {self.name: self.head(columns[self.needs[0]])}
 
 
 def convert_head(

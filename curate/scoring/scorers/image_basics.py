@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from curate.base.files import sha256_file
 from curate.pictures.copy_descriptor import WEIGHTS, CopyDescriptor
 from curate.pictures.perceptual_hashes import VIEWS, perceptual_hashes, thumbnails
-from curate.scoring.scorers.scorer import Column, Columns, Scorer
+from curate.scoring.scorers.scorer import Column, Columns, ModelScorer, Scorer
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of R, G and B in luma (ITU-R BT.601), as JPEG and Pillow use them."""
@@ -137,7 +137,7 @@ def laplacian_variance(grey: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
     return np.array([cv2.Laplacian(picture, cv2.CV_32F).var() for picture in grey], np.float32)
 
 
-class Fingerprint(Scorer):
+class Fingerprint(ModelScorer[CopyDescriptor]):
     """Adds `phash` (B, views) uint64, `thumbnail` (B, 4608) uint8, `copy_descriptor` (B, 64).
 
     The hash of the pixels comes from the reader, who has them, and goes to the same table. See
@@ -152,18 +152,15 @@ class Fingerprint(Scorer):
         """The views, the descriptor's weights and the version of the formulas."""
         return {"version": 2, "views": VIEWS, "descriptor": sha256_file(WEIGHTS)}
 
-    def open(self) -> None:
-        """Load the descriptor's weights."""
-        self._descriptor = CopyDescriptor()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
+    def load(self) -> CopyDescriptor:
+        """The descriptor with its weights."""
+        return CopyDescriptor()
 
     def score(self, columns: Mapping[str, Column]) -> Columns:
         canvas = columns["canvas"]
         return {
             "phash": perceptual_hashes(canvas),
             "thumbnail": thumbnails(canvas),
-            "copy_descriptor": self._descriptor(canvas),
+            "copy_descriptor": self.model(canvas),
             "pixel_hash": columns["pixel_sha256"],
         }

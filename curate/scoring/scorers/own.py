@@ -17,23 +17,22 @@ a short name.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from curate.base.errors import CaplabError, ConfigError
 from curate.base.reasons import printable
-from curate.base.registry import load
 from curate.scoring.scorers.scorer import Column, Columns, Scorer
 from curate.store.contract import SAMPLES
 
 if TYPE_CHECKING:
     from curate.pictures.decode import PictureView
 
-GROUP = "scorers"
 _TAKEN = frozenset({*SAMPLES.names, "decode_error"})
+Given = TypeVar("Given")
 _LONGEST_REASON = 300  # characters
 
 
@@ -70,9 +69,8 @@ class GuardedScorer(Scorer):
         return {"own": self.own.signature(), "types": types}
 
     def open(self) -> None:
-        try:
-            self.own.open()
-        except Exception as error:  # of a stranger's code, before any work
+        error = _tried(self.own.open)
+        if isinstance(error, Exception):
             raise ConfigError(
                 f"The scorer {self.name!r} does not open ({_said(error)})."
             ) from error
@@ -85,20 +83,17 @@ class GuardedScorer(Scorer):
 
     def score(self, columns: Mapping[str, Column]) -> Columns:
         count = len(next(iter(columns.values())))
-        try:
-            typed = self._typed(columns, count)
-        except Exception:  # a stranger's code raises what it likes; which rows, the next lines tell
-            rows = [self._row(columns, row) for row in range(count)]
-            return {name: pa.concat_arrays([row[name] for row in rows]) for name in self.adds}
-        return {**typed, self.error: pa.nulls(count, pa.string())}
-
-    def _row(self, columns: Mapping[str, Column], row: int) -> dict[str, pa.Array]:
-        one = {name: column[row : row + 1] for name, column in columns.items()}
-        try:
-            return {**self._typed(one, 1), self.error: pa.nulls(1, pa.string())}
-        except Exception as error:  # the row's failure, stored with its reason
+        given = _tried(lambda: self._typed(columns, count))
+        if not isinstance(given, Exception):
+            return {**given, self.error: pa.nulls(count, pa.string())}
+        if count == 1:  # the row's failure, stored with its reason
             nulls = {name: pa.nulls(1, kind) for name, kind in self.own.types.items()}
-            return {**nulls, self.error: pa.array([_said(error)], pa.string())}
+            return {**nulls, self.error: pa.array([_said(given)], pa.string())}
+        rows = [
+            self.score({name: column[row : row + 1] for name, column in columns.items()})
+            for row in range(count)
+        ]
+        return {name: pa.concat_arrays([row[name] for row in rows]) for name in self.adds}
 
     def _typed(self, columns: Mapping[str, Column], count: int) -> dict[str, pa.Array]:
         given = self.own.score(columns)
@@ -109,13 +104,12 @@ class GuardedScorer(Scorer):
         return typed
 
 
-def load_own(name: str) -> GuardedScorer:
-    """The scorer of an entry point's name or `module:Class`.
+def checked(found: object, name: str) -> GuardedScorer:
+    """The scorer of a class that an entry point's name or `module:Class` stands for.
 
     Raises:
         ConfigError: one sentence for whatever keeps it from being run.
     """
-    found = load(GROUP, name, {})
     if not (isinstance(found, type) and issubclass(found, OwnScorer)):
         raise ConfigError(
             f"The scorer {name!r} is no class that derives from "
@@ -124,12 +118,20 @@ def load_own(name: str) -> GuardedScorer:
     problem = _undeclared(found)
     if problem:
         raise ConfigError(f"The scorer {name!r} {problem}.")
+    own = _tried(found)
+    if isinstance(own, CaplabError):
+        raise own
+    if isinstance(own, Exception):
+        raise ConfigError(f"The scorer {name!r} cannot be made ({_said(own)}).") from own
+    return GuardedScorer(own)
+
+
+def _tried(work: Callable[[], Given]) -> Given | Exception:
+    """What a stranger's code gives, or what it raises, which may be anything."""
     try:
-        return GuardedScorer(found())
-    except CaplabError:
-        raise
-    except Exception as error:  # of a stranger's code, before any work
-        raise ConfigError(f"The scorer {name!r} cannot be made ({_said(error)}).") from error
+        return work()
+    except Exception as error:
+        return error
 
 
 def _undeclared(found: type[OwnScorer]) -> str | None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from curate.base.errors import ConfigError
+
 _RAW = "https://raw.githubusercontent.com"
 _AESTHETIC_V1 = f"{_RAW}/LAION-AI/aesthetic-predictor/6d122adad522ab246644d9dc1c6d7a3810ee255f"
 _AESTHETIC_V2 = (
@@ -45,6 +47,16 @@ class Published:
     def file_name(self) -> str:
         """The last part of the URL."""
         return self.url.rsplit("/", 1)[-1]
+
+    def hash_or(self, given: str | None, name: str) -> str:
+        """The user's hash, or the known one; ConfigError where there is neither."""
+        known = given or self.sha256
+        if known is None:
+            raise ConfigError(
+                f"The sha256 of {name} ({self.url}) is not known here; give it as "
+                f"{name}#sha256=HEX, or download the file and give its path."
+            )
+        return known
 
 
 PUBLISHED: Mapping[str, Published] = {

@@ -17,10 +17,11 @@ Every other column is some scorer's. A scorer returns NumPy arrays of length B a
 from __future__ import annotations
 
 import graphlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from curate.base.errors import ConfigError
 from curate.base.files import fingerprint
@@ -28,7 +29,9 @@ from curate.base.settings import nearest
 
 if TYPE_CHECKING:
     from curate.pictures.decode import PictureView
+    from curate.scoring.settings import ScoreSettings
 
+Model = TypeVar("Model")
 Column = Any
 """A NumPy array, a pyarrow array or a list, of length B."""
 Columns = dict[str, Column]
@@ -61,6 +64,15 @@ class Scorer(ABC):
     needs: tuple[str, ...]
     adds: tuple[str, ...]
 
+    @classmethod
+    def of(cls, settings: ScoreSettings) -> Sequence[Scorer]:
+        """Those of this kind that the settings ask for. Default: one, made without arguments.
+
+        Raises:
+            ConfigError: a model, tag or file that does not exist; before anything is read.
+        """
+        return [cls()]
+
     @abstractmethod
     def signature(self) -> dict[str, Any]:
         """All that decides the values besides the needed columns: version, settings, hashes."""
@@ -80,6 +92,41 @@ class Scorer(ABC):
     @abstractmethod
     def score(self, columns: Mapping[str, Column]) -> Columns:
         """The added columns for one batch. Rows are independent of one another."""
+
+
+class ModelScorer(Scorer, Generic[Model]):
+    """A scorer with a model, which is loaded once a worker and does not travel."""
+
+    _model: Model | None = None
+
+    @abstractmethod
+    def load(self) -> Model:
+        """The model; ConfigError where its weights do not load."""
+
+    def open(self) -> None:
+        if self._model is None:
+            self._model = self.load()
+
+    @property
+    def model(self) -> Model:
+        """The model; loads it when needed."""
+        self.open()
+        assert self._model is not None
+        return self._model
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_model": None}
+
+
+_LABEL = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
+
+
+def check_label(label: str) -> None:
+    """Raise ConfigError for a name that cannot be part of a column's name."""
+    if not _LABEL.fullmatch(label):
+        raise ConfigError(
+            f"{label!r} cannot name a column; use lower-case letters, digits and underscores."
+        )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.base.files import sha256_file
-from curate.scoring.scorers.scorer import Column, Columns, Scorer
+from curate.scoring.scorers.scorer import Column, Columns, ModelScorer
 
 # Letters from which a probability is enough to tell a language; with less it is a guess. Measured
 # on 2,304 human alt texts in English: of what passes, none of 8 texts of 12 to 19 letters is told
@@ -30,7 +30,7 @@ def count_letters(text: str) -> int:
     return len(_LETTER.findall(text)) + 2 * len(_WIDE.findall(text))
 
 
-class TextLanguage(Scorer):
+class TextLanguage(ModelScorer[Any]):
     """text_language, its confidence, and what a filter that always guesses would have said.
 
     text_language               ISO 639 code of one of 176 languages; null where it cannot be told,
@@ -54,7 +54,6 @@ class TextLanguage(Scorer):
 
     def __init__(self) -> None:
         self._sha256 = sha256_file(_model_path())
-        self._model: Any = None
 
     def signature(self) -> dict[str, Any]:
         """The model's hash."""
@@ -63,14 +62,12 @@ class TextLanguage(Scorer):
     def hashes(self) -> Mapping[str, str]:
         return {_model_path().name: self._sha256}
 
-    def open(self) -> None:
-        if self._model is None:
-            import fasttext
+    def load(self) -> Any:
+        import fasttext
 
-            self._model = fasttext.load_model(str(_model_path()))
+        return fasttext.load_model(str(_model_path()))
 
     def score(self, columns: Mapping[str, Column]) -> Columns:
-        self.open()
         languages: list[str | None] = []
         guesses: list[str | None] = []
         shares = np.full(len(columns["alt_text"]), np.nan, np.float32)
@@ -93,12 +90,9 @@ class TextLanguage(Scorer):
         }
 
     def _likeliest(self, line: str) -> tuple[str, float]:
-        (label,), (share,) = self._model.predict(line, k=1)
+        (label,), (share,) = self.model.predict(line, k=1)
         # The compressed model's sums exceed 1 by a little.
         return label.removeprefix(_PREFIX), min(float(share), 1.0)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_model": None}
 
 
 def _model_path() -> Path:

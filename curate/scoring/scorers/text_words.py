@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +19,9 @@ import pyarrow.compute as pc
 from curate.base.errors import ConfigError
 from curate.base.files import fingerprint
 from curate.scoring.scorers.scorer import Column, Columns, Scorer
+
+if TYPE_CHECKING:
+    from curate.scoring.settings import ScoreSettings
 
 LISTS = Path(__file__).parent / "word_lists"
 # RE2 compiles one alternation of all terms; a very long list is cut into several.
@@ -49,6 +52,11 @@ class TextWords(Scorer):
         if own is not None:
             self._lists["text_has_listed_words"] = read_list(Path(own))
         self.adds = tuple(self._lists)
+
+    @classmethod
+    def of(cls, settings: ScoreSettings) -> list[TextWords]:
+        """With the user's own list, if there is one."""
+        return [cls(settings.word_list)]
 
     def signature(self) -> dict[str, Any]:
         """The lists themselves."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from curate.pictures.resize import Resizer, StoredImage
+from curate.pictures.settings import PictureSettings
 from pipelines.bench.common.figures import Figures
 from pipelines.bench.duplicates.our_pairs import fingerprints, pairs
 from pipelines.world.scene import WorldConfig
@@ -34,7 +35,7 @@ def flat_figures(out: Path | None = None, rows: int = 1500, seed: int = 0) -> Fi
     with tempfile.TemporaryDirectory(prefix="caplab-flat-", dir=out) as folder:
         root = Path(folder)
         web = build_web(root / "web", WorldConfig.small(), rows, seed)
-        resizer = Resizer(SIDE, min_side=SIDE)
+        resizer = Resizer(PictureSettings(image_size=SIDE, min_side=SIDE))
         files: list[Path] = []
         groups: list[int] = []
         for row in pq.read_table(web.truth, columns=["path", "duplicate_group"]).to_pylist():

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.duplicates.pairs import near_pairs
+from curate.duplicates.pairs import Search, near_pairs
 from curate.duplicates.samples import Found, Samples, is_structured
 from curate.duplicates.settings import DuplicateSettings
 from curate.duplicates.verify.thumbnails import in_memory
@@ -90,4 +90,4 @@ def pairs(found: Fingerprints, level: str, scratch: Path, fresh: int = 0) -> Fou
     settings = LEVELS[level]
     new = np.arange(total) >= total - fresh if fresh else None
     chosen = np.flatnonzero(samples.structured)
-    return near_pairs(samples, chosen, Verifier(samples, settings), settings, new)
+    return near_pairs(samples, chosen, Verifier(samples, settings), settings, Search(new))

@@ -15,6 +15,7 @@ import pytest
 from curate.base.errors import ConfigError
 from curate.intake.read import plan_shards
 from curate.pictures.resize import Resizer
+from curate.pictures.settings import PictureSettings
 from curate.store.dataset import Dataset
 from curate.store.sample_view import sample_view
 from curate.store.write_samples import Spool, sample_members
@@ -30,7 +31,7 @@ def sidecars(path: Path, folder: Path) -> list[dict]:
     intake = plan_shards(path, dataset, rows_per_shard=1)
     assert not intake.broken
     spool = Spool(io.BytesIO())
-    image = spool.add(Resizer(32).store(encoded(drawn(0, 32, 32))))  # type: ignore[arg-type]
+    image = spool.add(Resizer(PictureSettings(image_size=32)).store(encoded(drawn(0, 32, 32))))  # type: ignore[arg-type]
     found = []
     for shard in dataset.shards():
         rows = pq.read_table(dataset.input_path(shard))

@@ -17,6 +17,7 @@ from curate.intake.inspection import inspect_input
 from curate.intake.local_pictures import LocalPicturesStage
 from curate.intake.read import plan_shards
 from curate.pictures.resize import Resizer
+from curate.pictures.settings import PictureSettings
 from curate.store.accounting import accounting
 from curate.store.contract import sample_key
 from curate.store.dataset import Dataset
@@ -81,7 +82,7 @@ def test_a_picture_from_a_tar_is_stored_like_a_downloaded_one(tmp_path):
     write_tar(tmp_path / "in" / "a.tar", members(3))
     dataset = take_in(tmp_path / "in", tmp_path / "out")
     ((_, stored, text), *_) = iter_shard(dataset, "00000")
-    expected = Resizer(image_size=64).store(jpeg(0))
+    expected = Resizer(PictureSettings(image_size=64)).store(jpeg(0))
     assert (stored, text) == (expected.content, "text 0")
     sample = samples(dataset)[0]
     assert sample["sha256"] == hash_of(jpeg(0))

@@ -10,6 +10,7 @@ from PIL import Image, ImageCms
 from curate.pictures.decode import PictureView, decode_batch
 from curate.pictures.png_chunks import without_texts
 from curate.pictures.resize import Resizer
+from curate.pictures.settings import PictureSettings
 
 WIDTH, HEIGHT = 48, 32
 GREY = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
@@ -30,7 +31,7 @@ def png(*chunks: bytes, behind: bool = False, **options: object) -> bytes:
 
 
 def upright_size(content: bytes) -> tuple[int, int]:
-    stored = Resizer(encode_format="png").store(content)
+    stored = Resizer(PictureSettings(encode_format="png")).store(content)
     batch = decode_batch([("key", content)], PictureView(32))
     assert batch.error == [None]
     assert batch.size[0].tolist() == [stored.width, stored.height]
@@ -58,7 +59,7 @@ TEXTS = {
 def test_no_text_beside_the_pixels_loses_a_picture(name, behind):
     content = png(TEXTS[name], behind=behind)
     assert upright_size(content) == (WIDTH, HEIGHT)
-    stored = Resizer(encode_format="png").store(content)
+    stored = Resizer(PictureSettings(encode_format="png")).store(content)
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(stored.content))), GREY)
 
 

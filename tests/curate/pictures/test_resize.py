@@ -13,6 +13,7 @@ from PIL import Image, ImageCms
 
 from curate.base.reasons import Failure, FailureError, Reason
 from curate.pictures.resize import Resizer, StoredImage
+from curate.pictures.settings import PictureSettings
 from curate.pictures.shrink import shrink
 from tests.curate.download.hostile_server import picture
 
@@ -27,9 +28,13 @@ def pixels(stored: StoredImage) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(stored.content)))
 
 
+def resizer(**settings: object) -> Resizer:
+    return Resizer(PictureSettings.model_validate(settings))
+
+
 def reason_of(content: bytes, **settings: object) -> Reason:
     with pytest.raises(FailureError) as caught:
-        Resizer(**settings).store(content)  # type: ignore[arg-type]
+        resizer(**settings).store(content)
     return caught.value.failure.reason
 
 
@@ -44,13 +49,13 @@ def quarters() -> Image.Image:
 
 def test_a_refused_file_keeps_its_hash_size_and_format():
     content = b"\x89PNG\r\n\x1a\n and nothing else"
-    refused = Resizer(48).outcome(content)
+    refused = resizer(image_size=48).outcome(content)
     assert isinstance(refused, Failure)
     assert refused.reason is Reason.BROKEN_IMAGE
     assert refused.original_format == "png"
     assert refused.original_bytes == len(content)
     assert refused.sha256 == hashlib.sha256(content).hexdigest()
-    html = Resizer(48).outcome(b"<html>")
+    html = resizer(image_size=48).outcome(b"<html>")
     assert isinstance(html, Failure)
     assert (html.reason, html.detail) == (Reason.NOT_AN_IMAGE, "HTML")
 
@@ -59,12 +64,12 @@ def test_a_refused_file_keeps_its_hash_size_and_format():
 def test_a_file_is_stored_only_if_it_is_the_one_that_the_list_means(name):
     content = picture()
     right = hashlib.new(name, content).hexdigest()
-    assert isinstance(Resizer(48).outcome(content, {name: right.upper()}), StoredImage)
+    assert isinstance(resizer(image_size=48).outcome(content, {name: right.upper()}), StoredImage)
     for wrong in ("0" * len(right), right[:-1], "not a hash"):
-        refused = Resizer(48).outcome(content, {name: wrong})
+        refused = resizer(image_size=48).outcome(content, {name: wrong})
         assert isinstance(refused, Failure)
         assert refused.reason is Reason.HASH_MISMATCH
-    assert isinstance(Resizer(48).outcome(content, {name: None}), StoredImage)
+    assert isinstance(resizer(image_size=48).outcome(content, {name: None}), StoredImage)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +82,7 @@ def test_a_file_is_stored_only_if_it_is_the_one_that_the_list_means(name):
     ],
 )
 def test_resize_modes(mode, size):
-    stored = Resizer(60, resize_mode=mode).store(encoded(quarters(), "PNG"))
+    stored = resizer(image_size=60, resize_mode=mode).store(encoded(quarters(), "PNG"))
     assert (stored.width, stored.height) == size
     assert Image.open(io.BytesIO(stored.content)).size == size
     assert (stored.original_width, stored.original_height) == (120, 80)
@@ -85,13 +90,13 @@ def test_resize_modes(mode, size):
 
 def test_small_pictures_are_enlarged_only_when_asked():
     content = encoded(quarters(), "PNG")
-    assert Resizer(240).store(content).width == 120
-    assert Resizer(240, upscale=True).store(content).width == 240
-    assert Resizer(240, resize_mode="center_crop").store(content).width == 80
+    assert resizer(image_size=240).store(content).width == 120
+    assert resizer(image_size=240, upscale=True).store(content).width == 240
+    assert resizer(image_size=240, resize_mode="center_crop").store(content).width == 80
 
 
 def test_the_centre_square_shows_the_middle():
-    stored = Resizer(40, resize_mode="center_crop", encode_format="png").store(
+    stored = resizer(image_size=40, resize_mode="center_crop", encode_format="png").store(
         encoded(quarters(), "PNG")
     )
     left, right = pixels(stored)[10, :18], pixels(stored)[10, 22:]
@@ -101,7 +106,7 @@ def test_the_centre_square_shows_the_middle():
 
 def test_the_original_is_recorded_as_it_came():
     content = picture(200, 100)
-    stored = Resizer(50).store(content)
+    stored = resizer(image_size=50).store(content)
     assert stored.sha256 == hashlib.sha256(content).hexdigest()
     assert stored.original_bytes == len(content)
     assert stored.original_format == "jpeg"
@@ -110,7 +115,7 @@ def test_the_original_is_recorded_as_it_came():
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 def test_each_format_keeps_its_picture(kind):
-    stored = Resizer(120, encode_format="png").store(encoded(quarters(), kind))
+    stored = resizer(image_size=120, encode_format="png").store(encoded(quarters(), kind))
     assert stored.original_format == kind.lower()
     difference = pixels(stored)[::8, 4::8].astype(int) - np.asarray(quarters())[::8, 4::8]
     assert abs(difference).mean() < 8
@@ -118,7 +123,7 @@ def test_each_format_keeps_its_picture(kind):
 
 @pytest.mark.parametrize("encode_format", ["jpg", "png", "webp"])
 def test_each_stored_format_is_what_it_says(encode_format):
-    stored = Resizer(60, encode_format=encode_format).store(picture())
+    stored = resizer(image_size=60, encode_format=encode_format).store(picture())
     kind = Image.open(io.BytesIO(stored.content)).format
     assert kind == {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}[encode_format]
 
@@ -140,7 +145,7 @@ def test_every_exif_orientation_is_applied_and_the_tag_is_gone(orientation, kind
     turned = upright if backwards is None else upright.transpose(backwards)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored = Resizer(60, encode_format="png").store(encoded(turned, kind, exif=exif))
+    stored = resizer(image_size=60, encode_format="png").store(encoded(turned, kind, exif=exif))
     assert (stored.original_width, stored.original_height) == (120, 80)
     assert (stored.width, stored.height) == (60, 40)
     corners = pixels(stored)[[4, 4, 36, 36], [4, 56, 4, 56]].astype(int)
@@ -160,14 +165,14 @@ def test_metadata_does_not_reach_the_stored_picture():
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     content = encoded(quarters(), "JPEG", exif=exif, comment=b"by me", icc_profile=srgb)
     for encode_format in ("jpg", "png", "webp"):
-        stored = Resizer(encode_format=encode_format).store(content)
+        stored = resizer(encode_format=encode_format).store(content)
         image = Image.open(io.BytesIO(stored.content))
         assert not {"exif", "comment", "icc_profile"} & set(image.info)
 
 
 def test_sixteen_bit_grey_is_scaled_not_clipped_to_white():
     ramp = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
-    stored = Resizer(encode_format="png").store(encoded(Image.fromarray(ramp), "PNG"))
+    stored = resizer(encode_format="png").store(encoded(Image.fromarray(ramp), "PNG"))
     assert abs(pixels(stored)[..., 0].astype(float) - ramp / 257).max() <= 1
 
 
@@ -175,7 +180,7 @@ def test_transparency_is_laid_on_white():
     image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
     image.paste((200, 0, 0, 255), (0, 0, 8, 4))
     image.paste((0, 0, 0, 128), (4, 4, 8, 8))
-    grid = pixels(Resizer(encode_format="png").store(encoded(image, "PNG")))
+    grid = pixels(resizer(encode_format="png").store(encoded(image, "PNG")))
     assert grid[1, 1].tolist() == [200, 0, 0]
     assert grid[6, 1].tolist() == [255, 255, 255]
     assert abs(grid[6, 6].astype(int) - 127).max() <= 1
@@ -185,14 +190,14 @@ def test_a_transparent_palette_is_laid_on_white():
     image = Image.new("P", (8, 8), 1)
     image.putpalette([0, 0, 0, 10, 20, 30])
     image.paste(0, (0, 0, 8, 4))
-    grid = pixels(Resizer(encode_format="png").store(encoded(image, "PNG", transparency=0)))
+    grid = pixels(resizer(encode_format="png").store(encoded(image, "PNG", transparency=0)))
     assert grid[0, 0].tolist() == [255, 255, 255]
     assert grid[7, 0].tolist() == [10, 20, 30]
 
 
 def test_cmyk_becomes_rgb():
     cyan = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
-    red, green, blue = pixels(Resizer(encode_format="png").store(encoded(cyan, "JPEG")))[8, 8]
+    red, green, blue = pixels(resizer(encode_format="png").store(encoded(cyan, "JPEG")))[8, 8]
     assert red < 30 < 200 < min(green, blue)
 
 
@@ -208,26 +213,26 @@ def test_a_colour_profile_is_applied():
     profile = bytearray(bytes(profile).replace(name, "GRBs".encode("utf-16-be")))
     image = Image.new("RGB", (8, 8), (255, 0, 0))
     content = encoded(image, "PNG", icc_profile=bytes(profile))
-    red_now, _, blue_now = pixels(Resizer(encode_format="png").store(content))[4, 4]
+    red_now, _, blue_now = pixels(resizer(encode_format="png").store(content))[4, 4]
     assert red_now < 60 < 200 < blue_now
 
 
 def test_a_broken_colour_profile_is_ignored_as_browsers_do():
     content = encoded(quarters(), "PNG", icc_profile=b"not a profile")
-    stored = Resizer(encode_format="png").store(content)
+    stored = resizer(encode_format="png").store(content)
     assert np.array_equal(pixels(stored), np.asarray(quarters()))
 
 
 def test_the_first_frame_of_an_animation_is_kept():
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
     content = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    stored = Resizer(encode_format="png").store(content)
+    stored = resizer(encode_format="png").store(content)
     assert pixels(stored)[8, 8].tolist() == [255, 0, 0]
 
 
 def test_reduced_scale_decoding_stays_close_to_a_full_decode():
     content = picture(1600, 1200)
-    stored = Resizer(200, encode_format="png").store(content)
+    stored = resizer(image_size=200, encode_format="png").store(content)
     full = Image.open(io.BytesIO(content)).resize((200, 150), Image.Resampling.LANCZOS)
     error = (pixels(stored).astype(float) - np.asarray(full)) ** 2
     assert 10 * np.log10(255**2 / error.mean()) > 40
@@ -248,7 +253,7 @@ def test_a_png_with_damaged_pixel_data_is_refused_every_time_it_is_read():
 
 def test_too_many_pixels_are_refused_from_the_header_alone():
     assert reason_of(encoded(quarters(), "PNG"), max_pixels=9_599) is Reason.TOO_MANY_PIXELS
-    assert Resizer(max_pixels=9_600).store(encoded(quarters(), "PNG"))
+    assert resizer(max_pixels=9_600).store(encoded(quarters(), "PNG"))
 
 
 def test_a_jpeg_with_hundreds_of_scans_is_refused():
@@ -261,8 +266,8 @@ def test_policies_refuse_with_the_size_that_the_picture_has():
     content = encoded(quarters(), "JPEG")
     assert reason_of(content, min_side=81) is Reason.TOO_SMALL
     assert reason_of(content, max_aspect=1.4) is Reason.ASPECT
-    assert Resizer(min_side=80, max_aspect=1.5).store(content)
-    refused = Resizer(min_side=81).outcome(content)
+    assert resizer(min_side=80, max_aspect=1.5).store(content)
+    refused = resizer(min_side=81).outcome(content)
     assert isinstance(refused, Failure)
     assert (refused.original_width, refused.original_height) == (120, 80)
 
@@ -273,7 +278,7 @@ def test_policies_refuse_with_the_size_that_the_picture_has():
 def test_float_and_32_bit_grey_fills_the_smallest_customary_range(mode, top):
     kind = np.float32 if mode == "F" else np.int32
     ramp = np.linspace(0, top, 64 * 64).reshape(64, 64).astype(kind)
-    stored = Resizer(encode_format="png").store(encoded(Image.fromarray(ramp, mode), "TIFF"))
+    stored = resizer(encode_format="png").store(encoded(Image.fromarray(ramp, mode), "TIFF"))
     assert abs(pixels(stored)[..., 0] - ramp.astype(float) * 255 / top).max() <= 1
 
 
@@ -295,7 +300,7 @@ def test_a_jpeg_that_is_damaged_in_its_middle_is_refused(size):
     for place in range(len(content) // 4, len(content) * 3 // 4, len(content) // 40):
         damaged = content[:place] + bytes(64) + content[place + 64 :]
         Image.open(io.BytesIO(damaged)).load()  # Pillow says nothing
-        outcome = Resizer(size).outcome(damaged)
+        outcome = resizer(image_size=size).outcome(damaged)
         assert isinstance(outcome, Failure)
         assert outcome.reason is Reason.BROKEN_IMAGE
 
@@ -303,15 +308,15 @@ def test_a_jpeg_that_is_damaged_in_its_middle_is_refused(size):
 @pytest.mark.parametrize("padding", [b"\0" * 7, b"\xff" * 3])
 def test_padding_before_the_end_and_bytes_behind_it_are_no_damage(padding):
     content = noise()
-    whole = Resizer(64, encode_format="png").store(content)
+    whole = resizer(image_size=64, encode_format="png").store(content)
     for harmless in (content[:-2] + padding + content[-2:], content + b"behind the end"):
-        stored = Resizer(64, encode_format="png").store(harmless)
+        stored = resizer(image_size=64, encode_format="png").store(harmless)
         assert np.array_equal(pixels(stored), pixels(whole))
 
 
 def test_broken_notes_in_a_header_harm_no_picture(real_data):
     path = real_data / "nasty" / "pillow" / "icc-after-SOF.jpg"
-    assert Resizer(64).store(path.read_bytes())
+    assert resizer(image_size=64).store(path.read_bytes())
 
 
 @pytest.mark.parametrize("filling", [b"\0", b"\xff", b"\xff\xd0", b"\xff\xfe\0\2"])
@@ -331,7 +336,7 @@ def test_a_jpeg_with_two_frames_cannot_be_larger_than_it_says():
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_every_kind_of_jpeg_is_decoded(mode, options):
     image = quarters().convert(mode)
-    stored = Resizer(120, encode_format="png").store(encoded(image, "JPEG", **options))
+    stored = resizer(image_size=120, encode_format="png").store(encoded(image, "JPEG", **options))
     difference = pixels(stored).astype(int) - np.asarray(image.convert("RGB"))
     assert abs(difference).mean() < 6
 
@@ -341,7 +346,7 @@ def test_every_kind_of_jpeg_is_decoded(mode, options):
 def test_odd_sizes_come_out_at_the_size_that_is_asked_for(size, mode):
     for kind in ("JPEG", "PNG"):
         content = picture(*size, kind=kind)
-        stored = Resizer(24, resize_mode=mode).store(content)
+        stored = resizer(image_size=24, resize_mode=mode).store(content)
         assert Image.open(io.BytesIO(stored.content)).size == (stored.width, stored.height)
         side = {"keep_ratio_largest": max(size), "keep_ratio": min(size)}.get(mode, min(size))
         wanted = min(24, side)
@@ -380,10 +385,11 @@ import json, re, sys
 from pathlib import Path
 from curate.base.reasons import Failure
 from curate.pictures.resize import Resizer
+from curate.pictures.settings import PictureSettings
 root, outcomes = Path(sys.argv[1]), {}
 for line in (root / "manifest.jsonl").read_text().splitlines():
     name = json.loads(line)["file"]
-    outcome = Resizer(256).outcome((root / name).read_bytes())
+    outcome = Resizer(PictureSettings(image_size=256)).outcome((root / name).read_bytes())
     outcomes[name] = outcome.reason.value if isinstance(outcome, Failure) else "stored"
 # Not ru_maxrss: that would count what the test process held before this one was started.
 status = Path('/proc/self/status').read_text()

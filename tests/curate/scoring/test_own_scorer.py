@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 
 from curate.base.errors import ConfigError
-from curate.scoring.scorers.own import OwnScorer, load_own
+from curate.scoring.scorers.make import load_own
+from curate.scoring.scorers.own import OwnScorer
 from curate.scoring.scorers.scorer import ScorerGraph
 from curate.scoring.settings import ScoreSettings
 from curate.scoring.stage import ScoreStage

@@ -10,7 +10,7 @@ from curate.base.errors import ConfigError
 from curate.base.files import write_json
 from curate.base.provenance import provenance
 from curate.scoring.captions import caption_scores
-from curate.scoring.scorers.make import make_clips
+from curate.scoring.scorers.clip import Clip
 from curate.scoring.stage import ScoreSettings, ScoreStage
 from curate.store.dataset import Dataset
 from recaption.captioning.settings import RecaptionSettings
@@ -35,7 +35,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> ScoreSettings:
 @pytest.fixture
 def dataset(tmp_path: Path, clip: ScoreSettings) -> Dataset:
     """Three good pictures, with the worst of fifty texts, none and the best, and a broken one."""
-    (scorer,) = make_clips(clip)
+    (scorer,) = Clip.of(clip)
     texts = [
         f"{how} {what}" for how in ("red", "old", "a", "no", "1") for what in LONG.split()[:10]
     ]
@@ -79,7 +79,7 @@ def test_a_caption_is_compared_by_sentence_with_the_stored_embedding_of_its_pict
     assert [vector is not None for vector in embeddings] == [True, True, True, False]
     found = similarity.compare(embeddings, [LONG, None, "A cat.", LONG])
 
-    (model,) = make_clips(clip)
+    (model,) = Clip.of(clip)
     stored = np.stack(dataset.read_table("embeddings", "00000").column("image")[:1].to_pylist())
     whole, truncated, _, mean, least, _ = caption_scores(model, stored.astype(np.float32), [LONG])
     assert truncated[0] > 0, "the whole does not fit into this model's twelve tokens"

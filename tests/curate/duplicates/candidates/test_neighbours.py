@@ -4,14 +4,24 @@ import numpy as np
 import pytest
 
 from curate.duplicates.candidates.clusters import Tree, train
+from curate.duplicates.candidates.hamming import join_blocks
 from curate.duplicates.candidates.neighbours import (
     CROWD,
-    hamming_join,
     nearest_vectors,
     similar_pairs,
     unique_pairs,
 )
 from curate.duplicates.candidates.vectors import ArrayVectors, FileVectors
+
+
+def hamming_join(index, queries, radius):
+    """(query row, index row) of all pairs, ordered by query and then by index row."""
+    blocks = list(join_blocks(index, queries, radius))
+    if not blocks:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    query, row = (np.concatenate([block[side] for block in blocks]) for side in (0, 1))
+    order = np.lexsort((row, query))
+    return query[order], row[order]
 
 
 def brute(index: np.ndarray, queries: np.ndarray, radius: int) -> list[tuple[int, int]]:

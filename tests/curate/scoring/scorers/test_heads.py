@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from curate.base.errors import ConfigError
-from curate.scoring.scorers.heads import Head, HeadScorer, convert_head
+from curate.scoring.scorers.head_source import HeadScorer
+from curate.scoring.scorers.heads import Head, convert_head
 from tests.conftest import REAL_DATA
 from tests.curate.tiny import tiny_head
 
