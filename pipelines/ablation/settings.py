@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from curate.base.settings import OPERATIONAL
 from pipelines.runners.settings import RunnerSettings
 
 # What `train` may not hold: the ablation sets these for every arm.
@@ -74,16 +75,14 @@ class AblateSettings(RunnerSettings):
         False,
         description="Train although over 5% of the words of a caption kind or a form of the "
         "prompts are outside the models' vocabulary; without it the study is refused before a step",
-        json_schema_extra={"identity": False},
+        json_schema_extra=OPERATIONAL,
     )
-    workers: int = Field(
-        2, gt=0, description="Runs side by side", json_schema_extra={"identity": False}
-    )
+    workers: int = Field(2, gt=0, description="Runs side by side", json_schema_extra=OPERATIONAL)
     cpus_per_run: int = Field(
-        1, gt=0, description="CPU threads of one run", json_schema_extra={"identity": False}
+        1, gt=0, description="CPU threads of one run", json_schema_extra=OPERATIONAL
     )
     gpus_per_run: float = Field(
-        0.0, ge=0, description="GPUs of one run", json_schema_extra={"identity": False}
+        0.0, ge=0, description="GPUs of one run", json_schema_extra=OPERATIONAL
     )
 
     @model_validator(mode="after")

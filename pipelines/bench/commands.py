@@ -115,7 +115,7 @@ def bench_download(out: Path | None, images: Path, count: int, as_is: bool) -> l
 )
 @click.option(
     "--kinds",
-    default="hashes,embeddings,isotropic,pipeline",
+    default="hashes,embeddings,isotropic",
     show_default=True,
     help="Generated data, with --scale.",
 )

@@ -11,14 +11,13 @@ import click
 from pydantic import Field
 
 from curate.base.errors import ConfigError
-from curate.base.settings import OPERATIONAL
 from curate.download.settings import DownloadSettings
 from curate.duplicates.settings import DuplicateSettings
 from curate.intake.settings import IntakeSettings
 from curate.scoring.settings import ScoreSettings
 from curate.selection.settings import SelectSettings
 from pipelines.commands.score import remember
-from pipelines.runners.settings import RunnerSettings
+from pipelines.runners.settings import RunnerSettings, WorkerSettings
 from pipelines.terminal.options import PLACE, settings_options
 from pipelines.terminal.quiet import say
 
@@ -36,19 +35,13 @@ Until = Literal["download", "score", "duplicates", "selection"]
 
 
 class CurateSettings(
-    DownloadSettings, ScoreSettings, DuplicateSettings, IntakeSettings, RunnerSettings
+    DownloadSettings, ScoreSettings, DuplicateSettings, IntakeSettings, WorkerSettings
 ):
     """Intake, download, scores, duplicates and the first selection."""
 
     name: str = Field("default", description="Name of the first selection.")
     where: str = Field(
         "true", description="SQL condition of the first selection; duplicates are dropped as well."
-    )
-    workers: int = Field(
-        2, gt=0, description="Workers side by side.", json_schema_extra=OPERATIONAL
-    )
-    gpus_per_worker: float = Field(
-        0.0, ge=0, description="GPUs a scoring worker.", json_schema_extra=OPERATIONAL
     )
 
     def selection(self) -> SelectSettings:

@@ -13,7 +13,7 @@ from pydantic import Field
 from curate.base.errors import ConfigError, StageError
 from curate.base.files import write_json
 from curate.base.settings import OPERATIONAL, precision_of
-from pipelines.runners.settings import RunnerSettings
+from pipelines.runners.settings import RunnerSettings, WorkerSettings
 from pipelines.terminal.options import dataset_argument, settings_options
 from pipelines.terminal.quiet import say
 from recaption.captioning.settings import RecaptionSettings
@@ -23,14 +23,11 @@ if TYPE_CHECKING:
     from recaption.captioning.stage import CaptionStage
 
 
-class RecaptionCommandSettings(RecaptionSettings, RunnerSettings):
+class RecaptionCommandSettings(RecaptionSettings, WorkerSettings):
     """Recaptioning, and how many workers do it."""
 
     workers: int = Field(
         1, gt=0, description="Workers side by side.", json_schema_extra=OPERATIONAL
-    )
-    gpus_per_worker: float = Field(
-        0.0, ge=0, description="GPUs a worker.", json_schema_extra=OPERATIONAL
     )
     price_per_hour: float = Field(
         0.0,

@@ -11,9 +11,9 @@ import click
 from pydantic import Field
 
 from curate.base.files import read_record, write_json
-from curate.base.settings import OPERATIONAL, load_settings
+from curate.base.settings import load_settings
 from curate.scoring.settings import ScoreSettings
-from pipelines.runners.settings import RunnerSettings
+from pipelines.runners.settings import RunnerSettings, WorkerSettings
 from pipelines.terminal.options import dataset_argument, settings_options
 from pipelines.terminal.quiet import say
 
@@ -23,17 +23,11 @@ if TYPE_CHECKING:
     from pipelines.runners.shards import StageSummary
 
 
-class ScoreCommandSettings(ScoreSettings, RunnerSettings):
+class ScoreCommandSettings(ScoreSettings, WorkerSettings):
     """Scores of an existing dataset; what is not given stays as it was scored before."""
 
     captions: tuple[str, ...] = Field(
         (), description="Caption kinds to score as well, sentence by sentence; all for every kind."
-    )
-    workers: int = Field(
-        2, gt=0, description="Workers side by side.", json_schema_extra=OPERATIONAL
-    )
-    gpus_per_worker: float = Field(
-        0.0, ge=0, description="GPUs a worker.", json_schema_extra=OPERATIONAL
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from curate.base.settings import OPERATIONAL
 from pipelines.runners.settings import RunnerSettings
 
 
@@ -19,6 +20,4 @@ class DemoSettings(RunnerSettings):
     seeds: int = Field(3, gt=0, description="Training seeds an arm")
     scenes: int = Field(192, gt=0, description="Held-out scenes that every model has to draw")
     model: str = Field("world-small", description="Model preset of all runs")
-    workers: int = Field(
-        2, gt=0, description="Workers side by side", json_schema_extra={"identity": False}
-    )
+    workers: int = Field(2, gt=0, description="Workers side by side", json_schema_extra=OPERATIONAL)

@@ -12,10 +12,10 @@ from curate.base.errors import DatasetError
 from curate.base.files import read_json
 from curate.store.dataset import Dataset
 from curate.store.holes import refuse_holes
-from curate.store.scans import parquet_scan
+from curate.store.scans import parquet_scan, sql_text
 from pipelines.report.palette import Palette
 from pipelines.report.pictures import Picture, ShardPictures, thumbnail
-from pipelines.report.sql import identifier, literal
+from pipelines.report.sql import identifier
 from pipelines.report.thresholds import Cut, cuts
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ class Inputs:
     @cached_property
     def shard_list(self) -> str:
         """`picture_shards` as an SQL list."""
-        quoted = ", ".join(map(literal, self.picture_shards))
+        quoted = ", ".join(map(sql_text, self.picture_shards))
         return f"({quoted})" if quoted else "('')"
 
     def need_hosts(self) -> None:

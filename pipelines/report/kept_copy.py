@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from curate.base.duplicate_methods import METHODS
+from curate.store.scans import sql_text
 from pipelines.report.data import Inputs
-from pipelines.report.sql import literal
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def kept_copy(inputs: Inputs, key: str) -> KeptCopy | None:
     methods = [str(method) for method in dropped.get("methods", [])]
     if not methods:
         return None
-    listed = ", ".join(map(literal, methods))
+    listed = ", ".join(map(sql_text, methods))
     rank = f"list_position({list(METHODS)}, method)"
     rows = inputs.rows(
         "WITH RECURSIVE both_ways AS ("

@@ -1,4 +1,4 @@
-"""SQL's quoting, for names and texts that come from files."""
+"""SQL's quoting, for names that come from files."""
 
 from __future__ import annotations
 
@@ -6,8 +6,3 @@ from __future__ import annotations
 def identifier(name: str) -> str:
     """A column's name, quoted."""
     return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """A text, quoted."""
-    return "'" + text.replace("'", "''") + "'"

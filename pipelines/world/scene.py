@@ -84,10 +84,6 @@ class WorldConfig:
     def cells(self) -> int:
         return self.grid * self.grid
 
-    @property
-    def max_objects(self) -> int:
-        return len(self.count_weights)
-
     @classmethod
     def small(cls) -> "WorldConfig":
         """The demo's world: 2x2 cells, 1 to 4 objects, 6 shapes that differ at 32 px."""

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from pipelines.world.facts import contradicts, facts
+from pipelines.world.facts import facts
 from pipelines.world.palette import BACKGROUND_STYLES
 from pipelines.world.scene import Scene, SceneObject
 from pipelines.world.words import COUNTS, PLACES, RELATIONS, VOCABULARY, article
@@ -259,8 +259,3 @@ def _dress(text: str, draw: list[float]) -> str:
     if draw[5] < 0.4:
         return f"image {1 + int(draw[6] * 9)}: {text}"
     return text
-
-
-def consistent(text: str, scene: Scene) -> bool:
-    """Whether nothing that `text` states is false of `scene`."""
-    return not contradicts(facts(text, scene.grid), scene)

@@ -7,21 +7,22 @@ drawn at random with the shapes and correlations that web data has, so that sele
 searching can be tried at a size that the pictures of no test machine allow. A million rows take
 about half a minute. Only the first shards, small ones, have tars: what shows pictures shows theirs.
 
-The same settings give the same bytes of every table.
+Every value is SQL over the row's number: `u(row, 'what')` is the hash of both and the seed as a
+number between 0 and 1. So the same settings give the same tables, and a copy can repeat what its
+original drew.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import click
+import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
@@ -29,19 +30,12 @@ from PIL import Image
 from curate.base.arrow_columns import to_arrow
 from curate.base.files import atomic_path
 from curate.base.provenance import package_versions
-from curate.store.contract import CAPTIONS, SAMPLES
+from curate.store.contract import CAPTIONS
 from curate.store.dataset import Dataset
 from curate.store.shards import write_shard
-from pipelines.bench.common.generated_duplicates import (
-    PICTURE_ROWS,
-    Groups,
-    fingerprint_rows,
-    group_rows,
-    write_duplicates,
-)
-from pipelines.bench.common.generated_web import Web
 
-ROWS_PER_SHARD = 10_000
+PICTURE_ROWS, ROWS_PER_SHARD = 500, 10_000
+"""Rows of a shard with pictures, and of any other."""
 SIDE = 64
 
 # Reasons with their share of a living host's failures; a dead host fails with the first.
@@ -59,6 +53,158 @@ _FAILURES = (
     ("too_small", 0.09, "120 x 90"),
     ("aspect", 0.03, "970 x 90"),
 )
+# Share and a few words of each language: enough to look like a text, not meant to say much.
+_LANGUAGES = (
+    ("en", 0.65, "a photo of the old red house with garden blue dress vintage table dog beach new"),
+    ("de", 0.1, "ein Foto von dem alten roten Haus mit Garten blaues Kleid Damen Holztisch Hund"),
+    ("fr", 0.08, "une photo de la vieille maison rouge avec jardin robe bleue femme table en bois"),
+    ("es", 0.07, "una foto de la casa roja con jardín vestido azul mujer mesa de madera perro en"),
+    ("ru", 0.06, "фото старый красный дом сад синее платье женское деревянный стол собака пляж"),
+    ("ja", 0.04, "赤い 古い 家 の 写真 庭 青い ドレス 木製 テーブル 犬 海岸 黒い 靴 山 湖 夜 街"),
+)
+
+_FRONTS = ("www", "cdn", "img1", "img2", "static", "media", "i", "assets")
+_STEMS = ("garden", "photo", "shop", "travel", "recipe", "museum", "auto", "news", "wild", "pet")
+_SUFFIXES = ("com", "org", "net", "de", "fr", "co.uk", "com.au", "ru", "co.jp", "com.br", "io")
+
+_MACROS = """
+CREATE MACRO draw(x, what) AS hash(x, what, getvariable('seed'));
+CREATE MACRO u(x, what) AS ((draw(x, what) >> 11) + 0.5) / 9007199254740992;
+CREATE MACRO pick(x, what, words) AS words[1 + (draw(x, what) % len(words))::INT];
+-- The number of the first of the rising `ends` that a draw does not pass.
+CREATE MACRO weighted(x, what, ends) AS
+  1 + len(list_filter(ends, lambda ending: ending < u(x, what) * ends[-1]));
+-- A normal of mean 0 and deviation 1 (Box and Muller).
+CREATE MACRO normal(x, what) AS
+  sqrt(-2 * ln(u(x, what))) * cos(2 * pi() * u(x, what || ' angle'));
+-- Kumaraswamy's distribution: a beta's shapes with an inverse that can be written down.
+CREATE MACRO skew(x, what, a, b) AS pow(1 - pow(1 - u(x, what), 1.0 / b), 1.0 / a);
+CREATE MACRO clip(x, low, high) AS greatest(low, least(high, x));
+-- CLIP's cosine: texts fit their picture or do not; models agree in part.
+CREATE MACRO similarity(row, what, fitting, other, spread) AS
+  if(u(row, 'fits') < 0.68, fitting, other)
+  + spread * normal(row, 'common') + 0.017 * normal(row, what);
+"""
+
+# Whom a row copies, how, and how far it is from it; copies of copies there are none. With pictures
+# both are in one shard, so that a report can show them side by side; among the others a few
+# placeholders are copied very often.
+_COPIES = """
+CREATE TABLE copies AS
+SELECT row, source, level,
+  CASE level WHEN 1 THEN 0 WHEN 2 THEN floor(9 * u(row, 'bits'))
+    ELSE 0.01 + 0.09 * u(row, 'cosine') END AS distance
+FROM (
+  SELECT range AS row, weighted(range, 'method', [0.5, 0.85, 1.0]) AS level, CASE
+      WHEN range < $local
+        THEN range - 1 - floor(u(range, 'back') * least(39, range % $picture_rows))
+      WHEN u(range, 'popular') < 0.15 THEN $local + range % 97
+      ELSE floor(u(range, 'source') * range) END::BIGINT AS source
+  FROM range($rows) WHERE u(range, 'copy') < 0.1)
+WHERE source >= 0 AND source < row AND u(source, 'copy') >= 0.1
+  AND (row >= $local OR row % $picture_rows > 0)
+"""
+
+# An exact copy has the size of its original (`shown`). Few hosts are large and many small, about
+# two of a domain; texts recur, with a number of their own behind them or without.
+_WEB = """
+CREATE TABLE web AS
+WITH hosted AS (
+  SELECT range AS row, source, level, if(level = 1, source, range) AS shown,
+    floor(pow(pow(8, 0.1) + u(range, 'host') * (pow($hosts + 8, 0.1) - pow(8, 0.1)), 10) - 8)
+      ::BIGINT AS host,
+    draw(host, 'domain') % ($hosts // 2 + 1) AS domain,
+    weighted(range, 'language', $shares) AS language, floor(4000 * u(range, 'text')) AS said
+  FROM range($rows) LEFT JOIN copies ON row = range),
+worded AS (
+  SELECT *, host >= 20 AND u(host, 'dead') < 0.03 AS dead, normal(host, 'quality') AS liking,
+    exp(6.6 + 0.55 * normal(shown, 'long')) AS long,
+    abs(0.2 + 0.28 * normal(shown, 'short')) AS lean,
+    list_transform(range(clip(ceil(ln(u(said, 'length')) / ln(0.84)), 1, 30)::INT),
+      lambda place: pick(said * 30 + place, 'word', $words[language])) AS beginning
+  FROM hosted),
+sized AS (
+  SELECT *, clip(long, 120, 6000) AS longer, longer / exp(least(lean, ln(3))) AS shorter,
+    u(shown, 'tall') < 0.3 AS tall,
+    if($languages[language] = 'ja', array_to_string(beginning, ''), array_to_string(beginning, ' '))
+      AS words
+  FROM worded)
+SELECT row, source, level, liking, md5($seed::VARCHAR || ' ' || row) AS key,
+  dead OR u(row, 'failed') < skew(host, 'failing', 1.12, 9.6) AS failed,
+  if(dead, 1, weighted(row, 'why', $failures)) AS why, $languages[language] AS language,
+  'https://' || pick(host, 'front', $fronts) || '.' || $stems[1 + (domain % 10)::INT] || '-'
+    || domain || '.' || pick(domain, 'end', $suffixes) || '/pictures/' || row || '.jpg' AS url,
+  CASE WHEN u(row, 'no text') < 0.02 THEN NULL WHEN u(row, 'recurs') < 0.4 THEN words
+    ELSE words || ' ' || (draw(row, 'number') % 10000) END AS alt_text,
+  if(tall, shorter, longer)::INT AS width, if(tall, longer, shorter)::INT AS height
+FROM sized
+"""
+
+_SAMPLES = """
+SELECT key, $shard AS shard, row, url, alt_text, if(failed, 'failed', 'stored') AS status,
+  if(failed, $reasons[why], NULL) AS reason, if(failed, $details[why], NULL) AS detail,
+  stored.* EXCLUDE (row)
+FROM web LEFT JOIN (
+  SELECT row, width AS original_width, height AS original_height,
+    pick(row, 'format', ['jpeg', 'jpeg', 'jpeg', 'png', 'webp']) AS original_format,
+    floor(width * height * (0.08 + 0.27 * u(row, 'bytes'))) AS original_bytes,
+    greatest(1, floor(width * scale))::INT AS width,
+    greatest(1, floor(height * scale))::INT AS height,
+    'jpg' AS format, key || key AS sha256
+  FROM (
+    SELECT *, least(1, if($pictures, $side / greatest(width, height), 512 / least(width, height)))
+      AS scale FROM web WHERE NOT failed)) AS stored USING (row)
+WHERE row BETWEEN $first AND $last ORDER BY row
+"""
+
+_SCORES = """
+SELECT key, if(undecodable, 'cannot identify image file', NULL) AS decode_error,
+  if(undecodable, NULL, COLUMNS(* EXCLUDE (key, row, undecodable, language, text))::FLOAT),
+  language AS text_language,
+  (1 + length(text) - length(replace(text, ' ', '')))::INT AS text_words,
+  length(text)::INT AS text_characters, u(row, 'file name') < 0.06 AS text_is_filename
+FROM (
+  SELECT key, row, language, coalesce(alt_text, '') AS text,
+    u(row, 'undecodable') < 0.001 AS undecodable,
+    similarity(row, 'L/14', 0.235, 0.13, 0.038) - foreigner AS clip_similarity,
+    similarity(row, 'B/32', 0.29, 0.19, 0.035) - foreigner AS clip_similarity_b32,
+    0.76 + 0.32 * ln(width * height) + 0.5 * liking + 0.62 * normal(row, 'looks') AS aesthetic,
+    if(u(row, 'is nsfw') < 0.03, skew(row, 'nsfw', 5.1, 2.2), skew(row, 'nsfw', 0.53, 6.4)) AS nsfw,
+    if(u(row, 'marked') < 0.12, skew(row, 'mark', 4.6, 1.6), skew(row, 'mark', 0.7, 4.5))
+      AS watermark,
+    greatest(width, height) / least(width, height) AS aspect_ratio,
+    exp(5.4 + 1.1 * normal(row, 'blur') + 0.25 * liking) AS blur,
+    skew(row, 'brightness', 3.2, 3.5) AS brightness,
+    0.5 * skew(row, 'contrast', 3.06, 16) AS contrast,
+    8 * skew(row, 'entropy', 7.7, 1.96) AS entropy,
+    exp(3.3 + 0.6 * normal(row, 'colours')) AS colourfulness
+  FROM (SELECT *, 0.02 * (language <> 'en')::INT AS foreigner FROM web)
+  WHERE NOT failed AND row BETWEEN $first AND $last)
+ORDER BY row
+"""
+
+# One pair a copy, with its original, which is the better one, where both are stored.
+_PAIRS = """
+CREATE TABLE pairs AS
+SELECT copies.level, distance, one.key AS original, other.key AS copy
+FROM copies JOIN web one ON one.row = copies.source JOIN web other ON other.row = copies.row
+WHERE NOT one.failed AND NOT other.failed
+"""
+_DUPLICATE_PAIRS = """
+SELECT $methods[level] AS method, least(original, copy) AS key_a, greatest(original, copy) AS key_b,
+  distance
+FROM pairs ORDER BY level, key_a, key_b
+"""
+_DUPLICATES = """
+SELECT $methods[reach] AS method, * EXCLUDE (reach)
+FROM (
+  SELECT reach, copy AS key, original AS group, false AS kept, distance
+  FROM pairs JOIN range(1, 4) AS levels(reach) ON level <= reach
+  UNION SELECT reach, original, original, true, 0
+  FROM pairs JOIN range(1, 4) AS levels(reach) ON level <= reach)
+ORDER BY reach, "group", kept DESC, key
+"""
+METHODS = ["exact", "near", "embedding"]
 
 
 @dataclass(frozen=True)
@@ -69,17 +215,15 @@ class Shape:
     picture_shards: int = 8
     embedding_width: int = 64
     seed: int = 0
-    fingerprints: bool = False
-    """Whether duplicates can be searched for: 5 kB a row, and 20 seconds at first."""
 
     def shards(self) -> Iterator[tuple[str, int, int]]:
-        """Name, first row and number of rows of every shard."""
+        """Name, first and last row of every shard."""
         start, number = 0, 0
         while start < self.rows:
             size = PICTURE_ROWS if number < self.picture_shards else ROWS_PER_SHARD
-            size = min(size, self.rows - start)
-            yield f"{number:05d}", start, size
-            start, number = start + size, number + 1
+            stop = min(start + size, self.rows)
+            yield f"{number:05d}", start, stop - 1
+            start, number = stop, number + 1
 
 
 def generate(directory: Path | str, shape: Shape | None = None) -> Dataset:
@@ -95,201 +239,121 @@ def generate(directory: Path | str, shape: Shape | None = None) -> Dataset:
         "weights": {},
         "created_at": "2026-01-01T00:00:00+00:00",
     }
-    dataset = Dataset.create(directory, {"generated": 2, **asdict(shape)}, record)
+    dataset = Dataset.create(directory, {"generated": 3, **asdict(shape)}, record)
     if dataset.has_shard("duplicates"):
         return dataset
-    random = np.random.default_rng(shape.seed)
-    web = Web(random, hosts=max(40, shape.rows // 50))
-    groups = group_rows(shape.rows, shape.picture_shards * PICTURE_ROWS, random)
-    keys, quality = [], []
-    for name, start, size in shape.shards():
-        shard = _Shard(dataset, name, start, size, groups, shape)
-        keys.append(shard.write(web, pictures=int(name) < shape.picture_shards))
-        quality.append(shard.quality)
-    write_duplicates(dataset, groups, np.concatenate(keys), np.concatenate(quality))
+    with duckdb.connect() as connection:
+        _draw(connection, shape)
+        for name, first, last in shape.shards():
+            _write_shard(connection, dataset, shape, name, first, last)
+        methods = {"methods": METHODS}
+        for table, query in (("duplicate_pairs", _DUPLICATE_PAIRS), ("duplicates", _DUPLICATES)):
+            dataset.write_table(table, _table(connection, query, methods))
     return dataset
 
 
-class _Shard:
-    """Draws and writes one shard's tables."""
+def _draw(connection: duckdb.DuckDBPyConnection, shape: Shape) -> None:
+    """Make the tables `copies`, `web` and `pairs`."""
+    connection.execute(f"SET VARIABLE seed = {shape.seed}")
+    connection.execute(_MACROS)
+    local = {"local": shape.picture_shards * PICTURE_ROWS, "picture_rows": PICTURE_ROWS}
+    connection.execute(_COPIES, {"rows": shape.rows, **local})
+    connection.execute(
+        _WEB,
+        {
+            "rows": shape.rows,
+            "hosts": max(40, shape.rows // 50),
+            "seed": shape.seed,
+            "shares": np.cumsum([share for _, share, _ in _LANGUAGES]).tolist(),
+            "languages": [language for language, _, _ in _LANGUAGES],
+            "words": [words.split() for _, _, words in _LANGUAGES],
+            "failures": np.cumsum([share for _, share, _ in _FAILURES]).tolist(),
+            "fronts": _FRONTS,
+            "stems": _STEMS,
+            "suffixes": _SUFFIXES,
+        },
+    )
+    connection.execute(_PAIRS)
 
-    def __init__(
-        self, dataset: Dataset, name: str, start: int, size: int, groups: Groups, shape: Shape
-    ) -> None:
-        self.dataset, self.name, self.groups, self.shape = dataset, name, groups, shape
-        self.random = np.random.default_rng([shape.seed, start])
-        self.rows = np.arange(start, start + size)
-        self.quality = np.zeros(size)
-        # The row of this shard that each row is a copy of, or the row itself.
-        first = groups.first[self.rows] - start
-        self.place = np.where((first >= 0) & (first < size), first, np.arange(size))
 
-    def write(self, web: Web, pictures: bool) -> NDArray[np.bytes_]:
-        """(size,) keys of all rows, empty where the row failed."""
-        random, size = self.random, len(self.rows)
-        digits = random.bytes(16 * size).hex()
-        keys = np.array([digits[32 * i : 32 * i + 32] for i in range(size)])
-        host = web.draw_hosts(random, size)
-        language, alt_text = web.texts(random, size)
-        failed = random.random(size) < np.where(web.dead[host], 1.0, web.failure[host])
-        stored = ~failed
-        share = np.array([share for _, share, _ in _FAILURES])
-        why = random.choice(len(_FAILURES), size, p=share / share.sum())
-        why[web.dead[host]] = 0
-        reasons, details = (np.array([row[place] for row in _FAILURES])[why] for place in (0, 2))
-        width, height = self._sides()
-        scale = SIDE / np.maximum(width, height) if pictures else 512 / np.minimum(width, height)
-        scale = np.minimum(1, scale)
-        bytes_ = width * height * random.uniform(0.08, 0.35, size)
-        formats = random.choice(["jpeg", "jpeg", "jpeg", "png", "webp"], size)
-        self.quality = np.where(stored, width * height, -1.0)
-        measured = {
-            "original_width": width,
-            "original_height": height,
-            "original_format": formats,
-            "original_bytes": bytes_,
-            "width": np.maximum(width * scale, 1),
-            "height": np.maximum(height * scale, 1),
-            "format": np.full(size, "jpg"),
-            "sha256": np.array([key * 2 for key in keys]),
-        }
-        samples = pa.table(
-            {
-                "key": pa.array(keys),
-                "shard": pa.array(np.full(size, self.name)),
-                "row": pa.array(self.rows),
-                "url": web.urls(host, self.rows),
-                "alt_text": alt_text,
-                "status": pa.array(np.where(failed, "failed", "stored")),
-                "reason": pa.array(reasons, mask=stored),
-                "detail": pa.array(details, mask=stored),
-                **{
-                    name: pa.array(values, mask=failed).cast(SAMPLES.field(name).type, safe=False)
-                    for name, values in measured.items()
-                },
-            },
-            schema=SAMPLES,
-        )
-        self.dataset.write_table("samples", samples, self.name)
-        with atomic_path(self.dataset.input_path(self.name)) as temporary:
-            pq.write_table(samples.select(["key", "url", "alt_text"]), temporary)
-        scores = self._scores(language, alt_text, web.quality[host], width, height)
-        scores = scores.add_column(0, "key", pa.array(keys)).filter(pa.array(stored))
-        self.dataset.write_table("scores", scores, self.name)
-        self._vectors(pa.array(keys[stored]), self.rows[stored])
-        if pictures:
-            self._pictures(keys, stored, samples)
-        return np.where(stored, keys, "").astype("S32")
+def _table(
+    connection: duckdb.DuckDBPyConnection, query: str, values: Mapping[str, object]
+) -> pa.Table:
+    return connection.sql(query, params=values).to_arrow_table()
 
-    def _sides(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(size,) widths and heights; an exact copy has those of its original."""
-        random, size = self.random, len(self.rows)
-        long = np.exp(random.normal(6.6, 0.55, size)).clip(120, 6000)
-        short = long / np.exp(np.abs(random.normal(0.2, 0.28, size))).clip(1, 3)
-        tall = random.random(size) < 0.3
-        exact = np.where(self.groups.method[self.rows] == 0, self.place, np.arange(size))
-        return np.where(tall, short, long)[exact], np.where(tall, long, short)[exact]
 
-    def _scores(
-        self,
-        language: NDArray[np.str_],
-        alt_text: pa.Array,
-        liking: NDArray[np.float64],
-        width: NDArray[np.float64],
-        height: NDArray[np.float64],
-    ) -> pa.Table:
-        random, size = self.random, len(self.rows)
-        undecodable = random.random(size) < 0.001
-        fits, common = random.random(size) < 0.68, random.normal(0, 1, size)
-        foreign = 0.02 * (language != "en")
+def _write_shard(
+    connection: duckdb.DuckDBPyConnection,
+    dataset: Dataset,
+    shape: Shape,
+    name: str,
+    first: int,
+    last: int,
+) -> None:
+    pictures, span = int(name) < shape.picture_shards, {"first": first, "last": last}
+    reasons, _, details = (list(column) for column in zip(*_FAILURES, strict=True))
+    told = {"shard": name, "reasons": reasons, "details": details}
+    samples = _table(connection, _SAMPLES, {**told, "pictures": pictures, "side": SIDE, **span})
+    dataset.write_table("samples", samples, name)
+    with atomic_path(dataset.input_path(name)) as temporary:
+        pq.write_table(samples.select(["key", "url", "alt_text"]), temporary)
+    scores = _table(connection, _SCORES, {**span})
+    dataset.write_table("scores", scores, name)
+    if width := shape.embedding_width:
+        # A few hundred subjects, so that clusters of embeddings mean something.
+        random = np.random.default_rng([shape.seed, first])
+        vectors = subjects(width)[random.integers(0, 300, scores.num_rows)]
+        vectors = vectors + random.normal(0, 0.7, vectors.shape)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        image = to_arrow(vectors.astype(np.float16), None, pa.list_(pa.float16()))
+        columns = {"key": scores["key"], "image": image, "text": pa.nulls(len(image), image.type)}
+        dataset.write_table("embeddings", pa.table(columns), name)
+    if pictures:
+        _write_pictures(connection, dataset, name, samples, first)
 
-        def similarity(fitting: float, other: float, spread: float) -> NDArray[np.float64]:
-            noise = random.normal(0, 0.017, size)
-            return np.where(fits, fitting, other) - foreign + spread * common + noise
 
-        def often(share: float, a: tuple[float, float], b: tuple[float, float]) -> NDArray[Any]:
-            """A beta `a` in that share of the rows, a beta `b` elsewhere."""
-            chosen = random.random(size) < share
-            return np.where(chosen, random.beta(*a, size), random.beta(*b, size))
+def _write_pictures(
+    connection: duckdb.DuckDBPyConnection,
+    dataset: Dataset,
+    name: str,
+    samples: pa.Table,
+    first: int,
+) -> None:
+    """The tar of the shard, and what a captioner said of some of its pictures."""
+    from pipelines.world.render import render
+    from pipelines.world.scene import WorldConfig, sample_scenes
+    from pipelines.world.writers import write_descriptive
 
-        looks = 0.76 + 0.32 * np.log(width * height) + 0.5 * liking
-        scores = {
-            "clip_similarity": similarity(0.235, 0.13, 0.038),
-            "clip_similarity_b32": similarity(0.29, 0.19, 0.035),
-            "aesthetic": looks + random.normal(0, 0.62, size),
-            "nsfw": often(0.03, (6, 2), (0.35, 9)),
-            "watermark": often(0.12, (5, 1.5), (0.6, 5)),
-            "aspect_ratio": np.maximum(width, height) / np.minimum(width, height),
-            "blur": np.exp(random.normal(5.4, 1.1, size) + 0.25 * liking),
-            "brightness": random.beta(4, 3, size),
-            "contrast": random.beta(5, 9, size) * 0.5,
-            "entropy": 8 * random.beta(9, 1.8, size),
-            "colourfulness": np.exp(random.normal(3.3, 0.6, size)),
-        }
-        error = pa.array(np.full(size, "cannot identify image file"), mask=~undecodable)
-        spaces = pc.count_substring(pc.fill_null(alt_text, ""), " ")
-        return pa.table(
-            {
-                "decode_error": error,
-                **{
-                    name: pa.array(values.astype(np.float32), mask=undecodable)
-                    for name, values in scores.items()
-                },
-                "text_language": pa.array(language),
-                "text_words": pc.add(spaces, 1).cast(pa.int32()),
-                "text_characters": pc.fill_null(pc.utf8_length(alt_text), 0),
-                "text_is_filename": pa.array(random.random(size) < 0.06),
-            }
-        )
-
-    def _vectors(self, keys: pa.Array, rows: NDArray[np.int64]) -> None:
-        """Embeddings, and fingerprints where asked for."""
-        if width := self.shape.embedding_width:
-            # A few hundred subjects, so that clusters of embeddings mean something.
-            vectors = subjects(width)[self.random.integers(0, 300, len(keys))]
-            vectors = vectors + self.random.normal(0, 0.7, vectors.shape)
-            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-            image = to_arrow(vectors.astype(np.float16), None, pa.list_(pa.float16()))
-            columns = {"key": keys, "image": image, "text": pa.nulls(len(keys), image.type)}
-            self.dataset.write_table("embeddings", pa.table(columns), self.name)
-        if self.shape.fingerprints:
-            table = fingerprint_rows(keys, rows, self.groups, self.random)
-            self.dataset.write_table("fingerprints", table, self.name)
-
-    def _pictures(
-        self, keys: NDArray[np.str_], stored: NDArray[np.bool_], samples: pa.Table
-    ) -> None:
-        """The tar of the shard, and what a captioner said of some of its pictures."""
-        from pipelines.world.render import render
-        from pipelines.world.scene import WorldConfig, sample_scenes
-        from pipelines.world.writers import write_descriptive
-
-        world, seed = WorldConfig.small(), int(self.rows[0])
-        scenes = sample_scenes(world, len(keys), seed)
-        # A copy shows the picture of its group's first member.
-        pixels = render([scenes[i] for i in self.place], world, SIDE)
-        sides = zip(*(samples.column(n).to_pylist() for n in ("width", "height")), strict=True)
-        members = []
-        for row, (size, there) in enumerate(zip(sides, stored.tolist(), strict=True)):
-            if there:
-                picture = Image.fromarray(pixels[row])
-                edit = 0 if self.groups.method[seed + row] == 0 else int(row - self.place[row])
-                if edit:
-                    picture = picture.point(lambda level, edit=edit: level * (0.8 + edit % 5 / 10))
-                buffer = io.BytesIO()
-                picture.resize(size).save(buffer, "JPEG", quality=88)
-                members.append((str(keys[row]), {"jpg": buffer.getvalue()}))
-        write_shard(self.dataset.shard_path(self.name), members)
-        texts = write_descriptive(scenes, seed)
-        rows = [
+    world = WorldConfig.small()
+    scenes = sample_scenes(world, samples.num_rows, first)
+    query = "SELECT row, source, level FROM copies WHERE row BETWEEN $first AND $last"
+    span = {"first": first, "last": first + samples.num_rows - 1}
+    copies = {row: rest for row, *rest in connection.execute(query, span).fetchall()}
+    stored = [row for row in samples.to_pylist() if row["status"] == "stored"]
+    # A copy shows the picture of its original; only an exact one is as bright.
+    sources = [copies.get(row["row"], (row["row"], 1)) for row in stored]
+    pixels = render([scenes[source - first] for source, _ in sources], world, SIDE)
+    members, captions = [], []
+    for row, (source, level), shown in zip(stored, sources, pixels, strict=True):
+        picture = Image.fromarray(shown)
+        if level > 1:
+            light = 0.8 + (row["row"] - source) % 5 / 10
+            picture = picture.point(lambda value, light=light: value * light)
+        buffer = io.BytesIO()
+        picture.resize((row["width"], row["height"])).save(buffer, "JPEG", quality=88)
+        members.append((row["key"], {"jpg": buffer.getvalue()}))
+    write_shard(dataset.shard_path(name), members)
+    texts = write_descriptive(scenes, first)
+    for row in stored[::4]:
+        text = texts[row["row"] - first]
+        captions.append(
             dict.fromkeys(CAPTIONS.names)
-            | {"key": keys[row], "kind": "descriptive", "sample_index": 0, "text": texts[row]}
-            | {"raw_text": texts[row], "status": "ok", "flags": [], "engine": "generated"}
-            | {"model": "generated", "words": len(texts[row].split())}
-            for row in np.flatnonzero(stored)[::4]
-        ]
-        table = pa.Table.from_pylist(rows, schema=CAPTIONS)
-        self.dataset.write_table("captions", table, self.name, "generated")
+            | {"key": row["key"], "kind": "descriptive", "sample_index": 0, "text": text}
+            | {"raw_text": text, "status": "ok", "flags": [], "engine": "generated"}
+            | {"model": "generated", "words": len(text.split())}
+        )
+    table = pa.Table.from_pylist(captions, schema=CAPTIONS)
+    dataset.write_table("captions", table, name, "generated")
 
 
 def subjects(width: int) -> NDArray[np.float64]:

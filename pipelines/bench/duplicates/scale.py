@@ -12,8 +12,6 @@ embeddings  512 numbers in float16: two thousand topics of very different size (
             0.99 to another.
 isotropic   the same with own directions that have no structure at all. No embedding is like that,
             and nothing is harder to cluster: a bound from above, up to 300,000 samples.
-pipeline    a generated dataset (pipelines.bench.common.generate_dataset) through `find_duplicates`
-            from end to end, verification of every candidate on its thumbnails included; at 100,000.
 
 Generated in blocks from a seed and streamed to disk, so the generator never holds a dataset either.
 Time is CPU seconds of the search alone (another program's work does not count), wall time and peak
@@ -32,7 +30,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from curate.base.errors import ConfigError
@@ -41,11 +38,7 @@ from curate.duplicates.candidates.clusters import train
 from curate.duplicates.candidates.hash_pairs import near_hashes
 from curate.duplicates.candidates.neighbours import similar_pairs
 from curate.duplicates.candidates.vectors import FileVectors
-from curate.duplicates.search import find_duplicates
-from curate.duplicates.settings import DuplicateSettings
-from curate.store.dataset import Dataset
 from pipelines.bench.common.figures import Figures, work_folder
-from pipelines.bench.common.generate_dataset import Shape, generate
 from pipelines.bench.common.processes import run_measured
 
 VIEWS, BITS = 8, 8
@@ -185,13 +178,6 @@ def _originals(count: int, copies: Integers, source: Integers) -> Integers:
     return original
 
 
-def write_dataset(place: Path, size: int) -> None:
-    """A dataset directory whose table duplicate_pairs, of what was planted, is set aside."""
-    dataset = generate(place, Shape(rows=size, picture_shards=0, fingerprints=True))
-    dataset.table_path("duplicate_pairs").rename(place / "planted.parquet")
-    dataset.table_path("duplicates").unlink()
-
-
 # ---- searching ----------------------------------------------------------------------------------
 
 
@@ -212,25 +198,6 @@ def search_embeddings(place: Path, memory_limit: str) -> Result:
     started = time.process_time()
     similar = similar_pairs(vectors, LEAST, train(vectors), memory=memory)
     return _counted(place, ((s.pairs[:, 0], s.pairs[:, 1]) for s in similar), started)
-
-
-def search_dataset(place: Path, memory_limit: str) -> Result:
-    """`find_duplicates` as `caplab duplicates` runs it: reads tables, searches, writes tables."""
-    _compile()
-    dataset = Dataset.open(place)
-    started = time.process_time()
-    counts = find_duplicates(dataset, DuplicateSettings(memory_limit=memory_limit))
-    cpu = time.process_time() - started
-    # Found is what shares a group: copies of one original are not all compared with it.
-    query = (
-        'SELECT count(*) FILTER (a."group" = b."group"), count(*) FROM planted p '
-        "LEFT JOIN duplicates a ON a.method = 'near' AND a.key = p.key_a "
-        "LEFT JOIN duplicates b ON b.method = 'near' AND b.key = p.key_b WHERE p.method = 'near'"
-    )
-    connection = dataset.connect()
-    connection.register("planted", pq.read_table(place / "planted.parquet"))
-    found, planted = connection.execute(query).fetchall()[0]
-    return {"cpu": cpu, "pairs": counts["near_pairs"], "recall": found / planted}
 
 
 def _blocks(memory_limit: str) -> int:
@@ -270,7 +237,6 @@ KINDS = {
     "hashes": Kind(write_hashes, search_hashes),
     "embeddings": Kind(write_embeddings, search_embeddings),
     "isotropic": Kind(partial(write_embeddings, falling=0.0), search_embeddings, 300_000),
-    "pipeline": Kind(write_dataset, search_dataset, 100_000),
 }
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from curate.store.scans import sql_text
 from pipelines.report import text
 from pipelines.report.charts import Bins, histogram
 from pipelines.report.data import Inputs
 from pipelines.report.page import Page, Section
 from pipelines.report.pictures import Picture
-from pipelines.report.sql import literal
 from pipelines.world.caption_truth import world_truth
 from pipelines.world.weights import family
 from recaption.judging.caption_sets import (
@@ -199,7 +199,7 @@ def _shown(
 ) -> dict[int, Shown]:
     """Row of the sample -> picture with both captions, where the picture can be read."""
     keys = [sample.keys[row] for row in rows]
-    listed = ", ".join(map(literal, keys)) or "''"
+    listed = ", ".join(map(sql_text, keys)) or "''"
     found = {
         row["key"]: row
         for row in inputs.rows(f"SELECT key, shard, alt_text FROM samples WHERE key IN ({listed})")
