@@ -8,10 +8,13 @@ SIGTERM. Every error is one sentence on stderr; see pipelines.terminal.failures.
 
 from __future__ import annotations
 
+import sys
+from typing import NoReturn
+
 import click
 
 from curate import __version__
-from pipelines.terminal.failures import end_on_signals, one_sentence
+from pipelines.terminal.failures import end_on_signals, leave, one_sentence
 from pipelines.terminal.lazy_group import LazyGroup
 from pipelines.terminal.quiet import quiet_libraries
 
@@ -65,12 +68,23 @@ def cli() -> None:
     """
 
 
-def main() -> None:
-    """Entry point: run a command, and turn every error into one sentence."""
+def run() -> None:
+    """Run a command, and turn every error into one sentence and an exit status."""
     end_on_signals()
     quiet_libraries()
     with one_sentence():
         cli(standalone_mode=False)
+        sys.stdout.flush()  # what cannot be written is an error as any other
+
+
+def main() -> NoReturn:
+    """Entry point: `run`, and the end of the process."""
+    status: object = 0
+    try:
+        run()
+    except SystemExit as end:
+        status = end.code
+    leave(status if isinstance(status, int) else 0)
 
 
 if __name__ == "__main__":

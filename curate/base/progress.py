@@ -1,11 +1,42 @@
-"""Progress bars with rate and time left: live on a terminal, one line now and then in a log."""
+"""Progress bars with rate and time left: live on a terminal, one line now and then in a log.
+
+Whoever works through rows says `advance(rows)`, and need not know who listens: nobody, a bar of its
+own process, or a runner that tells another process (pipelines.runners.told).
+"""
 
 from __future__ import annotations
 
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from tqdm import tqdm
+
+_TICK_SECONDS = 2.0
+
+_heard: ContextVar[Callable[[float], object] | None] = ContextVar("heard", default=None)
+
+
+def advance(rows: float = 1) -> None:
+    """So many more rows of the task at hand are done. Cheap: call it for every row or batch.
+
+    It is heard in the thread that took the task, and in coroutines that were started there.
+    """
+    if (heard := _heard.get()) is not None:
+        heard(rows)
+
+
+@contextmanager
+def counted(heard: Callable[[float], object]) -> Iterator[None]:
+    """Let `heard` be called with what `advance` is called with inside of the block."""
+    token = _heard.set(heard)
+    try:
+        yield
+    finally:
+        _heard.reset(token)
 
 
 def tell(sentence: str) -> None:
@@ -18,11 +49,12 @@ def progress(
 ) -> tqdm[Any]:
     """A tqdm bar on stderr that shows count, rate and time left.
 
-    In a log file (stderr is no terminal) it prints at most every ten seconds, so a run of hours
-    leaves hundreds of lines and not a million carriage returns.
+    On a terminal its clock goes on while nothing is counted (a model is loaded, say). In a log file
+    (stderr is no terminal) it prints at most every ten seconds, so a run of hours leaves hundreds
+    of lines and not a million carriage returns.
     """
     terminal = sys.stderr.isatty()
-    return tqdm(
+    return (_Ticking if terminal else tqdm)(
         total=total,
         initial=initial,
         desc=description,
@@ -36,3 +68,21 @@ def progress(
         file=sys.stderr,
         **options,
     )
+
+
+class _Ticking(tqdm):  # type: ignore[type-arg]
+    """A bar that is drawn every two seconds whatever its owner does."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._closed = threading.Event()
+        super().__init__(*arguments, **options)
+        if not self.disable:
+            threading.Thread(target=self._tick, daemon=True).start()
+
+    def _tick(self) -> None:
+        while not self._closed.wait(_TICK_SECONDS):
+            self.refresh()
+
+    def close(self) -> None:
+        self._closed.set()
+        super().close()

@@ -33,6 +33,7 @@ import pyarrow.parquet as pq
 
 from curate.base.arrow_columns import readable, to_python
 from curate.base.errors import ConfigError
+from curate.base.progress import advance
 from curate.base.reasons import Failure, FailureError, Reason
 from curate.download.addresses import Resolver, lookup
 from curate.download.connections import connect_any
@@ -285,6 +286,7 @@ def _writer_class(base: Any) -> Any:
             place = int(key)
             ours = meta["key"] = self._keys[place]
             super().write(img_str, ours, caption, meta)
+            advance()
             if img_str is None:
                 self._outcomes[place] = reason_of(meta["status"], str(meta["error_message"]))
                 return

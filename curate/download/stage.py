@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.base.progress import advance
 from curate.base.reasons import Failure, FailureError, Reason
 from curate.download.hosts import Hosts
 from curate.download.img2dataset_engine import Img2datasetStage
@@ -119,6 +120,7 @@ class DownloadStage(Stage):
         )
         for position, outcome in fetcher.outcomes(jobs):
             outcomes[position] = outcome if isinstance(outcome, Failure) else spool.add(outcome)
+            advance()
         return outcomes
 
     def __getstate__(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from curate.base.arrow_columns import to_arrow
 from curate.base.errors import ConfigError
 from curate.base.files import atomic_path, fingerprint
+from curate.base.progress import advance, counted, progress
 from curate.base.reasons import Reason
 from curate.intake.folders import is_picture
 from curate.intake.locations import Store, locate
@@ -61,9 +62,13 @@ def fingerprint_folder(place: str, directory: Path) -> Dataset:
     scorer.open()
     dataset = Dataset.create(directory, {"references": found.store.show()}, {})
     names = []
-    for number, start in enumerate(range(0, len(paths), _FILES)):
-        names.append(f"{number:05d}")
-        _shard(dataset, names[-1], found.store, paths[start : start + _FILES], scorer)
+    with progress(len(paths), "references", "picture") as bar:
+        for number, start in enumerate(range(0, len(paths), _FILES)):
+            some = paths[start : start + _FILES]
+            names.append(f"{number:05d}")
+            with counted(bar.update):
+                _shard(dataset, names[-1], found.store, some, scorer)
+            bar.update(start + len(some) - bar.n)  # where they were there
     for left in set(dataset.shards()) - set(names):
         for path in (
             dataset.input_path(left),
@@ -87,6 +92,7 @@ def _shard(
     kinds = dict(zip(FINGERPRINTS.names, FINGERPRINTS.types, strict=True))
     read = _read(store, paths, rows, shard)
     for batch in decode_batches(read, PictureView(1), _BATCH):
+        advance(len(batch.keys))
         columns = scorer.score({"canvas": batch.canvas, "pixel_sha256": batch.pixel_sha256})
         good = batch.decoded
         parts["key"].append(pa.array(np.array(batch.keys)[good], pa.string()))

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.base.errors import DatasetError
+from curate.base.progress import advance
 from curate.base.reasons import Failure, FailureError, Reason
 from curate.intake.locations import Store
 from curate.intake.read import Intake, read_intake
@@ -82,6 +83,7 @@ class LocalPicturesStage(Stage):
         limit = self.settings.max_bytes
         here = rows.take(pa.array(wanted, pa.int64()))
         for position, content in _contents(here, intake, wanted, limit):
+            advance()
             if isinstance(content, Failure):
                 outcomes[position] = content
             elif len(content) > limit:

@@ -32,8 +32,9 @@ from curate.base.arrow_columns import merged, to_arrow, to_numpy
 from curate.base.column_marks import note, noted_in
 from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import sha256_file
+from curate.base.progress import advance
 from curate.base.settings import nearest
-from curate.scoring.scorers.clip import Clip
+from curate.scoring.scorers.clip import Clip, opening_of
 from curate.scoring.scorers.clip_tokens import truncated_tokens
 from curate.scoring.scorers.scorer import ScorerGraph
 from curate.scoring.scorers.sentences import fitting, sentences
@@ -100,6 +101,10 @@ class CaptionScoreStage(Stage):
             for source in _sources(dataset, shard)
         )
 
+    @property
+    def opening(self) -> str:
+        return opening_of(self.clips)
+
     def open(self) -> None:
         for clip in self.clips:
             clip.open()
@@ -114,16 +119,18 @@ class CaptionScoreStage(Stage):
 
         torch.set_num_threads(self.settings.score_threads)
         counts: Counter[str] = Counter()
-        for source in _sources(dataset, shard):
+        sources = _sources(dataset, shard)
+        for source in sources:
             wanted = self._wanted(dataset, shard, source)
             if _note_of(dataset, shard, source) == wanted:
                 continue
             captions = self._captions(dataset, shard, source)
             old = self._reusable(dataset, shard, source)
             table = captions.drop_columns(["text", "row_key"])
+            shown = 1 / max(1, len(sources) * len(self.clips))
             for clip in self.clips:
                 kept = old.get(clip.suffix)
-                columns, reused = self._scored(dataset, shard, clip, captions, kept)
+                columns, reused = self._scored(dataset, shard, clip, captions, kept, shown)
                 for name, column in columns.items():
                     table = table.append_column(name, column)
                 counts["reused"] += reused
@@ -182,8 +189,13 @@ class CaptionScoreStage(Stage):
         clip: Clip,
         captions: pa.Table,
         old: pa.Table | None,
+        shown: float,
     ) -> tuple[dict[str, pa.ChunkedArray], int]:
-        """This model's columns for every row of `captions`, and how many were reused."""
+        """This model's columns for every row of `captions`, and how many were reused.
+
+        Args:
+            shown: part of the shard's samples that the bar shows for all of them.
+        """
         row_keys = captions.column("row_key").to_pylist()
         names = [f"{name}{clip.suffix}" for name in COLUMNS]
         known = set(old.column("row_key").to_pylist()) if old is not None else set()
@@ -202,6 +214,7 @@ class CaptionScoreStage(Stage):
                 parts, caption_scores(clip, image, [texts[row] for row in some]), strict=True
             ):
                 part.extend(values)
+            advance(shown * len(rows) * len(some) / len(new))
         fresh: dict[str, Any] = {"key": pa.array([row_keys[row] for row in new], pa.string())}
         for name, values in zip(COLUMNS, parts, strict=True):
             number = np.asarray(values, np.int32 if name in _COUNTS else np.float32)

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from curate.base.arrow_columns import merged, to_arrow
 from curate.base.column_marks import note, noted_in
 from curate.base.errors import ConfigError, DatasetError
+from curate.base.progress import advance
 from curate.base.settings import precision_of
 from curate.base.threads import in_threads
 from curate.pictures.decode import PictureBatch, PictureView, decode_batch, decode_batches
@@ -44,7 +45,7 @@ from curate.scoring.score_tables import (
     type_of,
 )
 from curate.scoring.scored_with import MODELS, similarity_models
-from curate.scoring.scorers.clip import Clip
+from curate.scoring.scorers.clip import Clip, opening_of
 from curate.scoring.scorers.head_source import HeadScorer
 from curate.scoring.scorers.make import make_scorers
 from curate.scoring.scorers.own import GuardedScorer
@@ -112,6 +113,10 @@ class ScoreStage(Stage):
             return False
         return scored_keys(dataset, shard).keys() == alt_texts(dataset, shard).keys()
 
+    @property
+    def opening(self) -> str:
+        return opening_of(self.graph.scorers)
+
     def open(self) -> None:
         """Load all weights, so that a mistake in them shows before the first shard.
 
@@ -174,6 +179,7 @@ class ScoreStage(Stage):
         threads = self.settings.score_threads
         for batch_keys, arrays in in_threads(scored_batch, batches, threads):
             keys += batch_keys
+            advance(len(batch_keys))
             for name, array in arrays.items():
                 parts[name].append(array)
         if set(keys) != texts.keys() or len(keys) != len(texts):

@@ -23,6 +23,11 @@ class Stage(ABC):
     adds: ClassVar[tuple[str, ...]] = ()
     """Tables that hold the shard afterwards."""
 
+    @property
+    def opening(self) -> str:
+        """What a person reads before `open` takes its time; empty where it takes none."""
+        return ""
+
     def is_done(self, dataset: Dataset, shard: str) -> bool:
         """Whether every table that the stage adds already holds `shard`."""
         return all(dataset.has_shard(table, shard) for table in self.adds)

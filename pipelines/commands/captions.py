@@ -103,6 +103,7 @@ def captions(
         ConfigError: a source, kind, set or truth that is not there; before any work.
         DatasetError: there are no captions.
     """
+    from curate.base.progress import counted, progress
     from curate.store.dataset import Dataset
     from curate.store.holes import refuse_holes
     from pipelines.world.weights import family
@@ -124,7 +125,8 @@ def captions(
         comparison = compare_captions(dataset, pair[0], pair[1], settings, clip, truth, [family()])
         summary = CaptionsSummary(None, comparison, settings)
     else:
-        measures = measure_captions(dataset, settings, clip, truth, reason, [family()])
+        with progress(3, "measuring", "part") as bar, counted(bar.update):
+            measures = measure_captions(dataset, settings, clip, truth, reason, [family()])
         summary = CaptionsSummary(measures, None, settings)
     if out is not None:
         write_json(out, summary.record())

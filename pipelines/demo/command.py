@@ -8,6 +8,7 @@ import click
 
 from pipelines.demo.settings import DemoSettings
 from pipelines.terminal.options import PLACE, settings_options
+from pipelines.terminal.quiet import say
 
 
 @click.command("demo")
@@ -15,6 +16,7 @@ from pipelines.terminal.options import PLACE, settings_options
 @settings_options(DemoSettings)
 def command(out: Path, settings: DemoSettings) -> None:
     """Walk the whole road offline on the synthetic world, some twenty minutes on two cores."""
+    say(f"walking the road in {out}")
     from pipelines.demo.demo import demo
 
     click.echo(demo(out, settings).text())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from curate.base.errors import DatasetError
 from curate.base.files import write_text
+from curate.base.progress import progress
 from pipelines.report.data import Inputs, find_inputs
 from pipelines.report.page import Page
 from pipelines.report.sections import (
@@ -86,10 +87,12 @@ def write_report(
         raise DatasetError("A report needs a dataset or a run; neither was given.")
     page = Page(inputs.palette)
     sections = []
-    for module in SECTIONS:
-        facts = module.compute(inputs)
-        if facts is not None:
-            sections.append(module.draw(facts, page))
+    with progress(len(SECTIONS), "report", "section") as bar:
+        for module in SECTIONS:
+            facts = module.compute(inputs)
+            if facts is not None:
+                sections.append(module.draw(facts, page))
+            bar.update()
     title, subtitle = _titles(inputs)
     target = Path(target)
     write_text(target, page.document(title, subtitle, sections, sorted(inputs.unreadable)))

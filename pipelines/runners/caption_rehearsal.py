@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.base.errors import ConfigError
+from curate.base.progress import counted, progress
 from curate.store.dataset import Dataset
 from pipelines.runners.captions import plan_captions
 from recaption.captioning.stage import CaptionStage, row_counts
@@ -57,7 +58,8 @@ def rehearse(
     started = time.perf_counter()
     stage.open()
     opened = time.perf_counter()
-    rows = stage.caption(work)
+    with progress(None, "captions", "caption") as bar, counted(bar.update):
+        rows = stage.caption(work)
     seconds = time.perf_counter() - opened
     captions = rows.num_rows
     counts = row_counts(rows)

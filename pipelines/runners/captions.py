@@ -14,19 +14,21 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pyarrow as pa
 
 from curate.base.errors import CaplabError, ConfigError, DatasetError, StageError
-from curate.base.progress import progress
+from curate.base.progress import progress, tell
 from curate.store.dataset import Dataset
 from pipelines.runners.choice import gpus_here
 from pipelines.runners.hand_out import Failed, hand_out
 from pipelines.runners.protocol import Runner
+from pipelines.runners.told import Board, telling
 from pipelines.terminal.failures import in_words
 from recaption.captioning.collapse import Acceptance, Tally, note_collapse
 from recaption.captioning.stage import CaptionStage, Lacking
@@ -104,8 +106,11 @@ def caption_shards(
     if not plan.wanted:
         raise DatasetError(f"{dataset.directory} has no stored pictures that are to be captioned.")
     if not plan.missing:
+        tell(f"{stage.name}: {plan.wanted:,} of {plan.wanted:,} captions were there")
         return
     run = _Run(stage, dataset, plan)
+    if run.total < plan.wanted:
+        tell(f"{stage.name}: {plan.wanted - run.total:,} of {plan.wanted:,} captions were there")
     remote = stage.captioner.engine == "http"
     if remote and run.total:
         stage.opened()  # what its server says to a trial is told before anything is started
@@ -117,19 +122,24 @@ def caption_shards(
             # One CPU where a device or a server does the work; else a share of the CPUs, which are
             # the threads of matrix products.
             cpus = 1 if remote or not on_cpus else share_of_cpus(runner.machines(), workers)
+            board = Board(_told(stage, dataset), bar)
             crew = runner.workers(
-                _BlockWork(stage, dataset),
+                _BlockWork(stage, dataset, board.read),
                 workers,
                 cpus=cpus,
                 gpus=gpus,
                 at_once=at_once,
                 here=remote or on_cpus,
             )
-            with crew as hands:
-                for block, outcome in hand_out(hands, run.blocks(), at_once, TRIES_OF_A_BLOCK):
-                    bar.update(run.take(block, outcome))
-                    if run.hopeless:
-                        break
+            try:
+                with crew as hands:
+                    given = hand_out(hands, run.blocks(), at_once, TRIES_OF_A_BLOCK, board.read)
+                    for block, outcome in given:
+                        board.end(block.name, run.take(block, outcome))
+                        if run.hopeless:
+                            break
+            finally:
+                board.clear()
         run.finish()
     run.raise_what_is_left()
 
@@ -151,8 +161,9 @@ class _Run:
         """Everything that is missing; a shard is looked at when its turn comes."""
         for shard, lacks in self._plan.missing.items():
             if lacks:
-                for part in self._stage.blocks(self._dataset, shard, self._plan.block_captions):
-                    yield Block(shard, part)
+                parts = self._stage.blocks(self._dataset, shard, self._plan.block_captions)
+                for number, part in enumerate(parts):
+                    yield Block(f"{shard}-{number}", shard, part)
 
     def take(self, block: Block, outcome: Report | Failed) -> int:
         """Note what became of a block; the captions that were written.
@@ -225,13 +236,18 @@ def share_of_cpus(machines: Sequence[int], workers: int) -> int:
     return 1
 
 
+def _told(stage: CaptionStage, dataset: Dataset) -> Path:
+    return dataset.directory / f".told-{stage.source}"
+
+
 # ---- inside of a worker -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some pictures of a shard, with the captions that each lacks."""
+    """Some pictures of a shard, with the captions that each lacks; `name` is no other's."""
 
+    name: str
     shard: str
     lacking: Lacking
 
@@ -258,16 +274,20 @@ class Report:
 class _BlockWork:
     """Opens the captioner once; writes the captions of blocks, two at a time if it is asked to."""
 
-    def __init__(self, stage: CaptionStage, dataset: Dataset) -> None:
+    def __init__(
+        self, stage: CaptionStage, dataset: Dataset, heard: Callable[[], None] | None
+    ) -> None:
+        """`heard`: called when there is news of a block; stays behind when the work travels."""
         self._stage = stage
         self._dataset = dataset
+        self._heard = heard
         self._opened = False
         self._lock = threading.Lock()
         # The driver hears of a block late, and a server that refuses all is fast.
         self._acceptance = Acceptance(stage.settings.stop_after_unaccepted)
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_lock": None}
+        return {**self.__dict__, "_lock": None, "_heard": None}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__ = {**state, "_lock": threading.Lock()}
@@ -286,7 +306,9 @@ class _BlockWork:
         began = datetime.now(UTC)
         try:
             work = self._stage.work(self._dataset, block.shard, block.lacking)
-            rows = self._stage.write(self._dataset, work)
+            most = sum(len(slots) for slots in block.lacking.values())
+            with telling(_told(self._stage, self._dataset), block.name, most, self._heard):
+                rows = self._stage.write(self._dataset, work)
         except Exception as error:
             # An engine turns a row's fault into its outcome, so this is the disk, or a defect: the
             # block is lost, told of, and the others go on.

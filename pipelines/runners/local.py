@@ -165,6 +165,8 @@ def _starting(environment: Mapping[str, str], payload: bytes) -> Iterator[None]:
     """
     missing = {name: value for name, value in environment.items() if name not in os.environ}
     main = sys.modules["__main__"]
+    # Ctrl-C reaches all processes of a terminal, also one that is not yet told what to do then.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.environ.update(missing)
     if b"__main__" not in payload:
         sys.modules["__main__"] = types.ModuleType("__main__")
@@ -174,6 +176,7 @@ def _starting(environment: Mapping[str, str], payload: bytes) -> Iterator[None]:
         sys.modules["__main__"] = main
         for name in missing:
             del os.environ[name]
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # ---- inside of a worker's process ---------------------------------------------------------------
@@ -187,6 +190,7 @@ def _begin(payload: bytes, line: Connection) -> None:
     _payload = payload
     os.dup2(2, 1)  # what a stage prints is not what the command says
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver, interrupted as well, ends us
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with, args=(line,), daemon=True).start()
 
 

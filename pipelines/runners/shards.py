@@ -8,19 +8,19 @@ cost is one task a shard. Tables are written by the stage itself, atomically, an
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow.parquet as pq
 
 from curate.base.errors import StageError
-from curate.base.progress import progress
+from curate.base.progress import progress, tell
 from curate.store.dataset import Dataset
 from curate.store.stage import Stage
 from pipelines.runners.hand_out import Failed, hand_out
 from pipelines.runners.protocol import Runner
+from pipelines.runners.told import Board, telling
 
 
 @dataclass(frozen=True)
@@ -60,27 +60,37 @@ def run_stage(
     names = list(shards if shards is not None else dataset.shards())
     todo = [shard for shard in names if not stage.is_done(dataset, shard)]
     if not todo:
+        tell(f"{stage.name}: {len(names):,} of {len(names):,} shards were there")
         return StageSummary(stage.name, 0, len(names))
     rows = {shard: rows_of(dataset, shard) for shard in names}
     total = sum(rows.values())
     finished = total - sum(rows[shard] for shard in todo)
     counts: Counter[str] = Counter()
     failures: dict[str, str] = {}
-    crew = runner.workers(
-        _ShardWork(stage, dataset),
-        1 if here else min(workers, len(todo)),
-        cpus=cpus,
-        gpus=gpus,
-        here=here,
-    )
-    with crew as hands, progress(total, f"{stage.name:<11}", initial=finished) as bar:
-        beat = bar.refresh if sys.stderr.isatty() else None  # its time goes on
-        for shard, outcome in hand_out(hands, todo, beat=beat):
-            if isinstance(outcome, Failed):
-                failures[shard] = outcome.reason
-            else:
-                counts.update(outcome)
-                bar.update(rows[shard])
+    if len(todo) < len(names):
+        tell(f"{stage.name}: {len(names) - len(todo):,} of {len(names):,} shards were there")
+    if stage.opening:
+        tell(stage.opening)
+    with progress(total, f"{stage.name:<11}", initial=finished) as bar:
+        board = Board(dataset.directory / f".told-{stage.name}", bar)
+        crew = runner.workers(
+            _ShardWork(stage, dataset, rows, board.read),
+            1 if here else min(workers, len(todo)),
+            cpus=cpus,
+            gpus=gpus,
+            here=here,
+        )
+        try:
+            with crew as hands:
+                for shard, outcome in hand_out(hands, todo, beat=board.read):
+                    failed = isinstance(outcome, Failed)
+                    if isinstance(outcome, Failed):
+                        failures[shard] = outcome.reason
+                    else:
+                        counts.update(outcome)
+                    board.end(shard, 0 if failed else rows[shard])
+        finally:
+            board.clear()
     if failures:
         shard, reason = next(iter(failures.items()))
         raise StageError(
@@ -93,16 +103,26 @@ def run_stage(
 class _ShardWork:
     """Opens a stage once, then runs it shard by shard."""
 
-    def __init__(self, stage: Stage, dataset: Dataset) -> None:
+    def __init__(
+        self, stage: Stage, dataset: Dataset, rows: Mapping[str, int], heard: Callable[[], None]
+    ) -> None:
+        """`heard`: called when there is news of a shard; stays behind when the work travels."""
         self._stage = stage
         self._dataset = dataset
+        self._rows = rows
+        self._heard: Callable[[], None] | None = heard
         self._opened = False
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_heard": None}
 
     def __call__(self, shard: str) -> dict[str, int]:
         if not self._opened:
             self._stage.open()
             self._opened = True
-        return self._stage.run(self._dataset, shard)
+        folder = self._dataset.directory / f".told-{self._stage.name}"
+        with telling(folder, shard, self._rows[shard], self._heard):
+            return self._stage.run(self._dataset, shard)
 
 
 def rows_of(dataset: Dataset, shard: str) -> int:

@@ -115,7 +115,8 @@ class _Board:
             refresh=False,
         )
         steps = self._done_steps + sum(told.step for told in self._told.values())
-        self.bar.update(steps - self.bar.n)
+        if steps != self.bar.n:
+            self.bar.update(steps - self.bar.n)
 
     def end(self, job: TrainingJob) -> None:
         """A run is over, well or not."""
@@ -155,8 +156,6 @@ class _Train:
         return {"_heard": None}
 
     def __call__(self, job: TrainingJob) -> None:
-        from train.run import train
-
         def tell_of(**news: object) -> None:
             with open(job.told, "a", encoding="utf-8") as file:
                 file.write(json.dumps(news) + "\n")
@@ -168,6 +167,9 @@ class _Train:
                 tell_of(step=step, doing=f"{step}/{total}")
 
         job.told.parent.mkdir(parents=True, exist_ok=True)
+        tell_of(step=0, doing="starting")
+        from train.run import train  # seconds
+
         train(
             job.dataset,
             job.settings,

@@ -8,6 +8,7 @@ import click
 
 _ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",  # "Token indices sequence length is longer than ..."
+    "DIFFUSERS_VERBOSITY": "error",  # "There are modules in ... that should be kept in float32"
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # transformers' "Loading weights" as well
     "HF_HUB_VERBOSITY": "error",  # a line for every retry; the last one is in our sentence
     "TOKENIZERS_PARALLELISM": "false",  # or each forked process is warned of

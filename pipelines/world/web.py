@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from curate.base.progress import progress
 from pipelines.world.defects import NEAR, UGLY, Picture, sticker
 from pipelines.world.render import render
 from pipelines.world.scene import Scene, WorldConfig, sample_scenes
@@ -120,8 +121,10 @@ def build_web(
     rows = _plan(config, n_rows, seed)
     for folder in sorted({Path(path).parent for path in rows.path}):
         (root / folder).mkdir(parents=True, exist_ok=True)
-    for row, content in _files(rows, config, seed):
-        (root / rows.path[row]).write_bytes(content)
+    with progress(n_rows, "world", "row") as bar:
+        for row, content in _files(rows, config, seed):
+            (root / rows.path[row]).write_bytes(content)
+            bar.update()
     pq.write_table(_truth(rows), root / "truth.parquet")
     return write_urls(root, base_url)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from curate.base.progress import advance
 from curate.base.reasons import without_addresses
 from curate.base.threads import in_threads
 from recaption.engines.pictures import BrokenPictureError, decode
@@ -119,7 +120,9 @@ def caption_in_batches(
             run(prepare(half))
 
     for batch in in_threads(prepare, groups, threads):
+        before = len(outcomes)
         run(batch)
+        advance(len(outcomes) - before)
     share = (time.perf_counter() - started) / max(1, len(outcomes))
     return [
         outcome if outcome.text is None else replace(outcome, latency_seconds=share)

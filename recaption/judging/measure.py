@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.base.errors import CaplabError
+from curate.base.progress import advance
 from curate.scoring.scorers.clip import Clip
 from curate.store.dataset import Dataset
 from recaption.gates.gates import count_words
@@ -137,12 +138,13 @@ def measure_captions(
         ConfigError: a source, kind or tokenizer that is not there; before any work.
         DatasetError: there are no captions.
 
-    Memory and time: counts scan the tables in DuckDB; all else reads at most `sample` captions of
-    each set, whatever the dataset's size.
+    `advance` is called three times. Memory and time: counts scan the tables in DuckDB; all else
+    reads at most `sample` captions of each set, whatever the dataset's size.
     """
     sets = find_sets(dataset, settings.sources, settings.kinds)
     tokens = TokenCounter(settings.t5_tokenizer)
     counts = {one: count_set(dataset, one) for one in sets}
+    advance()
     spoken = [one for one in sets if counts[one].accepted]
     sample = (
         sample_captions(dataset, spoken, settings.sample, settings.seed)
@@ -150,11 +152,13 @@ def measure_captions(
         else CaptionSample((), {}, False, 0)
     )
     measured, compared = _sampled(sample, spoken, tokens)
+    advance()
     found = (
         _retrieval(dataset, spoken, sample.shared, clip, settings)
         if clip is not None
         else {one: _unread(dataset, one, clip_reason, settings) for one in spoken}
     )
+    advance()
     first = {one: _share_found(found[one].hits.get(one)) for one in found}
     right = _rightness(dataset, spoken, truth, settings) if truth is not None else {}
     groups = [result.groups for result in found.values()]

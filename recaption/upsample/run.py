@@ -6,15 +6,18 @@ import shutil
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from tqdm import tqdm
 
 from curate.base.errors import ConfigError, DatasetError, StageError
 from curate.base.files import atomic_path, remove_leftovers
+from curate.base.progress import counted, progress
 from curate.store.lock import hold
 from recaption.captioning.collapse import Acceptance, Tally
 from recaption.captioning.drafts import FAILED, OK
@@ -71,18 +74,27 @@ def _upsample(
     prompts = [prompt for sha256, prompt in missing.items() if sha256 not in done]
     acceptance = Acceptance(settings.stop_after_unaccepted)
     step = min(settings.part_rows, settings.stop_after_unaccepted or settings.part_rows)
-    for start in range(0, len(prompts), step):
-        rows = upsampler.rewrite([p for p in prompts[start : start + step] if p])
-        parts.add(rows)
-        done |= _by_hash(rows)
-        acceptance.add(Tally.of(rows))
-        if acceptance.collapsed:
-            raise StageError(acceptance.sentence("prompts"))
+    with progress(len(missing), "upsample", "prompt", initial=kept) as bar:
+        for start in range(0, len(prompts), step):
+            asked = [p for p in prompts[start : start + step] if p]
+            end = bar.n + len(asked)  # what is asked again counts once
+            with counted(partial(_count, bar, end)):
+                rows = upsampler.rewrite(asked)
+            bar.update(end - bar.n)
+            parts.add(rows)
+            done |= _by_hash(rows)
+            acceptance.add(Tally.of(rows))
+            if acceptance.collapsed:
+                raise StageError(acceptance.sentence("prompts"))
     table = _in_order(listed, done)
     parts.finish(table)
     if acceptance.fruitless:
         raise StageError(acceptance.sentence("prompts"))
     return UpsampleReport(out, _counts(table), kept)
+
+
+def _count(bar: tqdm[Any], end: float, rows: float) -> None:
+    bar.update(min(rows, end - bar.n))
 
 
 def dry_run(source: Path, settings: UpsampleSettings, count: int) -> str:

@@ -20,7 +20,7 @@ the stored one, in SQL if need be, with the same result. The rounding moves a co
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +39,7 @@ from curate.scoring.scorers.clip_source import (
     registered,
 )
 from curate.scoring.scorers.clip_tokens import load_tokenizer, tokenizer_mark, tokens_of
-from curate.scoring.scorers.scorer import Column, Columns, ModelScorer, check_label
+from curate.scoring.scorers.scorer import Column, Columns, ModelScorer, Scorer, check_label
 
 if TYPE_CHECKING:
     import torch
@@ -148,6 +148,15 @@ class Clip(ModelScorer["ClipModel"]):
         similarity = np.einsum("bd,bd->b", image, text)
         cut = pa.array(truncated, pa.int32())
         return dict(zip(self.adds, (image, text, similarity, cut), strict=True))
+
+
+def opening_of(scorers: Iterable[Scorer]) -> str:
+    """What is said before the CLIP models among `scorers` are opened; empty where there are none.
+
+    The others open in no time beside them.
+    """
+    models = [scorer.source for scorer in scorers if isinstance(scorer, Clip)]
+    return f"loading {', '.join(models)}" if models else ""
 
 
 class ClipModel:

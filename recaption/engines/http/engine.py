@@ -20,6 +20,7 @@ from PIL import Image
 from yarl import URL
 
 from curate.base.errors import ConfigError
+from curate.base.progress import advance
 from recaption.engines.http.address import Server
 from recaption.engines.http.body import ChatBodies
 from recaption.engines.http.loop_thread import LoopThread
@@ -166,6 +167,7 @@ class HttpEngine:
                     # Whatever it was, it was this row's; the others are still to be captioned.
                     logger.exception("a row could not be captioned")
                     outcomes[row] = CaptionOutcome(error=ENGINE_ERROR, detail=type(error).__name__)
+                advance()
 
         senders = min(self._in_flight, len(request))
         async with asyncio.TaskGroup() as group:

@@ -18,7 +18,7 @@ def caplab(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["caplab", *map(str, arguments)])
         code = 0
         try:
-            cli.main()
+            cli.run()
         except SystemExit as exit_:
             code = int(exit_.code or 0)
         return code, capsys.readouterr().err.strip()

@@ -21,7 +21,7 @@ from tests.curate.tiny import drawn, encoded, make_dataset, tiny_clip, tiny_head
 def caplab(monkeypatch, capsys):
     def run(*arguments: object) -> str:
         monkeypatch.setattr(sys, "argv", ["caplab", *map(str, arguments)])
-        cli.main()
+        cli.run()
         return capsys.readouterr().out
 
     return run
