@@ -20,6 +20,7 @@ import re
 import shutil
 import ssl
 import tarfile
+import tempfile
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -213,10 +214,16 @@ def reason_of(status: str, message: str) -> Failure:
 def _img2dataset() -> Any:
     """The package, imported without its question for updates and without its chatter."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    import img2dataset.blurrer
-    import img2dataset.downloader
-    import img2dataset.resizer
-    import img2dataset.writer
+    kept = tempfile.tempdir
+    # wandb makes folders for its uploads, which a worker that is ended would leave behind.
+    with tempfile.TemporaryDirectory() as tempfile.tempdir:
+        try:
+            import img2dataset.blurrer
+            import img2dataset.downloader
+            import img2dataset.resizer
+            import img2dataset.writer
+        finally:
+            tempfile.tempdir = kept
 
     logging.getLogger("exifread").setLevel(logging.CRITICAL)
     return img2dataset

@@ -39,7 +39,7 @@ def dataset(tmp_path: Path, clip: ScoreSettings) -> Dataset:
     texts = [
         f"{how} {what}" for how in ("red", "old", "a", "no", "1") for what in LONG.split()[:10]
     ]
-    fits = scorer.loaded.embed_texts(texts) @ scorer.loaded.embed_pictures(drawn(2)[None])[0]
+    fits = scorer.model.embed_texts(texts) @ scorer.model.embed_pictures(drawn(2)[None])[0]
     chosen = [texts[int(np.argmin(fits))], None, texts[int(np.argmax(fits))]]
     samples = [(encoded(drawn(2 if text else 1)), text) for text in chosen]
     made = make_dataset(tmp_path / "set", [[*samples, (b"broken", "x")]], failed=0)
@@ -138,7 +138,7 @@ def test_the_model_is_the_one_that_scored_the_dataset_or_none(
 ) -> None:
     found = CaptionSimilarity(settings_of(), dataset).clip
     assert found is not None
-    assert found.model == clip.clip_model
+    assert found.source == clip.clip_model
     named = {"clip_model": clip.clip_model, "clip_pretrained": clip.clip_pretrained}
     assert CaptionSimilarity(settings_of(clip_gate="on", **named), dataset).clip is not None
     assert CaptionSimilarity(settings_of(clip_gate="off"), dataset).clip is None
