@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from curate.base.errors import ConfigError
+from recaption.prompts.file import Row, rows_of
 
 PROMPTS = pa.schema(
     [
@@ -46,33 +46,15 @@ def read_prompts(path: Path) -> pa.Table:
     )
 
 
-def read_rows(path: Path) -> list[dict[str, object]]:
-    if not path.is_file():
-        raise ConfigError(f"The prompt file {path} does not exist.")
-    try:
-        if path.suffix == ".parquet":
-            import pyarrow.parquet as pq
+def read_rows(path: Path) -> list[Row]:
+    """All rows of a .txt, .jsonl, .csv or .parquet file.
 
-            table_rows: list[dict[str, object]] = pq.read_table(path).to_pylist()
-            return table_rows
-        if path.suffix == ".jsonl":
-            lines = path.read_text(encoding="utf-8-sig").split("\n")
-            rows = [json.loads(line) for line in lines if line.strip()]
-            if not all(isinstance(row, dict) for row in rows):
-                raise ValueError("a line is no JSON object")
-            return rows
-        if path.suffix == ".csv":
-            from pyarrow import csv
-
-            texts = {"prompt": pa.string(), "prompt_form": pa.string()}
-            options = csv.ConvertOptions(column_types=texts)
-            csv_rows: list[dict[str, object]] = csv.read_csv(
-                path, convert_options=options
-            ).to_pylist()
-            return csv_rows
-        if path.suffix == ".txt":
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-            return [{"prompt": line.strip()} for line in lines if line.strip()]
-    except (OSError, ValueError, RecursionError, pa.ArrowException) as error:
-        raise ConfigError(f"The prompt file {path} is unreadable ({error}).") from error
-    raise ConfigError(f"The prompt file {path} must be .parquet, .jsonl, .csv or .txt.")
+    Raises:
+        ConfigError: it is missing, unreadable, or a line of it is.
+    """
+    rows = []
+    for number, row in enumerate(rows_of(path), start=1):
+        if row is None:
+            raise ConfigError(f"{path} is unreadable (row {number} is no JSON object in UTF-8).")
+        rows.append(row)
+    return rows

@@ -7,7 +7,6 @@ Every row that cannot be learnt from is refused and counted, with its name and r
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from curate.store.dataset import Dataset
 from curate.store.shards import IMAGE_EXTENSIONS, iter_shard
 from recaption.engines.pictures import BrokenPictureError, decode
 from recaption.fit.settings import ALT
+from recaption.prompts.file import rows_of
 
 MISSING_PICTURE = "missing_picture"
 BROKEN_PICTURE = "broken_picture"
@@ -264,27 +264,7 @@ def _picture(row: Mapping[str, Any], root: Path, number: int) -> tuple[str, byte
 
 
 def _table_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """(number, row) of a JSONL or Parquet file; None for a line that is no JSON."""
-    if path.suffix == ".parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            file = pq.ParquetFile(path)
-        except pa.ArrowInvalid as error:
-            raise ConfigError(f"{path} is no Parquet file ({error}).") from error
-        number = 0
-        for batch in file.iter_batches(1024):
-            for row in batch.to_pylist():
-                yield number, row
-                number += 1
-    elif path.suffix in (".jsonl", ".ndjson"):
-        with open(path, encoding="utf-8", errors="replace") as lines:
-            for number, line in enumerate(lines):
-                if line.strip():
-                    try:
-                        yield number, json.loads(line)
-                    except ValueError:
-                        yield number, None
-    else:
-        raise ConfigError(f"Pairs are a folder, a .jsonl or a .parquet file, not {path.name}.")
+    """(number, row) of a file of rows; None for a line that is no JSON."""
+    if path.suffix == ".txt":
+        raise ConfigError(f"Pairs are a folder, a .jsonl, .csv or .parquet file, not {path.name}.")
+    return enumerate(rows_of(path))

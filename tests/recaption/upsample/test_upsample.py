@@ -192,6 +192,11 @@ def test_lists_of_every_kind_keep_their_broken_rows(tmp_path: Path) -> None:
     table = tmp_path / "list.parquet"
     pq.write_table(pa.table({"text": ["a", None]}), table)
     assert [row.prompt for row in read_prompts(table, "text")] == ["a", None]
+    (tmp_path / "list.csv").write_text("n,text\n1,007\n2,\n")
+    assert [row.prompt for row in read_prompts(tmp_path / "list.csv", "text")] == ["007", None]
+    (tmp_path / "list.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "a"}\n{"text": "\xff"}\n')
+    found = read_prompts(tmp_path / "list.jsonl", "text")
+    assert [row.reason for row in found] == [None, "unreadable_line"]
     assert [row.prompt for row in read_prompts(listed(tmp_path, ["a", "", " b"]))] == ["a", "b"]
 
 
@@ -207,9 +212,10 @@ def test_a_row_without_a_prompt_fails_and_stays(tmp_path: Path, moody: MoodyServ
     ("name", "content", "words"),
     [
         ("list.txt", "\n", "holds no prompts"),
-        ("list.csv", "prompt\na", r"\.txt, \.jsonl or \.parquet"),
+        ("list.md", "a", r"must be \.txt, \.jsonl, "),
+        ("list.csv", "text\na\n", "no column 'prompt'"),
         ("list.jsonl", '{"text": "a"}', "no column 'prompt'"),
-        ("list.parquet", "no parquet", "cannot be read"),
+        ("list.parquet", "no parquet", "is unreadable"),
     ],
 )
 def test_a_list_that_is_none_gets_one_sentence(
