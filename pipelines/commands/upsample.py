@@ -22,8 +22,8 @@ def command(
 ) -> None:
     """Rewrite short prompts as descriptive ones, for models trained on descriptive captions.
 
-    PROMPTS is a .txt file with a prompt a line, or .jsonl or .parquet with a column of them. Each
-    is rewritten into 15 to 80 words that keep its meaning; OUT has one row a prompt with the
+    PROMPTS is a .txt file with a prompt a line, or .jsonl, .csv or .parquet with a column of them.
+    Each is rewritten into 15 to 80 words that keep its meaning; OUT has one row a prompt with the
     original, the rewrite or the reason why there is none, and where it came from. The same command
     continues after a kill, and asks only for what is new.
 
