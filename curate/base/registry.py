@@ -35,9 +35,10 @@ def load(group: str, name: str, builtin: Mapping[str, str]) -> object:
     target = _entry_points(group).get(name, name)
     module, _, attribute = target.partition(":")
     if not all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")]):
+        names = ", ".join(known(group, builtin))
         raise ConfigError(
-            f"There are no {group} named {name!r}; known are "
-            f"{', '.join(known(group, builtin))}, or one of your own as module:attribute."
+            f"There are no {group} named {name!r}; "
+            f"{f'known are {names}, or' if names else 'give'} one of your own as module:attribute."
         )
     return _imported(target, f"{group}: {name!r}")
 
@@ -66,4 +67,6 @@ def _imported(target: str, what: str) -> object:
         ) from error
     except AttributeError as error:
         raise ConfigError(f"{what} cannot be imported: {error}.") from error
+    except Exception as error:  # a stranger's module may be no Python, or raise anything
+        raise ConfigError(f"{what} cannot be imported: {type(error).__name__}: {error}.") from error
     return found

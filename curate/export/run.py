@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from curate.base.errors import DatasetError
+from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import (
     atomic_path,
     fingerprint,
@@ -101,6 +101,10 @@ def _export(
             rows = plan.shard_rows(number)
             if not layout.shard_path(number).exists():
                 layout.write(number, rows, reader)
+                if not layout.shard_path(number).exists():
+                    raise ConfigError(
+                        f"The layout {settings.layout!r} did not write {layout.shard_path(number)}."
+                    )
             bar.update(rows.num_rows)
     layout.finish()
     write_text(out / "README.md", dataset_card(dataset, settings, plan, layout))

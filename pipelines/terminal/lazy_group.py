@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -39,6 +40,17 @@ class LazyGroup(click.Group):
         module = importlib.import_module(self._elsewhere.get(cmd_name, own))
         command: click.Command = module.command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:  # click looks among commands already imported
+            if near := get_close_matches(args[0], self._helps):
+                words = f"{error.message} Did you mean {near[0]!r}?"
+                raise click.UsageError(words, ctx) from None
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -99,10 +99,12 @@ def with_own(names: Sequence[str]) -> dict[str, Gate]:
     """All gates: the built-in ones, and those that the user names.
 
     Raises:
-        ConfigError: a name that stands for no Gate.
+        ConfigError: a name that stands for no Gate, or is a built-in one's.
     """
     gates = dict(GATES)
     for name in names:
+        if name in GATES:
+            raise ConfigError(f"The gate {name!r} is built in and always asked; leave it out.")
         gate = load("gates", name, {})
         if not isinstance(gate, Gate):
             raise ConfigError(f"{name} is no gate: it must be a recaption.gates.registry.Gate.")

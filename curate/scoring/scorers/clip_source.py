@@ -106,8 +106,8 @@ def refuse_pickle(model: str, tag: str, allowed: Collection[str]) -> None:
 def _refuse_second_weights(model: str, pretrained: str | None) -> None:
     if pretrained is not None:
         raise ConfigError(
-            f"The CLIP model {model!r} brings its own weights, so --clip-pretrained "
-            f"{pretrained!r} must be left out."
+            f"The CLIP model {model!r} brings its own weights: give --clip-pretrained none "
+            f"instead of {pretrained!r}."
         )
 
 

@@ -53,6 +53,16 @@ def test_what_cannot_be_found_is_said_in_a_sentence(name: str, sentence: str) ->
         load("gates", name, BUILTIN)
 
 
+@pytest.mark.parametrize("text", ["class Broken(:", "raise RuntimeError('no licence')"])
+def test_a_module_that_does_not_import_is_said_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    (tmp_path / "their_broken.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError, match=r"'their_broken:x' cannot be imported: .*Error: "):
+        load("gates", "their_broken:x", BUILTIN)
+
+
 def test_a_fault_of_our_own_is_not_dressed_up() -> None:
     with pytest.raises(ModuleNotFoundError):
         load("gates", "broken", BUILTIN)

@@ -20,6 +20,7 @@ from PIL import Image
 
 from curate.base.errors import ConfigError, DatasetError
 from curate.base.settings import load_settings
+from curate.export.layouts import Layout
 from curate.export.run import export
 from curate.export.settings import ExportSettings
 from curate.selection.select import select
@@ -371,6 +372,22 @@ def test_a_layout_of_ones_own_is_written(dataset, tmp_path, monkeypatch):
     found = {p.stem: p.read_bytes() for p in (tmp_path / "out" / "pictures").glob("*/*")}
     assert found.items() <= originals(dataset).items()
     assert len(found) == summary.samples
+
+
+class WritesNothing(Layout):
+    pattern = "*.txt"
+
+    def shard_path(self, number):
+        return self.out / f"{number}.txt"
+
+    def write(self, number, rows, reader):
+        return
+
+
+def test_a_layout_of_ones_own_that_writes_nothing_exports_nothing(dataset, tmp_path):
+    with pytest.raises(ConfigError, match=r"WritesNothing' did not write .*0\.txt"):
+        run(dataset, tmp_path / "out", captions="alt", layout=f"{__name__}:WritesNothing")
+    assert not (tmp_path / "out" / "export" / "summary.json").exists()
 
 
 @pytest.mark.parametrize(

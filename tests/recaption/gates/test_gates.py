@@ -173,6 +173,8 @@ def test_a_gate_of_ones_own_joins_the_others_by_its_place() -> None:
     assert verdict.reasons == [own, None]
     with pytest.raises(ConfigError, match="is no gate"):
         with_own(["math:pi"])
+    with pytest.raises(ConfigError, match="'empty' is built in"):
+        with_own(["empty"])
 
 
 def test_the_lists_try_every_gate_that_looks_at_the_text_alone() -> None:
