@@ -9,10 +9,15 @@ A package joins a registry in its pyproject.toml:
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
+from typing import TypeVar
 
 from curate.base.errors import ConfigError
+from curate.base.reasons import printable
+
+Given = TypeVar("Given")
+_LONGEST = 300  # characters of what a stranger's code says
 
 
 def load(group: str, name: str, builtin: Mapping[str, str]) -> object:
@@ -70,3 +75,17 @@ def _imported(target: str, what: str) -> object:
     except Exception as error:  # a stranger's module may be no Python, or raise anything
         raise ConfigError(f"{what} cannot be imported: {type(error).__name__}: {error}.") from error
     return found
+
+
+def tried(work: Callable[[], Given]) -> Given | Exception:
+    """What a stranger's code gives, or what it raises, which may be anything."""
+    try:
+        return work()
+    except Exception as error:
+        return error
+
+
+def said(given: object) -> str:
+    """An error or a wrong value in a few printable words."""
+    words = f"{type(given).__name__}: {given}" if isinstance(given, Exception) else repr(given)
+    return printable(words)[:_LONGEST]

@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from curate.base.errors import ConfigError, DatasetError
+import pyarrow as pa
+
+from curate.base.errors import CaplabError, ConfigError, DatasetError, StageError
 from curate.base.files import (
     atomic_path,
     fingerprint,
@@ -19,6 +21,7 @@ from curate.base.files import (
 )
 from curate.base.progress import progress
 from curate.base.provenance import provenance
+from curate.base.registry import said, tried
 from curate.export.card import dataset_card
 from curate.export.layouts import Layout, find_layout
 from curate.export.pictures import PictureReader
@@ -100,7 +103,7 @@ def _export(
         for number in range(plan.shards):
             rows = plan.shard_rows(number)
             if not layout.shard_path(number).exists():
-                layout.write(number, rows, reader)
+                _write(layout, number, rows, reader)
                 if not layout.shard_path(number).exists():
                     raise ConfigError(
                         f"The layout {settings.layout!r} did not write {layout.shard_path(number)}."
@@ -122,6 +125,19 @@ def _export(
     write_json(finished, {**asdict(summary), "directory": ""})
     shutil.rmtree(work, ignore_errors=True)
     return summary
+
+
+def _write(layout: Layout, number: int, rows: pa.Table, reader: PictureReader) -> None:
+    """Write a shard; what a layout of the user's own raises is one sentence that names it."""
+    failed = tried(lambda: layout.write(number, rows, reader))
+    if not isinstance(failed, Exception):
+        return
+    ours = type(layout).__module__.startswith("curate.")
+    if ours or isinstance(failed, (CaplabError, OSError)):
+        raise failed
+    raise StageError(
+        f"The layout {type(layout).__name__} failed on shard {number}: {said(failed)}."
+    ) from failed
 
 
 def _identity(dataset: Dataset, settings: ExportSettings) -> dict[str, Any]:

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from curate.base.errors import ConfigError
-from curate.base.registry import load
+from curate.base.errors import CaplabError, ConfigError
+from curate.base.registry import load, said, tried
 from pipelines.ablation.prompts import read_prompts
 from pipelines.ablation.settings import AblateSettings
 
@@ -103,7 +103,11 @@ def make_judge(settings: AblateSettings, device: str) -> Judge:
         raise ConfigError(
             f"{settings.judge} is no class derived from Judge (pipelines.ablation.judges)."
         )
-    judge = found(settings, device)
+    judge = tried(lambda: found(settings, device))
+    if isinstance(judge, CaplabError):
+        raise judge
+    if isinstance(judge, Exception):
+        raise ConfigError(f"The judge {settings.judge} cannot be made ({said(judge)}).") from judge
     if not judge.metrics:
         raise ConfigError(f"The judge {settings.judge} names no metrics.")
     return judge

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 FinishReason = Literal["stop", "length"]
@@ -77,6 +77,13 @@ class CaptionRequest:
 
     def __len__(self) -> int:
         return len(self.pictures)
+
+    def row(self, row: int) -> CaptionRequest:
+        """One of its rows alone."""
+        one = slice(row, row + 1)
+        return replace(
+            self, pictures=self.pictures[one], prompts=self.prompts[one], seeds=self.seeds[one]
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from curate.base.errors import ConfigError
-from curate.base.registry import known, load
+from curate.base.errors import CaplabError, ConfigError
+from curate.base.registry import known, load, said, tried
 from recaption.engines.identity import (
     Captioner,
     coca_captioner,
@@ -21,6 +21,7 @@ from recaption.engines.identity import (
     own_captioner,
     served_captioner,
 )
+from recaption.engines.own import GuardedCaptioner
 from recaption.engines.protocol import CaptionEngine, Sampling
 from recaption.engines.settings import EngineSettings, Shown
 
@@ -103,11 +104,19 @@ def open_engine(
     """
     if captioner.engine != OWN:
         engine: Any = load("captioners", captioner.engine, ENGINES)
-    else:
-        engine = _class(captioner.location)
-        if not hasattr(engine, "opened"):
-            return cast(CaptionEngine, engine())
-    return cast(CaptionEngine, engine.opened(settings, captioner, trial, shown))
+        return cast(CaptionEngine, engine.opened(settings, captioner, trial, shown))
+    own = _class(captioner.location)
+    made = tried(
+        lambda: own.opened(settings, captioner, trial, shown) if hasattr(own, "opened") else own()
+    )
+    if isinstance(made, CaplabError):
+        raise made
+    if isinstance(made, Exception):
+        raise ConfigError(
+            f"The captioner {captioner.location} cannot be made ({said(made)}); it is called "
+            f"without arguments, or by its class method `opened`."
+        ) from made
+    return GuardedCaptioner(made, captioner.location)
 
 
 def _class(name: str) -> Any:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from curate.base.errors import ConfigError
+from curate.base.registry import tried
 from recaption.gates.language import detect_languages, is_other_language
 from recaption.gates.registry import DEFAULT_REJECTS, GATES, Gate
 from recaption.gates.repair import BANNED_OPENING, clean, is_cut, repair
@@ -184,8 +186,33 @@ def near_duplicate(columns: GateColumns) -> Flags:
 
 
 def run_gates(columns: GateColumns, gates: Mapping[str, Gate] = GATES) -> dict[str, Flags]:
-    """(N,) flags of every gate, by name."""
-    return {name: gate.function()(columns) for name, gate in gates.items()}
+    """(N,) flags of every gate, by name.
+
+    A caption for which a gate of the user's own raises counts as flagged: nobody judged it good.
+
+    Raises:
+        ConfigError: such a gate gives another number of flags than there are captions.
+    """
+    return {
+        name: gate.function()(columns) if name in GATES else _of_own(name, gate, columns)
+        for name, gate in gates.items()
+    }
+
+
+def _of_own(name: str, gate: Gate, columns: GateColumns) -> Flags:
+    count = len(columns.texts)
+    given = tried(lambda: np.asarray(gate.function()(columns), bool))
+    if isinstance(given, Exception):
+        if count == 1:
+            return np.ones(1, bool)
+        rows = [columns.rows([row], [columns.texts[row]]) for row in range(count)]
+        return np.concatenate([_of_own(name, gate, row) for row in rows] or [np.zeros(0, bool)])
+    if given.shape != (count,):
+        raise ConfigError(
+            f"The gate {name} must give {count} flags for {count} captions; it gave an array of "
+            f"shape {given.shape}."
+        )
+    return given
 
 
 def judge(

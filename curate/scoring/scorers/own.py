@@ -17,14 +17,14 @@ a short name.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from curate.base.errors import CaplabError, ConfigError
-from curate.base.reasons import printable
+from curate.base.registry import said, tried
 from curate.scoring.scorers.scorer import Column, Columns, Scorer
 from curate.store.contract import SAMPLES
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 _TAKEN = frozenset({*SAMPLES.names, "decode_error"})
 Given = TypeVar("Given")
-_LONGEST_REASON = 300  # characters
 
 
 class OwnScorer(Scorer):
@@ -69,11 +68,9 @@ class GuardedScorer(Scorer):
         return {"own": self.own.signature(), "types": types}
 
     def open(self) -> None:
-        error = _tried(self.own.open)
+        error = tried(self.own.open)
         if isinstance(error, Exception):
-            raise ConfigError(
-                f"The scorer {self.name!r} does not open ({_said(error)})."
-            ) from error
+            raise ConfigError(f"The scorer {self.name!r} does not open ({said(error)}).") from error
 
     def views(self) -> Mapping[str, PictureView]:
         return self.own.views()
@@ -83,12 +80,12 @@ class GuardedScorer(Scorer):
 
     def score(self, columns: Mapping[str, Column]) -> Columns:
         count = len(next(iter(columns.values())))
-        given = _tried(lambda: self._typed(columns, count))
+        given = tried(lambda: self._typed(columns, count))
         if not isinstance(given, Exception):
             return {**given, self.error: pa.nulls(count, pa.string())}
         if count == 1:  # the row's failure, stored with its reason
             nulls = {name: pa.nulls(1, kind) for name, kind in self.own.types.items()}
-            return {**nulls, self.error: pa.array([_said(given)], pa.string())}
+            return {**nulls, self.error: pa.array([said(given)], pa.string())}
         rows = [
             self.score({name: column[row : row + 1] for name, column in columns.items()})
             for row in range(count)
@@ -118,20 +115,12 @@ def checked(found: object, name: str) -> GuardedScorer:
     problem = _undeclared(found)
     if problem:
         raise ConfigError(f"The scorer {name!r} {problem}.")
-    own = _tried(found)
+    own = tried(found)
     if isinstance(own, CaplabError):
         raise own
     if isinstance(own, Exception):
-        raise ConfigError(f"The scorer {name!r} cannot be made ({_said(own)}).") from own
+        raise ConfigError(f"The scorer {name!r} cannot be made ({said(own)}).") from own
     return GuardedScorer(own)
-
-
-def _tried(work: Callable[[], Given]) -> Given | Exception:
-    """What a stranger's code gives, or what it raises, which may be anything."""
-    try:
-        return work()
-    except Exception as error:
-        return error
 
 
 def _undeclared(found: type[OwnScorer]) -> str | None:
@@ -160,7 +149,3 @@ def _as(column: Column, kind: pa.DataType) -> pa.Array:
     if isinstance(column, np.ndarray) and column.ndim > 1:
         column = list(column)
     return pa.array(column, kind, from_pandas=True)
-
-
-def _said(error: Exception) -> str:
-    return printable(f"{type(error).__name__}: {error}")[:_LONGEST_REASON]

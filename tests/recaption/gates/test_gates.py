@@ -177,6 +177,18 @@ def test_a_gate_of_ones_own_joins_the_others_by_its_place() -> None:
         with_own(["empty"])
 
 
+def test_a_gate_of_ones_own_that_raises_flags_the_caption_it_raised_for() -> None:
+    def choosy(columns: GateColumns) -> list[bool]:
+        return [text.index("dog") > 5 for text in columns.texts]  # raises where there is none
+
+    gates = {**GATES, "own": Gate(choosy, rejects=True, retry_helps=False, meaning="late")}
+    verdict = judge(columns(["A dog runs.", "A cat runs.", "There is a dog."]), ["own"], gates)
+    assert verdict.reasons == [None, "own", "own"]
+    few = {"few": Gate(lambda _: [True], rejects=True, retry_helps=False, meaning="")}
+    with pytest.raises(ConfigError, match="few must give 2 flags for 2 captions"):
+        judge(columns(["a", "b"]), ["few"], few)
+
+
 def test_the_lists_try_every_gate_that_looks_at_the_text_alone() -> None:
     assert {*BAD, *LOOKS_AT_MORE_THAN_THE_TEXT} == {*GATES}
     assert sum(map(len, BAD.values())) >= 60 <= len(GOOD)
