@@ -92,7 +92,7 @@ def run_stage(
         finally:
             board.clear()
     if failures:
-        shard, reason = next(iter(failures.items()))
+        shard, reason = min(failures.items())
         raise StageError(
             f"Stage {stage.name} failed on {len(failures)} of {len(todo)} shards, first "
             f"{shard}: {reason}. What was finished is kept; the same command takes up the rest."

@@ -80,7 +80,7 @@ def run_jobs(
                 if isinstance(outcome, Failed):
                     failures[job.name] = outcome.reason
     if failures:
-        name, reason = next(iter(failures.items()))
+        name, reason = min(failures.items())
         raise StageError(
             f"{len(failures)} of {len(jobs)} training runs failed, first {name}: {reason}. "
             f"The same command continues them from their last checkpoint."
