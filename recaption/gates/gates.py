@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.base.errors import ConfigError
-from curate.base.registry import tried
+from curate.base.progress import tell
+from curate.base.registry import said, tried
 from recaption.gates.language import detect_languages, is_other_language
 from recaption.gates.registry import DEFAULT_REJECTS, GATES, Gate
 from recaption.gates.repair import BANNED_OPENING, clean, is_cut, repair
@@ -199,11 +200,17 @@ def run_gates(columns: GateColumns, gates: Mapping[str, Gate] = GATES) -> dict[s
     }
 
 
+_told: set[str] = set()
+
+
 def _of_own(name: str, gate: Gate, columns: GateColumns) -> Flags:
     count = len(columns.texts)
     given = tried(lambda: np.asarray(gate.function()(columns), bool))
     if isinstance(given, Exception):
         if count == 1:
+            if name not in _told:  # once a process: a gate that always raises must be noticed
+                _told.add(name)
+                tell(f"the gate {name} raised {said(given)}; such captions count as flagged")
             return np.ones(1, bool)
         rows = [columns.rows([row], [columns.texts[row]]) for row in range(count)]
         return np.concatenate([_of_own(name, gate, row) for row in rows] or [np.zeros(0, bool)])

@@ -177,13 +177,16 @@ def test_a_gate_of_ones_own_joins_the_others_by_its_place() -> None:
         with_own(["empty"])
 
 
-def test_a_gate_of_ones_own_that_raises_flags_the_caption_it_raised_for() -> None:
+def test_a_gate_of_ones_own_that_raises_flags_the_caption_it_raised_for_and_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     def choosy(columns: GateColumns) -> list[bool]:
         return [text.index("dog") > 5 for text in columns.texts]  # raises where there is none
 
     gates = {**GATES, "own": Gate(choosy, rejects=True, retry_helps=False, meaning="late")}
     verdict = judge(columns(["A dog runs.", "A cat runs.", "There is a dog."]), ["own"], gates)
     assert verdict.reasons == [None, "own", "own"]
+    assert capsys.readouterr().err.count("the gate own raised ValueError: substring") == 1
     few = {"few": Gate(lambda _: [True], rejects=True, retry_helps=False, meaning="")}
     with pytest.raises(ConfigError, match="few must give 2 flags for 2 captions"):
         judge(columns(["a", "b"]), ["few"], few)
