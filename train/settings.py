@@ -1,13 +1,11 @@
-"""Everything that a training run can be told, and the presets that choose it for a purpose."""
+"""Everything that a training run can be told, and the model that a preset describes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 
 from curate.base.errors import ConfigError
@@ -19,64 +17,40 @@ from curate.base.settings import (
     Settings,
     device_of,
     load_settings,
-    nearest,
     precision_of,
 )
-
-
-class ModelConfig(Settings):
-    """Shape of a text-to-image model: PixArt transformer, T5 text encoder, word tokenizer.
-
-    Compute a picture grows with `depth * width**2` times the number of patches,
-    (resolution / patch_size)**2, and of text tokens; memory of the weights with
-    `depth * width**2`.
-    """
-
-    resolution: int = Field(32, gt=0, description="Side of the square picture, pixels.")
-    patch_size: int = Field(8, gt=0, description="Side of one patch, pixels; divides resolution.")
-    width: int = Field(192, gt=0, description="Channels of the transformer.")
-    depth: int = Field(4, gt=0, description="Transformer blocks.")
-    heads: int = Field(3, gt=0, description="Attention heads; divides width.")
-    initial_gate: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="adaLN gates at the start: 0 = the identity, as in DiT; 1 = plain residuals.",
-    )
-    text_width: int = Field(128, gt=0, description="Channels of the text encoder.")
-    text_depth: int = Field(1, gt=0, description="Layers of the text encoder.")
-    text_heads: int = Field(4, gt=0, description="Attention heads; divides text_width.")
-    text_feed_forward: int = Field(256, gt=0, description="Hidden channels of its feed-forward.")
-    text_tokens: int = Field(
-        24, gt=1, description="Token window; every caption is padded or cut to it, </s> included."
-    )
-    vocabulary: tuple[str, ...] | None = Field(
-        None, description="Words that are tokens; null = the most frequent words of all captions."
-    )
-    vocabulary_size: int = Field(
-        512, gt=3, description="Most tokens that a vocabulary collected from captions may have."
-    )
-    stop_words: tuple[str, ...] = Field((), description="Words that the tokenizer drops.")
-    phrases: tuple[str, ...] = Field((), description="Phrases that become one token each.")
-
-    @model_validator(mode="after")
-    def _divisible(self) -> ModelConfig:
-        for whole, part in (
-            ("resolution", "patch_size"),
-            ("width", "heads"),
-            ("text_width", "text_heads"),
-        ):
-            if getattr(self, whole) % getattr(self, part):
-                raise ValueError(f"{part} must divide {whole}")
-        if self.width % 4:
-            raise ValueError("width must be a multiple of 4 for the 2-D position embedding")
-        return self
+from train.model_settings import ModelConfig
+from train.presets import load_preset
 
 
 class TrainSettings(Settings):
     """One training run. Values that are not given come from the preset that `model` names."""
 
+    # ---- model ----
     model: str = Field("world-small", description="Preset name, or path of a YAML file like one.")
+    init_from: str | None = Field(
+        None,
+        description="Weights to start from: a run, a pipeline's folder or a hub id; none = from "
+        "nothing, initialised as the papers say.",
+    )
+    resolution: int | None = Field(
+        None, gt=0, description="Side of the picture, pixels; null = as the model's config says."
+    )
+    lora_rank: int = Field(0, ge=0, description="Train low-rank adapters alone; 0 = all weights.")
+    lora_alpha: float = Field(0.0, ge=0, description="Scale of the adapters; 0 = the rank.")
+    lora_targets: tuple[str, ...] = Field(
+        ("to_q", "to_k", "to_v", "to_out.0"), description="Ends of names of adapted layers."
+    )
+    quantise_base: Literal["none", "int8", "nf4"] = Field(
+        "none", description="Of the frozen weights under adapters; needs bitsandbytes or torchao."
+    )
+    new_tokens: dict[str, str] = Field(
+        {},
+        description="Textual inversion: new token -> word that its embedding starts from; only "
+        "these embeddings are trained.",
+    )
+
+    # ---- captions and pictures ----
     captions: dict[str, float] = Field(
         {"descriptive": 0.95, "alt": 0.05},
         description="Share of each caption kind; shares sum to 1.",
@@ -87,29 +61,93 @@ class TrainSettings(Settings):
     allow_unknown_words: bool = Field(
         False,
         description="Train although over 5% of the words of a caption kind or of the prompts are "
-        "outside the model's vocabulary; without it the run is refused before a step.",
+        "outside the model's own vocabulary; without it the run is refused before a step.",
         json_schema_extra=OPERATIONAL,
     )
-    caption_dropout: float = Field(
+    prompt_dropout_prob: float = Field(
         0.1, ge=0, le=1, description="Share of captions emptied, for classifier-free guidance."
     )
-    resolution: int | None = Field(
-        None, gt=0, description="Side of the picture, pixels; null = as the model's config says."
+    tag_shuffle: bool = Field(
+        False, description="Captions that are lists of tags (at commas) in a new order each draw."
     )
-    seed: int = Field(0, ge=0, description="Of weights, data order, noise, blend and dropout.")
-    steps: int = Field(1000, gt=0, description="Optimiser steps.")
-    batch_size: int = Field(64, gt=0, description="Pictures a step.")
+    crop: Literal["center", "random"] = Field("center", description="Where pictures are cut.")
+    flip: bool = Field(False, description="Half of the draws are mirrored.")
+    aspect_buckets: bool = Field(
+        False, description="Batches of one shape among several of about resolution**2 pixels."
+    )
+    bucket_step: int = Field(64, gt=0, description="Sides of buckets are multiples of it, pixels.")
+    max_aspect: float = Field(2.0, ge=1, description="Longest side over shortest, of a bucket.")
+    prior_selection: str | None = Field(
+        None,
+        description="DreamBooth's prior preservation: pictures of the class, half of the draws.",
+    )
+    prior_loss_weight: float = Field(1.0, ge=0, description="Loss weight of prior_selection.")
+    condition_on: tuple[str, ...] = Field(
+        (), description="Score columns that the model is told, in buckets."
+    )
+    condition_buckets: int = Field(10, gt=1, description="Buckets of a score: its quantiles.")
+    condition_dropout_prob: float = Field(
+        0.1, ge=0, le=1, description="Share of draws in which a score is not told."
+    )
+    shuffle_block: int = Field(
+        0,
+        ge=0,
+        description="Samples among which the order is shuffled at a time, for shards far away; 0 "
+        "= all.",
+    )
 
-    prediction: Literal["x0", "velocity"] = Field("x0", description="What the network outputs.")
-    loss_weighting: Literal["x0", "velocity"] = Field(
-        "x0", description="Where the squared error is taken; velocity = x0 error / t**2."
+    # ---- seed and length ----
+    seed: int = Field(0, ge=0, description="Of weights, data order, noise, blend and dropout.")
+    steps: int = Field(
+        1000,
+        gt=0,
+        description="Optimiser steps; a run may be given more later.",
+        json_schema_extra=OPERATIONAL,
     )
-    timestep_mean: float = Field(1.5, description="Mean of logit t; t = 1 is pure noise.")
-    timestep_std: float = Field(1.3, gt=0, description="Standard deviation of logit t.")
+    batch_size: int = Field(64, gt=0, description="Pictures a step, of all processes together.")
+    gradient_accumulation_steps: int = Field(
+        1, gt=0, description="Parts that a step is computed in.", json_schema_extra=OPERATIONAL
+    )
+
+    # ---- objective ----
+    objective: Literal["flow", "ddpm", "edm"] = Field(
+        "flow", description="Path between picture and noise."
+    )
+    prediction_type: Literal["sample", "velocity", "epsilon", "v_prediction"] = Field(
+        "sample",
+        description="What the network outputs: the picture, flow's velocity, DDPM's noise or v. "
+        "EDM has its own.",
+    )
+    loss_weighting: Literal["sample", "velocity", "none"] = Field(
+        "sample",
+        description="Flow: where the squared error is taken; velocity = sample error / t**2; none "
+        "= that of prediction_type.",
+    )
+    noise_schedule: Literal["linear", "scaled_linear", "cosine", "sigmoid"] = Field(
+        "scaled_linear", description="DDPM: betas over 1,000 steps, as in diffusers."
+    )
+    zero_terminal_snr: bool = Field(
+        False, description="DDPM: the last step is pure noise (Lin et al. 2023)."
+    )
+    snr_gamma: float | None = Field(
+        None, gt=0, description="DDPM: min-SNR loss weights (Hang et al. 2023); 5 is usual."
+    )
+    timestep_sampling: Literal["logit_normal", "uniform"] = Field(
+        "logit_normal", description="Of flow's times; DDPM's are uniform, EDM's log-normal."
+    )
+    timestep_mean: float = Field(
+        1.5, description="Mean of logit t (1 is pure noise), or of log sigma for EDM."
+    )
+    timestep_std: float = Field(1.3, gt=0, description="Its standard deviation.")
     timestep_uniform_share: float = Field(
         0.0, ge=0, le=1, description="Share of timesteps drawn uniformly from (0, 1) instead."
     )
+    discrete_flow_shift: float = Field(
+        1.0, gt=0, description="Flow: training times are moved to noise, t' = s t / (1 + (s-1) t)."
+    )
+    sigma_data: float = Field(0.5, gt=0, description="EDM: standard deviation of the data.")
 
+    # ---- optimiser ----
     muon_learning_rate: float = Field(
         0.02, ge=0, description="For hidden matrices; 0 = these get AdamW as well."
     )
@@ -118,7 +156,7 @@ class TrainSettings(Settings):
     adamw_betas: tuple[float, float] = Field((0.9, 0.99), description="Of AdamW.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled; on matrices only.")
     gradient_clip: float = Field(1.0, gt=0, description="Largest global gradient norm.")
-    warmup_share: float = Field(0.03, ge=0, le=1, description="Share of steps of linear warm-up.")
+    warmup_steps: int = Field(15, ge=0, description="Steps of linear warm-up.")
     cooldown_share: float = Field(
         0.4, ge=0, le=1, description="Share of steps, at the end, of linear cool-down to 0."
     )
@@ -127,10 +165,15 @@ class TrainSettings(Settings):
         20, ge=0, description="Non-finite steps that are skipped before the run is given up."
     )
 
+    # ---- looking at it ----
+    sampler: Literal["euler", "ddim", "ddpm", "dpm++"] = Field(
+        "euler", description="Of grids and of the exported pipeline; euler is DDIM for DDPM."
+    )
     guidance_scale: float = Field(2.5, ge=1, description="Classifier-free guidance; 1 = none.")
-    sampling_steps: int = Field(12, gt=0, description="Euler steps a picture.")
-    sampling_shift: float = Field(4.0, gt=0, description="Shift of sampling timesteps to noise.")
-
+    sampling_steps: int = Field(12, gt=0, description="Sampler steps a picture.")
+    sampling_shift: float | None = Field(
+        None, gt=0, description="Flow: shift of sampling times; null = discrete_flow_shift."
+    )
     validation_share: float = Field(
         0.02,
         ge=0,
@@ -141,13 +184,25 @@ class TrainSettings(Settings):
     validation_samples: int = Field(
         64, ge=0, description="Held-out pictures that are looked at, at most; 0 = none held out."
     )
-    validate_every: int = Field(0, ge=0, description="Steps; 0 = at the end only.")
-    grid_prompts: tuple[str, ...] = Field(
-        (), description="Prompts of the sample grids; none = captions of held-out pictures."
+    validate_every: int = Field(
+        0, ge=0, description="Steps; 0 = at the end only.", json_schema_extra=OPERATIONAL
     )
-    grid_size: int = Field(16, ge=0, description="Pictures in a sample grid; 0 = no grids.")
-    grid_every: int = Field(0, ge=0, description="Steps; 0 = at the end only.")
+    grid_prompts: tuple[str, ...] = Field(
+        (),
+        description="Prompts of the sample grids; none = captions of held-out pictures.",
+        json_schema_extra=OPERATIONAL,
+    )
+    grid_size: int = Field(
+        16,
+        ge=0,
+        description="Pictures in a sample grid; 0 = no grids.",
+        json_schema_extra=OPERATIONAL,
+    )
+    grid_every: int = Field(
+        0, ge=0, description="Steps; 0 = at the end only.", json_schema_extra=OPERATIONAL
+    )
 
+    # ---- how it works ----
     checkpoint_every: int = Field(
         0,
         ge=0,
@@ -163,13 +218,61 @@ class TrainSettings(Settings):
     log_every: int = Field(
         10, gt=0, description="Steps between rows of the metrics.", json_schema_extra=OPERATIONAL
     )
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = Field(
+        (), description="Where metrics go beside metrics.parquet.", json_schema_extra=OPERATIONAL
+    )
     precision: Precision = Field(
         "auto",
         description="fp32, or bf16 with fp32 master weights; auto = bf16 where it is faster.",
     )
-    device: Device = Field("auto", description="cpu, cuda, cuda:1; auto = a GPU if any.")
+    device: Device = Field(
+        "auto",
+        description="cpu, cuda, cuda:1; auto = a GPU if any.",
+        json_schema_extra=OPERATIONAL,
+    )
+    noise_on: Literal["device", "cpu"] = Field(
+        "device", description="Where noise is drawn; cpu = the same numbers on every machine."
+    )
+    strategy: Literal["ddp", "fsdp"] = Field(
+        "ddp",
+        description="Several processes: each a whole model, or a share of every weight (FSDP2).",
+        json_schema_extra=OPERATIONAL,
+    )
+    compile: Literal["auto", "none", "blocks"] = Field(
+        "auto",
+        description="torch.compile of each block; auto = on a GPU.",
+        json_schema_extra=OPERATIONAL,
+    )
+    activation_checkpointing: bool = Field(
+        False,
+        description="Compute blocks twice rather than keep what backward needs.",
+        json_schema_extra=OPERATIONAL,
+    )
     threads: int = Field(
         0, ge=0, description="CPU threads; 0 = PyTorch's choice.", json_schema_extra=OPERATIONAL
+    )
+    loader_workers: int = Field(
+        0,
+        ge=0,
+        description="Processes that decode pictures ahead; 0 = the training process itself.",
+        json_schema_extra=OPERATIONAL,
+    )
+    cache: Path | None = Field(
+        None,
+        description="Folder of indexes, precomputed pictures, latents and text features; null = "
+        "DATASET/training.",
+        json_schema_extra=OPERATIONAL,
+    )
+    shards_from: str | None = Field(
+        None,
+        description="Folder or object store (s3://...) that holds the dataset's tars, if not the "
+        "dataset.",
+        json_schema_extra=OPERATIONAL,
+    )
+    merge_lora: bool = Field(
+        False,
+        description="Adapters: write a whole pipeline with them merged, beside the adapters.",
+        json_schema_extra=OPERATIONAL,
     )
 
     @model_validator(mode="before")
@@ -197,9 +300,21 @@ class TrainSettings(Settings):
         return captions
 
     @model_validator(mode="after")
-    def _schedule_fits(self) -> TrainSettings:
-        if self.warmup_share + self.cooldown_share > 1:
-            raise ValueError("warmup_share and cooldown_share together exceed 1")
+    def _parts_fit(self) -> TrainSettings:
+        own = {"flow": ("sample", "velocity"), "ddpm": ("sample", "epsilon", "v_prediction")}
+        if self.prediction_type not in own.get(self.objective, (self.prediction_type,)):
+            raise ValueError(
+                f"objective {self.objective} predicts {' or '.join(own[self.objective])}, not "
+                f"{self.prediction_type}"
+            )
+        if self.lora_rank and self.new_tokens:
+            raise ValueError("lora_rank and new_tokens are two ways; take one")
+        if (self.lora_rank or self.new_tokens) and self.init_from is None:
+            raise ValueError("adapters and new tokens need init_from, the model that they change")
+        if self.quantise_base != "none" and not self.lora_rank:
+            raise ValueError("quantise_base is for the frozen weights under lora_rank")
+        if self.batch_size % self.gradient_accumulation_steps:
+            raise ValueError("gradient_accumulation_steps must divide batch_size")
         return self
 
 
@@ -234,36 +349,6 @@ def stored_settings(record: Path) -> dict[str, Any] | None:
     return identity.get("settings") if isinstance(identity, dict) else None
 
 
-def preset_names() -> list[str]:
-    """Names of the presets that come with the package."""
-    folder = resources.files("train") / "configs"
-    return sorted(path.name[:-5] for path in folder.iterdir() if path.name.endswith(".yaml"))
-
-
-def load_preset(name: str) -> dict[str, dict[str, Any]]:
-    """The `model:` and `train:` parts of a preset, by name or by path of a YAML file.
-
-    Raises:
-        ConfigError: no such preset or file, or it has other parts.
-    """
-    if name in preset_names():
-        text = (resources.files("train") / "configs" / f"{name}.yaml").read_text("utf-8")
-    elif name.endswith((".yaml", ".yml")):
-        try:
-            text = Path(name).read_text("utf-8")
-        except OSError as error:
-            raise ConfigError(f"The model config {name} cannot be read ({error}).") from error
-    else:
-        raise ConfigError(f"There is no model preset {name!r}; {nearest(name, preset_names())}")
-    try:
-        loaded = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"The model config {name} is not valid YAML ({error}).") from error
-    if not isinstance(loaded, dict) or not set(loaded) <= {"model", "train"}:
-        raise ConfigError(f"The model config {name} must hold `model:` and `train:`, and no more.")
-    return {part: loaded.get(part) or {} for part in ("model", "train")}
-
-
 def load_train_settings(
     yaml_path: Path | str | None = None, overrides: Mapping[str, Any] | None = None
 ) -> TrainSettings:
@@ -276,4 +361,6 @@ def model_config(settings: TrainSettings) -> ModelConfig:
     values = dict(load_preset(settings.model)["model"])
     if settings.resolution is not None:
         values["resolution"] = settings.resolution
+    if settings.init_from is not None:
+        values["source"] = settings.init_from
     return load_settings(ModelConfig, None, values)

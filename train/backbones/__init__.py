@@ -1,0 +1,1 @@
+"""Networks: a table of diffusers' classes, and how they start from nothing."""

@@ -1,0 +1,1 @@
+"""How pictures are noised and what a network learns: flow, DDPM schedules, EDM."""
