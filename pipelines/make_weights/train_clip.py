@@ -103,10 +103,10 @@ def train_clip(
         adamw_betas=(0.9, 0.98),
         weight_decay=0.0,
         gradient_clip=1.0,
-        warmup_share=0.05,
+        warmup_steps=plan.steps // 20,
         cooldown_share=0.7,
     )
-    optimizer = Optimizer(both, stepping, _is_hidden_matrix)
+    optimizer = Optimizer(dict(both.named_parameters()), stepping, _is_hidden_matrix)
     dtype = training_dtype()
     both.to(dtype)
     texts = _Texts(scenes, pictures, config, seed)
