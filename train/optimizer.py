@@ -146,7 +146,11 @@ class Optimizer:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Inside, the model's parameters hold the average; no second model is needed for it."""
+        """Inside, the model's parameters hold the average; no second model is needed for it.
+
+        Of weights that are spread, `fully_shard` must drop what it gathers after every forward
+        (reshard_after_forward=True, on the root too), or the next step computes with the average.
+        """
         self._swap()
         try:
             yield
