@@ -1,70 +1,179 @@
-"""Write a trained model as a folder that diffusers loads without our code: PixArtSigmaPipeline."""
+"""Write a trained model as a folder that diffusers loads without our code."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
+from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import write_text
-from train.sample import Trained
+from train.adapters import has_lora, save_lora, save_new_tokens, with_lora_merged
+from train.model_card import adapter_card, pipeline_card
+from train.sample import scheduler_of
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderTiny
 
-ENLARGEMENT = 8
-"""The pipeline draws each pixel of the model as a square of this side."""
-STOCK_SIDES = (32, 64, 128, 256)
-"""Resolutions for which the pipeline has a size of its own, ENLARGEMENT times as large."""
+    from train.backbones import ConditionTokens
+    from train.model import Trained
+
+CONDITIONS_FILE = "conditions.safetensors"
 # diffusers squashes latents through 3 tanh(x / 3), which is the identity for tiny ones only.
 _LATENT_SCALE = 1000.0
+_SWITCHES = {
+    # Empty captions were encoded in training, so they are in sampling.
+    "force_zeros_for_empty_prompt": False,
+    "requires_safety_checker": False,
+    "add_watermarker": False,
+}
+"""Arguments of the pipelines' classes that are no parts, where a class has them."""
+_UNSHIFTED = (
+    "StableDiffusionPipeline",
+    "PixArtAlphaPipeline",
+    "PixArtSigmaPipeline",
+    "SanaPipeline",
+)
+"""Pipelines that know an autoencoder's scaling_factor alone."""
+
+
+def export_run(trained: Trained, run: Path) -> None:
+    """Write what a run trained: pipeline/, or lora/, or learned_embeds.safetensors.
+
+    With `merge_lora` the pipeline is written beside the adapters.
+    """
+    settings = trained.settings
+    if has_lora(trained.model):
+        save_lora(trained, run / "lora")
+        save_conditions(trained, run / "lora")
+        _save_beside(trained, run / "lora")
+        if not settings.merge_lora:
+            return
+    elif settings.new_tokens:
+        save_new_tokens(trained.model, run)
+        _save_beside(trained, run)
+        return
+    export_pipeline(trained, run / "pipeline")
+
+
+def _save_beside(trained: Trained, folder: Path) -> None:
+    """Write what stands beside adapters or embeddings: the run's scheduler, and a card."""
+    scheduler_of(trained).save_pretrained(folder / "scheduler")
+    write_text(folder / "README.md", adapter_card(trained))
 
 
 def export_pipeline(trained: Trained, folder: Path | str) -> Path:
-    """Save all parts, an autoencoder that only enlarges, and a card for `DiffusionPipeline`.
+    """Save all parts in float32, the run's own scheduler, and a card for `DiffusionPipeline`.
 
         pipe = DiffusionPipeline.from_pretrained(folder)
-        pipe("a red circle").images[0]
 
-    The model works on pixels; the autoencoder that the pipeline asks for repeats each of them
-    ENLARGEMENT times either way, so that the pipeline's own sizes fit (at STOCK_SIDES; others
-    need a height and a width). Steps and guidance scale are arguments of the pipeline's call that
-    no file can set: without them it takes PixArt's (20 and 4.5); with those of the run, which
-    stand in the card, the picture is that of `train.sample.generate`.
+    Steps and guidance are arguments of the pipeline's call that no file can set; the card says
+    the call that draws the pictures of `train.sample.generate`. A model of pixels gets an
+    autoencoder that only enlarges, since each pipeline asks for one and its own sizes are large.
+    Low-rank adapters are merged into a copy of the network.
 
-    The scheduler is first-order DPM-Solver++ over flow times, which is the Euler step of
-    `train.sample`, at the same timesteps but for rounding to whole thousandths. Weights are
-    float32.
+    Raises:
+        ConfigError: as `check_exportable`.
     """
-    from diffusers import DPMSolverMultistepScheduler, PixArtSigmaPipeline
+    import diffusers
 
-    folder = Path(folder)
-    settings = trained.settings
-    scheduler = DPMSolverMultistepScheduler(
-        prediction_type="sample" if settings.prediction == "x0" else "flow_prediction",
-        use_flow_sigmas=True,
-        flow_shift=settings.sampling_shift,
-        solver_order=1,
-        algorithm_type="dpmsolver++",
-        final_sigmas_type="zero",
-    )
-    # A pipeline may move its parts; the caller's model keeps its precision and device.
-    text_encoder, transformer = trained.model.text_encoder, trained.model.transformer
-    dtype, device = trained.dtype, trained.device
-    try:
-        pipeline = PixArtSigmaPipeline(
-            tokenizer=trained.tokenizer,
-            text_encoder=text_encoder.to("cpu", torch.float32),
-            vae=enlarging_autoencoder(),
-            transformer=transformer.to("cpu", torch.float32),
-            scheduler=scheduler,
-        )
+    check_exportable(trained)
+    folder, model = Path(folder), trained.model
+    pipeline_class = getattr(diffusers, model.backbone.pipeline)
+    accepted = signature(pipeline_class.__init__).parameters
+    parts = {
+        "vae": enlarging_autoencoder() if model.latents.factor == 1 else None,
+        **model.text.parts(),
+        **model.latents.parts(),
+        model.backbone.row.part: with_lora_merged(model.backbone.inner),
+        "scheduler": scheduler_of(trained),
+    }
+    required = {
+        name: None
+        for name, parameter in accepted.items()
+        if name != "self" and parameter.default is Parameter.empty
+    }
+    switches = {name: value for name, value in _SWITCHES.items() if name in accepted}
+    with _in_float32(parts):
+        pipeline = pipeline_class(**{**required, **switches, **parts})
         pipeline.save_pretrained(folder, safe_serialization=True)
-    finally:
-        trained.model.to(device, dtype)
-    write_text(folder / "README.md", model_card(trained))
+    save_conditions(trained, folder)
+    write_text(folder / "README.md", pipeline_card(trained))
     return folder
+
+
+def check_exportable(trained: Trained) -> None:
+    """Refuse, before a run, what could not be exported after it.
+
+    Raises:
+        ConfigError: the model has parts, or scales its latents in a way, that its pipeline in
+            diffusers does not know, or the objective has no such sampler.
+    """
+    import diffusers
+
+    model, name = trained.model, trained.model.backbone.pipeline
+    accepted = signature(getattr(diffusers, name).__init__).parameters
+    latents = model.latents.parts()
+    unknown = sorted({**model.text.parts(), **latents}.keys() - accepted.keys())
+    if unknown:
+        raise ConfigError(
+            f"diffusers' {name} has no {' and no '.join(unknown)}; name the model's parts as it "
+            f"does."
+        )
+    for part, autoencoder in latents.items():
+        if name in _UNSHIFTED and autoencoder.config.get("shift_factor"):
+            raise ConfigError(
+                f"The latents of {part} have a shift_factor, which diffusers' {name} does not undo."
+            )
+    scheduler_of(trained)
+
+
+def save_conditions(trained: Trained, folder: Path) -> None:
+    """Write the embeddings of the scores that the model is told, if it is told any."""
+    if trained.model.conditions is not None:
+        trained.model.conditions.save(folder / CONDITIONS_FILE)
+
+
+def load_conditions(conditions: ConditionTokens, run: Path) -> None:
+    """Fill `conditions` with those of a finished run.
+
+    Raises:
+        DatasetError: they are lost or are others.
+    """
+    folder = run / ("pipeline" if (run / "pipeline" / CONDITIONS_FILE).exists() else "lora")
+    try:
+        stored = type(conditions).load(folder / CONDITIONS_FILE)
+    except ConfigError as error:
+        raise DatasetError(f"{error} Delete the run's directory and train it again.") from error
+    if stored.table.shape != conditions.table.shape:
+        raise DatasetError(f"{folder / CONDITIONS_FILE} holds the scores of another model.")
+    conditions.table.data.copy_(stored.table)
+    conditions.edges = stored.edges
+
+
+@contextmanager
+def _in_float32(parts: Mapping[str, Any]) -> Iterator[None]:
+    """The networks of `parts` on the CPU in float32; afterwards each as it was."""
+    stored = torch.device("cpu"), torch.float32
+    before = {
+        network: (parameter.device, parameter.dtype)
+        for network in parts.values()
+        if isinstance(network, nn.Module)
+        and (parameter := next(network.parameters())) is not None
+        and (parameter.device, parameter.dtype) != stored
+    }
+    try:
+        for network in before:
+            network.to(*stored)
+        yield
+    finally:
+        for network, (device, dtype) in before.items():
+            network.to(device, dtype)
 
 
 @torch.no_grad()
@@ -100,36 +209,3 @@ def enlarging_autoencoder() -> AutoencoderTiny:
     assert last.bias is not None
     last.bias.fill_(0.5)
     return autoencoder.eval()
-
-
-def model_card(trained: Trained) -> str:
-    """README.md of the exported folder: how to draw with it, in lines that run as they stand."""
-    settings, side = trained.settings, trained.model.config.resolution
-    stock = side in STOCK_SIDES
-    run = f"num_inference_steps={settings.sampling_steps}, guidance_scale={settings.guidance_scale}"
-    large = ENLARGEMENT * side
-    size = "" if stock else f", height={large}, width={large}, use_resolution_binning=False"
-    return f"""---
-library_name: diffusers
-pipeline_tag: text-to-image
-tags: [text-to-image, caption-lab]
----
-
-# A text-to-image model of {side} x {side} pixels
-
-```python
-from diffusers import DiffusionPipeline
-pipe = DiffusionPipeline.from_pretrained(".")  # this folder
-picture = pipe("a red circle"{size}).images[0]
-```
-
-Each of the model's pixels is drawn as a square of {ENLARGEMENT} x {ENLARGEMENT}: \
-`picture.resize(({side}, {side}), 0)` gives them back.
-
-The run itself samples with {settings.sampling_steps} steps at guidance \
-{settings.guidance_scale}; without arguments diffusers takes 20 steps at 4.5. As the run does:
-
-```python
-picture = pipe("a red circle", {run}{size}).images[0]
-```
-"""

@@ -50,14 +50,20 @@ class TextConfig(Settings):
         1, ge=1, description="CLIP alone: windows that a longer caption is spread over."
     )
     masked: bool = Field(
-        False, description="Padding is hidden from the backbone (from the encoder always)."
+        False,
+        description="Padding is hidden, from the encoder and from the backbone, as in PixArt and "
+        "Sana; SD3 and Flux look at it. A causal encoder's words never see it.",
+    )
+    lower_case: bool = Field(
+        False, description="Captions in lower case, without space around, as PixArt and Sana do."
     )
     template: str = Field("", description="decoder: text around the caption, {} stands for it.")
     trainable: bool = Field(False, description="Trained along with the backbone.")
     options: dict[str, Any] = Field(
         {},
         description="words: width, depth, heads, feed_forward, vocabulary, vocabulary_size, "
-        "stop_words, phrases.",
+        "stop_words, phrases. clip: final_norm (of an earlier layer, as diffusers' clip_skip). "
+        "decoder: prefix = keep, drop or instruction, of the template's text before the caption.",
     )
 
 
@@ -89,6 +95,6 @@ class ModelConfig(Settings):
     resolution: int = Field(32, gt=0, description="Side of the square picture, pixels.")
     backbone: BackboneConfig = Field(BackboneConfig(), description="The network.")
     text: tuple[TextConfig, ...] = Field(
-        (TextConfig(kind="words", trainable=True),), description="Text encoders."
+        (TextConfig(kind="words", trainable=True, masked=True),), description="Text encoders."
     )
     latents: LatentsConfig = Field(LatentsConfig(), description="Pixels, or an autoencoder's.")

@@ -1,50 +1,50 @@
-"""A training run and its directory: `train(samples or dataset, settings, out)`.
+"""A training run and its directory: `train(dataset, settings, out)`.
 
 OUT/
-  run.json                 resolved settings, model config, versions, hashes of the data
-  tokenizer/               as transformers loads it
-  checkpoints/             STEP.safetensors, the newest two
+  run.json                 resolved settings, model config, versions, fingerprint of the data
+  checkpoints/             STEP.safetensors: the newest two, and the one from before the cool-down
   metrics.parquet          a row every `log_every` steps
   validation.parquet       long: step, caption kind, timestep, loss
   grids/step-000500.png    fixed prompts, fixed noise
-  ema.safetensors          the averaged weights, float32
-  pipeline/                the same for diffusers
+  tensorboard/             event files, where `trackers` asks for them
+  receipt.parquet          which captions it was trained on, and how often
+  pipeline/                the averaged weights for diffusers, float32
+  lora/, learned_embeds.safetensors  or these, where adapters or new tokens were trained
   summary.json             last of all; its presence says that the run is finished
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from curate.base.errors import ConfigError, DatasetError
-from curate.base.files import atomic_path, read_json, sha256_file, write_json
+from curate.base.files import read_json, read_record, sha256_file, write_json
 from curate.base.progress import tell
 from curate.base.provenance import provenance
-from curate.store.caption_blend import blend_order
 from curate.store.claims import claim_directory
-from curate.store.dataset import Dataset
-from curate.store.holes import refuse_holes
-from train.captions import texts_of
-from train.loop import LoopResult, train_loop, write_tables
+from train.checkpoints import Progress
+from train.distributed import Ranks
+from train.loop import train_loop, write_tables
+from train.meter import refuse_missing_trackers
+from train.model import Trained, build_model
+from train.model_settings import ModelConfig
 from train.settings import TrainSettings, model_config, settled, stored_settings
-from train.shards import (
-    TrainingSamples,
-    held_out,
-    load_training_samples,
-    with_captions,
-)
-from train.vocabulary import (
-    UnknownWords,
-    refuse_unknown_words,
-    vocabulary,
-    vocabulary_kinds,
-    words_unknown_to,
-)
+from train.validation import validation_means
+
+if TYPE_CHECKING:
+    from curate.store.dataset import Dataset
+    from train.data.index import TrainingIndex
+    from train.data.loader import TrainingData
+    from train.text.vocabulary import UnknownWords
+
+# Captions of a kind among which those that do not fit the window are counted.
+_COUNTED = 100_000
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,19 @@ class RunSummary:
     caption_dropout: float
     """Realised share of the captions drawn that were emptied."""
     truncated: dict[str, int]
-    """Caption kind -> captions that did not fit the token window."""
+    """Caption kind -> captions that did not fit the token window, among the first 100,000."""
     unknown_words: dict[str, float]
     """What kind of texts -> share of their words that are outside the vocabulary."""
     parameters: int
+    """That were trained."""
     precision: str
     device: str
+    processes: int
     images_per_second: float
+    teraflops: float | None
+    """Of the network, forward and backward, a second and device; as the last row says."""
+    mfu: float | None
+    """The same over what a large matrix product reaches on that device."""
     seconds: float
     cpu_seconds: float
     weights: dict[str, str]
@@ -81,7 +87,7 @@ class RunSummary:
 
 
 def train(
-    data: TrainingSamples | Dataset | Path | str,
+    data: Dataset | Path | str,
     settings: TrainSettings,
     out: Path | str,
     selection: str | None = None,
@@ -92,8 +98,11 @@ def train(
 ) -> RunSummary:
     """Train one model, or continue, or return the summary of the finished run.
 
+    A finished run that is given more steps goes on from before its cool-down. Called in every
+    process that torchrun or Ray Train started, it trains one model in all of them.
+
     Args:
-        data: samples in memory, or a dataset of which `selection` is read.
+        data: the dataset of which `selection` is read.
         out: the run's directory; it belongs to these settings and this data.
         caption_sources: kind -> who wrote it, where several captioners wrote that kind.
         keys: train on these samples of the selection alone; None takes all of them.
@@ -101,139 +110,199 @@ def train(
         say: called with a sentence that the person should read.
 
     Raises:
-        ConfigError: settings that do not fit the data.
+        ConfigError: settings that do not fit the data, the model or the number of processes.
         DatasetError: `out` belongs to other settings or other data; nothing is overwritten.
         CaplabError: training does not stay finite.
     """
+    from curate.store.dataset import Dataset
+    from curate.store.holes import refuse_holes
+
     out = Path(out)
     settings = settled(settings, stored_settings(out / "run.json"))
     config = model_config(settings)
-    samples = _samples(data, settings, config.resolution, selection, caption_sources)
-    if keys is not None:
-        wanted = set(keys)
-        samples = samples.take(np.flatnonzero([key in wanted for key in samples.keys]))
-    if samples.images.shape[1] != config.resolution:
-        raise ConfigError(
-            f"The pictures have {samples.images.shape[1]} pixels a side and the model "
-            f"{config.resolution}; set resolution, or load them at that size."
-        )
-    kinds = blend_order(settings.captions)
-    for kind in kinds:
-        texts_of(samples.captions, kind)
-    whole = len(samples)
-    if settings.missing_captions == "drop":
-        samples = with_captions(samples, kinds)
-        if not len(samples):
-            raise ConfigError(f"No sample has captions of all of {', '.join(kinds)}.")
-    held_out(samples.keys, settings.validation_share, settings.validation_samples)
-    identity = {
-        "settings": settings.identity(),
-        "model_config": config.resolved(),
-        "data": samples.hashes(),
-    }
-    if (out / "summary.json").exists():
-        claim_directory(out, out / "run.json", "training run", identity, provenance(settings))
-        if (summary := _finished(out)) is not None:
-            return summary
-        say(f"What {out} holds was lost or cut since it was finished; it is made again.")
-    tokenizer = vocabulary(config, samples.captions)
-    unknown = words_unknown_to(tokenizer, settings, samples.captions)
-    refuse_unknown_words(unknown, settings.allow_unknown_words)
-    claim_directory(out, out / "run.json", "training run", identity, provenance(settings))
-    tokenizer.save_pretrained(out / "tokenizer")
-    result = train_loop(samples, settings, config, tokenizer, out, on_step=on_step, say=say)
-    return _finish(result, out, whole - len(samples), unknown)
-
-
-def _finished(out: Path) -> RunSummary | None:
-    """The summary of a finished run; None where what it tells of is not there any more."""
-    try:
-        summary = RunSummary(**read_json(out / "summary.json"))
-        whole = all(sha256_file(out / name) == mark for name, mark in summary.weights.items())
-    except (DatasetError, OSError, TypeError):
-        return None
-    return summary if whole and (out / "pipeline" / "model_index.json").exists() else None
-
-
-def _samples(
-    data: TrainingSamples | Dataset | Path | str,
-    settings: TrainSettings,
-    resolution: int,
-    selection: str | None,
-    caption_sources: Mapping[str, str] | None,
-) -> TrainingSamples:
-    if isinstance(data, TrainingSamples):
-        return data
+    refuse_missing_trackers(settings.trackers)
     dataset = data if isinstance(data, Dataset) else Dataset.open(data)
     if selection is None:
         known = ", ".join(dataset.selections()) or "none yet"
         raise ConfigError(f"Say which selection to train on (selections: {known}).")
     refuse_holes(dataset, [selection])
-    kinds = vocabulary_kinds(dataset, blend_order(settings.captions), caption_sources)
-    return load_training_samples(dataset, selection, kinds, resolution, caption_sources)
+    ranks = Ranks.join(settings.device)
+    try:
+        ranks.share(settings)
+        run = _Run(dataset, settings, config, out, selection, caption_sources, keys, ranks)
+        return run.train(on_step, say if ranks.first else _silent)
+    finally:
+        ranks.leave()
 
 
-def _finish(
-    result: LoopResult, out: Path, dropped: int, unknown: Sequence[UnknownWords]
-) -> RunSummary:
-    """Write weights, export and summary."""
-    from safetensors.torch import save_file
+@dataclass
+class _Run:
+    """What `train` was told, resolved."""
 
-    from train.export import export_pipeline
+    dataset: Dataset
+    settings: TrainSettings
+    config: ModelConfig
+    out: Path
+    selection: str
+    caption_sources: Mapping[str, str] | None
+    keys: Sequence[str] | None
+    ranks: Ranks
 
-    state, trained, settings = result.progress, result.trained, result.trained.settings
-    write_tables(out, state)
-    weights = {
-        name: parameter.detach().float().cpu().contiguous()
-        for name, parameter in trained.model.named_parameters()
-    }
-    with atomic_path(out / "ema.safetensors") as temporary:
-        save_file(weights, temporary, metadata={"format": "pt"})
-    export_pipeline(trained, out / "pipeline")
-    blend, dropout = realised_blend(result)
-    loss = state.metrics[-1]["loss"]
-    summary = RunSummary(
-        directory=str(out),
-        steps=state.step,
-        skipped_steps=state.skipped,
-        samples=result.order.samples,
-        dropped_samples=dropped,
-        loss=loss if np.isfinite(loss) else None,
-        validation=_validation(state.validation),
-        blend=blend,
-        caption_dropout=dropout,
-        truncated=result.bank.truncated,
-        unknown_words={count.texts: count.share for count in unknown},
-        parameters=sum(weight.numel() for weight in weights.values()),
-        precision=settings.precision,
-        device=settings.device,
-        images_per_second=state.step * settings.batch_size / max(state.seconds, 1e-9),
-        seconds=state.seconds,
-        cpu_seconds=state.cpu_seconds,
-        weights={"ema.safetensors": sha256_file(out / "ema.safetensors")},
-    )
-    write_json(out / "summary.json", asdict(summary))
-    return summary
+    def train(
+        self, on_step: Callable[[int, int], None] | None, say: Callable[[str], None]
+    ) -> RunSummary:
+        from train.data.index import build_index
+        from train.data.loader import open_data
+
+        settings, config, out, ranks = self.settings, self.config, self.out, self.ranks
+        asked = (self.selection, self.caption_sources, self.keys)
+        with ranks.first_alone():
+            training, held_out = build_index(self.dataset, settings, config, *asked)
+        identity = {
+            "settings": settings.identity(),
+            "model_config": config.resolved(),
+            "data": {"training": training.fingerprint, "held_out": held_out.fingerprint},
+        }
+        if (out / "summary.json").exists():
+            self._claim(identity)
+            if (summary := _finished(out, settings.steps)) is not None:
+                return summary
+            say(f"What {out} holds is of fewer steps, or was lost or cut; it is trained further.")
+        unknown = _unknown_words(config, settings, training, held_out)
+
+        def make_model() -> Any:
+            return build_model(config, settings, chain(training.texts(), held_out.texts()))
+
+        model = make_model()
+        opened = open_data(
+            self.dataset, settings, config, model.text, *asked, latents=model.latents
+        )
+        self._claim(identity)
+        mark = read_record(out / "run.json")["identity_fingerprint"]
+        trained, state = train_loop(
+            model, make_model, opened, settings, config, out, mark, ranks, None, on_step, say
+        )
+        if ranks.first:
+            self._finish(trained, state, opened, unknown)
+        ranks.barrier()
+        return RunSummary(**read_json(out / "summary.json"))
+
+    def _claim(self, identity: Mapping[str, Any]) -> None:
+        """Make `out` this run's, or check that it is; what may change is recorded as it is now."""
+        record = self.out / "run.json"
+        with self.ranks.first_alone():
+            told = provenance(self.settings)
+            new = claim_directory(self.out, record, "training run", identity, told)
+            if self.ranks.first and not new:
+                stored = read_record(record)
+                if stored.get("settings") != _as_json(told["settings"]):
+                    write_json(record, {**stored, "settings": told["settings"]})
+
+    def _finish(
+        self,
+        trained: Trained,
+        state: Progress,
+        data: TrainingData,
+        unknown: Sequence[UnknownWords],
+    ) -> None:
+        """Write weights, export, receipt and, last of all, the summary."""
+        from train.data.receipt import write_receipt
+        from train.export import export_run
+        from train.text.vocabulary import cut_texts
+
+        settings, out = self.settings, self.out
+        (out / "summary.json").unlink(missing_ok=True)
+        write_tables(out, state)
+        export_run(trained, out)
+        receipt = write_receipt(data, out / "receipt.parquet", state.step)
+        tokenizer = trained.model.text.tokenizer_side()
+        first = {
+            kind: list(islice(data.index.texts([kind]), _COUNTED)) for kind in data.draws.kinds
+        }
+        last = state.metrics[-1]
+        summary = RunSummary(
+            directory=str(out),
+            steps=state.step,
+            skipped_steps=state.skipped,
+            samples=len(data.index),
+            dropped_samples=data.index.dropped,
+            loss=last["loss"] if np.isfinite(last["loss"]) else None,
+            validation=validation_means(state.validation),
+            blend=receipt.blend,
+            caption_dropout=receipt.caption_dropout,
+            truncated={own.texts: own.cut for own in cut_texts(tokenizer, first)},
+            unknown_words={count.texts: count.share for count in unknown},
+            parameters=state.parameters,
+            precision=settings.precision,
+            device=settings.device,
+            processes=self.ranks.world,
+            images_per_second=state.step * settings.batch_size / max(state.seconds, 1e-9),
+            teraflops=last["teraflops"],
+            mfu=last["mfu"],
+            seconds=state.seconds,
+            cpu_seconds=state.cpu_seconds,
+            weights={name: sha256_file(out / name) for name in _weights(out)},
+        )
+        write_json(out / "summary.json", asdict(summary))
 
 
-def realised_blend(result: LoopResult) -> tuple[dict[str, float], float]:
-    """Share of each caption kind among all captions drawn, and of those that were emptied.
+def _finished(out: Path, steps: int) -> RunSummary | None:
+    """The summary of a finished run; None where it is to go on, or what it tells of is lost.
 
-    Draws are functions of (seed, step), so they are made again and counted; nothing has to be
-    kept while training, and an interrupted run counts the same.
+    Raises:
+        ConfigError: it has taken more steps than are asked for.
     """
-    bank = result.bank
-    counts, dropped = np.zeros(len(bank.kinds), np.int64), 0
-    for step in range(result.progress.step):
-        drawn = bank.draw(*result.order.batch(step))
-        counts += np.bincount(drawn.kind, minlength=len(bank.kinds))
-        dropped += int(drawn.dropped.sum())
-    total = max(int(counts.sum()), 1)
-    shares = {kind: int(n) / total for kind, n in zip(bank.kinds, counts, strict=True)}
-    return shares, dropped / total
+    try:
+        summary = RunSummary(**read_json(out / "summary.json"))
+        whole = all(sha256_file(out / name) == mark for name, mark in summary.weights.items())
+    except (DatasetError, OSError, TypeError):
+        return None
+    if summary.steps > steps:
+        raise ConfigError(
+            f"{out} has taken {summary.steps} steps and cannot be brought back to {steps}; choose "
+            f"another --out, or ask for more steps."
+        )
+    whole &= (out / "receipt.parquet").exists()
+    whole &= (out / "pipeline" / "model_index.json").exists() or not (out / "pipeline").exists()
+    return summary if whole and summary.weights and summary.steps == steps else None
 
 
-def _validation(rows: list[dict[str, Any]]) -> dict[str, float]:
-    from train.validation import validation_means
+def _weights(out: Path) -> list[str]:
+    """Files of weights that a run wrote, as paths below its directory."""
+    found = [
+        *out.glob("pipeline/*/*.safetensors"),
+        *out.glob("lora/*.safetensors"),
+        *out.glob("*.safetensors"),
+    ]
+    return sorted(str(path.relative_to(out)) for path in found)
 
-    return validation_means(rows)
+
+def _unknown_words(
+    config: ModelConfig, settings: TrainSettings, *indexes: TrainingIndex
+) -> list[UnknownWords]:
+    """Words of the blend and the prompts that are outside of a vocabulary of whole words.
+
+    Raises:
+        ConfigError: they are too many.
+    """
+    if all(own.kind != "words" for own in config.text):
+        return []
+    from train.text.vocabulary import refuse_unknown_words, vocabulary, words_unknown_to
+
+    captions: dict[str, Iterable[Iterable[str]]] = {
+        kind: [[text] for index in indexes for text in index.texts([kind])]
+        for kind in indexes[0].kinds
+    }
+    unknown = words_unknown_to(vocabulary(config, captions), settings, captions)
+    refuse_unknown_words(unknown, settings.allow_unknown_words)
+    return unknown
+
+
+def _as_json(value: Any) -> Any:
+    import json
+
+    return json.loads(json.dumps(value, default=str))
+
+
+def _silent(sentence: str) -> None:
+    """What the first process says is enough."""

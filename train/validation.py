@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from curate.base.files import atomic_path
 from curate.store.caption_blend import blend_order
-from train.captions import encode
-from train.objective import loss_per_picture, noised
-from train.sample import Trained, from_uint8, generate
-from train.settings import ModelConfig, TrainSettings
-from train.shards import TrainingSamples
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+from train.model import Trained
+from train.protocols import TextFeatures, Tokens
+from train.sample import from_uint8, generate
 
 TIMES = 8
 EMPTY = "empty"
@@ -28,87 +25,115 @@ EMPTY = "empty"
 VALIDATION_SEED = 20_000_001
 GRID_SEED = 10_000_001
 
-VALIDATION = pa.schema(
-    [
-        ("step", pa.int64()),
-        ("caption_kind", pa.string()),  # "empty" = no caption
-        ("timestep", pa.float64()),
-        ("loss", pa.float64()),
-    ]
-)
-
 
 class Validation:
     """A fixed held-out set, seen under every caption kind and under the empty caption.
 
-    t = (i + 0.5) / 8 with fixed noise, after the MLPerf FLUX benchmark and torchtitan's
-    validate.py. The gap between a kind and the empty caption is how much the model makes of the
-    text. Cost: 8 * (kinds + 1) forward passes of the held-out set.
+    Times at even quantiles of the noise range with fixed noise, after the MLPerf FLUX benchmark
+    and torchtitan's validate.py. The gap between a kind and the empty caption is how much the
+    model makes of the text. Cost: 8 * (kinds + 1) forward passes of the held-out set; the features
+    of a frozen text encoder and the latents are computed once.
     """
 
     def __init__(
         self,
-        samples: TrainingSamples,
-        tokenizer: PreTrainedTokenizerFast,
-        config: ModelConfig,
-        settings: TrainSettings,
+        trained: Trained,
+        pictures: NDArray[np.uint8],
+        captions: Mapping[str, Sequence[str]],
+        batch: int,
     ) -> None:
-        self.settings = settings
-        window = config.text_tokens
-        self.x0 = from_uint8(torch.from_numpy(samples.images))
-        # A kind counts where every held-out picture has it, so that all kinds see the same ones.
-        complete = {
-            kind: [own[0] for own in texts]
-            for kind, texts in sorted(samples.captions.items())
-            if all(texts)
-        }
-        self.captions = {
-            kind: torch.from_numpy(encode(tokenizer, texts, window)[0].astype(np.int64))
-            for kind, texts in {**complete, EMPTY: [""] * len(samples)}.items()
-        }
-        self.prompts = list(settings.grid_prompts)
-        if not self.prompts:
-            first = next((kind for kind in blend_order(settings.captions) if kind in complete), "")
-            self.prompts = complete.get(first, [])
-        self.prompts = self.prompts[: settings.grid_size]
+        """
+        Args:
+            pictures: (n, H, W, 3) held-out squares.
+            captions: kind -> one text of each; a kind that some of them lack is left out.
+            batch: pictures that are looked at together.
+        """
+        self.trained, self.batch, self.count = trained, batch, len(pictures)
+        self._pictures = pictures
+        self._x0: Tensor | None = None
+        self._texts = {**dict(sorted(captions.items())), EMPTY: [""] * self.count}
+        self._features: dict[tuple[str, int], TextFeatures] = {}
+        settings = trained.settings
+        prompts = list(settings.grid_prompts)
+        if not prompts:
+            first = next((kind for kind in blend_order(settings.captions) if kind in captions), "")
+            prompts = list(captions.get(first, []))
+        self.prompts = prompts[: settings.grid_size]
 
-    @torch.inference_mode()
-    def rows(self, trained: Trained, step: int) -> list[dict[str, Any]]:
-        """Rows of the VALIDATION table."""
-        device, dtype, batch = trained.device, trained.dtype, self.settings.batch_size
+    @torch.no_grad()
+    def rows(self, step: int) -> list[dict[str, Any]]:
+        """Rows of validation.parquet: step, caption_kind, timestep, loss."""
+        trained, model = self.trained, self.trained.model
+        device, dtype, objective = trained.device, trained.dtype, model.objective
+        if self._x0 is None:
+            self._x0 = torch.cat(
+                [
+                    model.latents.encode(
+                        from_uint8(torch.from_numpy(self._pictures[part])).to(device)
+                    ).cpu()
+                    for part in self._parts()
+                ]
+            )
+        x0 = self._x0
+        side = trained.config.resolution
+        size_ids = torch.tensor([side, side, 0, 0, side, side], dtype=torch.float32, device=device)
+        unknown = torch.zeros(
+            (1, len(trained.settings.condition_on)), dtype=torch.int64, device=device
+        )
         rows = []
-        for i in range(TIMES):
-            time = (i + 0.5) / TIMES
+        for i, time in enumerate(objective.stratified_times(TIMES).tolist()):
             generator = torch.Generator().manual_seed(VALIDATION_SEED + i)
-            noise = torch.randn(self.x0.shape, generator=generator)
-            t = torch.full((len(self.x0),), time)
-            x_t = noised(self.x0, noise, t)
-            for kind, tokens in self.captions.items():
+            noise = torch.randn(x0.shape, generator=generator)
+            t = torch.full((self.count,), time)
+            for kind in self._texts:
                 losses = []
-                for start in range(0, len(tokens), batch):
-                    part = slice(start, start + batch)
-                    ids = tokens[part].to(device)
-                    mask = (ids != trained.tokenizer.pad_token_id).to(dtype)
-                    output = trained.model(
-                        x_t[part].to(device, dtype), t[part].to(device), ids, mask
+                for part in self._parts():
+                    own = (x0[part], noise[part], t[part])
+                    clean, drawn, when = (tensor.to(device) for tensor in own)
+                    x_t = objective.noised(clean, drawn, when)
+                    n = len(clean)
+                    output = model(
+                        objective.model_input(x_t, when).to(dtype),
+                        objective.model_time(when),
+                        self._text(kind, part),
+                        size_ids.expand(n, -1),
+                        unknown.expand(n, -1),
                     )
-                    losses.append(
-                        loss_per_picture(
-                            output.float().cpu(),
-                            self.x0[part],
-                            noise[part],
-                            t[part],
-                            self.settings.prediction,
-                            self.settings.loss_weighting,
-                        )
-                    )
+                    losses.append(objective.loss(output.float(), clean, drawn, x_t, when).cpu())
                 loss = float(torch.cat(losses).mean())
                 rows.append({"step": step, "caption_kind": kind, "timestep": time, "loss": loss})
         return rows
 
-    def grid(self, trained: Trained) -> NDArray[np.uint8]:
+    def grid(self) -> NDArray[np.uint8]:
         """Pictures (N, R, R, 3) uint8 for the fixed prompts, from fixed noise."""
-        return generate(trained, self.prompts, GRID_SEED)
+        return generate(self.trained, self.prompts, GRID_SEED, batch_size=self.batch)
+
+    def _parts(self) -> list[slice]:
+        return [slice(start, start + self.batch) for start in range(0, self.count, self.batch)]
+
+    def _text(self, kind: str, part: slice) -> Tokens | TextFeatures:
+        """What the model is told of a kind's captions: features where the encoder is frozen."""
+        text, device, dtype = self.trained.model.text, self.trained.device, self.trained.dtype
+        key = (kind, part.start)
+        if key in self._features:
+            return on_device(self._features[key], device, dtype)
+        tokens = {n: t.to(device) for n, t in text.tokenize(self._texts[kind][part]).items()}
+        if any(parameter.requires_grad for parameter in text.parameters()):
+            return tokens
+        features: TextFeatures = text(tokens)
+        self._features[key] = on_device(features, torch.device("cpu"), dtype)
+        return features
+
+
+def on_device(features: TextFeatures, device: torch.device, dtype: torch.dtype) -> TextFeatures:
+    """Features elsewhere; from pinned memory without waiting."""
+    pooled = features.pooled
+    return replace(
+        features,
+        sequence=features.sequence.to(device, dtype, non_blocking=True),
+        mask=features.mask.to(device, dtype, non_blocking=True),
+        pooled=None if pooled is None else pooled.to(device, dtype, non_blocking=True),
+    )
 
 
 def validation_means(rows: list[dict[str, Any]]) -> dict[str, float]:

@@ -70,6 +70,7 @@ def dataset_card(dataset: Dataset, settings: ExportSettings, plan: Plan, layout:
         "## Selection",
         f"```sql\n{record.get('where', 'true')}\n```",
         _preset(record),
+        _balance(record),
         "## Captions",
         _captions(dataset, settings, plan),
         "## Scores of the exported samples",
@@ -126,6 +127,17 @@ def _preset(record: Mapping[str, Any]) -> str:
         return ""
     shown = {name: value for name, value in preset.items() if isinstance(value, str | int | float)}
     return "Preset: " + ", ".join(f"{name} {value}" for name, value in shown.items())
+
+
+def _balance(record: Mapping[str, Any]) -> str:
+    balance = record.get("balance")
+    if not isinstance(balance, Mapping):
+        return ""
+    return (
+        f"Balanced by `{balance['expression']}`: the rows' `weight` (a mean of 1 over the "
+        f"selection) gives its {balance['groups']:,} groups equal total weight. A reader honours "
+        "it by drawing samples, or weighting their losses, in proportion."
+    )
 
 
 def _captions(dataset: Dataset, settings: ExportSettings, plan: Plan) -> str:

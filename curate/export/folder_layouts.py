@@ -95,6 +95,7 @@ class Kohya(_Folders):
 
     where = "images"
     pattern = "images/**"
+    holds_weights = False
 
     def text(self, caption: str) -> str:
         return " ".join(caption.split())  # its reader takes the first line only
@@ -146,6 +147,7 @@ class SimpleTuner(_Folders):
 
     where = "images"
     pattern = "images/**"
+    holds_weights = False
 
     def finish(self) -> None:
         schema = pa.schema(

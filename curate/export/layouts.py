@@ -44,6 +44,8 @@ class Layout(ABC):
 
     pattern: ClassVar[str]
     """Glob of the shards, for the dataset card."""
+    holds_weights: ClassVar[bool] = True
+    """Whether its readers find the weights of a balanced selection: the plan's column `weight`."""
 
     def __init__(self, out: Path, settings: ExportSettings, plan: Plan) -> None:
         """`out` is the export's directory."""

@@ -88,6 +88,8 @@ def make_plan(dataset: Dataset, settings: ExportSettings, directory: Path) -> Pl
         _draw(connection, dataset, keys, settings, directory)
         _take_captions(connection, dataset, settings, writers)
         scores = _score_columns(dataset) if settings.scores else []
+        if dataset.is_weighted(settings.selection):
+            scores = [name for name in scores if name != "weight"]
         samples, shards = _write_shards(connection, dataset, settings, directory, scores)
         left_out = _write_left_out(connection, directory)
         kinds = connection.execute(
@@ -140,9 +142,10 @@ def _draw(
     """Tables `drawn` (key, kind, choice, place in the order) and `places` of the pictures."""
     if not keys.exists():
         dataset.selection_keys(settings.selection)  # says what selections there are
+    weight = ", weight" if dataset.is_weighted(settings.selection) else ""
     connection.execute(
-        "CREATE TABLE selected AS SELECT DISTINCT key, shard, status FROM "
-        f"(SELECT key FROM {parquet_scan(keys)}) LEFT JOIN "
+        f"CREATE TABLE selected AS SELECT DISTINCT key, shard, status{weight} FROM "
+        f"(SELECT key{weight} FROM {parquet_scan(keys)}) LEFT JOIN "
         f"(SELECT key, shard, status FROM {dataset.scan('samples')}) USING (key)"
     )
     connection.execute(
@@ -277,6 +280,9 @@ def _write_shards(
         if scores
         else ""
     )
+    if dataset.is_weighted(settings.selection):
+        own += ", selected.weight"
+        joined = f"JOIN selected USING (key) {joined}"
     order = "place, taken.key" if settings.order == "shuffle" else "taken.key"
     relation = connection.sql(
         f"SELECT taken.key, taken.caption, taken.kind, taken.source, taken.sample_index, {own}, "

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate.base.errors import CaplabError, ConfigError, DatasetError, StageError
 from curate.base.files import (
@@ -33,6 +34,7 @@ from curate.store.dataset import Dataset
 from curate.store.holes import refuse_holes
 from curate.store.lock import hold
 from curate.store.sample_view import file_mark
+from curate.store.scans import parquet_rows
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ def export(dataset: Dataset, out: Path | str, settings: ExportSettings) -> Expor
     if out == dataset.directory or dataset.directory in out.parents:
         raise DatasetError(f"{out} lies inside the dataset; choose an --out of its own.")
     refuse_holes(dataset, [settings.selection])
+    if not kind.holds_weights:
+        _refuse_weights(dataset, settings)
     identity = _identity(dataset, settings)
     with hold(out):
         return _export(dataset, out, settings, identity, kind)
@@ -138,6 +142,20 @@ def _write(layout: Layout, number: int, rows: pa.Table, reader: PictureReader) -
     raise StageError(
         f"The layout {type(layout).__name__} failed on shard {number}: {said(failed)}."
     ) from failed
+
+
+def _refuse_weights(dataset: Dataset, settings: ExportSettings) -> None:
+    """For trainers that know no weight of a picture; weights that are all 1 say nothing."""
+    path = dataset.selection_path(settings.selection)
+    if path.exists() and dataset.is_weighted(settings.selection):
+        weights = parquet_rows(path, ["weight"]).column("weight")
+        if pc.any(pc.not_equal(weights, 1.0)).as_py():
+            raise ConfigError(
+                f"The selection {settings.selection!r} has weights, and {settings.layout} takes "
+                f"none for a single picture (its repeats are whole numbers of a folder); use "
+                f"another layout, or a selection whose --cap is the size of its smallest group, "
+                f"which makes all weights 1."
+            )
 
 
 def _identity(dataset: Dataset, settings: ExportSettings) -> dict[str, Any]:

@@ -38,6 +38,8 @@ class SelectionSummary:
     funnel: tuple[RuleCount, ...]
     fresh: bool
     """False where the same selection had been stored before."""
+    balanced: Mapping[str, Any] | None = None
+    """The record of curate.selection.balance, where the selection is balanced."""
 
     def text(self) -> str:
         """The funnel as a table for people."""
@@ -55,7 +57,24 @@ class SelectionSummary:
             f"{count.unscored_in_order:>9,}  {count.left:>9,}"
             for count in self.funnel
         ]
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._groups()])
+
+    def _groups(self, most: int = 8) -> list[str]:
+        """The groups of a balanced selection, the largest first."""
+        if self.balanced is None:
+            return []
+        shown = self.balanced["largest"][:most]
+        left = self.balanced["groups"] - len(shown)
+        return [
+            f"balanced by {self.balanced['expression']}: {self.balanced['groups']:,} groups of "
+            "equal weight",
+            *(
+                f"  {'null' if group['group'] is None else group['group']:<24}  "
+                f"{group['rows']:>9,} rows  weight {group['weight']:.4g}"
+                for group in shown
+            ),
+            *([f"  and {left:,} smaller groups"] if left else []),
+        ]
 
 
 def rule_counts(
@@ -95,5 +114,12 @@ def summary_of(record: Mapping[str, Any], name: str) -> SelectionSummary:
     """The summary of a stored selection's record (`Dataset.selection_record`)."""
     funnel = tuple(RuleCount(**count) for count in record["funnel"])
     return SelectionSummary(
-        name, record["where"], record["rows"], record["stored"], record["selected"], funnel, False
+        name,
+        record["where"],
+        record["rows"],
+        record["stored"],
+        record["selected"],
+        funnel,
+        False,
+        record.get("balance"),
     )

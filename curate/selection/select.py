@@ -2,9 +2,10 @@
 
 A rule sees one row for each stored sample (curate.store.sample_view has its columns) and may
 call the functions of curate.selection.rule_functions (fractions, other selections). A preset
-(curate.selection.presets) is a published recipe written as such a rule. Copies are dropped last,
+(curate.selection.presets) is a published recipe written as such a rule. Copies are dropped
 among the samples that passed everything else (curate.selection.keep_among), so that a group whose
-best copy fails a rule keeps its next.
+best copy fails a rule keeps its next. Then groups are capped and weighted, where that is asked
+(curate.selection.balance).
 
 Cost: one scan of the columns that the rules read, one of the keys, and what the pairs of
 duplicates cost; `caplab bench select` measures it at a million samples.
@@ -22,6 +23,7 @@ from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import fingerprint
 from curate.base.provenance import provenance
 from curate.scoring.scorers.head_source import add_head_functions
+from curate.selection.balance import balance, resolve_balance
 from curate.selection.funnel import RuleCount, SelectionSummary, all_of, rule_counts, summary_of
 from curate.selection.keep_among import find_copies, levels
 from curate.selection.near_reference import NearReference, reference_mark
@@ -77,19 +79,25 @@ def _select(dataset: Dataset, settings: SelectSettings) -> SelectionSummary:
         where = _joined(preset.where if preset else None, settings.where)
         add_head_functions(connection, where)
         rules = [resolve(rule, tables) for rule in split_rules(connection, where, tables.columns)]
+        groups = resolve_balance(tables, settings.balance) if settings.balance else None
         _evaluate(tables, rules)
         funnel, stored = rule_counts(connection, [rule.text for rule in rules])
         dropped: dict[str, Any] | None = None
         if not settings.keep_duplicates:
             dropped = _drop_copies(tables, settings, len(rules), funnel, stored)
         chosen = "key NOT IN (SELECT key FROM _dropped)" if dropped else "true"
-        keys = connection.sql(
-            f"SELECT key FROM passed WHERE {all_of(len(rules))} AND {chosen} ORDER BY key"
-        ).to_arrow_table()
+        rows = f"SELECT key FROM passed WHERE {all_of(len(rules))} AND {chosen}"
+        balanced: dict[str, Any] | None = None
+        if groups is not None:
+            done = balance(tables, groups, settings.cap, rows)
+            if settings.cap is not None:
+                funnel.append(done.step(groups.text, settings.cap, funnel[-1].left))
+            rows, balanced = "SELECT key, weight FROM _balanced", done.record
+        keys = connection.sql(f"{rows} ORDER BY key").to_arrow_table()
         total = connection.execute("SELECT count(*) FROM samples").fetchall()[0][0]
     selected = keys.num_rows
     summary = SelectionSummary(
-        settings.name, where, int(total), stored, selected, tuple(funnel), True
+        settings.name, where, int(total), stored, selected, tuple(funnel), True, balanced
     )
     record = {
         "where": where,
@@ -99,16 +107,22 @@ def _select(dataset: Dataset, settings: SelectSettings) -> SelectionSummary:
         "preset": preset.record() if preset else None,
         "duplicates": dropped,
         "keep_duplicates": settings.keep_duplicates,
+        "balance": balanced,
         "reference": reference.record() if reference else None,
         "rows": summary.rows,
         "stored": stored,
         "selected": selected,
         "funnel": [asdict(count) for count in funnel],
         "tables_version": tables_version(dataset),
-        "rests_on": _rests_on(dataset, tables, rules),
+        "rests_on": _rests_on(dataset, tables, [*rules, *([groups] if groups else [])]),
         **provenance(settings),
     }
-    dataset.write_selection(settings.name, keys.column("key").combine_chunks(), record)
+    dataset.write_selection(
+        settings.name,
+        keys.column("key").combine_chunks(),
+        record,
+        keys.column("weight").combine_chunks() if balanced else None,
+    )
     return summary
 
 

@@ -67,6 +67,14 @@ class SelectSettings(Settings):
         "later ones breaking ties; by default the larger picture, then the higher "
         "clip_similarity where there is one.",
     )
+    balance: str | None = Field(
+        None,
+        description="SQL expression over a sample's columns, such as language: its groups get "
+        "equal total weight, stored as a weight a row for training and export.",
+    )
+    cap: int | None = Field(
+        None, gt=0, description="Most rows that a group of --balance keeps, chosen by hash."
+    )
     overwrite: bool = Field(
         False,
         description="Replace a selection of this name that has other rules or older tables.",
@@ -79,3 +87,9 @@ class SelectSettings(Settings):
         if isinstance(values, dict) and values.get("preset") and "name" not in values:
             return {**values, "name": values["preset"]}
         return values
+
+    @model_validator(mode="after")
+    def _cap_of_groups(self) -> SelectSettings:
+        if self.cap is not None and self.balance is None:
+            raise ValueError("cap bounds the groups of balance; give balance as well")
+        return self

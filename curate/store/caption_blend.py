@@ -40,9 +40,9 @@ def hash_bits(
     numbers: NDArray[np.uint64], epoch: NDArray[np.int64] | int, seed: int, stream: int
 ) -> NDArray[np.uint64]:
     """The 64 bits (N,) that `hash_uniform` is made of; sorting by them shuffles."""
-    mixed = _splitmix(np.asarray(numbers, np.uint64) ^ _splitmix(np.uint64(seed)))
-    mixed = _splitmix(mixed ^ np.asarray(epoch).astype(np.uint64))
-    return _splitmix(mixed ^ np.uint64(stream))
+    mixed = splitmix(np.asarray(numbers, np.uint64) ^ splitmix(np.uint64(seed)))
+    mixed = splitmix(mixed ^ np.asarray(epoch).astype(np.uint64))
+    return splitmix(mixed ^ np.uint64(stream))
 
 
 def blend_order(blend: Mapping[str, float]) -> list[str]:
@@ -70,7 +70,8 @@ def check_blend(blend: Mapping[str, float]) -> None:
         )
 
 
-def _splitmix(x: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64]:
+def splitmix(x: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64]:
+    """A bijection of 64 bits that mixes well: splitmix64 (Steele et al. 2014)."""
     with np.errstate(over="ignore"):
         x = np.asarray(x, np.uint64) + np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -29,6 +29,7 @@ from curate.store.contract import (
     SCHEMAS,
     SELECTION,
     STORED,
+    WEIGHTED_SELECTION,
 )
 from curate.store.dataset import Dataset
 from curate.store.file_faults import other_keys, tar_members, unlike
@@ -95,6 +96,10 @@ def check(dataset: Dataset, read_all: bool = False) -> Check:
         ConfigError: there is no dataset.
     """
     return _Checker(dataset, read_all).run()
+
+
+def _positive(weights: pa.ChunkedArray) -> bool:
+    return bool(pc.all(pc.greater(weights.fill_null(0), 0)).as_py())
 
 
 class _Checker:
@@ -363,16 +368,26 @@ class _Checker:
             return
         try:
             with pq.ParquetFile(path) as parquet:
-                keys = parquet.read(columns=SELECTION.names).column("key")
+                weighted = "weight" in parquet.schema_arrow.names
+                rows = parquet.read(columns=(WEIGHTED_SELECTION if weighted else SELECTION).names)
+                keys = rows.column("key")
         except (OSError, pa.ArrowException, KeyError) as error:
             problem = f"is unreadable ({str(error).partition(chr(10))[0]})"
             self.holes.append(Hole(SELECTIONS, name, path, problem))
             return
         self.files[SELECTIONS] += 1
         self.rows[SELECTIONS] += len(keys)
-        said = self.dataset.selection_record(name).get("selected", len(keys))
+        record = self.dataset.selection_record(name)
+        said = record.get("selected", len(keys))
+        problem = ""
         if said != len(keys):
             problem = f"holds {len(keys):,} keys, and its record says {said:,}"
+        elif weighted != bool(record.get("balance")):
+            has, says = ("weights", "is not") if weighted else ("no weights", "is")
+            problem = f"has {has}, and its record says that it {says} balanced"
+        elif weighted and not _positive(rows.column("weight")):
+            problem = "holds a weight that is not above 0"
+        if problem:
             self.holes.append(Hole(SELECTIONS, name, path, problem))
             return
         samples = self._good("samples")

@@ -166,6 +166,8 @@ CAPTIONS_VOLATILE = ("latency_seconds", "created_at")
 """Columns in which two equal runs differ."""
 
 SELECTION = pa.schema([("key", pa.string())])
+# Of a balanced selection: how much a row counts, with a mean of 1; see curate.selection.balance.
+WEIGHTED_SELECTION = SELECTION.append(pa.field("weight", pa.float64()))
 
 SCHEMAS: Mapping[str, pa.Schema] = {
     "samples": SAMPLES,

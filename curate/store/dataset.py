@@ -19,7 +19,8 @@
       search/                         centroids that later searches use again
       references/NAME/                fingerprints of a folder of reference pictures
       tables/captions/SOURCE/00000.parquet   one row a caption (long format), SOURCE = who wrote it
-      selections/NAME.parquet         the keys of a selection; NAME.json holds its SQL and funnel
+      selections/NAME.parquet         the keys of a selection, and weights where it is balanced;
+                                      NAME.json holds its SQL and funnel
       retry/00000/                    a shard's next state while --retry-failed writes it
       .locks/                         who writes at this moment, see curate.store.lock
 
@@ -51,6 +52,7 @@ from curate.store.contract import (
     RETRY_NOTE,
     SCHEMAS,
     SELECTION,
+    WEIGHTED_SELECTION,
     WHOLE,
     conform,
     versioned,
@@ -225,14 +227,31 @@ class Dataset:
         """Names of all selections."""
         return sorted(path.stem for path in (self.directory / "selections").glob("[!.]*.parquet"))
 
-    def write_selection(self, name: str, keys: pa.Array, record: Mapping[str, Any]) -> Path:
-        """Store a selection: keys as Parquet, its SQL and counts as JSON beside it."""
+    def write_selection(
+        self,
+        name: str,
+        keys: pa.Array,
+        record: Mapping[str, Any],
+        weights: pa.Array | None = None,
+    ) -> Path:
+        """Store a selection: keys and weights as Parquet, its SQL and counts as JSON beside it.
+
+        Args:
+            weights: how much each row counts, where the selection is balanced; a mean of 1.
+        """
         path = self.selection_path(name)
+        rows = pa.table([keys], schema=SELECTION)
+        if weights is not None:
+            rows = pa.table([keys, weights], schema=WEIGHTED_SELECTION)
         # The record first: a reader that sees the keys can rely on the record being there.
         write_json(path.with_suffix(".json"), dict(record))
         with atomic_path(path) as temporary:
-            pq.write_table(versioned("selections", pa.table([keys], schema=SELECTION)), temporary)
+            pq.write_table(versioned("selections", rows), temporary)
         return path
+
+    def is_weighted(self, name: str) -> bool:
+        """Whether selection `name`, which exists and is whole, has a `weight` beside its keys."""
+        return "weight" in pq.read_schema(self.selection_path(name)).names
 
     def selection_keys(self, name: str) -> list[str]:
         """The keys of a selection, sorted.

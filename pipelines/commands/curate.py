@@ -234,7 +234,8 @@ def _curate(
     if until == "duplicates":
         return CurateSummary(dataset.directory, counted, duplicates)
     # Scores may have been added since; the rules were checked to be the same.
-    selection = settings.selection().model_copy(update={"overwrite": True})
+    kept = {"overwrite": True, **_balance_of(dataset, settings.name)}
+    selection = settings.selection().model_copy(update=kept)
     selected = select(dataset, selection)
     return CurateSummary(dataset.directory, counted, duplicates, selected.text())
 
@@ -279,6 +280,16 @@ def look_at(source: str | Path, settings: CurateSettings) -> Source:
         settings.without_texts,
         settings.encoding,
     )
+
+
+def _balance_of(dataset: Dataset, name: str) -> dict[str, Any]:
+    """How the stored selection was balanced since, if it was."""
+    from curate.store.holes import json_damage
+
+    if json_damage(dataset.selection_path(name).with_suffix(".json")):
+        return {}
+    stored = dataset.selection_record(name).get("settings", {})
+    return {part: stored[part] for part in ("balance", "cap") if stored.get(part) is not None}
 
 
 def _refuse_other_selection(dataset: Dataset, settings: SelectSettings) -> None:

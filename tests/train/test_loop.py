@@ -1,6 +1,7 @@
-"""The loop: exact resume, shared randomness, steps that are not finite."""
+"""The loop: exact resume, shared randomness, more steps later, steps that are not finite."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -8,205 +9,244 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from curate.base.errors import CaplabError, ConfigError
+from curate.base.errors import CaplabError
 from curate.base.weights import load_state_dict
-from tests.train.tiny_run import squares, tiny
-from train import loop
-from train.loop import step_noise, train_loop
-from train.model import build_model
-from train.optimizer import Optimizer, learning_rate_scale
-from train.settings import model_config, preset_names
-from train.shards import DataOrder, held_out
-from train.tokenizer import build_tokenizer
+from curate.store.dataset import Dataset
+from tests.train.tiny_run import CAPTIONS, loop, small, tiny
+from train import loop as the_loop
+from train.checkpoints import Checkpoints
+from train.distributed import ALONE
+from train.loop import step_noise
+from train.model import Trained, build_model
+from train.objectives import build_objective
+from train.optimizer import before_cooldown
+from train.presets import preset_names
+from train.settings import model_config
 
-CONFIG = model_config(tiny())
-TOKENIZER = build_tokenizer(CONFIG, ["a plain red green blue square", "everything is"])
-
-
-def run(out: Path, stop_after: int | None = None, **changes):
-    return train_loop(squares(), tiny(**changes), CONFIG, TOKENIZER, out, stop_after)
+SHAPE, CPU = torch.Size((3, 16, 16)), torch.device("cpu")
 
 
-def weights(result) -> dict[str, torch.Tensor]:
-    return {name: p.clone() for name, p in result.trained.model.named_parameters()}
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return small(tmp_path_factory.mktemp("data"))
 
 
-def test_an_interrupted_run_ends_bit_for_bit_as_an_unbroken_one(tmp_path: Path) -> None:
-    options = {"steps": 12, "checkpoint_every": 5, "log_every": 3}
-    whole = run(tmp_path / "whole", **options)
-    run(tmp_path / "broken", stop_after=7, **options)  # in the middle of an epoch and of a row
-    resumed = run(tmp_path / "broken", **options)
-    for name, weight in weights(whole).items():
-        assert torch.equal(weight, weights(resumed)[name]), name
-    tables = [
-        pq.read_table(tmp_path / which / "metrics.parquet", columns=["step", "loss"]).to_pydict()
-        for which in ("whole", "broken")
-    ]
+def weights(trained: Trained) -> dict[str, torch.Tensor]:
+    return {name: p.clone() for name, p in trained.model.named_parameters()}
+
+
+def checkpoints(out: Path) -> list[str]:
+    return [path.stem for path in Checkpoints(out, "", tiny(), ALONE, print).paths()]
+
+
+def same(first: Trained, second: Trained) -> None:
+    theirs = weights(second)
+    for name, weight in weights(first).items():
+        assert torch.equal(weight, theirs[name]), name
+
+
+def rows(out: Path, *columns: str) -> dict[str, list[Any]]:
+    return pq.read_table(out / "metrics.parquet", columns=list(columns)).to_pydict()
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_an_interrupted_run_ends_bit_for_bit_as_an_unbroken_one(
+    data: Dataset, tmp_path: Path, accumulated: int
+) -> None:
+    options = {"steps": 12, "checkpoint_every": 5, "log_every": 3, "grid_size": 0}
+    options["gradient_accumulation_steps"] = accumulated
+    whole, _ = loop(data, tmp_path / "whole", **options)
+    loop(data, tmp_path / "broken", stop_after=7, **options)  # amid an epoch and a row
+    resumed, _ = loop(data, tmp_path / "broken", **options)
+    same(whole, resumed)
+    tables = [rows(tmp_path / which, "step", "loss") for which in ("whole", "broken")]
     assert tables[0] == tables[1]
     assert tables[0]["step"] == [3, 6, 9, 12]
 
 
-def test_only_the_newest_checkpoints_stay(tmp_path: Path) -> None:
-    run(tmp_path, steps=8, checkpoint_every=2)
-    names = [path.name for path in loop.checkpoints(tmp_path)]
-    assert names == ["00000006.safetensors", "00000008.safetensors"]
+def test_a_finished_run_that_is_given_more_steps_ends_as_an_unbroken_longer_one(
+    data: Dataset, tmp_path: Path
+) -> None:
+    options = {"cooldown_share": 0.5, "checkpoint_every": 3, "grid_size": 0}
+    assert before_cooldown(tiny(steps=10, cooldown_share=0.5)) == 6
+    loop(data, tmp_path / "extended", steps=10, **options)
+    assert checkpoints(tmp_path / "extended") == ["00000006", "00000009", "00000010"]
+    extended, _ = loop(data, tmp_path / "extended", steps=16, **options)
+    whole, _ = loop(data, tmp_path / "whole", steps=16, **options)
+    same(extended, whole)
+    tables = [rows(tmp_path / which, "step", "loss") for which in ("extended", "whole")]
+    assert tables[0] == tables[1]
+    assert checkpoints(tmp_path / "extended") == checkpoints(tmp_path / "whole")
 
 
-def test_two_arms_of_a_seed_see_the_same_noise_and_order_and_start() -> None:
+def test_looking_more_often_changes_no_weight_and_refuses_no_checkpoint(
+    data: Dataset, tmp_path: Path
+) -> None:
+    whole, _ = loop(data, tmp_path / "seldom", steps=8)
+    loop(data, tmp_path / "often", steps=8, stop_after=4)
+    said: list[str] = []
+    looking = {"validate_every": 1, "grid_every": 2, "grid_prompts": ("green",), "log_every": 2}
+    often, state = loop(data, tmp_path / "often", steps=8, say=said.append, **looking)
+    assert not said
+    assert [row["step"] for row in state.metrics] == [1, 2, 3, 4, 6, 8]
+    same(whole, often)
+
+
+def test_only_the_newest_checkpoints_stay(data: Dataset, tmp_path: Path) -> None:
+    loop(data, tmp_path, steps=8, checkpoint_every=2, grid_size=0, cooldown_share=0)
+    assert checkpoints(tmp_path) == ["00000006", "00000008"]
+
+
+def test_two_arms_of_a_seed_see_the_same_noise_and_start() -> None:
     descriptive, short = tiny(), tiny(captions={"short": 1.0})
+    objective = build_objective(descriptive)
     for step in (0, 5):
-        for ours, theirs in zip(
-            step_noise(descriptive, step, 16), step_noise(short, step, 16), strict=True
-        ):
-            assert torch.equal(ours, theirs)
-    small, large = build_model(CONFIG, 10, 3), build_model(CONFIG, 20, 3)
+        ours, theirs = (step_noise(s, objective, step, SHAPE, CPU) for s in (descriptive, short))
+        assert torch.equal(ours[0], theirs[0])
+        assert torch.equal(ours[1], theirs[1])
+    small, large = (build_model(model_config(tiny()), tiny(), texts) for texts in (["a"], ["a b"]))
     for (name, ours), theirs in zip(small.named_parameters(), large.parameters(), strict=True):
         assert ours.shape != theirs.shape or torch.equal(ours, theirs), name
-    assert not torch.equal(step_noise(descriptive, 0, 16)[0], step_noise(tiny(seed=1), 0, 16)[0])
+    noise = step_noise(descriptive, objective, 0, SHAPE, CPU)[0]
+    assert not torch.equal(noise, step_noise(tiny(seed=1), objective, 0, SHAPE, CPU)[0])
 
 
-def test_an_epoch_shows_every_sample_once() -> None:
-    order = DataOrder(samples=10, batch_size=4, seed=0)
-    rows = np.concatenate([order.batch(step)[0] for step in range(5)])
-    assert sorted(rows[:10]) == sorted(rows[10:]) == list(range(10))
-    assert list(rows[:10]) != list(rows[10:])
-    fresh = DataOrder(samples=10, batch_size=4, seed=0)
-    np.testing.assert_array_equal(fresh.batch(3)[0], order.batch(3)[0])
+def test_parts_of_a_step_are_the_step(data: Dataset, tmp_path: Path) -> None:
+    options = {"steps": 4, "batch_size": 8, "grid_size": 0}
+    at_once, first = loop(data, tmp_path / "1", **options)
+    in_parts, second = loop(data, tmp_path / "4", gradient_accumulation_steps=4, **options)
+    for ours, theirs in zip(first.metrics, second.metrics, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+    for name, weight in weights(at_once).items():
+        torch.testing.assert_close(weights(in_parts)[name], weight, rtol=1e-3, atol=1e-5)
 
 
-def test_a_selection_that_grows_moves_no_held_out_sample_into_training() -> None:
-    grown = [f"k{i}" for i in range(4000)]
-    small = grown[::-1][:500]
-    apart, grown_apart = (
-        {key for key, out in zip(keys, held_out(keys, 0.1, 8)[0], strict=True) if out}
-        for keys in (small, grown)
-    )
-    assert apart == grown_apart & set(small)
-    assert len(grown_apart) / 4000 == pytest.approx(0.1, abs=0.02)
+def test_a_loss_weight_of_zero_takes_a_picture_out(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from train.data.loader import TrainingData
 
+    whole = TrainingData.batch
 
-def test_at_most_so_many_held_out_samples_are_looked_at() -> None:
-    keys = [f"k{i}" for i in range(100)]
-    apart, shown = held_out(keys, 0.2, 8)
-    assert apart[shown].all()
-    assert len(set(shown)) == 8
-    assert not held_out(keys, 0.2, 0)[0].any()
-    with pytest.raises(ConfigError, match="none falls under validation_share"):
-        held_out(keys, 0.001, 8)
+    def weightless(self: TrainingData, *place: int) -> Any:
+        batch = whole(self, *place)
+        batch.loss_weight.zero_()
+        return batch
 
-
-def test_a_step_that_is_not_finite_changes_nothing(tmp_path: Path) -> None:
-    model = build_model(CONFIG, 10, 0)
-    optimizer = Optimizer(model, tiny())
-    before = {name: tensor.clone() for name, tensor in optimizer.state_dict().items()}
-    for parameter in model.parameters():
-        parameter.grad = torch.full_like(parameter, torch.nan)
-    assert not np.isfinite(optimizer.step(0, 1.0))
-    for name, tensor in optimizer.state_dict().items():
-        assert torch.equal(tensor, before[name]), name
+    monkeypatch.setattr(TrainingData, "batch", weightless)
+    _, state = loop(data, tmp_path, steps=2, grid_size=0)
+    assert [row["loss"] for row in state.metrics] == [0, 0]
+    assert [row["gradient_norm"] for row in state.metrics] == [0, 0]
 
 
 def test_steps_that_are_not_finite_are_counted_and_end_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def noise_with_a_hole(settings, step, resolution):
-        noise, t = step_noise(settings, step, resolution)
+    def noise_with_a_hole(settings: Any, objective: Any, step: int, *place: Any) -> Any:
+        noise, t = step_noise(settings, objective, step, *place)
         return (noise * torch.nan if step in (2, 4) else noise), t
 
-    monkeypatch.setattr(loop, "step_noise", noise_with_a_hole)
-    result = run(tmp_path / "two", steps=6)
-    assert result.progress.skipped == 2
-    assert all(torch.isfinite(weight).all() for weight in weights(result).values())
-    with pytest.raises(CaplabError, match="2 training steps were not finite, the last at step 4"):
-        run(tmp_path / "one", steps=6, max_skipped_steps=1)
+    monkeypatch.setattr(the_loop, "step_noise", noise_with_a_hole)
+    trained, state = loop(data, tmp_path / "two", steps=6)
+    assert state.skipped == 2
+    assert all(torch.isfinite(weight).all() for weight in weights(trained).values())
+    with pytest.raises(CaplabError, match="2 training steps were not finite, the last at or befo"):
+        loop(data, tmp_path / "one", steps=6, max_skipped_steps=1)
 
 
-def test_training_lowers_the_loss(tmp_path: Path) -> None:
-    result = run(tmp_path, steps=60, log_every=20, grid_size=0)
-    losses = [row["loss"] for row in result.progress.metrics]
+def test_training_lowers_the_loss(data: Dataset, tmp_path: Path) -> None:
+    _, state = loop(data, tmp_path, steps=60, log_every=20, grid_size=0)
+    losses = [row["loss"] for row in state.metrics]
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_a_bf16_run_publishes_its_averages_unrounded(tmp_path: Path) -> None:
-    result = run(tmp_path, steps=4, precision="bf16")
-    assert np.isfinite(result.progress.metrics[-1]["loss"])
-    checkpoint = load_state_dict(loop.checkpoints(tmp_path)[-1])
-    assert {tensor.dtype for tensor in checkpoint.values()} == {torch.float32}
-    published = weights(result)
+def test_a_bf16_run_publishes_its_averages_unrounded(data: Dataset, tmp_path: Path) -> None:
+    trained, state = loop(data, tmp_path, steps=4, precision="bf16")
+    assert np.isfinite(state.metrics[-1]["loss"])
+    checkpoint = load_state_dict(tmp_path / "checkpoints" / "00000004.safetensors")
+    published = weights(trained)
     assert any(not torch.equal(w, w.bfloat16().float()) for w in published.values())
     for name, weight in published.items():
+        assert weight.dtype == checkpoint[f"ema/{name}"].dtype == torch.float32
         assert torch.equal(weight, checkpoint[f"ema/{name}"]), name
     # Tensors that are computed and not learnt are not rounded either.
-    fresh = build_model(CONFIG, len(TOKENIZER), 0)
-    for name, buffer in result.trained.model.named_buffers():
+    fresh = build_model(model_config(tiny()), tiny(), CAPTIONS)
+    for name, buffer in trained.model.named_buffers():
         assert torch.equal(buffer, fresh.get_buffer(name)), name
 
 
-def test_a_checkpoint_is_due_by_time_as_well(tmp_path: Path) -> None:
-    run(tmp_path, stop_after=3, checkpoint_minutes=1e-9)
-    assert [path.stem for path in loop.checkpoints(tmp_path)] == ["00000002", "00000003"]
-    run(tmp_path / "off", stop_after=3, checkpoint_minutes=0)
-    assert [path.stem for path in loop.checkpoints(tmp_path / "off")] == ["00000003"]
+def test_a_checkpoint_is_due_by_time_as_well(data: Dataset, tmp_path: Path) -> None:
+    loop(data, tmp_path, stop_after=3, checkpoint_minutes=1e-9)
+    assert checkpoints(tmp_path) == ["00000002", "00000003"]
+    loop(data, tmp_path / "off", stop_after=3, checkpoint_minutes=0)
+    assert checkpoints(tmp_path / "off") == ["00000003"]
     assert all(tiny(model=name).checkpoint_minutes == 5 for name in preset_names())
-
-
-def of_other_settings(path: Path) -> None:
-    run(path.parents[1] / "other", stop_after=3, seed=1, **BROKEN)
-    path.write_bytes((path.parents[1] / "other/checkpoints/00000003.safetensors").read_bytes())
 
 
 BROKEN = {"steps": 4, "checkpoint_every": 1, "grid_size": 0}
 
 
+def of_other_settings(data: Dataset, path: Path) -> None:
+    loop(data, path.parents[1] / "other", stop_after=3, seed=1, **BROKEN)
+    path.write_bytes((path.parents[1] / "other/checkpoints/00000003.safetensors").read_bytes())
+
+
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda path: path.write_bytes(path.read_bytes()[:-100]),
-        lambda path: path.write_bytes(b""),
-        lambda path: path.write_bytes(b"no tensors here" * 100),
-        lambda path: save_file({"a": torch.zeros(1)}, path),
+        lambda data, path: path.write_bytes(path.read_bytes()[:-100]),
+        lambda data, path: path.write_bytes(b""),
+        lambda data, path: path.write_bytes(b"no tensors here" * 100),
+        lambda data, path: save_file({"a": torch.zeros(1)}, path),
         of_other_settings,
     ],
     ids=["cut", "empty", "garbage", "another file", "other settings"],
 )
 def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(
-    tmp_path: Path, damage, unbroken
+    data: Dataset, tmp_path: Path, damage: Any, unbroken: Trained
 ) -> None:
-    run(tmp_path, stop_after=3, **BROKEN)
-    damage(tmp_path / "checkpoints" / "00000003.safetensors")
+    loop(data, tmp_path, stop_after=3, **BROKEN)
+    damage(data, tmp_path / "checkpoints" / "00000003.safetensors")
     said: list[str] = []
-    resumed = train_loop(squares(), tiny(**BROKEN), CONFIG, TOKENIZER, tmp_path, say=said.append)
+    resumed, _ = loop(data, tmp_path, say=said.append, **BROKEN)
     assert len(said) == 1
     assert "00000003.safetensors is not used" in said[0]
     assert "goes on from step 2" in said[0]
-    for name, weight in unbroken.items():
-        assert torch.equal(weight, weights(resumed)[name]), name
+    same(unbroken, resumed)
     # What is set aside does not count among the checkpoints that are kept.
-    assert [path.stem for path in loop.checkpoints(tmp_path)] == ["00000003", "00000004"]
+    assert checkpoints(tmp_path) == ["00000003", "00000004"]
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
-    """Weights of a run with the options BROKEN."""
-    return weights(run(tmp_path_factory.mktemp("unbroken"), **BROKEN))
+def unbroken(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A run with the options BROKEN."""
+    return loop(data, tmp_path_factory.mktemp("unbroken"), **BROKEN)[0]
 
 
-def test_a_run_without_a_usable_checkpoint_starts_anew_and_says_so(tmp_path: Path) -> None:
+def test_a_run_without_a_usable_checkpoint_starts_anew_and_says_so(
+    data: Dataset, tmp_path: Path
+) -> None:
     (tmp_path / "checkpoints").mkdir()
     for step in (1, 2):
         (tmp_path / "checkpoints" / f"0000000{step}.safetensors").write_bytes(b"")
     said: list[str] = []
-    done = train_loop(
-        squares(), tiny(**BROKEN), CONFIG, TOKENIZER, tmp_path, stop_after=1, say=said.append
-    )
+    _, state = loop(data, tmp_path, say=said.append, stop_after=1, **BROKEN)
     assert ["from step 1" in said[0], "from the start" in said[1]] == [True, True]
-    assert done.progress.step == 1
+    assert state.step == 1
 
 
-def test_the_learning_rate_warms_up_stays_and_cools_down() -> None:
-    settings = tiny(steps=100, warmup_share=0.1, cooldown_share=0.5)
-    scales = [learning_rate_scale(step, settings) for step in range(100)]
-    assert scales[0] == pytest.approx(0.1)
-    assert scales[9:51] == [1.0] * 42
-    assert scales[75] == pytest.approx(0.5)
-    assert scales[99] == pytest.approx(0.02)
+@pytest.mark.parametrize("step", [3, 6])
+def test_a_run_that_is_told_to_end_says_from_where_it_goes_on(
+    data: Dataset, tmp_path: Path, step: int
+) -> None:
+    def end(done: int, total: int) -> None:
+        if done == step:
+            raise KeyboardInterrupt
+
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        loop(data, tmp_path, say=said.append, on_step=end, steps=20, checkpoint_every=5)
+    told = "no checkpoint was written yet" if step == 3 else "goes on from step 5"
+    assert len(said) == 1
+    assert f"ended after step {step}" in said[0]
+    assert told in said[0]

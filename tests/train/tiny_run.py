@@ -1,28 +1,49 @@
-"""A training set of coloured squares and the smallest settings, shared by the tests of train/."""
+"""The smallest settings and a dataset for them, shared by the tests of train/."""
 
+from pathlib import Path
 from typing import Any
 
-import numpy as np
+from curate.store.dataset import Dataset
+from tests.train.data.small_dataset import make_dataset
+from train.checkpoints import Progress
+from train.data.loader import open_data
+from train.distributed import ALONE, Ranks
+from train.loop import train_loop
+from train.model import TextToImage, Trained, build_model
+from train.settings import TrainSettings, model_config
 
-from train.settings import TrainSettings
-from train.shards import TrainingSamples
-
-COLOURS = {"red": (220, 20, 30), "green": (20, 150, 40), "blue": (30, 60, 220)}
-
-
-def squares(count: int = 40, resolution: int = 16) -> TrainingSamples:
-    """`count` plain pictures, each named by its colour; two descriptive captions each."""
-    names = [list(COLOURS)[i % len(COLOURS)] for i in range(count)]
-    images = np.empty((count, resolution, resolution, 3), np.uint8)
-    images[:] = np.array([COLOURS[name] for name in names], np.uint8)[:, None, None]
-    captions = {
-        "descriptive": [[f"a plain {n} square", f"everything is {n}"] for n in names],
-        "short": [[n] for n in names],
-        "alt": [[f"IMG_{i}.jpg"] for i in range(count)],
-    }
-    return TrainingSamples([f"key{i}" for i in range(count)], images, captions)
+CAPTIONS = ["a plain red green blue square", "everything is"]
 
 
 def tiny(**changes: Any) -> TrainSettings:
     """Settings of a run of a second."""
-    return TrainSettings(**{"model": "tiny-test", "threads": 1, **changes})
+    return TrainSettings(**{"model": "tiny-test", "threads": 1, "device": "cpu", **changes})
+
+
+def small(folder: Path) -> Dataset:
+    """40 pictures of 16 px, selection "all"."""
+    return make_dataset(folder, count=40, sizes=((16, 16),))
+
+
+def loop(
+    dataset: Dataset,
+    out: Path,
+    stop_after: int | None = None,
+    say: Any = print,
+    on_step: Any = lambda done, total: None,
+    ranks: Ranks = ALONE,
+    **changes: Any,
+) -> tuple[Trained, Progress]:
+    """The bare loop, without a run's directory around it."""
+    settings = tiny(**changes)
+    config = model_config(settings)
+
+    def make() -> TextToImage:
+        return build_model(config, settings, CAPTIONS)
+
+    model = make()
+    data = open_data(dataset, settings, config, model.text, "all")
+    mark = repr(sorted(settings.identity().items()))
+    return train_loop(
+        model, make, data, settings, config, out, mark, ranks, stop_after, on_step, say
+    )

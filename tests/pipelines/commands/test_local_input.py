@@ -7,6 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curate.selection.select import select
+from curate.selection.settings import SelectSettings
 from curate.store.accounting import accounting
 from curate.store.dataset import Dataset
 from pipelines import cli
@@ -62,6 +64,18 @@ def test_a_dry_run_tells_what_was_recognised(caplab, tars, tmp_path):
     assert "imported as scores: punsafe as imported_punsafe" in printed
     assert "14 rows in 1 shards" in printed
     assert not (tmp_path / "out").exists()
+
+
+def test_curating_again_keeps_how_the_first_selection_was_balanced(tars, tmp_path):
+    out = tmp_path / "set"
+    curate(tars, out, CurateSettings(**SETTINGS))
+    dataset = Dataset.open(out)
+    balance = {"balance": "imported_punsafe < 0.3", "cap": 2, "overwrite": True}
+    stored = dataset.selection_record("default")["settings"] | balance
+    select(dataset, SelectSettings(**stored))
+    content = dataset.selection_path("default").read_bytes()
+    assert "at most 2 a group" in curate(tars, out, CurateSettings(**SETTINGS)).text()
+    assert dataset.selection_path("default").read_bytes() == content
 
 
 def test_tars_are_curated_selected_by_their_own_scores_and_exported(caplab, tars, tmp_path):

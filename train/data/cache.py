@@ -1,0 +1,143 @@
+"""`caplab train --precompute`: write the caches that `train.data.cached` reads, each array once.
+
+Killed at any moment, the same command goes on with the arrays that are whole, and what comes out
+equals an unbroken run byte for byte: rows and texts are cut into the same files and batches.
+A picture that does not decode is counted and its place filled with zeros; a run that would need it
+is refused by its key before a step.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from curate.base.errors import ConfigError
+from curate.base.settings import device_of
+from curate.store.lock import writing
+from train.data.cache_files import CachePart
+from train.data.cache_rows import RowsWriter
+from train.data.cache_texts import TextsWriter
+from train.data.cached import (
+    NO_FLIPS,
+    CachedPictures,
+    CachedText,
+    find_cache,
+    storage_dtype,
+    why_no_text,
+)
+from train.data.index import build_index, index_folder
+from train.data.pictures import Tars
+from train.model_settings import ModelConfig
+from train.protocols import Latents
+from train.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from curate.store.dataset import Dataset
+
+__all__ = ["CachedPictures", "CachedText", "find_cache", "precompute"]
+
+FILE_BYTES = 256 << 20
+
+
+class Frozen(Protocol):
+    """The frozen parts of a model: a whole TextToImage, or these two alone."""
+
+    text: Any
+    """A TextEncoder, which is an nn.Module."""
+    latents: Latents
+
+
+@dataclass(frozen=True)
+class Precomputed:
+    """What was, or with `dry_run` would be, written."""
+
+    parts: tuple[CachePart, ...]
+    remarks: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """For people."""
+        return "\n".join([*(part.line() for part in self.parts), *self.remarks])
+
+
+def precompute(
+    dataset: Dataset,
+    settings: TrainSettings,
+    config: ModelConfig,
+    model: Frozen,
+    selection: str,
+    caption_sources: Mapping[str, str] | None = None,
+    say: Callable[[str], None] = print,
+    keys: Sequence[str] | None = None,
+    dry_run: bool = False,
+    file_bytes: int = FILE_BYTES,
+) -> Precomputed:
+    """Write what a run of these settings reads: pictures or latents, and text features.
+
+    What lies there already is read again and held against its hashes; what is damaged is made
+    anew. Captions are those of every kind in the index, and the empty one.
+
+    Args:
+        dry_run: only count and say; text features are estimated from some captions.
+        file_bytes: of a new cache's files, about; an array is made in memory before it is written.
+
+    Raises:
+        ConfigError: settings that no cache can serve, or a disk without room.
+        DatasetError: as `build_index`, or a tar is missing.
+    """
+    latents = None if config.latents.kind == "pixels" else model.latents
+    if settings.crop == "random":
+        raise ConfigError(
+            "crop = random cannot be combined with --precompute: a cached crop would be the same "
+            "in every epoch; take center, or train without --precompute."
+        )
+    if settings.flip and latents is not None:
+        raise ConfigError(NO_FLIPS)
+    index, held_out = build_index(dataset, settings, config, selection, caption_sources, keys)
+    folder = index_folder(dataset, settings)
+    device = torch.device(device_of(settings.device))
+    rows = RowsWriter(folder, index, held_out, latents, storage_dtype(config), file_bytes)
+    texts = None
+    remarks = []
+    if remark := why_no_text(settings, model.text):
+        remarks.append(remark)
+    else:
+        model.text.to(device)
+        texts = TextsWriter(folder, index, held_out, model.text, device, file_bytes)
+    works = [work for work in (rows, texts) if work is not None]
+    # One at a time, whatever it writes; and what dead ones left half-written goes.
+    with nullcontext() if dry_run else writing(folder, "precompute"), ExitStack() as last:
+        if texts is not None:
+            last.callback(texts.close)
+        parts = [work.look(verify=not dry_run, say=say) for work in works]
+        _refuse_full_disk(folder, sum(part.needs for part in parts))
+        if dry_run:
+            return Precomputed(tuple(parts), tuple(remarks))
+        undecodable = rows.write(
+            lambda: Tars(dataset, folder, settings.shards_from),
+            device,
+            max(settings.loader_workers, 1),
+        )
+        if undecodable:
+            remarks.append(
+                f"{undecodable:,} pictures do not decode; a run is refused until they are repaired "
+                f"(`caplab check`) or not selected."
+            )
+        if texts is not None:
+            texts.write()
+    return Precomputed(tuple(parts), tuple(remarks))
+
+
+def _refuse_full_disk(folder: Path, needs: int) -> None:
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    free = shutil.disk_usage(existing).free
+    if needs > free:
+        raise ConfigError(
+            f"The caches need about {needs / 1e9:,.1f} GB and {folder} has {free / 1e9:,.1f} GB "
+            f"free; make room, or name another folder with --cache."
+        )

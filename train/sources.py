@@ -1,0 +1,95 @@
+"""Where parts of published pipelines and of runs lie, and how they are loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from curate.base.errors import ConfigError
+from curate.base.files import fingerprint, read_json, sha256_file
+
+Source = Path | str
+
+
+def find_part(name: str, sources: Sequence[Source | None]) -> Source | None:
+    """The first source that holds part `name`; a run's parts may lie in its pipeline/.
+
+    A source that is no folder is taken for a hub id.
+    """
+    for source in sources:
+        if source is None:
+            continue
+        folder = Path(source)
+        if not folder.exists():
+            return source
+        for place in (folder, folder / "pipeline"):
+            if (place / name).is_dir():
+                return place
+    return None
+
+
+def part_class(source: Source, name: str) -> Any:
+    """The class that the pipeline's model_index.json names for a part.
+
+    Raises:
+        ConfigError: there is no such pipeline or part, or the installed library lacks the class.
+    """
+    import diffusers
+    import transformers
+
+    index = _model_index(source)
+    library, cls = index.get(name) or (None, None)
+    if cls is None:
+        raise ConfigError(f"The pipeline {source} has no {name}.")
+    library = transformers if library == "transformers" else diffusers
+    if not hasattr(library, cls):
+        raise ConfigError(
+            f"{name} of {source} is a {cls}, which {library.__name__} {library.__version__} lacks."
+        )
+    return getattr(library, cls)
+
+
+def load_part(cls: Any, source: Source, name: str, **options: Any) -> Any:
+    """A tokenizer or a model (from safetensors alone) of a pipeline.
+
+    Raises:
+        ConfigError: it is not there, or cannot be read.
+    """
+    try:
+        return cls.from_pretrained(source, subfolder=name, **options)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{name} of {source} cannot be loaded: {reason}") from error
+
+
+def part_folder(source: Source, name: str) -> Path:
+    """The local folder that the files of a loaded part lie in."""
+    from transformers.utils import cached_file
+
+    return Path(str(cached_file(source, "config.json", subfolder=name))).parent
+
+
+def weights_hash(folder: Path) -> str:
+    """16 hex digits of all safetensors files that a part was loaded from."""
+    # model.fp16.safetensors and the like are other precisions, which were not loaded.
+    files = sorted(path for path in folder.glob("*.safetensors") if len(path.suffixes) == 1)
+    return fingerprint([sha256_file(path) for path in files])
+
+
+def _model_index(source: Source) -> dict[str, Any]:
+    from diffusers import DiffusionPipeline
+
+    if Path(source).exists():
+        path = Path(source) / "model_index.json"
+        if not path.exists():
+            raise ConfigError(f"{source} is no pipeline: it has no model_index.json.")
+        index: dict[str, Any] = read_json(path)
+        return index
+    try:
+        return dict(DiffusionPipeline.load_config(str(source)))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigError(
+            f"{source} is neither a folder nor a pipeline on the hub that can be reached."
+        ) from error
