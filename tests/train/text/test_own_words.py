@@ -73,7 +73,8 @@ def test_saved_parts_are_found_in_a_run_or_its_pipeline(tmp_path: Path) -> None:
     for source in (run, run / "pipeline"):
         for trainable in (True, False):
             found = build_text(words(trainable=trainable), (), source, seed=99)
-            assert not found.training and found.trainable == trainable
+            assert not found.training
+            assert found.trainable == trainable
             assert all(p.requires_grad == trainable for p in found.parameters())
             with torch.no_grad():
                 again = found(found.tokenize(["a red ring", "dogs"]))
@@ -83,7 +84,8 @@ def test_saved_parts_are_found_in_a_run_or_its_pipeline(tmp_path: Path) -> None:
 
 def test_an_encoder_never_enters_training_mode_and_gradients_reach_trained_ones_alone() -> None:
     encoder = build_text(words(), CAPTIONS)
-    assert not encoder.train().training and not encoder.model.training
+    assert not encoder.train().training
+    assert not encoder.model.training
     encoder(encoder.tokenize(["red"])).sequence.sum().backward()
     assert encoder.model.shared.weight.grad is not None
     frozen = build_text(words(trainable=False), CAPTIONS)
@@ -114,7 +116,8 @@ def test_the_tokenizers_side_travels_without_weights_or_memory() -> None:
     encoder = build_text(words(), CAPTIONS)
     asked = encoder.tokenize(["a red ring"])
     sent = pickle.dumps(encoder.tokenizer_side())
-    assert b"torch" not in sent and b"a red ring" not in sent
+    assert b"torch" not in sent
+    assert b"a red ring" not in sent
     found = pickle.loads(sent)(["a red ring"])
     assert all(torch.equal(found[name], asked[name]) for name in asked)
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from curate.base.errors import ConfigError
 from tests.train.text import tiny_pipelines as tiny
 from tests.train.text.tiny_pipelines import PROMPTS
 from train.model_settings import ModelConfig, TextConfig
@@ -296,3 +297,23 @@ def test_windows_of_clip_are_read_apart_and_joined_along_tokens(
     close(found.sequence, torch.stack([own.flatten(0, 1) for own in asked]))
     close(found.pooled, pooled)
     assert encoder.cut(texts).tolist() == [windows == 1, False]
+
+
+def test_a_missing_part_is_one_sentence(tmp_path: Path) -> None:
+    stable_diffusion().save_pretrained(tmp_path)
+
+    def config(**changes: Any) -> ModelConfig:
+        return ModelConfig(source=str(tmp_path), text=(TextConfig(kind="clip", **changes),))
+
+    with pytest.raises(ConfigError, match=r"There is no text_encoder_2 in .*"):
+        build_text(config(name="text_encoder_2"))
+    with pytest.raises(ConfigError, match="reads 77 tokens at a time, not 80"):
+        build_text(config(tokens=80))
+    # Pickled weights are not read.
+    weights = tmp_path / "text_encoder" / "model.safetensors"
+    weights.rename(weights.with_name("pytorch_model.bin"))
+    with pytest.raises(ConfigError, match=r"text_encoder of .* cannot be loaded"):
+        build_text(config())
+    (tmp_path / "model_index.json").unlink()
+    with pytest.raises(ConfigError, match=r"is no pipeline: it has no model_index\.json"):
+        build_text(config())
