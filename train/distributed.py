@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from inspect import signature
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -164,12 +164,13 @@ def wrapped(model: TextToImage, config: ModelConfig, ranks: Ranks, strategy: str
 
     # torch 2.15 has another word for it.
     arguments = signature(DistributedDataParallel.__init__).parameters
-    word = "forward_sync_buffers" if "forward_sync_buffers" in arguments else "broadcast_buffers"
+    new = "forward_sync_buffers" in arguments
+    options: dict[str, Any] = {"forward_sync_buffers" if new else "broadcast_buffers": False}
     # Layers above the hidden state that is read, and tokens for padding, are not in every step.
     some_idle = any(own.trainable and own.layer != -1 for own in config.text) or any(
         name.endswith("pad_token") for name in model.trained_parameters()
     )
-    return DistributedDataParallel(model, find_unused_parameters=some_idle, **{word: False})
+    return DistributedDataParallel(model, find_unused_parameters=some_idle, **options)
 
 
 @contextmanager

@@ -30,7 +30,6 @@ from train.backbones import (
     use_fast_attention,
 )
 from train.checkpoints import Checkpoints, Progress
-from train.data.receipt import ReceiptWriter
 from train.distributed import ALONE, Ranks, gradients_meet, shard, wrapped
 from train.meter import Clock, Rate, datasheet_rate, matmul_rate, open_trackers
 from train.model import TextToImage, Trained
@@ -77,6 +76,8 @@ def train_loop(
     Raises:
         CaplabError: more than `settings.max_skipped_steps` steps were not finite.
     """
+    from train.data.receipt import ReceiptWriter
+
     # ---- set-up -------------------------------------------------------------------------------
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -95,6 +96,10 @@ def train_loop(
     optimizer = Optimizer(model.trained_parameters(), settings, is_hidden_matrix)
     if not fsdp:
         model.to(dtype)  # after the optimiser, whose master weights are float32
+    if parts > 1 and ranks.world == 1:
+        # Parts are added up in float32. FSDP does so by itself; DDP adds in the model's dtype.
+        for parameter in optimizer.parameters.values():
+            parameter.grad_dtype = torch.float32
     use_fast_attention(model.backbone, device, model.patches(config.resolution))
     if settings.activation_checkpointing:
         use_activation_checkpointing(model.backbone)

@@ -121,6 +121,24 @@ def test_parts_of_a_step_are_the_step(data: Dataset, tmp_path: Path) -> None:
         torch.testing.assert_close(weights(in_parts)[name], weight, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("how", [{"activation_checkpointing": True}, {"loader_workers": 1}])
+def test_how_a_run_works_changes_no_loss(
+    data: Dataset, tmp_path: Path, how: dict[str, Any]
+) -> None:
+    _, plain = loop(data, tmp_path / "plain", steps=4, grid_size=2)
+    _, other = loop(data, tmp_path / "other", steps=4, grid_size=2, **how)
+    for ours, theirs in zip(plain.metrics, other.metrics, strict=True):
+        assert ours["loss"] == theirs["loss"]
+
+
+def test_parts_of_a_step_are_added_up_in_float32(data: Dataset, tmp_path: Path) -> None:
+    options = {"steps": 4, "grid_size": 0, "precision": "bf16"}
+    _, whole = loop(data, tmp_path / "1", **options)
+    _, parted = loop(data, tmp_path / "8", gradient_accumulation_steps=8, **options)
+    for ours, theirs in zip(whole.metrics, parted.metrics, strict=True):
+        assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=4e-3)
+
+
 def test_a_loss_weight_of_zero_takes_a_picture_out(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
