@@ -246,27 +246,28 @@ def test_rows_lie_across_record_batches(tmp_path: Path) -> None:
 
 
 MEASURE = """
-import resource, sys
-from pathlib import Path
-import numpy as np
+import sys, tracemalloc
+import numpy, pyarrow
 from curate.store.dataset import Dataset
 from train.data.captions import CaptionDraws
 from train.data.index import build_index
 from train.data.order import DataOrder
 from train.settings import TrainSettings, model_config
 settings = TrainSettings(model="tiny-test", validation_samples=4)
+tracemalloc.start()
 index, _ = build_index(Dataset(sys.argv[1]), settings, model_config(settings), "all")
 order, draws = DataOrder(index.buckets, 64, 0), CaptionDraws(index, settings)
 for step in range(100):
     draws.draw(*order.batch(step))
-print(len(index), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+python = tracemalloc.get_traced_memory()[1]
+print(len(index), (python + pyarrow.default_memory_pool().max_memory()) >> 20)
 """
 
 
 def large(folder: Path, count: int) -> Dataset:
     """Tables of so many samples with three long captions each, and nothing else."""
     dataset = Dataset.create(folder, {}, {})
-    text = " || ".join(["'a picture of number ' || i", *["' and more words of it'"] * 10])
+    text = " || ".join(["'a picture of number ' || i", *["' and more words of it'"] * 5])
     tables = {
         dataset.table_path("samples"): "SELECT key, '00000' AS shard, i AS row, 24 AS width, "
         "24 AS height, 'stored' AS status, key AS sha256 FROM numbered",
@@ -297,6 +298,6 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
         )
         rows, peaks[count] = map(int, done.stdout.split())
         assert rows > 0.85 * count
-    # Captions alone are 230 MB; DuckDB keeps to 512 MB and sorts the rest on disk.
-    assert peaks[300_000] < peaks[10_000] + 700
-    print(peaks)
+    # The captions alone are 120 MB; record batches take their share at either size. DuckDB's own
+    # memory is not counted here: it keeps to its limit and sorts the rest on disk.
+    assert peaks[300_000] < peaks[10_000] + 60
