@@ -139,7 +139,7 @@ def cut(
     """A picture scaled to cover `target` (height, width) and cut at `corner` (top, left).
 
     Filtered with antialiasing, and from a JPEG at a reduced scale of its cosine transform where
-    that is still at least as large. A mirrored one is mirrored first and cut then.
+    that is still twice as large. A mirrored one is mirrored first and cut then.
 
     Args:
         corner: pixels of the scaled picture.
@@ -151,7 +151,8 @@ def cut(
     with Image.open(io.BytesIO(content)) as opened:
         scale = max(height / opened.height, width / opened.width)
         if opened.format == "JPEG":
-            needed = (round(opened.width * scale), round(opened.height * scale))
+            # Twice as large as wanted: what the cosine transform cuts off is soft at its edge.
+            needed = (round(2 * opened.width * scale), round(2 * opened.height * scale))
             opened.draft("RGB", needed)
         rgb = opened.convert("RGB")
     scale = max(height / rgb.height, width / rgb.width)

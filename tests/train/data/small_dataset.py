@@ -48,6 +48,7 @@ def make_dataset(
     kind: str = "png",
     pictures: bool = True,
     words: int = 1,
+    tags: bool = False,
 ) -> Dataset:
     """`count` samples, each third of one colour; two descriptive captions each; selection "all"."""
     dataset = Dataset.create(folder, {"count": count}, {})
@@ -81,6 +82,7 @@ def make_dataset(
                 ("short", 0, "{}"),
             ],
             "alt": [("alt", 0, "IMG_{n}.jpg")],
+            **({"tagger": [("tags", 0, "a, b c,d")]} if tags else {}),
         }.items():
             rows = [
                 (keys[n], kind_, index, text.format(COLOURS[n % 3], n=n), "ok")
