@@ -24,8 +24,9 @@ from curate.store.caption_blend import blend_order, hash_uniform, key_numbers
 from curate.store.captions import caption_writers
 from curate.store.dataset import Dataset
 from curate.store.scans import parquet_scan, sql_text
-from train.data.columns import Column, Writer, list_lengths, one_array, quantiles, starts_of
-from train.data.index import HELD_OUT, RECORD, ROWS, TRAINING, WEIGHTS
+from train.data import columns as stored
+from train.data.columns import Column, Writer
+from train.data.rows import HELD_OUT, RECORD, ROWS, TRAINING, WEIGHTS
 from train.model_settings import ModelConfig
 from train.settings import TrainSettings
 
@@ -195,9 +196,11 @@ class Build:
         apart_writer = Writer(self.folder / f"{HELD_OUT}.arrow")
         apart_writer.add(held)
         apart_writer.close()
-        weighted = self._write_weights(writer)
+        weighted = stored.write_weights(self.folder / WEIGHTS, writer)
         edges = {
-            name: quantiles(self._column(f"score_{number}"), self.settings.condition_buckets)
+            name: stored.quantiles(
+                Column(writer.path, f"score_{number}"), self.settings.condition_buckets
+            )
             for number, name in enumerate(self.settings.condition_on)
         }
         buckets, start = [], 0
@@ -272,7 +275,7 @@ class Build:
                 continue
             rows = pa.Table.from_batches([batch])
             rows = (rows if rest is None else pa.concat_tables([rest, rows])).combine_chunks()
-            starts = starts_of(rows.column("key"))
+            starts = stored.starts_of(rows.column("key"))
             # The last sample may go on in the next batch.
             rest = rows.slice(int(starts[-1]))
             if len(starts) > 1:
@@ -348,7 +351,7 @@ class Build:
             counts = np.bincount(sample[here], minlength=len(starts))
             offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
             own = rows.select(["sample_index", "text"]).take(pa.array(here)).combine_chunks()
-            inside = [one_array(own.column(n)) for n in ("sample_index", "text")]
+            inside = [stored.one_array(own.column(n)) for n in ("sample_index", "text")]
             texts = pa.StructArray.from_arrays(inside, names=["sample_index", "text"])
             columns[f"captions_{name}"] = pa.ListArray.from_arrays(pa.array(offsets), texts)
         return pa.table(columns)
@@ -360,7 +363,9 @@ class Build:
         import pyarrow as pa
 
         settings = self.settings
-        have = {name: list_lengths(samples.column(f"captions_{name}")) > 0 for name in self.kinds}
+        have = {
+            name: stored.list_lengths(samples.column(f"captions_{name}")) > 0 for name in self.kinds
+        }
         if self.request["whole"]:
             whole = np.logical_and.reduce([have[name] for name in self.request["whole"]])
             self.dropped += int((~whole).sum())
@@ -393,24 +398,3 @@ class Build:
             )
         if not training:
             raise ConfigError(f"All {total} samples would be held out; lower validation_share.")
-
-    def _write_weights(self, writer: Writer) -> bool:
-        """Running sums; of a selection and its prior each half. False where all are alike."""
-        if writer.low == writer.high and not writer.prior_total:
-            return False
-        if writer.low < 0 or not np.isfinite(writer.high) or not writer.total:
-            raise DatasetError("The selection's weights must be finite, and 0 or more.")
-        own = 0.5 / writer.total if writer.prior_total else 1 / writer.total
-        prior = 0.5 / writer.prior_total if writer.prior_total else 0.0
-        before = 0.0
-        with open(self.folder / WEIGHTS, "wb") as file:
-            for weights, is_prior in zip(
-                self._column("weight"), self._column("prior"), strict=True
-            ):
-                sums = before + np.cumsum(weights * np.where(is_prior, prior, own))
-                file.write(sums.astype("<f8").tobytes())
-                before = float(sums[-1])
-        return True
-
-    def _column(self, name: str) -> Column:
-        return Column(self.folder / f"{TRAINING}.arrow", name)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.index import ROWS
+from curate.base.errors import DatasetError
+from train.data.rows import ROWS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -100,6 +101,32 @@ class Column:
             file = pa.ipc.open_file(source)
             for number in range(file.num_record_batches):
                 yield file.get_batch(number).column(self.name).to_numpy(zero_copy_only=False)
+
+
+def write_weights(path: Path, written: Writer) -> bool:
+    """Running sums of the rows' weights as float64; of a selection and its prior each half.
+
+    Returns:
+        False, and nothing is written, where all are alike.
+
+    Raises:
+        DatasetError: there are weights that are none.
+    """
+    sums_up = math.isfinite(written.total + written.prior_total) and written.total > 0
+    if written.low < 0 or not sums_up:
+        raise DatasetError("The selection's weights must be finite, 0 or more, and not all 0.")
+    if written.low == written.high and not written.prior_total:
+        return False
+    own = 0.5 / written.total if written.prior_total else 1 / written.total
+    prior = 0.5 / written.prior_total if written.prior_total else 0.0
+    before = 0.0
+    columns = (Column(written.path, name) for name in ("weight", "prior"))
+    with open(path, "wb") as file:
+        for weights, is_prior in zip(*columns, strict=True):
+            sums = before + np.cumsum(weights * np.where(is_prior, prior, own))
+            file.write(sums.astype("<f8").tobytes())
+            before = float(sums[-1])
+    return True
 
 
 def quantiles(scores: Iterable[NDArray[np.float32]], parts: int) -> list[float]:
