@@ -29,6 +29,7 @@ HELP = {
     "captions": "What captions are like and how right they are, without a judge model.",
     "export": "Write a selection with one caption a picture, in a trainer's layout.",
     "train": "Train a text-to-image diffusion model on a selection with a blend of captions.",
+    "compare": "Print how two finished training runs differ.",
     "ablate": "Train arms that differ only in their captions, and measure the difference.",
     "report": "Write report.html, one self-contained file, for a dataset or a run.",
     "demo": "Walk the whole road offline on the synthetic world.",

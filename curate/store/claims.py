@@ -13,18 +13,18 @@ from curate.store.contract import CONTRACT_VERSION
 from curate.store.lock import FOLDER as LOCKS
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}, so that a difference is named and not its whole surroundings.
 
     Tuples become lists, as JSON stores them.
     """
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{name}.")
+            found |= flat(value, f"{prefix}{name}.")
         else:
-            flat[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
-    return flat
+            found[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
+    return found
 
 
 def claim_directory(
@@ -49,7 +49,7 @@ def claim_directory(
         if stored.get("identity_fingerprint") == mark:
             remove_leftovers(directory, below=True)  # only now is it known to be ours
             return False
-        before, now = _flat(stored.get("identity", {})), _flat(identity)
+        before, now = flat(stored.get("identity", {})), flat(identity)
         differing = sorted(n for n in {*before, *now} if before.get(n) != now.get(n))
         changes = "; ".join(
             f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in differing[:3]

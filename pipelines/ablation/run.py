@@ -36,7 +36,7 @@ from pipelines.ablation.tables import (
 )
 from pipelines.runners.choice import open_runner
 from pipelines.runners.settings import RunnerSettings
-from pipelines.runners.training import TrainingJob, run_jobs
+from pipelines.runners.training import TrainingJob, gpus_each, run_jobs
 
 # Pictures kept of each arm, seed and prompt form, for the report's grids.
 KEPT_PICTURES = 16
@@ -107,7 +107,9 @@ def _ablate(study: Study, out: Path, settings: AblateSettings) -> AblationSummar
         if not part_path(out, arm, seed).exists()
     ]
     with open_runner(settings.part(RunnerSettings)) as runner:
-        run_jobs(runner, jobs, settings.workers, settings.cpus_per_run, settings.gpus_per_run)
+        device = next(iter(study.train.values())).device
+        gpus = gpus_each(runner, settings.gpus_per_run, device) if jobs else 0.0
+        run_jobs(runner, jobs, settings.workers, settings.cpus_per_run, gpus)
     return summarise(out, settings, study)
 
 
@@ -151,7 +153,8 @@ class DrawAndJudge:
     settings: AblateSettings
 
     def __call__(self, job: TrainingJob) -> None:
-        from train.sample import generate, load_trained
+        from train.model import load_trained
+        from train.sample import generate
 
         model = load_trained(job.out, job.settings.device, job.settings.precision)
         judge = make_judge(self.settings, job.settings.device)
@@ -170,7 +173,16 @@ class DrawAndJudge:
 
 
 def summarise(out: Path, settings: AblateSettings, study: Study) -> AblationSummary:
-    """Write the tables of a finished ablation from its parts."""
+    """Write the tables of a finished ablation from its parts.
+
+    Raises:
+        DatasetError: a run's receipt is not what its arm declares.
+    """
+    from train.data.receipt import refuse_wrong_receipt
+
+    for arm in settings.arms:
+        for seed in settings.seeds:
+            refuse_wrong_receipt(run_directory(out, arm, seed))
     parts = [
         pq.read_table(part_path(out, arm, seed)) for arm in settings.arms for seed in settings.seeds
     ]

@@ -81,8 +81,11 @@ class AblateSettings(RunnerSettings):
     cpus_per_run: int = Field(
         1, gt=0, description="CPU threads of one run", json_schema_extra=OPERATIONAL
     )
-    gpus_per_run: float = Field(
-        0.0, ge=0, description="GPUs of one run", json_schema_extra=OPERATIONAL
+    gpus_per_run: float | None = Field(
+        None,
+        ge=0,
+        description="GPUs of one run, where Ray shares them out; none = one if there is any",
+        json_schema_extra=OPERATIONAL,
     )
 
     @model_validator(mode="after")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,11 @@ from curate.store.dataset import Dataset
 from curate.store.holes import refuse_holes
 from pipelines.ablation.judges import Judge, make_judge
 from pipelines.ablation.settings import AblateSettings
-from train.settings import ModelConfig, TrainSettings, load_train_settings, model_config, settled
-from train.shards import captions_of, held_out
-from train.vocabulary import (
-    UnknownWords,
-    refuse_unknown_words,
-    unknown_words,
-    vocabulary,
-    vocabulary_kinds,
-    words_unknown_to,
-)
+from train.data.index import build_index
+from train.model_settings import ModelConfig
+from train.settings import TrainSettings, load_train_settings, model_config, settled
+from train.text.build import build_tokenizer
+from train.text.vocabulary import UnknownWords, refuse_unknown_words, unknown_words
 
 
 @dataclass(frozen=True)
@@ -67,25 +63,27 @@ def prepare(dataset_dir: Path | str, settings: AblateSettings, record: Path | No
     train = train_settings(settings, _stored_train(record))
     first = next(iter(train.values()))
     config = model_config(first)
-    held_out(keys, first.validation_share, first.validation_samples)
+    # One for all arms: they differ in what is drawn of it. It refuses what cannot be held out.
+    both = build_index(
+        dataset, first, config, settings.selection, settings.caption_sources, keys=keys
+    )
     judge = make_judge(settings, first.device)
     prompts = judge.prompts()
     _check_judge(judge, settings, prompts, config)
-    kinds = vocabulary_kinds(dataset, settings.kinds, settings.caption_sources)
-    captions = captions_of(dataset, keys, kinds, settings.caption_sources)
-    tokenizer = vocabulary(config, captions)
-    counted = {
-        count.texts: count
-        for arm in train.values()
-        for count in words_unknown_to(tokenizer, arm, captions)
+    tokenizer = build_tokenizer(config, chain.from_iterable(index.texts() for index in both))
+    texts: dict[str, Iterable[str]] = {
+        f"{kind} captions": chain(*(index.texts([kind]) for index in both))
+        for kind in settings.kinds
     }
-    unknown = [*counted.values(), *unknown_words(tokenizer, _prompt_texts(settings, prompts))]
+    if first.grid_prompts:
+        texts["grid_prompts"] = first.grid_prompts
+    unknown = unknown_words(tokenizer, {**texts, **_prompt_texts(settings, prompts)})
     refuse_unknown_words(unknown, settings.allow_unknown_words)
     identity = {
         **settings.identity(),
         "dataset": dataset.record()["identity_fingerprint"],
         "keys": fingerprint(list(keys)),
-        "captions": fingerprint(captions),
+        "data": both[0].fingerprint,
         # What the file holds, not where it lies.
         "prompts": fingerprint(prompts.to_pylist()),
         "judge_weights": judge.weights,

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic import Field
 
+from curate.base.errors import ConfigError
 from curate.base.settings import OPERATIONAL
 from pipelines.runners.settings import RunnerSettings
+from pipelines.terminal.failures import Terminated
 from pipelines.terminal.options import PLACE, dataset_argument, settings_options
 from pipelines.terminal.quiet import say
 from train.settings import TrainSettings, model_config, settled, stored_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from curate.store.dataset import Dataset
-    from train.vocabulary import UnknownWords
+    from train.data.index import TrainingIndex
 
 
 class TrainCommandSettings(TrainSettings, RunnerSettings):
@@ -27,16 +32,38 @@ class TrainCommandSettings(TrainSettings, RunnerSettings):
     caption_sources: dict[str, str] = Field(
         {}, description="Kind -> who wrote it, where several captioners wrote that kind."
     )
-    cpus: int = Field(2, gt=0, description="CPU threads of the run.", json_schema_extra=OPERATIONAL)
-    gpus: float = Field(0.0, ge=0, description="GPUs of the run.", json_schema_extra=OPERATIONAL)
+    processes: int = Field(
+        1,
+        gt=0,
+        description="Processes that train one model together, each with its share of a batch.",
+        json_schema_extra=OPERATIONAL,
+    )
+    cpus: int = Field(
+        2, gt=0, description="CPU threads of each process.", json_schema_extra=OPERATIONAL
+    )
+    gpus: float | None = Field(
+        None,
+        ge=0,
+        description="GPUs of each process, where Ray shares them out; none = one if there is any.",
+        json_schema_extra=OPERATIONAL,
+    )
 
 
 @click.command("train")
 @dataset_argument
-@click.option("--out", required=True, type=PLACE, help="Run directory to make or continue.")
-@click.option("--dry-run", is_flag=True, help="Check data and settings, print the plan, stop.")
+@click.option("--out", type=PLACE, help="Run directory to make or continue.")
+@click.option("--dry-run", is_flag=True, help="Check data and settings, show the plan, stop.")
+@click.option("--sheet", type=PLACE, help="Where --dry-run writes its sheet.  [default: OUT.html]")
+@click.option("--precompute", is_flag=True, help="Write pictures, latents and text features once.")
 @settings_options(TrainCommandSettings)
-def command(directory: Path, out: Path, dry_run: bool, settings: TrainCommandSettings) -> None:
+def command(
+    directory: Path,
+    out: Path | None,
+    dry_run: bool,
+    sheet: Path | None,
+    precompute: bool,
+    settings: TrainCommandSettings,
+) -> None:
     """Train a text-to-image diffusion model on a selection with a blend of captions.
 
     \b
@@ -44,16 +71,31 @@ def command(directory: Path, out: Path, dry_run: bool, settings: TrainCommandSet
       caplab train data/mine --selection good --captions descriptive=0.95,alt=0.05 \\
           --model photo-64 --steps 2000 --out runs/first
 
-    OUT/pipeline is a folder that diffusers' `DiffusionPipeline.from_pretrained` loads.
+    OUT/pipeline is a folder that diffusers' `DiffusionPipeline.from_pretrained` loads. The same
+    command continues a run that was interrupted, and with more --steps one that was finished.
 
-    Words outside the model's vocabulary are counted first, also by --dry-run: over 5% of a caption
-    kind are refused unless --allow-unknown-words is given.
+    --dry-run prints the plan and writes a page that shows what the model will see: pictures as they
+    are cropped, captions as they are drawn and as the text encoder reads them.
+
+    Words outside the vocabulary of a model that has one of its own are counted first, also by
+    --dry-run: over 5% of a caption kind are refused unless --allow-unknown-words is given.
+
+    Several processes: --processes N, or torchrun (docs/train.md).
     """
-    say(f"reading selection {settings.selection} of {directory}")
-    if dry_run:
-        click.echo(plan(directory, settings))
+    if precompute:
+        say(f"reading selection {settings.selection} of {directory}")
+        click.echo(write_caches(directory, settings, dry_run))
         return
-    click.echo(train(directory, out, settings).text())
+    if out is None and not (dry_run and sheet):
+        raise click.UsageError("Missing option '--out'.")
+    if dry_run:
+        say(f"reading selection {settings.selection} of {directory}")
+        target = sheet or Path(f"{out}.html")
+        click.echo(plan(directory, settings, target))
+        return
+    summary = train(directory, Path(out or ""), settings)
+    if summary is not None:
+        click.echo(summary.text())
 
 
 @dataclass(frozen=True)
@@ -62,108 +104,218 @@ class TrainSummary:
 
     directory: Path
     steps: int
+    begun: int
+    """Steps that the run had when it was finished before; 0 = it was not."""
     validation: str
     unknown_words: dict[str, float]
     """What kind of texts -> share of their words that are outside the vocabulary."""
 
     def text(self) -> str:
         """What the command prints."""
-        return (
-            f"{self.steps} steps done{self.validation}\n"
-            f"words outside the vocabulary: "
-            f"{', '.join(f'{s:.1%} of the {name}' for name, s in self.unknown_words.items())}\n"
-            f"run: {self.directory}\npipeline for diffusers: {self.directory / 'pipeline'}"
-        )
+        if 0 < self.begun < self.steps:
+            done = f"steps {self.begun:,} to {self.steps:,} done"
+        else:
+            done = f"{self.steps:,} steps done"
+        lines = [f"{done}{self.validation}"]
+        if self.unknown_words:
+            shares = (f"{share:.1%} of the {name}" for name, share in self.unknown_words.items())
+            lines.append(f"words outside the vocabulary: {', '.join(shares)}")
+        lines.append(f"run: {self.directory}")
+        for name, what in (
+            ("pipeline", "pipeline for diffusers"),
+            ("lora", "adapters for diffusers"),
+            ("learned_embeds.safetensors", "embeddings for diffusers"),
+        ):
+            if (self.directory / name).exists():
+                lines.append(f"{what}: {self.directory / name}")
+        return "\n".join(lines)
 
 
-def train(directory: Path | str, out: Path | str, settings: TrainCommandSettings) -> TrainSummary:
-    """Train, or continue a run that was interrupted.
+def train(
+    directory: Path | str, out: Path | str, settings: TrainCommandSettings
+) -> TrainSummary | None:
+    """Train, or continue a run that was interrupted, or give a finished one more steps.
+
+    Under torchrun every process calls it, and all but the first return None.
 
     Raises:
         ConfigError: a caption kind of the blend is not there, or settings are wrong.
         DatasetError: no dataset, no such selection, or `out` belongs to other settings.
         StageError: training failed; the same call continues from the last checkpoint.
     """
-    from curate.base.files import read_json
-    from curate.store.captions import caption_writers
     from curate.store.dataset import Dataset
-    from curate.store.holes import refuse_holes
+    from pipelines.runners.training import TrainingJob, follow, launched
+
+    dataset, out = Dataset.open(directory), Path(out).absolute()
+    job = TrainingJob(
+        name=out.name,
+        dataset=dataset.directory.absolute(),
+        out=out,
+        settings=settings.part(TrainSettings).model_copy(update={"threads": settings.cpus}),
+        selection=settings.selection,
+        caption_sources=settings.caption_sources,
+        processes=settings.processes,
+    )
+    if (rank := launched()) is not None and settings.processes > 1:
+        raise ConfigError("The processes were started by a launcher; leave --processes out.")
+    if rank:
+        follow(job)
+        return None
+    return _train(dataset, job, settings, rank is not None)
+
+
+def _train(
+    dataset: Dataset, job: Any, settings: TrainCommandSettings, is_launched: bool
+) -> TrainSummary:
+    from contextlib import nullcontext
+    from dataclasses import replace
+
+    from curate.base.files import read_json
     from curate.store.lock import hold
     from pipelines.runners.choice import open_runner
-    from pipelines.runners.training import TrainingJob, run_jobs
-    from train.vocabulary import refuse_unknown_words
+    from pipelines.runners.local import Local, gpus_here
+    from pipelines.runners.training import gpus_each, run_jobs
 
-    dataset = Dataset.open(directory)
+    say(f"reading selection {settings.selection} of {dataset.directory}")
+    _refuse(dataset, settings)
+    out: Path = job.out
+    before = read_json(out / "summary.json")["steps"] if (out / "summary.json").exists() else 0
+    opened = (
+        nullcontext(Local(False)) if is_launched else open_runner(settings.part(RunnerSettings))
+    )
+    with hold(out), opened as runner:
+        gpus = gpus_each(runner, settings.gpus, settings.device)
+        # Where only the workers have GPUs, they find out what `auto` is.
+        if not (gpus and settings.device == "auto" and not gpus_here()):
+            job = replace(job, settings=settled(job.settings, stored_settings(out / "run.json")))
+        try:
+            run_jobs(runner, [job], 1, settings.cpus, gpus)
+        except (KeyboardInterrupt, Terminated):
+            say(_where_it_goes_on(out, settings))
+            raise
+    summary = read_json(out / "summary.json")
+    return TrainSummary(
+        out, summary["steps"], before, _validation(summary), summary["unknown_words"]
+    )
+
+
+def _refuse(dataset: Dataset, settings: TrainCommandSettings) -> None:
+    """What can be seen to be wrong with the data before anything is read or started."""
+    from curate.store.captions import caption_writers
+    from curate.store.holes import refuse_holes
+
     refuse_holes(dataset, [settings.selection])
     dataset.selection_keys(settings.selection)
     caption_writers(dataset, list(settings.captions), settings.caption_sources)
-    out = Path(out).absolute()
-    part = settled(settings.part(TrainSettings), stored_settings(out / "run.json"))
-    if not (out / "summary.json").exists():
-        refuse_unknown_words(_unknown_words(dataset, settings), settings.allow_unknown_words)
-    job = TrainingJob(
-        name=out.name,
-        dataset=dataset.directory,
-        out=out,
-        settings=part.model_copy(update={"threads": settings.cpus}),
-        selection=settings.selection,
-        caption_sources=settings.caption_sources,
-    )
-    with hold(out), open_runner(settings.part(RunnerSettings)) as runner:
-        run_jobs(runner, [job], 1, settings.cpus, settings.gpus)
-    summary = read_json(out / "summary.json")
-    return TrainSummary(out, settings.steps, _validation(summary), summary["unknown_words"])
 
 
-def plan(directory: Path | str, settings: TrainCommandSettings) -> str:
-    """What `train` would do, without doing it; it refuses what `train` refuses."""
-    from curate.store.captions import caption_writers, captioned_keys
+def _where_it_goes_on(out: Path, settings: TrainCommandSettings) -> str:
+    steps = sorted(int(path.stem) for path in out.glob("checkpoints/[0-9]*.safetensors"))
+    if steps:
+        return f"the last checkpoint of {out} is of step {steps[-1]:,}"
+    due = f"{settings.checkpoint_minutes:g} minutes" if settings.checkpoint_minutes else "its steps"
+    return f"{out} has no checkpoint yet (one is due every {due}); it begins at step 0 again"
+
+
+def plan(directory: Path | str, settings: TrainCommandSettings, sheet: Path | None = None) -> str:
+    """What `train` would do, without doing it; it refuses what `train` refuses.
+
+    Args:
+        sheet: where a page is written that shows what the model will see.
+    """
     from curate.store.dataset import Dataset
-    from curate.store.holes import refuse_holes
-    from train.vocabulary import refuse_unknown_words
+    from train.data.index import build_index
+    from train.text.build import build_tokenizer
+    from train.text.vocabulary import cut_texts, refuse_unknown_words, unknown_words
 
     dataset = Dataset.open(directory)
-    refuse_holes(dataset, [settings.selection])
-    caption_writers(dataset, list(settings.captions), settings.caption_sources)
+    _refuse(dataset, settings)
     part = settled(settings.part(TrainSettings))
-    selected = set(dataset.selection_keys(settings.selection))
-    lines = [f"{len(selected):,} selected pictures"]
+    config = model_config(part)
+    chosen = (dataset, part, config, settings.selection, settings.caption_sources)
+    both = index, held_out = build_index(*chosen)
+    tokenizer = build_tokenizer(config, chain.from_iterable(own.texts() for own in both))
+    unknown = unknown_words(tokenizer, _texts(both, part))
+    refuse_unknown_words(unknown, settings.allow_unknown_words)
+    left_out = f"; {index.dropped:,} lack a caption and are left out" if index.dropped else ""
+    lines = [
+        f"{len(index):,} training pictures; {len(held_out):,} held-out ones are looked at{left_out}"
+    ]
     for kind, share in settings.captions.items():
-        have = captioned_keys(dataset, kind, settings.caption_sources.get(kind)) & selected
-        lines.append(f"  {kind}: {share:.0%} of the blend, {len(have):,} pictures have one")
+        have = len(index) - index.lacking.get(kind, 0)
+        lines.append(f"  {kind}: {share:.0%} of the blend, {have:,} pictures have one")
     seen = settings.steps * settings.batch_size
     lines.append(
         f"{settings.steps:,} steps of {settings.batch_size} pictures: "
-        f"{seen / max(len(selected), 1):.1f} epochs, model {settings.model}, on {part.device} in "
-        f"{part.precision}"
+        f"{seen / len(index):.1f} epochs, model {settings.model}, on {part.device} in "
+        f"{part.precision}{_shared(settings)}"
     )
-    unknown = _unknown_words(dataset, settings)
-    refuse_unknown_words(unknown, settings.allow_unknown_words)
-    lines += ["words outside the vocabulary:", *(f"  {count}" for count in unknown)]
+    if unknown:
+        lines += ["words outside the vocabulary:", *(f"  {count}" for count in unknown)]
+    lines += [
+        "cut at the text window:",
+        *(f"  {count}" for count in cut_texts(tokenizer, _texts(both, part))),
+    ]
+    if sheet is not None:
+        from pipelines.commands.train_sheet import write_sheet
+
+        write_sheet(sheet, dataset, index, tokenizer, part)
+        lines.append(f"what the model will see: {sheet}")
     return "\n".join(lines)
 
 
-def _unknown_words(dataset: Dataset, settings: TrainCommandSettings) -> list[UnknownWords]:
-    """As the run will count them, from the captions alone.
+def _texts(
+    both: tuple[TrainingIndex, TrainingIndex], settings: TrainSettings
+) -> dict[str, Iterable[str]]:
+    """What the run will read, by what it is: streams, to be read once."""
+    from curate.store.caption_blend import blend_order
+
+    texts: dict[str, Iterable[str]] = {
+        f"{kind} captions": chain(*(own.texts([kind]) for own in both))
+        for kind in blend_order(settings.captions)
+    }
+    return {**texts, "grid_prompts": settings.grid_prompts} if settings.grid_prompts else texts
+
+
+def _shared(settings: TrainCommandSettings) -> str:
+    """How a batch is divided, where it is.
 
     Raises:
-        ConfigError: as the run would, also where no sample could be held out.
+        ConfigError: it does not divide.
     """
-    from curate.store.caption_blend import blend_order
-    from train.shards import captions_of, held_out
-    from train.vocabulary import vocabulary, vocabulary_kinds, words_unknown_to
+    parts = settings.processes * settings.gradient_accumulation_steps
+    if settings.batch_size % parts:
+        raise ConfigError(
+            f"batch_size = {settings.batch_size} does not divide into {settings.processes} "
+            f"processes times gradient_accumulation_steps = "
+            f"{settings.gradient_accumulation_steps}."
+        )
+    return f", in {settings.processes} processes" if settings.processes > 1 else ""
 
-    blend = blend_order(settings.captions)
-    kinds = vocabulary_kinds(dataset, blend, settings.caption_sources)
-    keys = dataset.selection_keys(settings.selection)
-    captions = captions_of(dataset, keys, kinds, settings.caption_sources)
-    if settings.missing_captions == "drop":
-        kept = [row for row in range(len(keys)) if all(captions[kind][row] for kind in blend)]
-        captions = {kind: [own[row] for row in kept] for kind, own in captions.items()}
-        keys = [keys[row] for row in kept]
-    held_out(keys, settings.validation_share, settings.validation_samples)
-    tokenizer = vocabulary(model_config(settings), captions)
-    return words_unknown_to(tokenizer, settings, captions)
+
+def write_caches(directory: Path | str, settings: TrainCommandSettings, dry_run: bool) -> str:
+    """Write pictures or latents and text features of a selection once, or tell their bytes."""
+    from types import SimpleNamespace
+
+    from curate.store.dataset import Dataset
+    from train.data.cache import precompute
+    from train.data.index import build_index
+    from train.latents import build_latents
+    from train.text.build import build_text
+
+    dataset = Dataset.open(directory)
+    _refuse(dataset, settings)
+    part = settled(settings.part(TrainSettings))
+    config = model_config(part)
+    chosen = (dataset, part, config)
+    from_here = (settings.selection, settings.caption_sources)
+    both = build_index(*chosen, *from_here)
+    # The frozen parts alone: the network, which is the largest, is not needed.
+    texts = chain.from_iterable(own.texts() for own in both)
+    frozen = SimpleNamespace(
+        text=build_text(config, texts, None, part.seed), latents=build_latents(config)
+    )
+    return precompute(*chosen, frozen, *from_here, say=say, dry_run=dry_run).text()
 
 
 def _validation(summary: dict[str, object]) -> str:

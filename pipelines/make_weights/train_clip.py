@@ -25,10 +25,11 @@ from pipelines.world.facts import contradicts, facts
 from pipelines.world.scene import Scene, WorldConfig
 from pipelines.world.tokens import CLIP_CONTEXT, clip_tokenizer
 from pipelines.world.writers import write_alt, write_descriptive, write_short
+from train.data.index import Bucket
+from train.data.order import DataOrder
 from train.optimizer import Optimizer, learning_rate_scale
 from train.sample import from_uint8
 from train.settings import TrainSettings
-from train.shards import DataOrder
 
 EMBED_DIM = 128
 
@@ -117,7 +118,7 @@ def train_clip(
         ],
         1,
     )
-    order = DataOrder(len(scenes), plan.batch, seed)
+    order = DataOrder([Bucket(INPUT_SIDE, INPUT_SIDE, 0, len(scenes))], plan.batch, seed)
     rng = np.random.default_rng([seed, 30])
     model.train()
     for step in range(plan.steps):

@@ -25,8 +25,8 @@ import pyarrow as pa
 from curate.base.errors import CaplabError, ConfigError, DatasetError, StageError
 from curate.base.progress import progress, tell
 from curate.store.dataset import Dataset
-from pipelines.runners.choice import gpus_here
 from pipelines.runners.hand_out import Failed, hand_out
+from pipelines.runners.local import gpus_here
 from pipelines.runners.protocol import Runner
 from pipelines.runners.told import Board, telling
 from pipelines.terminal.failures import in_words

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from pipelines.runners.local import Local
+from pipelines.runners.local import Local, gpus_here
 from pipelines.runners.protocol import Runner
 from pipelines.runners.settings import RunnerSettings
 
@@ -47,11 +46,3 @@ def ray_runs_here() -> bool:
     """Whether this process has started or joined a Ray. Imports none."""
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())
-
-
-def gpus_here() -> int:
-    """NVIDIA GPUs of this machine that CUDA_VISIBLE_DEVICES leaves to us. Loads no driver."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
-    return len(glob.glob("/dev/nvidia[0-9]*"))

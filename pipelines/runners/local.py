@@ -7,6 +7,7 @@ when the other end closes, because the run ends or because the driver was killed
 
 from __future__ import annotations
 
+import glob
 import os
 import pickle
 import queue
@@ -18,10 +19,15 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import Pipe, get_context
 from multiprocessing.connection import Connection
 from typing import Any, Generic
 
+from tqdm import tqdm
+
+from curate.base.errors import StageError
+from pipelines.runners.hand_out import Failed, hand_out
 from pipelines.runners.protocol import Result, Task, Work, Worker
 
 _ENVIRONMENT = {
@@ -31,6 +37,14 @@ _ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 27),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
 }
+
+
+def gpus_here() -> int:
+    """NVIDIA GPUs of this machine that CUDA_VISIBLE_DEVICES leaves to us. Loads no driver."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
+    return len(glob.glob("/dev/nvidia[0-9]*"))
 
 
 class Local:
@@ -43,6 +57,43 @@ class Local:
     def machines(self) -> list[int]:
         """CPUs of this one."""
         return [os.cpu_count() or 1]
+
+    def gpus(self) -> int:
+        """Of this one."""
+        return gpus_here()
+
+    def together(
+        self,
+        work: Work[Task, Result],
+        task: Task,
+        count: int,
+        *,
+        cpus: int = 1,
+        gpus: float = 0.0,
+        beat: Callable[[], object] | None = None,
+    ) -> None:
+        """See `Runner.together`. The meeting place is a store of this process, as in torchrun."""
+        from torch.distributed import TCPStore
+
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        places = [
+            {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(count),
+                "LOCAL_WORLD_SIZE": str(count),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(store.port),
+                # The store is there already; rank 0 does not open one.
+                "TORCHELASTIC_USE_AGENT_STORE": "True",
+                "TORCHELASTIC_RESTART_COUNT": "0",
+            }
+            for rank in range(count)
+        ]
+        with self.workers(_Placed(work, task), count, cpus=cpus) as crew:
+            for place, outcome in hand_out(crew, places, tries=1, beat=beat):
+                if isinstance(outcome, Failed):
+                    raise StageError(f"process {place['RANK']} of {count}: {outcome.reason}")
 
     @contextmanager
     def workers(
@@ -67,6 +118,18 @@ class Local:
         finally:
             for worker in crew:
                 worker.end()
+
+
+@dataclass(frozen=True)
+class _Placed(Generic[Task, Result]):
+    """Does one task at a place among several processes."""
+
+    work: Work[Task, Result]
+    task: Task
+
+    def __call__(self, place: dict[str, str]) -> Result:
+        os.environ.update(place)
+        return self.work(self.task)
 
 
 class _Here(Generic[Task, Result]):
@@ -188,6 +251,8 @@ _work: Callable[[Any], Any] | None = None
 def _begin(payload: bytes, line: Connection) -> None:
     global _payload
     _payload = payload
+    # Its own lock is a semaphore of the system, which a process that is ended would leave behind.
+    tqdm.set_lock(threading.RLock())
     os.dup2(2, 1)  # what a stage prints is not what the command says
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver, interrupted as well, ends us
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from typing import Any, Generic
@@ -33,6 +33,29 @@ class OnRay:
 
         self._start()
         return [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+
+    def gpus(self) -> int:
+        """Of all nodes."""
+        import ray
+
+        self._start()
+        return int(ray.cluster_resources().get("GPU", 0))
+
+    def together(
+        self,
+        work: Work[Task, Result],
+        task: Task,
+        count: int,
+        *,
+        cpus: int = 1,
+        gpus: float = 0.0,
+        beat: Callable[[], object] | None = None,
+    ) -> None:
+        """See `Runner.together`; Ray Train places the processes and joins them."""
+        from pipelines.runners.ray_train import run_torch_trainer
+
+        self._start()
+        run_torch_trainer(work, task, count, cpus, gpus, beat)
 
     @contextmanager
     def workers(

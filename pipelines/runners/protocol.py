@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
@@ -38,6 +38,33 @@ class Runner(Protocol):
 
     def machines(self) -> list[int]:
         """CPUs of each machine."""
+
+    def gpus(self) -> int:
+        """GPUs of all machines."""
+
+    def together(
+        self,
+        work: Work[Task, Result],
+        task: Task,
+        count: int,
+        *,
+        cpus: int = 1,
+        gpus: float = 0.0,
+        beat: Callable[[], object] | None = None,
+    ) -> None:
+        """Do one task in `count` processes at once, which torch.distributed can join to a group.
+
+        Each finds its place as under torchrun: RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE,
+        MASTER_ADDR and MASTER_PORT stand in its environment. As soon as one fails, all end.
+
+        Args:
+            cpus, gpus: of each process.
+            beat: called every two seconds or so meanwhile.
+
+        Raises:
+            CaplabError: as the work.
+            StageError: a process raised anything else, or died.
+        """
 
     def workers(
         self,

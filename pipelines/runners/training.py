@@ -4,11 +4,16 @@ A job is one run: it trains in a worker and may go on there with what follows it
 generates and judges), so that weights and pictures never travel between processes. How far a run is
 stands in a file beside its directory, which the driver reads now and then; that costs nothing that
 shows, and needs nobody whom all of them have to call.
+
+One run may be several processes (`TrainingJob.processes`), which the runner starts, or which torchrun
+has started: then each of them runs the command, and only rank 0 tells.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +22,7 @@ from tqdm import tqdm
 
 from curate.base.errors import StageError
 from curate.base.progress import progress, tell
-from pipelines.runners.hand_out import Failed, hand_out
+from pipelines.runners.hand_out import TRIES, Failed, hand_out
 from pipelines.runners.protocol import Runner
 from train.settings import TrainSettings
 
@@ -41,6 +46,7 @@ class TrainingJob:
     keys: tuple[str, ...] | None = None
     caption_sources: dict[str, str] | None = None
     after: Callable[[TrainingJob], None] | None = None
+    processes: int = 1
 
     @property
     def told(self) -> Path:
@@ -54,13 +60,13 @@ def run_jobs(
     """Run the jobs, at most `workers` at a time; finished ones return at once.
 
     Args:
-        cpus: of each job.
-        gpus: of each job, where the runner shares them out.
+        cpus: of each process.
+        gpus: of each process, where the runner shares them out.
 
     Raises:
         CaplabError: a job's settings or data are wrong.
         StageError: a job failed; the others were finished and a rerun continues the failed ones
-            from their last checkpoint.
+            from their last checkpoint, or starts them again where there is none yet.
     """
     if not jobs:
         return
@@ -70,12 +76,18 @@ def run_jobs(
         job.told.unlink(missing_ok=True)  # of a run that was killed
     with progress(steps, "train", "step") as bar:
         board = _Board(jobs, bar)
+        together = [job for job in jobs if job.processes > 1]
+        for job in together:
+            if (reason := _together(runner, job, cpus, gpus, board.read)) is not None:
+                failures[job.name] = reason
+            board.end(job)
+        alone = [job for job in jobs if job.processes == 1]
         # A worker serves one run after another: importing torch and diffusers costs seconds.
         crew = runner.workers(
-            _Train(board.read), min(workers, len(jobs)), cpus=cpus, gpus=gpus, here=len(jobs) == 1
+            _Train(board.read), min(workers, len(alone)), cpus=cpus, gpus=gpus, here=len(jobs) == 1
         )
         with crew as hands:
-            for job, outcome in hand_out(hands, jobs, beat=board.read):
+            for job, outcome in hand_out(hands, alone, beat=board.read):
                 board.end(job)
                 if isinstance(outcome, Failed):
                     failures[job.name] = outcome.reason
@@ -83,8 +95,42 @@ def run_jobs(
         name, reason = min(failures.items())
         raise StageError(
             f"{len(failures)} of {len(jobs)} training runs failed, first {name}: {reason}. "
-            f"The same command continues them from their last checkpoint."
+            f"The same command continues each from its last checkpoint, or from the start where "
+            f"there is none yet."
         )
+
+
+def launched() -> int | None:
+    """This process's rank where torchrun (or what sets the same variables) started it."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return int(os.environ.get("RANK", "0")) if several else None
+
+
+def gpus_each(runner: Runner, wanted: float | None, device: str) -> float:
+    """GPUs of each process: as wanted, else one where there are any that it may use."""
+    if device == "cpu":
+        return 0.0
+    return float(runner.gpus() > 0) if wanted is None else wanted
+
+
+def follow(job: TrainingJob) -> None:
+    """Train as a process that is not the first of those that torchrun started; says nothing."""
+    _Train(None)(job)
+
+
+def _together(
+    runner: Runner, job: TrainingJob, cpus: int, gpus: float, beat: Callable[[], None]
+) -> str | None:
+    """Run one job in its processes; why it failed, each time that it was tried, or None."""
+    reason = None
+    for _ in range(TRIES):
+        try:
+            runner.together(_Train(None), job, job.processes, cpus=cpus, gpus=gpus, beat=beat)
+        except StageError as error:
+            reason = str(error)
+        else:
+            return None
+    return reason
 
 
 @dataclass
@@ -93,6 +139,7 @@ class _Told:
 
     read: int = 0  # bytes
     step: int = 0
+    begun: int | None = None  # step that this try goes on from
     doing: str = ""
 
 
@@ -110,10 +157,13 @@ class _Board:
         for job in self.jobs:
             if job.told.exists():
                 self._read(job)
-        self.bar.set_postfix_str(
-            ", ".join(f"{name} {told.doing}" for name, told in sorted(self._told.items()))[:60],
-            refresh=False,
+        shown = sorted(self._told.items())
+        words = (
+            [told.doing for _, told in shown]
+            if len(self.jobs) == 1
+            else [f"{name} {told.doing.partition(',')[0]}" for name, told in shown]
         )
+        self.bar.set_postfix_str(", ".join(words)[:60], refresh=False)
         steps = self._done_steps + sum(told.step for told in self._told.values())
         if steps != self.bar.n:
             self.bar.update(steps - self.bar.n)
@@ -138,8 +188,14 @@ class _Board:
             news = json.loads(line)
             if "say" in news:
                 tell(news["say"])
-            else:
-                told.step, told.doing = news["step"], news["doing"]
+                continue
+            told.step, told.doing = news["step"], news["doing"]
+            if told.begun is None and "begun" in news:
+                told.begun = news["begun"]
+                # Steps of an earlier run would pass for speed.
+                self.bar.initial += told.begun
+                self.bar.n += told.begun
+                self.bar.last_print_n += told.begun
 
 
 # ---- inside of a worker -------------------------------------------------------------------------
@@ -156,16 +212,17 @@ class _Train:
         return {"_heard": None}
 
     def __call__(self, job: TrainingJob) -> None:
+        first = int(os.environ.get("RANK", "0")) == 0
+
         def tell_of(**news: object) -> None:
+            if not first:
+                return
             with open(job.told, "a", encoding="utf-8") as file:
                 file.write(json.dumps(news) + "\n")
             if self._heard is not None:
                 self._heard()
 
-        def on_step(step: int, total: int) -> None:
-            if step % max(1, total // _LINES) == 0 or step >= total:
-                tell_of(step=step, doing=f"{step}/{total}")
-
+        on_step = _Steps(tell_of, job.settings.batch_size)
         job.told.parent.mkdir(parents=True, exist_ok=True)
         tell_of(step=0, doing="starting")
         from train.run import train  # seconds
@@ -180,6 +237,27 @@ class _Train:
             on_step=on_step,
             say=lambda sentence: tell_of(say=sentence),
         )
-        if job.after is not None:
+        if job.after is not None and first:
             tell_of(step=job.settings.steps, doing="drawing")
             job.after(job)
+
+
+class _Steps:
+    """Tells of steps now and then, with the pictures a second since it told last."""
+
+    def __init__(self, tell_of: Callable[..., None], batch_size: int) -> None:
+        self._tell_of, self._batch_size = tell_of, batch_size
+        self._last: tuple[int, float] | None = None
+
+    def __call__(self, step: int, total: int) -> None:
+        now = time.monotonic()
+        if self._last is None:
+            self._last = step, now
+            self._tell_of(step=step, doing=f"{step}/{total}", begun=step - 1)
+            return
+        if step % max(1, total // _LINES) and step < total:
+            return
+        steps, seconds = step - self._last[0], now - self._last[1]
+        self._last = step, now
+        rate = steps * self._batch_size / max(seconds, 1e-9)
+        self._tell_of(step=step, doing=f"{step}/{total}, {rate:,.0f} pictures/s")

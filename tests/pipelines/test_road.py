@@ -3,6 +3,7 @@
 import pyarrow.parquet as pq
 import pytest
 
+from curate.base.files import read_json
 from curate.store.accounting import accounting
 from pipelines.ablation.run import ablate, plan
 from pipelines.ablation.settings import AblateSettings
@@ -100,11 +101,9 @@ def test_arms_of_one_seed_train_on_the_same_pictures_and_realise_their_blend(abl
     blend = pq.read_table(out / "results" / "blend.parquet").to_pylist()
     alt = [row for row in blend if row["arm"] == "alt"]
     assert [row["share_realised"] for row in alt] == [1.0, 1.0]
-    data = {
-        (path.parent / "run.json").read_text().split('"images": "')[1][:16]
-        for path in out.glob("arms/*/seed-*/summary.json")
-    }
-    assert len(data) == 1
+    records = [read_json(path) for path in out.glob("arms/*/seed-*/run.json")]
+    assert len(records) == 6
+    assert len({record["identity"]["data"]["training"] for record in records}) == 1
 
 
 def test_an_ablation_run_again_gives_the_same_tables_without_training(curated, ablation):

@@ -137,3 +137,21 @@ def test_a_training_run_goes_through_an_actor(curated, tmp_path):
     )
     assert train(curated.directory, tmp_path / "run", settings).steps == 3
     assert not list(tmp_path.glob(".*.progress"))
+
+
+@pytest.mark.faults
+def test_two_processes_train_one_model_through_ray_train(curated, tmp_path):
+    settings = TrainCommandSettings(
+        selection="clean",
+        model="tiny-test",
+        steps=3,
+        captions={"descriptive": 1.0},
+        cpus=1,
+        processes=2,
+        allow_unknown_words=True,
+    )
+    assert train(curated.directory, tmp_path / "two", settings).steps == 3
+    alone = settings.model_copy(update={"processes": 1, "runner": "local"})
+    train(curated.directory, tmp_path / "one", alone)
+    receipts = [pq.read_table(tmp_path / name / "receipt.parquet") for name in ("one", "two")]
+    assert receipts[0].equals(receipts[1])
