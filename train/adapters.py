@@ -174,7 +174,7 @@ def merge_lora(inner: nn.Module) -> nn.Module:
         setattr(inner.get_submodule(parent), own, base)
     del inner.peft_config
     if hasattr(inner, "_hf_peft_config_loaded"):
-        inner._hf_peft_config_loaded = False
+        vars(inner)["_hf_peft_config_loaded"] = False
     return inner
 
 
@@ -287,6 +287,7 @@ def quantise(backbone: Any, folder: Path | str, kind: str) -> None:
 
 
 def _quantisation(kind: str) -> Any:
+    from importlib import import_module
     from importlib.util import find_spec
 
     import diffusers
@@ -298,9 +299,8 @@ def _quantisation(kind: str) -> Any:
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
         )
     if kind == "int8" and find_spec("torchao"):
-        from torchao.quantization import Int8WeightOnlyConfig
-
-        return diffusers.TorchAoConfig(Int8WeightOnlyConfig())
+        torchao = import_module("torchao.quantization")
+        return diffusers.TorchAoConfig(torchao.Int8WeightOnlyConfig())
     packages = "bitsandbytes or torchao" if kind == "int8" else "bitsandbytes"
     raise ConfigError(f"quantise_base {kind} needs the package {packages}, which is not installed.")
 

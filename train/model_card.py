@@ -15,6 +15,23 @@ if TYPE_CHECKING:
 ENLARGEMENT = 8
 """Models of pixels: the pipeline draws each pixel as a square of this side."""
 PROMPT = "a red circle"
+_BOTH = ("prompt_embeds", "negative_prompt_embeds")
+_POOLED = (*_BOTH, "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+_MASKED = (
+    "prompt_embeds",
+    "prompt_attention_mask",
+    "negative_prompt_embeds",
+    "negative_prompt_attention_mask",
+)
+_ENCODED = {
+    "StableDiffusionPipeline": _BOTH,
+    "StableDiffusionXLPipeline": _POOLED,
+    "StableDiffusion3Pipeline": _POOLED,
+    "PixArtAlphaPipeline": _MASKED,
+    "PixArtSigmaPipeline": _MASKED,
+    "SanaPipeline": _MASKED,
+}
+"""What each pipeline's encode_prompt gives, by the names that its call takes."""
 
 
 def call_arguments(trained: Trained) -> dict[str, Any]:
@@ -76,7 +93,7 @@ pipe = DiffusionPipeline.from_pretrained("."{absent})  # this folder
 ```
 
 Steps and guidance are those that the run itself sampled with.
-{enlarged if pixels else ""}{_training(trained)}"""
+{enlarged if pixels else ""}{_scores(trained)}{_training(trained)}"""
 
 
 def adapter_card(trained: Trained) -> str:
@@ -108,7 +125,7 @@ pipe.scheduler = {scheduler}.from_pretrained("scheduler")  # of this folder
 ```
 
 Steps and guidance are those that the run itself sampled with.
-{_training(trained)}"""
+{_scores(trained)}{_training(trained)}"""
 
 
 def absent_parts(trained: Trained) -> list[str]:
@@ -133,6 +150,55 @@ def _reads_scale(trained: Trained) -> bool:
 
 def _draw(trained: Trained, prompt: str) -> str:
     return f"picture = pipe({prompt!r}{_written(call_arguments(trained))}).images[0]"
+
+
+def _scores(trained: Trained) -> str:
+    """How to ask for scores: their tokens stand behind those of the text."""
+    import diffusers
+
+    columns, buckets = trained.settings.condition_on, trained.settings.condition_buckets
+    if not columns:
+        return ""
+    name = trained.model.backbone.pipeline
+    about = f"""
+## Scores that it is told
+
+{", ".join(columns)}, each in {buckets} buckets, from 1 (low) to {buckets} (high); 0 = not told.
+`conditions.safetensors` holds one text token for each.
+"""
+    if name not in _ENCODED:
+        return about
+    call = call_arguments(trained)
+    wanted = {
+        **call,
+        "device": "cpu",
+        "num_images_per_prompt": 1,
+        "do_classifier_free_guidance": trained.settings.guidance_scale > 1,
+        "negative_prompt": "",
+        "prompt_2": None,
+        "prompt_3": None,
+    }
+    accepted = signature(getattr(diffusers, name).encode_prompt).parameters
+    encode = _written({key: value for key, value in wanted.items() if key in accepted})
+    draw = _written({**call, "negative_prompt": None})
+    return f"""{about}
+```python
+import torch
+from safetensors.torch import load_file
+table = load_file("conditions.safetensors")["table"]  # (scores, 1 + {buckets}, width)
+names = {_ENCODED[name]!r}
+text = dict(zip(names, pipe.encode_prompt({PROMPT!r}{encode})))
+asked = {[buckets] * len(columns)}  # {", ".join(columns)}
+for name, chosen in (("prompt_embeds", asked), ("negative_prompt_embeds", [0] * len(asked))):
+    if text[name] is not None:
+        tokens = table[range(len(asked)), chosen][None]
+        text[name] = torch.cat([text[name], tokens], 1)
+    mask = name.replace("embeds", "attention_mask")
+    if text.get(mask) is not None:
+        text[mask] = torch.cat([text[mask], text[mask].new_ones(1, len(asked))], 1)
+picture = pipe(**text{draw}).images[0]
+```
+"""
 
 
 def _written(arguments: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,10 @@ from train.adapters import (
     save_lora,
     save_new_tokens,
 )
-from train.export import export_run
+from train.export import export_pipeline, export_run
 from train.model import Trained
 from train.sample import generate
+from train.start import Start, resolve
 
 PROMPT = ["a red circle"]
 ADAPTED = ["sd15", "sdxl", "sd3", "flux", "pixart", "sana"]
@@ -162,3 +164,21 @@ def test_a_package_that_is_not_there_is_named(
     trained = trained_family("sd15", tmp_path)
     with pytest.raises(ConfigError, match=f"quantise_base {kind} needs the package"):
         quantise(trained.model.backbone, str(trained.config.source), kind)
+
+
+def test_a_run_of_adapters_starts_from_its_base_and_its_adapters(tmp_path: Path):
+    run = tmp_path / "run"
+    assert resolve("someone/model") == Start("someone/model")
+    trained = adapted("sd15", tmp_path)
+    export_run(trained, run)
+    (run / "run.json").write_text(
+        json.dumps({"settings": trained.settings.model_dump(mode="json")})
+    )
+    source = str(tmp_path / "source")
+    assert resolve(source) == Start(source)
+    start = resolve(str(run))
+    assert start == Start(source, run / "lora" / "pytorch_lora_weights.safetensors")
+    export_pipeline(trained, run / "pipeline")
+    assert resolve(str(run)) == Start(str(run / "pipeline"))
+    with pytest.raises(ConfigError, match="neither a pipeline's folder nor a run"):
+        resolve(str(tmp_path))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from curate.base.errors import ConfigError
 from tests.train import tiny_families as families
-from train.backbones import load_backbone
-from train.export import export_pipeline
+from train.backbones import ConditionTokens, load_backbone
+from train.export import enlarging_autoencoder, export_pipeline
 from train.latents import build_latents
-from train.model import TextToImage, Trained
+from train.model import TextToImage, Trained, build_model
 from train.objectives import build_objective
 from train.sample import generate
-from train.settings import ModelConfig, load_train_settings
+from train.settings import ModelConfig, load_train_settings, model_config
 from train.text import build_text
 
 CLIP = {"kind": "clip", "tokens": 77}
@@ -107,9 +110,9 @@ def trained_family(name: str, folder: Path, **settings: Any) -> Trained:
 
 def drawn_by_the_card(folder: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> Picture:
     """The picture that a README.md's lines draw in its folder, from the noise of a seed."""
-    (lines,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     monkeypatch.chdir(folder)
-    *before, draw = lines.strip().splitlines()
+    *before, draw = "".join(blocks).strip().splitlines()
     names: dict[str, Any] = {}
     exec("\n".join(before), names)
     torch.manual_seed(seed)
@@ -129,3 +132,75 @@ def test_the_cards_lines_draw_our_samplers_picture(
     assert np.abs(by_card.astype(int) - own).max() <= 2
     without = generate(trained, ["a red circle"], seed=5, guidance_scale=1)[0]
     assert np.abs(without.astype(int) - own).max() > 10
+
+
+STRANGER = """
+import re, sys
+import numpy as np, torch
+for name in ("curate", "train", "pipelines", "recaption"):
+    sys.modules[name] = None  # importing it fails
+(lines,) = re.findall(r"```python\\n(.*?)```", open("README.md").read(), re.DOTALL)
+*before, draw = lines.strip().splitlines()
+exec("\\n".join(before))
+torch.manual_seed(5)
+exec(draw)
+np.save("drawn.npy", np.asarray(picture))
+"""
+
+
+@pytest.mark.parametrize("predicts", ["sample", "velocity"])
+def test_a_model_of_pixels_is_drawn_enlarged_where_our_code_is_not(predicts: str, tmp_path: Path):
+    told: dict[str, Any] = {"resolution": 32, "sampling_steps": 8, "guidance_scale": 2.0}
+    settings = load_train_settings(
+        None, {"model": "tiny-test", "prediction_type": predicts, **told}
+    )
+    config = model_config(settings)
+    model = build_model(config, settings, ["a red circle", "a blue square"])
+    families.scattered(model.backbone)
+    trained = Trained(model, settings, config)
+    folder = export_pipeline(trained, tmp_path / "folder")
+    subprocess.run(
+        [sys.executable, "-I", "-c", STRANGER],
+        check=True, cwd=folder, env={"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+    )  # fmt: skip
+    drawn = np.load(folder / "drawn.npy").astype(int)
+    own = generate(trained, ["a red circle"], seed=5)[0]
+    assert drawn.shape == (256, 256, 3)
+    assert own.std() > 10
+    assert np.abs(drawn - drawn[::8, ::8].repeat(8, 0).repeat(8, 1)).max() == 0
+    assert np.abs(drawn[::8, ::8] - own).max() <= 2
+
+
+def test_the_autoencoder_shows_latents_as_they_are_eight_times_as_large():
+    autoencoder = enlarging_autoencoder()
+    latents = torch.linspace(-3, 3, 3 * 4 * 4).reshape(1, 3, 4, 4)
+    shown = autoencoder.decode(latents / autoencoder.config.scaling_factor).sample
+    enlarged = latents.repeat_interleave(8, 2).repeat_interleave(8, 3)
+    torch.testing.assert_close(shown, enlarged, atol=2e-5, rtol=0)
+
+
+def test_latents_that_the_pipeline_would_not_shift_back_are_refused(tmp_path: Path):
+    trained = trained_family("pixart", tmp_path)
+    trained.model.latents.parts()["vae"].register_to_config(shift_factor=0.1)
+    with pytest.raises(ConfigError, match="PixArtSigmaPipeline does not undo"):
+        export_pipeline(trained, tmp_path / "pipeline")
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl", "sd3", "pixart", "sana"])
+def test_the_card_says_how_to_ask_for_scores(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    scores = ("aesthetic", "sharpness")
+    told: dict[str, Any] = {"condition_on": scores, "condition_buckets": 4}
+    # Two tokens of eighty say little in a network of one layer.
+    trained = trained_family(name, tmp_path, guidance_scale=30.0, **told)
+    tokens = ConditionTokens(2, 4, trained.model.text.width)
+    tokens.table.data.mul_(100)
+    trained.model.conditions = tokens
+    folder = export_pipeline(trained, tmp_path / "pipeline")
+    highest = dict.fromkeys(scores, 4)
+    own = generate(trained, ["a red circle"], seed=5, conditions=highest)[0].astype(int)
+    assert np.abs(generate(trained, ["a red circle"], seed=5)[0] - own).max() > 5
+    by_card = drawn_by_the_card(folder, 5, monkeypatch)
+    assert np.abs(by_card.astype(int) - own).max() <= 2
