@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from curate.base.errors import ConfigError, DatasetError
+from train.backbones.conditions import CONDITIONS_FILE
 
 if TYPE_CHECKING:
     from train.model import TextToImage, Trained
@@ -262,9 +263,10 @@ def load_adapters(model: TextToImage, settings: TrainSettings, run: Path) -> Non
         return
     load_lora(model, run / "lora" / LORA_FILE)
     if model.conditions is not None:
-        from train.export import load_conditions
-
-        load_conditions(model.conditions, run)
+        try:
+            model.conditions.fill(run / "lora" / CONDITIONS_FILE)
+        except ConfigError as error:
+            raise DatasetError(f"{error} Delete the run's directory and train it again.") from error
 
 
 def quantise(backbone: Any, folder: Path | str, kind: str) -> None:

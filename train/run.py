@@ -28,11 +28,12 @@ from curate.base.files import read_json, read_record, sha256_file, write_json
 from curate.base.progress import tell
 from curate.base.provenance import provenance
 from curate.store.claims import claim_directory
+from train.assemble import build_model
 from train.checkpoints import Progress
 from train.distributed import Ranks
 from train.loop import train_loop, write_tables
 from train.meter import refuse_missing_trackers
-from train.model import Trained, build_model
+from train.model import Trained
 from train.model_settings import ModelConfig
 from train.settings import TrainSettings, model_config, settled, stored_settings
 from train.validation import validation_means
@@ -153,6 +154,7 @@ class _Run:
     ) -> RunSummary:
         from train.data.index import build_index
         from train.data.loader import open_data
+        from train.export.pipeline import check_exportable
 
         settings, config, out, ranks = self.settings, self.config, self.out, self.ranks
         asked = (self.selection, self.caption_sources, self.keys)
@@ -171,9 +173,13 @@ class _Run:
         unknown = _unknown_words(config, settings, training, held_out)
 
         def make_model() -> Any:
-            return build_model(config, settings, chain(training.texts(), held_out.texts()))
+            made = build_model(config, settings, chain(training.texts(), held_out.texts()))
+            if made.conditions is not None:
+                made.conditions.edges = training.condition_edges
+            return made
 
         model = make_model()
+        check_exportable(Trained(model, settings, config))
         opened = open_data(
             self.dataset, settings, config, model.text, *asked, latents=model.latents
         )
@@ -207,7 +213,7 @@ class _Run:
     ) -> None:
         """Write weights, export, receipt and, last of all, the summary."""
         from train.data.receipt import write_receipt
-        from train.export import export_run
+        from train.export.pipeline import export_run
         from train.text.vocabulary import cut_texts
 
         settings, out = self.settings, self.out

@@ -73,7 +73,7 @@ def generate(
     """
     trained = run_or_model
     if isinstance(trained, (str, Path)):
-        from train.model import load_trained
+        from train.assemble import load_trained
 
         trained = load_trained(trained)
     settings, side = trained.settings, trained.config.resolution

@@ -153,7 +153,7 @@ class DrawAndJudge:
     settings: AblateSettings
 
     def __call__(self, job: TrainingJob) -> None:
-        from train.model import load_trained
+        from train.assemble import load_trained
         from train.sample import generate
 
         model = load_trained(job.out, job.settings.device, job.settings.precision)

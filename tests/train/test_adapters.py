@@ -21,7 +21,7 @@ from train.adapters import (
     save_lora,
     save_new_tokens,
 )
-from train.export import export_pipeline, export_run
+from train.export.pipeline import export_pipeline, export_run
 from train.model import Trained
 from train.sample import generate
 from train.start import Start, resolve

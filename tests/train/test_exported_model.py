@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from curate.base.errors import ConfigError
 from tests.train import tiny_families as families
+from train.assemble import build_model
 from train.backbones import ConditionTokens, load_backbone
-from train.export import enlarging_autoencoder, export_pipeline
+from train.export.pipeline import enlarging_autoencoder, export_pipeline
 from train.latents import build_latents
-from train.model import TextToImage, Trained, build_model
+from train.model import TextToImage, Trained
 from train.objectives import build_objective
 from train.sample import generate
 from train.settings import ModelConfig, load_train_settings, model_config

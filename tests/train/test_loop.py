@@ -14,10 +14,11 @@ from curate.base.weights import load_state_dict
 from curate.store.dataset import Dataset
 from tests.train.tiny_run import CAPTIONS, loop, small, tiny
 from train import loop as the_loop
+from train.assemble import build_model
 from train.checkpoints import Checkpoints
 from train.distributed import ALONE
 from train.loop import step_noise
-from train.model import Trained, build_model
+from train.model import Trained
 from train.objectives import build_objective
 from train.optimizer import before_cooldown
 from train.presets import preset_names

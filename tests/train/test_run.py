@@ -18,8 +18,8 @@ from curate.base.weights import load_state_dict
 from curate.store.dataset import Dataset
 from tests.train.data.small_dataset import add_scores, make_dataset
 from tests.train.tiny_run import small, tiny
+from train.assemble import load_trained
 from train.data.receipt import check_receipt
-from train.model import load_trained
 from train.run import RunSummary, train
 from train.sample import generate
 from train.settings import settled

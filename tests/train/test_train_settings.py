@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from curate.base.errors import ConfigError
-from train.model import build_model
+from train.assemble import build_model
 from train.settings import (
     TrainSettings,
     load_preset,

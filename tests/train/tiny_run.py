@@ -5,11 +5,12 @@ from typing import Any
 
 from curate.store.dataset import Dataset
 from tests.train.data.small_dataset import make_dataset
+from train.assemble import build_model
 from train.checkpoints import Progress
 from train.data.loader import open_data
 from train.distributed import ALONE, Ranks
 from train.loop import train_loop
-from train.model import TextToImage, Trained, build_model
+from train.model import TextToImage, Trained
 from train.settings import TrainSettings, model_config
 
 CAPTIONS = ["a plain red green blue square", "everything is"]

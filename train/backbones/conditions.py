@@ -15,6 +15,8 @@ from curate.base.weights import load_state_dict, metadata
 from train.backbones.initial import generator_of
 from train.protocols import TextFeatures
 
+CONDITIONS_FILE = "conditions.safetensors"
+
 
 class ConditionTokens(nn.Module):
     """For each of n score columns, an embedding of the text's width for each bucket.
@@ -62,6 +64,18 @@ class ConditionTokens(nn.Module):
         kept = {name: list(map(float, each)) for name, each in (edges or self.edges).items()}
         table = self.table.detach().cpu().float().contiguous()
         save_file({"table": table}, path, metadata={"edges": json.dumps(kept)})
+
+    def fill(self, path: Path) -> None:
+        """Take over what `save` wrote for these columns and buckets.
+
+        Raises:
+            ConfigError: it cannot be read, or holds the scores of another model.
+        """
+        stored = type(self).load(path)
+        if stored.table.shape != self.table.shape:
+            raise ConfigError(f"{path} holds the scores of another model.")
+        self.table.data.copy_(stored.table)
+        self.edges = stored.edges
 
     @classmethod
     def load(cls, path: Path) -> ConditionTokens:

@@ -61,8 +61,10 @@ class TrainingIndex:
         """Pictures left out because they lack a caption of the blend."""
         self.lacking: dict[str, int] = record["lacking"]
         """Kind -> rows of the training part without a caption of it."""
-        self.condition_columns: list[str] = list(record["conditions"])
-        self._edges = [np.array(edges) for edges in record["conditions"].values()]
+        self.condition_edges: dict[str, list[float]] = record["conditions"]
+        """Score column -> inner edges of its buckets, rising; bucket 1 lies below the first."""
+        self.condition_columns: list[str] = list(self.condition_edges)
+        self._edges = [np.array(edges) for edges in self.condition_edges.values()]
         self._rows: int = own["rows"]
         self._weighted = part == TRAINING and record["weighted"]
 

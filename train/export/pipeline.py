@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from curate.base.errors import ConfigError, DatasetError
+from curate.base.errors import ConfigError
 from curate.base.files import write_text
 from train.adapters import has_lora, save_lora, save_new_tokens, with_lora_merged
-from train.model_card import adapter_card, pipeline_card
+from train.backbones.conditions import CONDITIONS_FILE
+from train.export.model_card import adapter_card, pipeline_card
 from train.sample import scheduler_of
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderTiny
 
-    from train.backbones import ConditionTokens
     from train.model import Trained
 
-CONDITIONS_FILE = "conditions.safetensors"
 # diffusers squashes latents through 3 tanh(x / 3), which is the identity for tiny ones only.
 _LATENT_SCALE = 1000.0
 _SWITCHES = {
@@ -137,23 +136,6 @@ def save_conditions(trained: Trained, folder: Path) -> None:
     """Write the embeddings of the scores that the model is told, if it is told any."""
     if trained.model.conditions is not None:
         trained.model.conditions.save(folder / CONDITIONS_FILE)
-
-
-def load_conditions(conditions: ConditionTokens, run: Path) -> None:
-    """Fill `conditions` with those of a finished run.
-
-    Raises:
-        DatasetError: they are lost or are others.
-    """
-    folder = run / ("pipeline" if (run / "pipeline" / CONDITIONS_FILE).exists() else "lora")
-    try:
-        stored = type(conditions).load(folder / CONDITIONS_FILE)
-    except ConfigError as error:
-        raise DatasetError(f"{error} Delete the run's directory and train it again.") from error
-    if stored.table.shape != conditions.table.shape:
-        raise DatasetError(f"{folder / CONDITIONS_FILE} holds the scores of another model.")
-    conditions.table.data.copy_(stored.table)
-    conditions.edges = stored.edges
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""A trained model as others read it: a diffusers pipeline with its card."""
