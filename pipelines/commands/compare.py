@@ -21,9 +21,9 @@ _OF_CAPTIONS = ("settings.captions.",)
 def command(run_a: Path, run_b: Path) -> None:
     """Print how two finished training runs differ.
 
-    Settings, shares of the captions drawn, validation losses. Runs are refused whose receipts are not what their settings declare, or which differ in more
-    than their captions. One run each is exploratory and claims nothing; `caplab ablate` compares
-    with seeds and intervals.
+    Settings, shares of the captions drawn and validation losses. Runs are refused whose receipts
+    are not what their settings declare, or which differ in more than their captions. One run each
+    is exploratory and claims nothing; `caplab ablate` compares with seeds and intervals.
     """
     click.echo(compare(run_a, run_b).text())
 

@@ -1,4 +1,4 @@
-"""The contact sheet of `caplab train --dry-run`: what the model will see, before a step is paid for.
+"""The contact sheet of `caplab train --dry-run`: what the model will see, step by step.
 
 One HTML file that holds no script and loads nothing: the buckets with their counts, and the first
 batches of the run itself, picture by picture as it is cropped and flipped, with its caption as it

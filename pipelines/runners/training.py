@@ -5,8 +5,8 @@ generates and judges), so that weights and pictures never travel between process
 stands in a file beside its directory, which the driver reads now and then; that costs nothing that
 shows, and needs nobody whom all of them have to call.
 
-One run may be several processes (`TrainingJob.processes`), which the runner starts, or which torchrun
-has started: then each of them runs the command, and only rank 0 tells.
+One run may be several processes (`TrainingJob.processes`), which the runner starts, or which
+torchrun has started: then each of them runs the command, and only rank 0 tells.
 """
 
 from __future__ import annotations
