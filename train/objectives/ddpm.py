@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from curate.base.errors import ConfigError
-from train.objectives import per_picture, refuse_sampler, thresholding_options
+from train.objectives.shared import per_picture, refuse_sampler, thresholding_options
 from train.settings import TrainSettings
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from train.objectives import per_picture, refuse_sampler, thresholding_options
+from train.objectives.shared import per_picture, refuse_sampler, thresholding_options
 from train.settings import TrainSettings
 
 if TYPE_CHECKING:
