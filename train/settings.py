@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -25,6 +25,12 @@ from train.presets import load_preset
 
 class TrainSettings(Settings):
     """One training run. Values that are not given come from the preset that `model` names."""
+
+    RENAMED: ClassVar[dict[str, str]] = {
+        "caption_dropout": "prompt_dropout_prob",
+        "prediction": "prediction_type",
+        "warmup_share": "warmup_steps",
+    }
 
     # ---- model ----
     model: str = Field("world-small", description="Preset name, or path of a YAML file like one.")

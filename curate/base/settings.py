@@ -10,7 +10,17 @@ import re
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+)
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
@@ -50,6 +60,9 @@ class Settings(BaseModel):
     A field whose `json_schema_extra` holds `{"identity": False}` (such as a worker count) says
     how a command works and not what it makes; it may change between two runs on one directory.
     """
+
+    RENAMED: ClassVar[dict[str, str]] = {}
+    """Earlier names of settings -> what they are called now."""
 
     # Deferred: help needs the fields alone, and building a validator costs most of its time.
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
@@ -103,6 +116,9 @@ def load_settings(
     if yaml_path is not None:
         values.update(_read_yaml(Path(yaml_path)))
     values.update(overrides or {})
+    for key in values:
+        if key in cls.RENAMED:
+            raise ConfigError(f"{cls.__name__}: {key} is called {cls.RENAMED[key]} now.")
     refuse_unknown(values, list(cls.model_fields), f"{cls.__name__}")
     try:
         return cls(**values)

@@ -56,6 +56,11 @@ def test_a_bad_setting_gives_one_sentence(given: dict[str, object], sentence: st
     assert "\n" not in str(caught.value)
 
 
+def test_an_earlier_name_of_a_setting_is_answered_with_the_present_one() -> None:
+    with pytest.raises(ConfigError, match="caption_dropout is called prompt_dropout_prob now"):
+        load_train_settings(None, {"caption_dropout": 0.2})
+
+
 def test_a_bad_model_config_gives_one_sentence(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("model: {resolution: 30}\n")
