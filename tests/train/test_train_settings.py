@@ -7,20 +7,15 @@ import torch
 
 from curate.base.errors import ConfigError
 from train.assemble import build_model
-from train.settings import (
-    TrainSettings,
-    load_preset,
-    load_train_settings,
-    model_config,
-    preset_names,
-)
+from train.presets import load_preset, preset_names
+from train.settings import TrainSettings, load_train_settings, model_config
 
 
 def test_every_preset_makes_settings_and_a_model_config() -> None:
-    assert {"world-small", "photo-64", "tiny-test"} <= set(preset_names())
+    assert {"world-small", "photo-64", "sd15", "flux", "dit-33m"} <= set(preset_names())
     for name in preset_names():
         config = model_config(TrainSettings(model=name))
-        assert config.resolution % config.patch_size == 0
+        assert config.resolution % config.backbone.config.get("patch_size", 1) == 0
 
 
 def test_given_values_go_over_the_presets(tmp_path: Path) -> None:
@@ -34,10 +29,21 @@ def test_given_values_go_over_the_presets(tmp_path: Path) -> None:
 
 def test_a_yaml_file_of_ones_own_is_a_preset(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text("model: {resolution: 16, width: 64, heads: 2}\ntrain: {steps: 3}\n")
+    file.write_text(
+        "base: tiny-test\nmodel: {backbone: {config: {num_layers: 3}}}\ntrain: {steps: 3}\n"
+    )
     settings = TrainSettings(model=str(file))
-    assert settings.steps == 3
-    assert model_config(settings).width == 64
+    assert (settings.steps, settings.log_every) == (3, 1)
+    config = model_config(settings).backbone.config
+    assert (config["num_layers"], config["patch_size"]) == (3, 8)
+
+
+def test_a_preset_that_is_its_own_base_is_refused(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text(f"base: {two}\n")
+    two.write_text(f"base: {one}\n")
+    with pytest.raises(ConfigError, match="is its own base"):
+        TrainSettings(model=str(one))
 
 
 @pytest.mark.parametrize(
@@ -47,7 +53,9 @@ def test_a_yaml_file_of_ones_own_is_a_preset(tmp_path: Path) -> None:
         ({"model": "world-smal"}, "did you mean 'world-small'"),
         ({"captions": {"alt": 0.5}}, "sum to 0.5 and must sum to 1"),
         ({"steps": 0}, "steps = 0"),
-        ({"warmup_share": 0.8, "cooldown_share": 0.8}, "together exceed 1"),
+        ({"objective": "ddpm", "prediction_type": "velocity"}, "predicts sample or epsilon or v_"),
+        ({"lora_rank": 4}, "need init_from"),
+        ({"batch_size": 6, "gradient_accumulation_steps": 4}, "must divide batch_size"),
     ],
 )
 def test_a_bad_setting_gives_one_sentence(given: dict[str, object], sentence: str) -> None:
@@ -63,11 +71,11 @@ def test_an_earlier_name_of_a_setting_is_answered_with_the_present_one() -> None
 
 def test_a_bad_model_config_gives_one_sentence(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text("model: {resolution: 30}\n")
-    with pytest.raises(ConfigError, match="patch_size must divide resolution"):
+    file.write_text("model: {resolutoin: 30}\n")
+    with pytest.raises(ConfigError, match="did you mean 'resolution'"):
         model_config(TrainSettings(model=str(file)))
     file.write_text("modle: {}\n")
-    with pytest.raises(ConfigError, match="must hold `model:` and `train:`"):
+    with pytest.raises(ConfigError, match="must hold `base:`, `model:` and `train:`"):
         TrainSettings(model=str(file))
 
 
@@ -79,14 +87,18 @@ def test_how_a_run_works_is_no_part_of_its_identity() -> None:
 
 def test_the_network_starts_silent_and_ignores_padding() -> None:
     config = model_config(TrainSettings(model="tiny-test"))
-    model = build_model(config, 10, seed=0).eval()
-    x, t = torch.randn(2, 3, 16, 16), torch.tensor([0.3, 0.9])
-    tokens = torch.tensor([[3, 4, 1, 0], [5, 1, 0, 0]])
-    mask = (tokens != 0).float()
-    assert model(x, t, tokens, mask).abs().max() == 0
+    model = build_model(config, TrainSettings(model="tiny-test"), ["a b c d e"])
+    x, t = torch.randn(2, 3, 16, 16), torch.tensor([300.0, 900.0])
+    ids = torch.tensor([[3, 4, 1, 0], [5, 1, 0, 0]])
+
+    def read(ids: torch.Tensor) -> torch.Tensor:
+        names = [name for name in model.text.tokenize(["a"]) if name.endswith((".ids", ".mask"))]
+        return model(x, t, {n: ids if n.endswith(".ids") else (ids != 0).long() for n in names})
+
+    assert read(ids).abs().max() == 0
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape))
-    longer = torch.nn.functional.pad(tokens, (0, 5))
-    short, long = model(x, t, tokens, mask), model(x, t, longer, (longer != 0).float())
-    torch.testing.assert_close(short, long, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        read(ids), read(torch.nn.functional.pad(ids, (0, 5))), rtol=1e-4, atol=1e-5
+    )
