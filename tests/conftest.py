@@ -1,9 +1,19 @@
 """What all tests share: where the test data of the project's own machines lies, if it does."""
 
 import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from pyarrow import fs
 
 # The models of the tests are tiny: more threads only wait for one another, and on a busy machine
 # they spin. Subprocesses and Ray's workers inherit this.
@@ -20,6 +30,51 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip("the real test data is not on this machine")
     return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def bucket() -> "Iterator[fs.SubTreeFileSystem]":
+    """A bucket named data on a moto server; the environment points S3 at it."""
+    from pyarrow import fs
+
+    from pipelines.bench.common.children import tied
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = Path(sys.executable).parent / "moto_server"
+    if not server.exists():
+        pytest.skip("moto_server is not installed; run `make setup`")
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+    }
+    before = {name: os.environ.get(name) for name in environment}
+    process = subprocess.Popen(
+        tied([server, "-H", "127.0.0.1", "-p", str(port)]),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        os.environ.update(environment)
+        for _ in range(200):
+            try:
+                urllib.request.urlopen(environment["AWS_ENDPOINT_URL"], timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        s3 = fs.S3FileSystem(
+            endpoint_override=f"127.0.0.1:{port}", scheme="http", allow_bucket_creation=True
+        )
+        s3.create_dir("data")
+        yield fs.SubTreeFileSystem("data", s3)
+    finally:
+        process.terminate()
+        process.wait()
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

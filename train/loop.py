@@ -56,7 +56,7 @@ def train_loop(
     mark: str,
     ranks: Ranks = ALONE,
     stop_after: int | None = None,
-    on_step: Callable[[int, int], None] | None = None,
+    on_step: Callable[[int, int, str], None] | None = None,
     say: Callable[[str], None] = tell,
 ) -> tuple[Trained, Progress]:
     """Train for `settings.steps` steps, or from the newest checkpoint in `out` to there.
@@ -66,7 +66,8 @@ def train_loop(
         make_model: makes the same once more, for the result.
         mark: fingerprint of what the run is; a checkpoint of another one is not loaded.
         stop_after: leave after this step with a checkpoint, as if interrupted.
-        on_step: called with (steps done, steps in all) after every step, in place of a bar.
+        on_step: called with (steps done, steps in all, loss and speed of the last row of the
+            metrics in words) after every step, in place of a bar.
         say: called with a sentence that the person should read.
 
     Returns:
@@ -131,7 +132,7 @@ def train_loop(
 
     # ---- loop ---------------------------------------------------------------------------------
     clock = Clock()
-    quiet = on_step is not None or not ranks.first
+    quiet, pace = on_step is not None or not ranks.first, ""
     batches: Any = data.batches(state.step, settings.steps, ranks.rank, ranks.world, parts)
     with (
         checkpoints.telling_an_end(state),
@@ -170,9 +171,6 @@ def train_loop(
             state.step = done = step + 1
             last = done == settings.steps
             bar.update()
-            if on_step is not None and ranks.first:
-                on_step(done, settings.steps)
-
             logging = due(done, settings.log_every, last)
             checkpoint = due(done, settings.checkpoint_every, last) or done in (stop_after, turn)
             if logging or checkpoint:
@@ -208,13 +206,16 @@ def train_loop(
                     **rate.row(speed, ranks.world),
                 }
                 state.metrics.append(row)
-                bar.set_postfix_str(f"loss {row['loss']:.4f}, {speed:.0f} images/s")
+                pace = f"loss {row['loss']:.4f}, {speed:,.0f} pictures/s, MFU {row['mfu']:.0%}"
+                bar.set_postfix_str(pace)
                 for tracker in trackers:
                     tracker.numbers(
                         done, {n: v for n, v in row.items() if n != "step" and v is not None}
                     )
                 state.window_loss, state.window_steps = 0.0, 0
                 window.zero_()
+            if on_step is not None and ranks.first:
+                on_step(done, settings.steps, pace)
 
             validate = due(done, settings.validate_every, last) and settings.validation_samples
             grid = due(done, settings.grid_every, last) and settings.grid_size

@@ -94,7 +94,7 @@ def train(
     selection: str | None = None,
     caption_sources: Mapping[str, str] | None = None,
     keys: Sequence[str] | None = None,
-    on_step: Callable[[int, int], None] | None = None,
+    on_step: Callable[[int, int, str], None] | None = None,
     say: Callable[[str], None] = tell,
 ) -> RunSummary:
     """Train one model, or continue, or return the summary of the finished run.
@@ -107,7 +107,8 @@ def train(
         out: the run's directory; it belongs to these settings and this data.
         caption_sources: kind -> who wrote it, where several captioners wrote that kind.
         keys: train on these samples of the selection alone; None takes all of them.
-        on_step: called with (steps done, steps in all) after every step, in place of a bar.
+        on_step: called with (steps done, steps in all, loss and speed of the last row of the
+            metrics in words) after every step, in place of a bar.
         say: called with a sentence that the person should read.
 
     Raises:
@@ -150,7 +151,7 @@ class _Run:
     ranks: Ranks
 
     def train(
-        self, on_step: Callable[[int, int], None] | None, say: Callable[[str], None]
+        self, on_step: Callable[[int, int, str], None] | None, say: Callable[[str], None]
     ) -> RunSummary:
         from train.data.index import build_index
         from train.data.loader import open_data

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,7 +162,7 @@ class _Board:
             if len(self.jobs) == 1
             else [f"{name} {told.doing.partition(',')[0]}" for name, told in shown]
         )
-        self.bar.set_postfix_str(", ".join(words)[:60], refresh=False)
+        self.bar.set_postfix_str(", ".join(words)[:72], refresh=False)
         steps = self._done_steps + sum(told.step for told in self._told.values())
         if steps != self.bar.n:
             self.bar.update(steps - self.bar.n)
@@ -222,7 +221,7 @@ class _Train:
             if self._heard is not None:
                 self._heard()
 
-        on_step = _Steps(tell_of, job.settings.batch_size)
+        on_step = _Steps(tell_of)
         job.told.parent.mkdir(parents=True, exist_ok=True)
         tell_of(step=0, doing="starting")
         from train.run import train  # seconds
@@ -243,21 +242,14 @@ class _Train:
 
 
 class _Steps:
-    """Tells of steps now and then, with the pictures a second since it told last."""
+    """Tells of steps now and then, with loss and speed as the run last measured them."""
 
-    def __init__(self, tell_of: Callable[..., None], batch_size: int) -> None:
-        self._tell_of, self._batch_size = tell_of, batch_size
-        self._last: tuple[int, float] | None = None
+    def __init__(self, tell_of: Callable[..., None]) -> None:
+        self._tell_of, self._begun = tell_of, False
 
-    def __call__(self, step: int, total: int) -> None:
-        now = time.monotonic()
-        if self._last is None:
-            self._last = step, now
-            self._tell_of(step=step, doing=f"{step}/{total}", begun=step - 1)
+    def __call__(self, step: int, total: int, pace: str) -> None:
+        begun = {} if self._begun else {"begun": step - 1}
+        if self._begun and step % max(1, total // _LINES) and step < total:
             return
-        if step % max(1, total // _LINES) and step < total:
-            return
-        steps, seconds = step - self._last[0], now - self._last[1]
-        self._last = step, now
-        rate = steps * self._batch_size / max(seconds, 1e-9)
-        self._tell_of(step=step, doing=f"{step}/{total}, {rate:,.0f} pictures/s")
+        self._begun = True
+        self._tell_of(step=step, doing=f"{step}/{total}{pace and ', '}{pace}", **begun)

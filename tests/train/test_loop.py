@@ -258,7 +258,7 @@ def test_a_run_without_a_usable_checkpoint_starts_anew_and_says_so(
 def test_a_run_that_is_told_to_end_says_from_where_it_goes_on(
     data: Dataset, tmp_path: Path, step: int
 ) -> None:
-    def end(done: int, total: int) -> None:
+    def end(done: int, total: int, pace: str) -> None:
         if done == step:
             raise KeyboardInterrupt
 

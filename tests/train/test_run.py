@@ -234,7 +234,7 @@ def test_adapters_and_conditions_are_killed_resumed_and_loaded(
     )
     whole = train(data, settings, tmp_path / "whole", "all")
 
-    def end(done: int, total: int) -> None:
+    def end(done: int, total: int, pace: str) -> None:
         if done == 3:
             raise KeyboardInterrupt
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 WORDS = ["a", "red", "circle", "blue", "square", "green", "left", "of", "sks", "cat"]
+# Of the captions that `tests.train.data.small_dataset` writes.
+WORDS += ["plain", "everything", "is"]
 SIDE = 32
 
 

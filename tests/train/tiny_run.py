@@ -31,7 +31,7 @@ def loop(
     out: Path,
     stop_after: int | None = None,
     say: Any = print,
-    on_step: Any = lambda done, total: None,
+    on_step: Any = lambda done, total, pace: None,
     ranks: Ranks = ALONE,
     **changes: Any,
 ) -> tuple[Trained, Progress]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,29 +18,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from curate.base.errors import ConfigError
-from curate.base.settings import device_of
+from curate.base.settings import device_of, dtype_of
 from curate.store.lock import writing
 from train.data.cache_files import CachePart
 from train.data.cache_rows import RowsWriter
 from train.data.cache_texts import TextsWriter
-from train.data.cached import (
-    NO_FLIPS,
-    CachedPictures,
-    CachedText,
-    find_cache,
-    storage_dtype,
-    why_no_text,
-)
+from train.data.cached import NO_FLIPS, why_no_text
 from train.data.index import build_index, index_folder
 from train.data.pictures import Tars
+from train.data.sorting import sorter
 from train.model_settings import ModelConfig
 from train.protocols import Latents
 from train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from curate.store.dataset import Dataset
-
-__all__ = ["CachedPictures", "CachedText", "find_cache", "precompute"]
 
 FILE_BYTES = 256 << 20
 
@@ -101,35 +93,30 @@ def precompute(
     index, held_out = build_index(dataset, settings, config, selection, caption_sources, keys)
     folder = index_folder(dataset, settings)
     device = torch.device(device_of(settings.device))
-    rows = RowsWriter(folder, index, held_out, latents, storage_dtype(config), file_bytes)
-    texts = None
-    remarks = []
-    if remark := why_no_text(settings, model.text):
-        remarks.append(remark)
-    else:
-        model.text.to(device)
-        texts = TextsWriter(folder, index, held_out, model.text, device, file_bytes)
-    works = [work for work in (rows, texts) if work is not None]
+    dtype = dtype_of(config.latents.precision)
+    remark = why_no_text(settings, model.text)
+    remarks = [remark] if remark else []
     # One at a time, whatever it writes; and what dead ones left half-written goes.
-    with nullcontext() if dry_run else writing(folder, "precompute"), ExitStack() as last:
-        if texts is not None:
-            last.callback(texts.close)
-        parts = [work.look(verify=not dry_run, say=say) for work in works]
+    with nullcontext() if dry_run else writing(folder, "precompute"), sorter(folder) as captions:
+        rows = RowsWriter(folder, index, held_out, latents, dtype, file_bytes)
+        parts, texts = [rows.look(not dry_run, say)], None
+        if not remark:
+            indexes = (index, held_out)
+            texts = TextsWriter(folder, *indexes, model.text, device, file_bytes, captions)
+            parts.append(texts.look(not dry_run, say))
         _refuse_full_disk(folder, sum(part.needs for part in parts))
-        if dry_run:
-            return Precomputed(tuple(parts), tuple(remarks))
-        undecodable = rows.write(
-            lambda: Tars(dataset, folder, settings.shards_from),
-            device,
-            max(settings.loader_workers, 1),
-        )
-        if undecodable:
-            remarks.append(
-                f"{undecodable:,} pictures do not decode; a run is refused until they are repaired "
-                f"(`caplab check`) or not selected."
-            )
-        if texts is not None:
-            texts.write()
+        if not dry_run:
+
+            def tars() -> Tars:
+                return Tars(dataset, folder, settings.shards_from)
+
+            if broken := rows.write(tars, device, max(settings.loader_workers, 1)):
+                remarks.append(
+                    f"{broken:,} pictures do not decode; a run is refused until they are repaired "
+                    f"(`caplab check`) or not selected."
+                )
+            if texts is not None:
+                texts.write()
     return Precomputed(tuple(parts), tuple(remarks))
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from torch import Tensor
 from curate.base.errors import DatasetError
 from curate.base.progress import progress
 from curate.base.threads import in_threads
-from train.data.cache_files import CacheFiles, CachePart, cache_folder
-from train.data.cached import UNDECODABLE, RowFiles, rows_identity
+from train.data.cache_files import CacheFiles, CachePart
+from train.data.cached import RowFile, kind_of, row_files, rows_identity
 from train.data.index import TrainingIndex
 from train.data.pictures import TarPictures, Tars
 from train.protocols import Latents
@@ -24,7 +25,10 @@ _PIXELS = 1 << 22  # of a batch on the device
 
 
 class RowsWriter:
-    """Pictures, or latents, of all rows of an index and of what is held out."""
+    """Pictures of all rows of an index and of what is held out, or latents of the former.
+
+    What is held out is looked at as pictures.
+    """
 
     def __init__(
         self,
@@ -32,51 +36,40 @@ class RowsWriter:
         index: TrainingIndex,
         held_out: TrainingIndex,
         latents: Latents | None,
-        precision: torch.dtype,
+        dtype: torch.dtype,
         file_bytes: int,
     ) -> None:
-        self.kind = "pictures" if latents is None else "latents"
-        self.indexes, self.latents = (index, held_out), latents
-        self.dtype = torch.uint8 if latents is None else precision
-        self.identity = rows_identity(index, held_out, latents)
-        self.folder = cache_folder(parent, self.kind, self.identity)
-        self.file_bytes = file_bytes
-
-    def _begin(self) -> tuple[CacheFiles, list[RowFiles]]:
-        files = CacheFiles.begin(
-            self.folder,
-            self.identity,
+        self.latents, self.dtype = latents, torch.uint8 if latents is None else dtype
+        self.files = CacheFiles.begin(
+            parent,
+            kind_of(latents),
+            rows_identity(index, held_out, latents),
             precision=str(self.dtype).removeprefix("torch."),
-            file_bytes=self.file_bytes,
-            **{UNDECODABLE: {}},
+            file_bytes=file_bytes,
         )
-        size, own = self.dtype.itemsize, files.manifest["file_bytes"]
-        return files, [RowFiles.of(index, self.latents, size, own) for index in self.indexes]
+        self.indexes = (index, held_out) if latents is None else (index,)
+        size = self.files.manifest["file_bytes"]
+        self.every = [
+            (own, file)
+            for own in self.indexes
+            for file in row_files(own, latents, self.dtype.itemsize, size)
+        ]
 
     def look(self, verify: bool, say: Callable[[str], None]) -> CachePart:
         """What is missing, before any work; forgets what is damaged or may decode by now."""
-        files, layouts = self._begin()
-        damaged = files.damaged(hashes=verify)
-        for name in damaged:
-            say(f"{files.path(name)} is not what was written; it is made again")
-        again = {*files.manifest[UNDECODABLE], *damaged}
-        for name in again:
-            files.drop(name)
-        if verify and again:
-            files.manifest[UNDECODABLE] = {}
-            files.save()
-        every = [(layout, *file) for layout in layouts for file in layout.all()]
-        left = [file for file in every if file[1] not in files.arrays]
-        needs = sum(
-            (stop - start) * int(np.prod(layout.shapes[bucket])) * self.dtype.itemsize
-            for layout, _, bucket, start, stop in left
-        )
+        changed = self.files.forget_damaged(verify, say)
+        for name in [name for name, note in self.files.notes.items() if note["undecodable"]]:
+            del self.files.notes[name]
+            changed = True
+        if verify and changed:
+            self.files.save()
+        left = [file for _, file in self.every if file.name not in self.files.notes]
         return CachePart(
-            self.kind,
-            self.folder,
+            kind_of(self.latents),
+            self.files.folder,
             sum(map(len, self.indexes)),
-            sum(stop - start for *_, start, stop in left),
-            needs,
+            sum(file.stop - file.start for file in left),
+            sum((f.stop - f.start) * math.prod(f.shape) * self.dtype.itemsize for f in left),
         )
 
     def write(self, tars: Callable[[], Tars], device: torch.device, threads: int) -> int:
@@ -87,36 +80,22 @@ class RowsWriter:
         """
         if self.latents is not None:
             self.latents.to(device)
-        with progress(sum(map(len, self.indexes)), self.kind) as bar:
-            files, layouts = self._begin()
-            for index, layout in zip(self.indexes, layouts, strict=True):
-                keys = layout.name("keys")
-                if keys not in files.arrays:
-                    numbers = np.zeros(0, np.uint64)
-                    if len(index):
-                        numbers = index.numbers(np.arange(len(index)))
-                    files.write({keys: torch.from_numpy(numbers.view(np.int64))})
-                decode = _Decoder(tars, index)
-                for name, bucket, start, stop in layout.all():
-                    if name not in files.arrays:
-                        count = max(_PIXELS // _pixels(layout, bucket), 1)
-                        batches = [
-                            np.arange(first, min(first + count, stop))
-                            for first in range(start, stop, count)
-                        ]
-                        x = torch.empty((stop - start, *layout.shapes[bucket]), dtype=self.dtype)
-                        broken: list[str] = []
-                        for rows, (pictures, bad) in zip(
-                            batches, in_threads(decode, batches, threads), strict=True
-                        ):
-                            x[rows - start] = self._encoded(pictures, device)
-                            broken += bad
-                        if broken:
-                            files.manifest[UNDECODABLE][name] = broken
-                        files.write({name: x})
-                    bar.update(stop - start)
-            files.save()
-            return sum(map(len, files.manifest[UNDECODABLE].values()))
+        with progress(sum(map(len, self.indexes)), kind_of(self.latents)) as bar:
+            for index, file in self.every:
+                if file.name not in self.files.notes:
+                    numbers = index.numbers(np.arange(file.start, file.stop)).view(np.int64)
+                    x = torch.empty((len(numbers), *file.shape), dtype=self.dtype)
+                    broken = []
+                    batches = _batches(file)
+                    decoded = in_threads(_Decoder(tars, index, file), batches, threads)
+                    for rows, (pictures, bad) in zip(batches, decoded, strict=True):
+                        x[rows - file.start] = self._encoded(pictures, device)
+                        broken += bad
+                    tensors = {"numbers": torch.from_numpy(numbers), "x": x}
+                    self.files.write(file.name, tensors, undecodable=broken)
+                bar.update(file.stop - file.start)
+        self.files.save()
+        return sum(len(note["undecodable"]) for note in self.files.notes.values())
 
     def _encoded(self, pictures: Tensor, device: torch.device) -> Tensor:
         if self.latents is None:
@@ -126,15 +105,18 @@ class RowsWriter:
             return self.latents.encode(x).to("cpu", self.dtype)
 
 
-def _pixels(layout: RowFiles, bucket: int) -> int:
-    return layout.buckets[bucket].width * layout.buckets[bucket].height
+def _batches(file: RowFile) -> Sequence[NDArray[np.int64]]:
+    """The same after a kill, as an encoder's rounding hangs on the batch."""
+    count = max(_PIXELS // (file.bucket.width * file.bucket.height), 1)
+    starts = range(file.start, file.stop, count)
+    return [np.arange(start, min(start + count, file.stop)) for start in starts]
 
 
 class _Decoder:
     """Pictures of some rows, and the keys of those that do not decode; for several threads."""
 
-    def __init__(self, tars: Callable[[], Tars], index: TrainingIndex) -> None:
-        self.tars, self.index = tars, index
+    def __init__(self, tars: Callable[[], Tars], index: TrainingIndex, file: RowFile) -> None:
+        self.tars, self.index, self.file = tars, index, file
         self._own = threading.local()
 
     def __call__(self, rows: NDArray[np.int64]) -> tuple[Tensor, list[str]]:
@@ -145,24 +127,15 @@ class _Decoder:
         try:
             return pictures.read(rows, np.zeros_like(rows))[0], []
         except DatasetError:
-            return self._one_by_one(pictures, rows)
-
-    def _one_by_one(
-        self, pictures: TarPictures, rows: NDArray[np.int64]
-    ) -> tuple[Tensor, list[str]]:
-        found: list[Tensor | None] = []
+            pass  # which of them it is
+        bucket = self.file.bucket
+        found = torch.zeros((len(rows), bucket.height, bucket.width, 3), dtype=torch.uint8)
         broken = []
-        shards = self.index.shards(rows)
-        for row, key, shard in zip(rows, self.index.keys(rows), shards, strict=True):
+        keys, shards = self.index.keys(rows), self.index.shards(rows)
+        for place, (key, shard) in enumerate(zip(keys, shards, strict=True)):
             pictures.tars.read(shard, key)  # a missing tar is no broken picture
             try:
-                found.append(pictures.read(row[None], np.zeros(1, np.int64))[0])
+                found[place] = pictures.read(rows[[place]], np.zeros(1, np.int64))[0][0]
             except DatasetError:
                 broken.append(key)
-                found.append(None)
-        blank = next((torch.zeros_like(x) for x in found if x is not None), None)
-        if blank is None:
-            starts = [bucket.start for bucket in self.index.buckets]
-            bucket = self.index.buckets[int(np.searchsorted(starts, rows[0], "right")) - 1]
-            blank = torch.zeros((1, bucket.height, bucket.width, 3), dtype=torch.uint8)
-        return torch.cat([blank if x is None else x for x in found]), broken
+        return found, broken

@@ -1,18 +1,19 @@
 """Pictures, latents and text features that were computed once, mapped into memory.
 
-    CACHE/pictures-ID/  keys, 00000 ...            uint8 (n, H, W, 3)
-    CACHE/latents-ID/   keys, 00000 ...            (n, C, h, w), as precise as they are computed
-    CACHE/text-ID/      00000.sequence ...         features by the sha256 of the caption's text
+    CACHE/pictures-ID/training-00000 ...   x uint8 (n, H, W, 3), and the keys' numbers (n,)
+    CACHE/latents-ID/training-00000 ...    x (n, C, h, w), as precise as they are computed
+    CACHE/text-ID/00000 ...                features by the sha256 of the caption's text
 
 Pictures and latents stand in the order of the training index, a file for so many rows of one
-bucket, held-out ones in files of their own; arithmetic says where a row lies, and the keys' numbers
-say whether it is that row. Text features have no order of samples: a caption has the same in every
-dataset, arm and seed. `train.data.cache` writes all of it.
+bucket, held-out pictures in files of their own; arithmetic says where a row lies, and its key's
+number whether it is that row. Text features have no order of samples: a caption has the same in
+every dataset, arm and seed. `train.data.cache` writes all of it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,70 +28,42 @@ from torch import Tensor
 from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import fingerprint
 from curate.store.caption_blend import hash_uniform
-from train.data.cache_files import CacheFiles, cache_folder
-from train.data.index import HELD_OUT, TRAINING, Bucket, TrainingIndex
+from train.data.cache_files import CacheFiles
 from train.data.pictures import FLIP, crop_corners
-from train.model_settings import ModelConfig
+from train.data.rows import Bucket, TrainingIndex
 from train.protocols import Latents, TextEncoder, TextFeatures
 from train.settings import TrainSettings
-
-HASH_BYTES = 32
-UNDECODABLE = "undecodable"
-
 
 # ---- pictures and latents -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class RowFiles:
-    """Which file holds which rows of an index: `rows` of a bucket each, the last one fewer."""
+class RowFile:
+    """Rows [start, stop) of an index, all of one bucket, in a file of their own."""
 
-    part: str
-    buckets: tuple[Bucket, ...]
-    shapes: tuple[tuple[int, ...], ...]
-    """Of one row, for each bucket."""
-    rows: tuple[int, ...]
-    firsts: tuple[int, ...]
-    """Number of each bucket's first file, and behind the last the number of all files."""
-
-    @classmethod
-    def of(
-        cls, index: TrainingIndex, latents: Latents | None, itemsize: int, file_bytes: int
-    ) -> RowFiles:
-        """Files of about `file_bytes` for pictures, or for latents."""
-        shapes = [_row_shape(bucket, latents) for bucket in index.buckets]
-        rows = [max(file_bytes // (int(np.prod(shape)) * itemsize), 1) for shape in shapes]
-        counts = [
-            -(-(bucket.stop - bucket.start) // count)
-            for bucket, count in zip(index.buckets, rows, strict=True)
-        ]
-        firsts = np.cumsum([0, *counts]).tolist()
-        return cls(index.part, tuple(index.buckets), tuple(shapes), tuple(rows), tuple(firsts))
-
-    def name(self, number: int | str) -> str:
-        """Of a file in the manifest."""
-        name = f"{number:05d}" if isinstance(number, int) else number
-        return name if self.part == TRAINING else f"{self.part}-{name}"
-
-    def all(self) -> list[tuple[str, int, int, int]]:
-        """Name, bucket, and rows [start, stop) of the index of every file, in order."""
-        files = []
-        for number, bucket in enumerate(self.buckets):
-            starts = range(bucket.start, bucket.stop, self.rows[number])
-            for nth, start in enumerate(starts):
-                stop = min(start + self.rows[number], bucket.stop)
-                files.append((self.name(self.firsts[number] + nth), number, start, stop))
-        return files
-
-    def bucket_of(self, row: int) -> int:
-        """The bucket of a row."""
-        return int(np.searchsorted([bucket.start for bucket in self.buckets], row, "right")) - 1
+    name: str
+    bucket: Bucket
+    start: int
+    stop: int
+    shape: tuple[int, ...]
+    """Of one picture (H, W, 3), or of its latents (C, h, w)."""
 
 
-def _row_shape(bucket: Bucket, latents: Latents | None) -> tuple[int, ...]:
-    if latents is None:
-        return (bucket.height, bucket.width, 3)
-    return (latents.channels, bucket.height // latents.factor, bucket.width // latents.factor)
+def row_files(
+    index: TrainingIndex, latents: Latents | None, itemsize: int, file_bytes: int
+) -> list[RowFile]:
+    """The files of an index, in the order of its rows, of about `file_bytes` each."""
+    files: list[RowFile] = []
+    for bucket in index.buckets:
+        shape: tuple[int, ...] = (bucket.height, bucket.width, 3)
+        if latents is not None:
+            factor = latents.factor
+            shape = (latents.channels, bucket.height // factor, bucket.width // factor)
+        rows = max(file_bytes // (math.prod(shape) * itemsize), 1)
+        for start in range(bucket.start, bucket.stop, rows):
+            name = f"{index.part}-{len(files):05d}"
+            files.append(RowFile(name, bucket, start, min(start + rows, bucket.stop), shape))
+    return files
 
 
 class CachedPictures:
@@ -117,24 +90,23 @@ class CachedPictures:
         if flip and latents is not None:
             raise ConfigError(NO_FLIPS)
         self.files, self.index, self.seed, self.flip = files, index, seed, flip
-        dtype = getattr(torch, files.manifest["precision"])
-        self.rows = RowFiles.of(index, latents, dtype.itemsize, files.manifest["file_bytes"])
-        self.dtype = dtype
-        names = [name for name, *_ in self.rows.all()]
-        missing = sum(name not in files.arrays for name in [*names, self.rows.name("keys")])
+        self.dtype: torch.dtype = getattr(torch, files.manifest["precision"])
+        size = files.manifest["file_bytes"]
+        self.rows = row_files(index, latents, self.dtype.itemsize, size)
+        self._starts = np.array([file.start for file in self.rows])
+        missing = sum(file.name not in files.notes for file in self.rows)
         if missing:
             raise DatasetError(
-                f"{files.folder} is not finished, {missing:,} of {len(names):,} files are missing; "
-                f"`caplab train --precompute` with the same settings goes on."
+                f"{files.folder} is not finished, {missing:,} of {len(self.rows):,} files are "
+                f"missing; `caplab train --precompute` with the same settings goes on."
             )
-        broken = [key for name in names for key in files.manifest[UNDECODABLE].get(name, ())]
+        broken = [key for file in self.rows for key in files.notes[file.name]["undecodable"]]
         if broken:
             raise DatasetError(
                 f"{len(broken):,} pictures in {files.folder} did not decode, such as that of "
                 f"sample {broken[0]}; repair them (`caplab check`) and precompute again, or select "
                 f"without them."
             )
-        self._numbers = files.map(self.rows.name("keys")).numpy().view(np.uint64)
 
     def read(self, rows: NDArray[np.int64], epochs: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """As `Pictures.read`; latents in the precision that they are stored in.
@@ -143,25 +115,25 @@ class CachedPictures:
             DatasetError: the cache holds another sample in a row's place.
         """
         numbers, sizes = self.index.numbers(rows), self.index.sizes(rows)
-        if not np.array_equal(self._numbers[rows], numbers):
-            wrong = int(np.flatnonzero(self._numbers[rows] != numbers)[0])
-            key = self.index.keys(rows[wrong : wrong + 1])[0]
-            raise DatasetError(
-                f"{self.files.folder} holds another sample in the place of {key}; delete it and "
-                f"precompute again."
-            )
-        bucket = self.rows.bucket_of(int(rows[0]))
-        own, count = self.rows.buckets[bucket], self.rows.rows[bucket]
-        number, within = np.divmod(rows - own.start, count)
-        x = torch.empty((len(rows), *self.rows.shapes[bucket]), dtype=self.dtype)
-        for nth in np.unique(number).tolist():
-            here = torch.from_numpy(np.flatnonzero(number == nth))
-            stored = self.files.map(self.rows.name(self.rows.firsts[bucket] + nth))
-            x[here] = stored[torch.from_numpy(within)[here]]
+        which = np.searchsorted(self._starts, rows, "right") - 1
+        first = self.rows[which[0]]
+        x = torch.empty((len(rows), *first.shape), dtype=self.dtype)
+        for nth in np.unique(which).tolist():
+            file = self.rows[nth]
+            stored = self.files.map(file.name)
+            here = np.flatnonzero(which == nth)
+            within = torch.from_numpy(rows[here] - file.start)
+            wrong = here[stored["numbers"][within].numpy().view(np.uint64) != numbers[here]]
+            if len(wrong):
+                raise DatasetError(
+                    f"{self.files.folder} holds another sample in the place of "
+                    f"{self.index.keys(rows[wrong[:1]])[0]}; delete it and precompute again."
+                )
+            x[torch.from_numpy(here)] = stored["x"][within]
         if self.flip:
             mirrored = torch.from_numpy(hash_uniform(numbers, epochs, self.seed, FLIP) < 0.5)
             x[mirrored] = x[mirrored].flip(2)
-        target = (own.height, own.width)
+        target = (first.bucket.height, first.bucket.width)
         corners = crop_corners(sizes, target, np.full(len(rows), 0.5))
         ids = np.concatenate([sizes, corners, np.tile(target, (len(rows), 1))], 1)
         return x, torch.from_numpy(ids.astype(np.float32))
@@ -188,28 +160,23 @@ class CachedText:
         self.tokens: int = files.manifest["tokens"]
         self.width: int = files.manifest["width"]
         self.pooled_width: int = files.manifest["pooled_width"]
-        self.dtype = getattr(torch, files.manifest["precision"])
+        self.dtype: torch.dtype = getattr(torch, files.manifest["precision"])
         self._runs: list[tuple[list[bytes], list[str]]] = []
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Look at the manifest again, to which files were added."""
-        self._runs = []
         last = b""
-        for name, shard in sorted(self.files.manifest["shards"].items()):
-            first = bytes.fromhex(shard["first"])
+        for name, note in sorted(files.notes.items()):
+            first = bytes.fromhex(note["first"])
             if not self._runs or first < last:
                 self._runs.append(([], []))
             self._runs[-1][0].append(first)
             self._runs[-1][1].append(name)
-            last = bytes.fromhex(shard["last"])
+            last = bytes.fromhex(note["last"])
 
     def find(self, digest: bytes) -> tuple[str, int] | None:
         """File and row of a text by its sha256; None = it is not there."""
         for firsts, names in self._runs:
             at = bisect_right(firsts, digest) - 1
             if at >= 0:
-                hashes = self.files.map(f"{names[at]}.hashes").numpy()
+                hashes = self.files.map(names[at])["hashes"].numpy()
                 row = bisect_left(range(len(hashes)), digest, key=lambda n: hashes[n].tobytes())
                 if row < len(hashes) and hashes[row].tobytes() == digest:
                     return names[at], row
@@ -233,18 +200,17 @@ class CachedText:
                     f"{self.files.folder} holds no features of the caption {text[:80]!r}; `caplab "
                     f"train --precompute` with the same settings adds what is missing."
                 )
-            name, row = found
-            ends = self.files.map(f"{name}.ends")
-            start, stop = int(ends[row - 1]) if row else 0, int(ends[row])
-            bits = np.unpackbits(self.files.map(f"{name}.mask")[row].numpy(), count=self.tokens)
+            stored, row = self.files.map(found[0]), found[1]
+            start, stop = int(stored["ends"][row - 1]) if row else 0, int(stored["ends"][row])
+            bits = np.unpackbits(stored["mask"][row].numpy(), count=self.tokens)
             real = np.flatnonzero(bits)
             # Nearly always they stand in front, and one copy moves them.
             front = len(real) == 0 or int(real[-1]) == len(real) - 1
             where: Any = slice(len(real)) if front else torch.from_numpy(real)
-            sequence[place, where] = self.files.map(f"{name}.sequence")[start:stop]
+            sequence[place, where] = stored["sequence"][start:stop]
             mask[place, where] = 1
             if self.pooled_width:
-                pooled[place] = self.files.map(f"{name}.pooled")[row]
+                pooled[place] = stored["pooled"][row]
         return TextFeatures(sequence, mask, pooled if self.pooled_width else None)
 
 
@@ -281,29 +247,29 @@ def find_cache(
         DatasetError: a cache of this run's identity is unfinished, cut, or lacks captions that
             have come since.
     """
-    pictures = apart = features = place = None
-    kind = "pictures" if latents is None else "latents"
+    pictures = apart = features = None
+    kind = kind_of(latents)
     # Identities hash weights, so none is made where there is nothing to look for.
     if rows and settings.crop == "center" and any(folder.glob(f"{kind}-*")):
-        identity = rows_identity(index, held_out, latents)
-        place = cache_folder(folder, kind, identity)
-    if place is not None and place.exists():
-        files = CacheFiles.open(place, identity)
-        pictures = CachedPictures(files, index, latents, settings.seed, settings.flip)
-        if latents is None:
-            apart = CachedPictures(files, held_out)
+        files = CacheFiles.open(folder, kind, rows_identity(index, held_out, latents))
+        if files is not None:
+            pictures = CachedPictures(files, index, latents, settings.seed, settings.flip)
+            apart = CachedPictures(files, held_out) if latents is None else None
     if text is not None and any(folder.glob("text-*")) and not why_no_text(settings, text):
-        identity = text_identity(text)
-        place = cache_folder(folder, "text", identity)
-        if place.exists():
-            files = CacheFiles.open(place, identity)
+        files = CacheFiles.open(folder, "text", text_identity(text))
+        if files is not None:
             if captions_of(index, held_out) not in files.manifest["covers"]:
                 raise DatasetError(
-                    f"{place} does not hold all captions of this run; `caplab train --precompute` "
-                    f"with the same settings adds what is missing."
+                    f"{files.folder} does not hold all captions of this run; `caplab train "
+                    f"--precompute` with the same settings adds what is missing."
                 )
             features = CachedText(files)
     return Found(pictures, apart, features)
+
+
+def kind_of(latents: Latents | None) -> str:
+    """What is kept of pictures."""
+    return "pictures" if latents is None else "latents"
 
 
 def rows_identity(
@@ -311,8 +277,8 @@ def rows_identity(
 ) -> dict[str, Any]:
     """What cached pictures or latents hang on: not on captions, seeds or weights."""
     return {
-        TRAINING: index.pictures_fingerprint,
-        HELD_OUT: held_out.pictures_fingerprint,
+        index.part: index.pictures_fingerprint,
+        held_out.part: held_out.pictures_fingerprint,
         "crop": "center",
         "latents": None if latents is None else latents.identity(),
     }
@@ -335,10 +301,3 @@ def why_no_text(settings: TrainSettings, text: TextEncoder) -> str:
 def captions_of(index: TrainingIndex, held_out: TrainingIndex) -> str:
     """A mark of all captions of an index and of what is held out from it."""
     return fingerprint([index.fingerprint, held_out.fingerprint, index.kinds])
-
-
-def storage_dtype(config: ModelConfig) -> torch.dtype:
-    """As precise as the autoencoder computes."""
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[
-        config.latents.precision
-    ]

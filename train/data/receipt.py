@@ -18,31 +18,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from curate.base.errors import DatasetError
 from curate.base.files import atomic_path, read_json, read_record
 from train.data.captions import CaptionDraws
-from train.data.index import TrainingIndex
 from train.data.order import DataOrder
 from train.data.receipt_ledger import (
     AT_A_TIME,
     COLUMNS,
     RECORD,
-    Ledger,
     Records,
+    count_draws,
+    differences,
     records_of,
 )
+from train.data.rows import TrainingIndex
+from train.data.sorting import sorter
 from train.protocols import Batch
 from train.settings import TrainSettings
 
 if TYPE_CHECKING:
-    import duckdb
-
     from train.data.loader import TrainingData
 
 _SEGMENT = re.compile(r"(\d{9})-rank-(\d+)-of-(\d+)\.bin")
-_CONFIDENCE = 0.999
+_LEAST_LIKELY = 1e-6
+"""Of a share: a study looks at a hundred of them, and a run of an unlucky seed cannot be mended."""
 _INDEX_NOTE = b"caplab_index"
 
 
@@ -75,7 +75,7 @@ class ReceiptWriter:
                 # Files of this very beginning are their ranks' own.
                 if start > step or (start == step and world != self.world):
                     path.unlink()
-            _refuse_gaps(_counts(self.folder, step, step), self.batch_size, self.folder)
+            _refuse_gaps(self.folder, step, self.batch_size)
         self._waiting = []
         self._path.write_bytes(b"")
 
@@ -99,15 +99,6 @@ class ReceiptWriter:
         self._waiting = []
 
 
-def declared(
-    index: TrainingIndex, order: DataOrder, draws: CaptionDraws, steps: int
-) -> Iterator[Records]:
-    """The records that a run of `steps` steps must have, step by step."""
-    for step in range(steps):
-        rows, epochs = order.batch(step)
-        yield records_of(step, rows, draws.draw(rows, epochs))
-
-
 # ---- at the end ---------------------------------------------------------------------------------
 
 
@@ -115,10 +106,25 @@ def declared(
 class Receipt:
     """What was drawn, in short."""
 
-    blend: dict[str, float]
-    """Caption kind -> share of the draws, before dropout."""
-    caption_dropout: float
-    """Share of the draws that were emptied."""
+    draws: dict[str, int]
+    """Caption kind -> draws, before dropout."""
+    dropped: int
+    """Draws that were emptied."""
+
+    @property
+    def total(self) -> int:
+        """All draws."""
+        return sum(self.draws.values())
+
+    @property
+    def blend(self) -> dict[str, float]:
+        """Caption kind -> share of the draws, before dropout."""
+        return {kind: count / self.total for kind, count in self.draws.items()}
+
+    @property
+    def caption_dropout(self) -> float:
+        """Share of the draws that were emptied."""
+        return self.dropped / max(self.total, 1)
 
 
 def write_receipt(data: TrainingData, path: Path, steps: int) -> Receipt:
@@ -131,10 +137,10 @@ def write_receipt(data: TrainingData, path: Path, steps: int) -> Receipt:
     import pyarrow.parquet as pq
 
     folder, index = path.with_suffix(""), data.index
-    _refuse_gaps(_counts(folder, steps, steps), data.order.batch_size, folder)
-    with Ledger(path.parent, index, data.draws.kinds) as ledger:
-        ledger.add("drawn", _written(folder, steps))
-        rows = ledger.connection.sql(f"SELECT {COLUMNS} FROM drawn ORDER BY ALL")
+    _refuse_gaps(folder, steps, data.order.batch_size)
+    with sorter(path.parent) as connection:
+        count_draws(connection, "drawn", _written(folder, steps), index, data.draws.kinds)
+        rows = connection.sql(f"SELECT {COLUMNS} FROM drawn ORDER BY ALL")
         # DuckDB 2 renamed the streaming reader.
         renamed = hasattr(rows, "to_arrow_reader")
         reader = (rows.to_arrow_reader if renamed else rows.fetch_arrow_reader)(1 << 16)
@@ -143,30 +149,12 @@ def write_receipt(data: TrainingData, path: Path, steps: int) -> Receipt:
         with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
             for batch in reader:
                 writer.write_table(pa.Table.from_batches([batch]).cast(schema))
-    return read_receipt(path)
-
-
-def read_receipt(path: Path) -> Receipt:
-    """The shares in a receipt.
-
-    Raises:
-        DatasetError: it is not there or unreadable.
-    """
-    rows = _table(path)
-    draws = rows["draws"].to_numpy()
-    total = int(draws.sum())
-    kinds = np.array(rows["kind"].to_pylist())
-    names = sorted(set(kinds.tolist()))
-    dropped = draws[np.array(rows["dropped"].to_pylist(), bool)].sum() if len(rows) else 0
-    return Receipt(
-        {kind: float(draws[kinds == kind].sum() / total) for kind in names},
-        float(dropped / max(total, 1)),
-    )
+    return _counted(_table(path))
 
 
 def realised_shares(run: Path) -> dict[str, float]:
     """Caption kind -> its share of what a finished run drew, before dropout."""
-    return read_receipt(run / "receipt.parquet").blend
+    return _counted(_table(run / "receipt.parquet")).blend
 
 
 def refuse_wrong_receipt(run: Path) -> None:
@@ -176,41 +164,37 @@ def refuse_wrong_receipt(run: Path) -> None:
         raise DatasetError(f"The receipt of {run} is not what was declared: {problems[0]}{more}")
 
 
-def check_receipt(
-    run: Path, index: TrainingIndex | None = None, settings: TrainSettings | None = None
-) -> list[str]:
+def check_receipt(run: Path) -> list[str]:
     """What is wrong with a finished run's receipt, in sentences; none = it is what was declared.
 
-    Every draw is made again from the seed, and texts are held against the dataset's; shares of
-    kinds and of dropout must lie within exact binomial limits of 99.9%.
-
-    Args:
-        index: of the training rows; None = where the run had it.
-        settings: None = the run's own.
+    Every draw is made again from the seed and the dataset's captions; shares of kinds and of
+    dropout must be no less likely, by the exact binomial test, than one in a million.
 
     Raises:
         DatasetError: the run, its receipt or its index is not there.
     """
     path = run / "receipt.parquet"
     table = _table(path)
-    if index is None:
-        index = _index_of(path, table.schema.metadata or {})
-    if settings is None:
-        stored = read_record(run / "run.json")["identity"]["settings"]
-        settings = TrainSettings(**stored)
+    index = _index_of(path, table.schema.metadata or {})
+    settings = TrainSettings(**read_record(run / "run.json")["identity"]["settings"])
     steps = int(read_json(run / "summary.json")["steps"])
+    total = steps * settings.batch_size
     order = DataOrder(
         index.buckets, settings.batch_size, settings.seed, settings.shuffle_block, index.weights
     )
     draws = CaptionDraws(index, settings)
-    with Ledger(run, index, draws.kinds) as ledger:
-        ledger.connection.register("receipt", table)
-        problems = []
-        if not settings.tag_shuffle:  # else the draws below tell
-            problems += ledger.foreign_texts()
-        problems += _wrong_shares(ledger.connection, settings, steps * settings.batch_size)
-        ledger.add("drawn", declared(index, order, draws, steps))
-        return problems + ledger.differences(steps * settings.batch_size)
+    with sorter(run) as connection:
+        connection.register("receipt", table)
+        problems = _wrong_shares(_counted(table), settings, total)
+        count_draws(connection, "drawn", declared(order, draws, steps), index, draws.kinds)
+        return problems + differences(connection, total)
+
+
+def declared(order: DataOrder, draws: CaptionDraws, steps: int) -> Iterator[Records]:
+    """The records that a run of `steps` steps must have, step by step."""
+    for step in range(steps):
+        rows, epochs = order.batch(step)
+        yield records_of(step, rows, draws.draw(rows, epochs))
 
 
 def _index_of(path: Path, notes: dict[bytes, bytes]) -> TrainingIndex:
@@ -226,31 +210,22 @@ def _index_of(path: Path, notes: dict[bytes, bytes]) -> TrainingIndex:
     return index
 
 
-def _wrong_shares(
-    connection: duckdb.DuckDBPyConnection, settings: TrainSettings, total: int
-) -> list[str]:
+def _wrong_shares(receipt: Receipt, settings: TrainSettings, total: int) -> list[str]:
     from scipy.stats import binomtest
 
-    counted = dict(
-        connection.execute("SELECT kind, sum(draws)::BIGINT FROM receipt GROUP BY kind").fetchall()
-    )
-    ((dropped,),) = connection.execute(
-        "SELECT coalesce(sum(draws) FILTER (dropped), 0)::BIGINT FROM receipt"
-    ).fetchall()
-    found = sum(counted.values())
-    if found != total:
-        return [f"it holds {found:,} draws, and the steps made {total:,}."]
-    shares = {kind: (counted.get(kind, 0), p) for kind, p in settings.captions.items()}
-    shares |= {kind: (n, 0.0) for kind, n in counted.items() if kind not in settings.captions}
-    shares["dropped captions"] = (dropped, settings.prompt_dropout_prob)
-    problems = []
-    for name, (count, share) in shares.items():
-        if binomtest(count, total, min(share, 1.0)).pvalue < 1 - _CONFIDENCE:
-            problems.append(
-                f"{name}: {count:,} of {total:,} draws ({count / total:.2%}), where {share:.2%} "
-                f"was declared; chance gives as much in fewer than one of 1,000 runs."
-            )
-    return problems
+    if receipt.total != total:
+        return [f"it holds {receipt.total:,} draws, and the steps made {total:,}."]
+    kinds = sorted({*settings.captions, *receipt.draws})
+    shares = {
+        kind: (receipt.draws.get(kind, 0), settings.captions.get(kind, 0.0)) for kind in kinds
+    }
+    shares["dropped captions"] = receipt.dropped, settings.prompt_dropout_prob
+    return [
+        f"{name}: {count:,} of {total:,} draws ({count / total:.2%}), where {share:.2%} was "
+        f"declared; chance gives as much in fewer than one of a million runs."
+        for name, (count, share) in shares.items()
+        if binomtest(count, total, min(share, 1.0)).pvalue < _LEAST_LIKELY
+    ]
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -264,6 +239,12 @@ def _table(path: Path) -> Any:
         return pq.read_table(path, partitioning=None)
     except (OSError, pa.ArrowException) as error:
         raise DatasetError(f"{path} is missing or unreadable ({error}).") from error
+
+
+def _counted(table: Any) -> Receipt:
+    kinds = table.group_by("kind").aggregate([("draws", "sum")]).sort_by("kind").to_pylist()
+    emptied = table.filter(table["dropped"])["draws"].to_numpy()
+    return Receipt({row["kind"]: row["draws_sum"] for row in kinds}, int(emptied.sum()))
 
 
 def _segments(folder: Path) -> list[tuple[Path, int, int]]:
@@ -281,23 +262,15 @@ def _written(folder: Path, stop: int) -> Iterator[Records]:
     starts = sorted({start for _, start, _ in segments})
     for path, start, _ in segments:
         end = min([later for later in starts if later > start] + [stop])
-        count = path.stat().st_size // RECORD.itemsize
-        for first in range(0, count, AT_A_TIME):
-            some = np.fromfile(
-                path, RECORD, min(AT_A_TIME, count - first), offset=first * RECORD.itemsize
-            )
-            yield some[some["step"] < end]
+        with open(path, "rb") as file:
+            while len(some := np.fromfile(file, RECORD, AT_A_TIME)):
+                yield some[some["step"] < end]
 
 
-def _counts(folder: Path, steps: int, stop: int) -> NDArray[np.int64]:
-    """(steps,) draws on record of every step."""
+def _refuse_gaps(folder: Path, steps: int, batch_size: int) -> None:
     counts = np.zeros(steps, np.int64)
-    for some in _written(folder, stop):
+    for some in _written(folder, steps):
         counts += np.bincount(some["step"], minlength=steps)
-    return counts
-
-
-def _refuse_gaps(counts: NDArray[np.int64], batch_size: int, folder: Path) -> None:
     wrong = np.flatnonzero(counts != batch_size)
     if len(wrong):
         raise DatasetError(

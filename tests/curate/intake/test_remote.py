@@ -1,11 +1,5 @@
 """Inputs on S3, against a real server of its protocol in a process of its own."""
 
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +11,6 @@ from curate.base.errors import ConfigError
 from curate.intake.inspection import inspect_input
 from curate.intake.read import plan_shards
 from curate.store.dataset import Dataset
-from pipelines.bench.common.children import tied
 from tests.curate.intake.test_local_pictures import (
     img2dataset_output,
     inputs,
@@ -27,47 +20,6 @@ from tests.curate.intake.test_local_pictures import (
     take_in,
     write_tar,
 )
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory) -> fs.SubTreeFileSystem:
-    """A bucket named data on a moto server; the environment points S3 at it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = Path(sys.executable).parent / "moto_server"
-    if not server.exists():
-        pytest.skip("moto_server is not installed; run `make setup`")
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
-    }
-    before = {name: os.environ.get(name) for name in environment}
-    process = subprocess.Popen(
-        tied([server, "-H", "127.0.0.1", "-p", str(port)]),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        os.environ.update(environment)
-        for _ in range(200):
-            try:
-                urllib.request.urlopen(environment["AWS_ENDPOINT_URL"], timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        s3 = fs.S3FileSystem(
-            endpoint_override=f"127.0.0.1:{port}", scheme="http", allow_bucket_creation=True
-        )
-        s3.create_dir("data")
-        yield fs.SubTreeFileSystem("data", s3)
-    finally:
-        process.terminate()
-        process.wait()
-        for name, value in before.items():
-            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 def put(bucket: fs.SubTreeFileSystem, folder: Path, name: str) -> None:

@@ -5,6 +5,7 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -175,6 +176,22 @@ def test_tars_far_away_are_fetched_and_a_few_are_kept(
     assert len(list((tmp_path / "data" / "training" / "tars").glob("*.tar"))) == 2
     local = data(dataset, shards_from=str(tmp_path / "elsewhere")).pictures
     assert torch.equal(local.read(np.arange(24), EPOCH[:24])[0], near)
+
+
+def test_tars_on_an_object_store_give_what_those_of_the_dataset_give(
+    bucket: Any, tmp_path: Path
+) -> None:
+    dataset = make_dataset(tmp_path / "data", 12, shards=3)
+    near = data(dataset).pictures.read(np.arange(12), EPOCH[:12])[0]
+    bucket.create_dir("tars")
+    for path in (tmp_path / "data" / "shards").glob("*.tar"):
+        with bucket.open_output_stream(f"tars/{path.name}") as out:
+            out.write(path.read_bytes())
+        path.unlink()
+    far = data(dataset, shards_from="s3://data/tars").pictures
+    assert torch.equal(far.read(np.arange(12), EPOCH[:12])[0], near)
+    with pytest.raises(ConfigError, match="s3://data/none does not exist"):
+        data(dataset, shards_from="s3://data/none")
 
 
 def test_ranks_and_parts_are_the_batch_of_one_process(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Caches hold what the live path gives, survive kills, and are refused once they are wrong."""
 
-import hashlib
 import json
 import os
 import pickle
@@ -13,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from curate.base.errors import ConfigError, DatasetError
@@ -21,8 +21,9 @@ from curate.store.dataset import Dataset
 from tests.train.data.small_dataset import COLOURS, make_dataset, select
 from tests.train.test_latents import autoencoder_kl
 from tests.train.text import tiny_pipelines as tiny
-from train.data import cache, cached
-from train.data.cache import CachedPictures, CachedText, find_cache, precompute
+from train.data import cache
+from train.data.cache import precompute
+from train.data.cached import CachedPictures, CachedText, find_cache
 from train.data.index import build_index
 from train.data.loader import open_data
 from train.data.pictures import TarPictures, Tars
@@ -118,6 +119,11 @@ def files_of(folder: Path) -> dict[str, bytes]:
     }
 
 
+def stored(folder: Path, kind: str, name: str) -> list[torch.Tensor]:
+    """That tensor of all files of a cache."""
+    return [load_file(path)[name] for path in sorted(folder.glob(f"{kind}-*/*.safetensors"))]
+
+
 def test_cached_pictures_are_those_of_the_tars_mirrored_by_the_same_draws(dataset, tmp_path):
     given = {"aspect_buckets": True, "flip": True, "seed": 3}
     done, _ = run(dataset, tmp_path, config_of(), Parts(), **given)
@@ -143,7 +149,7 @@ def test_cached_pictures_are_those_of_the_tars_mirrored_by_the_same_draws(datase
     rows = np.arange(len(data.held_out))
     assert np.array_equal(pictures, live_apart.read(rows, rows)[0].numpy())
     assert done.parts[0].missing == len(data.index) + len(data.held_out)
-    assert len(list(tmp_path.glob("pictures-*/0*.npy"))) > 3
+    assert len(list(tmp_path.glob("pictures-*/training-*.safetensors"))) > 3
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -158,6 +164,8 @@ def test_cached_latents_are_those_of_the_encoder_in_its_precision(dataset, tmp_p
     expected = Halved().encode(pictures.permute(0, 3, 1, 2).float() / 127.5 - 1)
     assert torch.equal(x, expected.to(torch.float32 if precision == "fp32" else torch.bfloat16))
     assert torch.equal(ids, ids_live)
+    # What is held out is looked at as pictures, so no latents of it are paid for.
+    assert not list(tmp_path.glob("latents-*/held_out*"))
     with pytest.raises(ConfigError, match="mirrored"):
         run(dataset, tmp_path, config, Parts(latents=Halved()), flip=True)
     with pytest.raises(ConfigError, match="mirrored"):
@@ -181,7 +189,7 @@ def test_cached_features_are_those_of_the_encoder_for_every_caption(dataset, tmp
     seen = live.mask[..., None]
     assert torch.equal(features.sequence * seen, live.sequence * seen)
     assert torch.equal(features.pooled, live.pooled)
-    sizes = sum(path.stat().st_size for path in tmp_path.glob("text-*/*.sequence.npy"))
+    sizes = sum(tensor.nbytes for tensor in stored(tmp_path, "text", "sequence"))
     whole = len(texts) * HashedText.tokens * HashedText.width * 2
     assert (sizes < whole) == masked
     batch = next(data.batches(0, 1))[0]
@@ -193,11 +201,11 @@ def test_cached_features_are_those_of_the_encoder_for_every_caption(dataset, tmp
 
 def test_a_second_precompute_does_nothing_and_arms_share_what_is_there(dataset, tmp_path):
     run(dataset, tmp_path, config_of(), Parts())
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/0*.npy")}
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*.safetensors")}
     done, said = run(dataset, tmp_path, config_of(), Parts(), seed=9, captions={"short": 1.0})
     assert [part.missing for part in done.parts] == [0, 0]
     assert not said
-    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/0*.npy")}
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*.safetensors")}
 
 
 def test_new_captions_are_added_in_further_files_and_until_then_refused(tmp_path):
@@ -213,7 +221,7 @@ def test_new_captions_are_added_in_further_files_and_until_then_refused(tmp_path
     done, _ = run(dataset, folder, config_of(), Parts(), validation_samples=0)
     assert done.parts[1].missing == 10  # alt texts of their own
     after = files_of(folder)
-    kept = [name for name in text if "/0" in name]
+    kept = [name for name in text if name.endswith(".safetensors")]
     assert all(after[name] == text[name] for name in kept)
     data = open_data(dataset, settings, config_of(), Parts().text, "all")
     texts = [f"IMG_{n}.jpg" for n in range(30)]
@@ -241,8 +249,8 @@ from tests.train.data import test_precompute as t
 from train.data.cache_files import CacheFiles
 left = [int(sys.argv[3])]
 write = CacheFiles.write
-def counted(self, arrays, last=False):
-    write(self, arrays, last)
+def counted(self, name, tensors, **told):
+    write(self, name, tensors, **told)
     self.save()
     left[0] -= 1
     if left[0] < 0:
@@ -268,22 +276,22 @@ def test_killed_anywhere_it_goes_on_to_the_bytes_of_an_unbroken_run(dataset, tmp
 def test_a_cut_cache_is_refused_by_name_and_made_again(dataset, tmp_path):
     run(dataset, tmp_path, config_of(), Parts())
     whole = files_of(tmp_path)
-    (path,) = tmp_path.glob("pictures-*/00001.npy")
+    (path,) = tmp_path.glob("pictures-*/training-00001.safetensors")
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DatasetError, match=r"00001\.npy has [\d,]+ of [\d,]+ bytes"):
+    with pytest.raises(DatasetError, match=r"training-00001\.safetensors was cut or lost"):
         open_data(dataset, settings_of(tmp_path), config_of(), Parts().text, "all")
     settings = settings_of(tmp_path)
     planned = precompute(dataset, settings, config_of(), Parts(), "all", dry_run=True)
     assert [part.missing for part in planned.parts] == [7, 0]
     _, said = run(dataset, tmp_path, config_of(), Parts())
     assert len(said) == 1
-    assert "00001.npy is not what was written" in said[0]
+    assert "training-00001.safetensors is not what was written" in said[0]
     assert files_of(tmp_path) == whole
 
 
 def test_an_altered_byte_is_found_by_precompute_again(dataset, tmp_path):
     run(dataset, tmp_path, config_of(), Parts())
-    paths = [next(tmp_path.glob(f"{kind}-*/00000*.npy")) for kind in ("pictures", "text")]
+    paths = [next(tmp_path.glob(f"{kind}-*/*00000.safetensors")) for kind in ("pictures", "text")]
     for path in paths:
         content = bytearray(path.read_bytes())
         content[-1] ^= 1
@@ -307,8 +315,9 @@ def test_a_cache_under_a_wrong_name_or_of_other_rows_is_refused(dataset, tmp_pat
         open_data(dataset, settings_of(tmp_path), config_of(), Parts().text, "all")
     manifest["identity"]["crop"] = "center"
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    keys = np.load(folder / "keys.npy")
-    np.save(folder / "keys.npy", keys[::-1])
+    path = folder / "training-00000.safetensors"
+    tensors = load_file(path)
+    save_file(tensors | {"numbers": tensors["numbers"].flip(0)}, path)
     data = open_data(dataset, settings_of(tmp_path), config_of(), Parts().text, "all")
     with pytest.raises(DatasetError, match="another sample in the place of k0"):
         data.pictures.read(np.array([0, 1]), np.zeros(2, np.int64))
@@ -346,8 +355,8 @@ def test_a_dry_run_tells_bytes_and_writes_no_cache_and_a_full_disk_is_refused(
     assert not files_of(tmp_path)
     run(dataset, tmp_path, config_of(), Parts())
     for part, kind in zip(told.parts, ("pictures", "text"), strict=True):
-        files = [p for p in tmp_path.glob(f"{kind}-*/*.npy") if "keys" not in p.name]
-        held = sum(path.stat().st_size - 128 for path in files)  # a header each
+        tensors = [t for path in tmp_path.glob(f"{kind}-*/*.s*") for t in load_file(path).items()]
+        held = sum(tensor.nbytes for name, tensor in tensors if name != "numbers")
         assert part.needs == pytest.approx(held, rel=0.25 if kind == "text" else 0)
     again = precompute(dataset, settings, config_of(), Parts(), "all", dry_run=True, **given)
     assert [part.needs for part in again.parts] == [0, 0]
@@ -375,7 +384,6 @@ def test_a_cache_travels_to_another_process(dataset, tmp_path):
     rows = np.arange(9)
     assert torch.equal(copy.pictures.read(rows, rows)[0], found.pictures.read(rows, rows)[0])
     assert torch.equal(copy.text.features(["red"]).sequence, found.text.features(["red"]).sequence)
-    assert len(hashlib.sha256().digest()) == cached.HASH_BYTES
 
 
 # ---- published parts ----------------------------------------------------------------------------
