@@ -9,7 +9,7 @@ from PIL import Image
 
 from curate.base.errors import ConfigError
 from pipelines.bench.train import small_latent_model as made
-from train.model import build_model
+from train.assemble import build_model
 from train.settings import TrainSettings, model_config
 
 
@@ -38,7 +38,7 @@ def test_pairs_are_read_without_what_does_not_decode(folder):
 
 
 def test_a_folder_without_captions_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="has no captions.jsonl"):
+    with pytest.raises(ConfigError, match=r"has no captions\.jsonl"):
         made.read_pairs([tmp_path])
 
 
@@ -46,9 +46,10 @@ def test_the_autoencoder_learns_and_its_latents_have_unit_variance(folder):
     pictures, _, _ = made.read_pairs([folder])
     vae = made.small_autoencoder(0)
     before, _ = made.measure(vae, pictures, pictures)
-    steps = made.train_autoencoder(vae.train(), pictures, 2.0, 0)
+    steps = made.train_autoencoder(vae.train(), pictures, 3.0, 0)
     after, restored = made.measure(vae, pictures, pictures)
-    assert steps > 0 and after > before
+    assert steps > 1
+    assert after > before
     assert restored.shape == (40, made.SIDE, made.SIDE, 3)
     assert restored.dtype == np.uint8
     from train.latents import AutoencoderLatents
@@ -70,7 +71,8 @@ def test_a_preset_takes_the_folder_as_its_source(tmp_path):
     model = build_model(model_config(settings), settings)
     assert (model.latents.channels, model.latents.factor) == (4, 4)
     assert model.patches(64) == 64
-    assert set(model.text.tokenizer.get_vocab()) == {"<pad>", "</s>", "<unk>", "bowl", "red", "soup"}
+    words = model.text.tokenizer.tokenizer.get_vocab()
+    assert set(words) == {"<pad>", "</s>", "<unk>", "bowl", "red", "soup"}
     tokens = model.text.tokenize(["a red bowl"])
     x = torch.zeros(1, 4, 16, 16)
     assert model(x, torch.tensor([500.0]), tokens).shape == (1, 4, 16, 16)
