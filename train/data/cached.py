@@ -291,7 +291,8 @@ def text_identity(text: TextEncoder) -> dict[str, Any]:
 
 def why_no_text(settings: TrainSettings, text: TextEncoder) -> str:
     """Why features of text cannot be kept, in a sentence; "" where they can."""
-    if text.trainable or settings.new_tokens:
+    # Adapters leave every encoder as it is, also one that its preset would train.
+    if (text.trainable and not settings.lora_rank) or settings.new_tokens:
         return "The text encoder is trained along, so its features are not precomputed."
     if settings.tag_shuffle:
         return "tag_shuffle makes new texts at every draw, so features are not precomputed."

@@ -376,6 +376,17 @@ def test_what_cannot_be_kept_is_said(dataset, tmp_path):
     assert open_data(dataset, settings, config_of(), Parts().text, "all").text.tokens == 6
 
 
+def test_adapters_leave_the_text_encoder_frozen_so_its_features_are_kept(dataset, tmp_path):
+    parts = Parts()
+    parts.text.trainable = True
+    done, _ = run(dataset, tmp_path / "all", config_of(), parts)
+    assert "trained along" in done.text()
+    done, _ = run(dataset, tmp_path / "lora", config_of(), parts, lora_rank=4, init_from="run")
+    assert "trained along" not in done.text()
+    assert list((tmp_path / "lora").glob("text-*/*.safetensors"))
+    assert not list((tmp_path / "all").glob("text-*"))
+
+
 def test_a_cache_travels_to_another_process(dataset, tmp_path):
     run(dataset, tmp_path, config_of(), Parts())
     index, held_out = build_index(dataset, settings_of(tmp_path), config_of(), "all")
