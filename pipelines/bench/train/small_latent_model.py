@@ -87,7 +87,8 @@ def small_autoencoder(seed: int) -> AutoencoderKL:
         up_block_types=("UpDecoderBlock2D",) * 3,
         block_out_channels=(16, 32, 48),
         latent_channels=4,
-        norm_num_groups=8,
+        # Groups of two channels would normalise a picture's own colour away.
+        norm_num_groups=2,
         layers_per_block=1,
         mid_block_add_attention=False,
         sample_size=SIDE,
