@@ -8,7 +8,6 @@ diffusers' pipelines read: `load_lora_weights` and `load_textual_inversion`.
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from curate.base.errors import ConfigError, DatasetError
+from curate.base.files import atomic_path
+from curate.base.seeds import generator_of
+from curate.base.weights import load_state_dict
 from train.backbones.conditions import CONDITIONS_FILE
+from train.text.new_tokens import add_tokens as extend
+from train.text.new_tokens import extended
 
 if TYPE_CHECKING:
     from train.model import TextToImage, Trained
@@ -59,13 +63,11 @@ def add_lora(model: TextToImage, settings: TrainSettings) -> None:
         inner.add_adapter(config)
     else:  # diffusers' class knows no adapters of its own (PixArt)
         inject_adapter_in_model(config, inner)
-    generator = torch.Generator()
     with torch.no_grad():
-        for name, parameter in sorted(inner.named_parameters()):
+        for name, parameter in inner.named_parameters():
             if ".lora_A." in name:
-                generator.manual_seed(name_seed(settings.seed, name))
-                drawn = torch.randn(parameter.shape, generator=generator) / settings.lora_rank
-                parameter.copy_(drawn)
+                generator = generator_of(settings.seed, name)
+                parameter.normal_(0, 1 / settings.lora_rank, generator=generator)
 
 
 def has_lora(model: TextToImage) -> bool:
@@ -91,33 +93,36 @@ def save_lora(trained: Trained, folder: Path) -> Path:
     from safetensors.torch import save_file
 
     backbone = trained.model.backbone
-    inner, row = backbone.inner, backbone.row
-    weights = lora_weights(inner)
-    config = inner.peft_config["default"]
+    inner, part = backbone.inner, backbone.row.part
+    weights, config = lora_weights(inner), inner.peft_config["default"]
     # Sets have no order; files of equal runs are equal.
-    told = {
-        name: sorted(value) if isinstance(value, set) else value
+    about = {
+        f"{part}.{name}": sorted(value) if isinstance(value, set) else value
         for name, value in config.to_dict().items()
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    pipeline = getattr(diffusers, backbone.pipeline)
-    if hasattr(pipeline, "save_lora_weights"):
-        pipeline.save_lora_weights(
-            folder,
-            **{
-                f"{row.part}_lora_layers": weights,
-                f"{row.part}_lora_adapter_metadata": told,
-            },
-        )
-        return folder / LORA_FILE
-    prefixed = {f"{row.part}.{name}": weight for name, weight in weights.items()}
-    about = {f"{row.part}.{name}": value for name, value in told.items()}
     metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(about, sort_keys=True)}
+    folder.mkdir(parents=True, exist_ok=True)
+    prefixed = {f"{part}.{name}": weight for name, weight in weights.items()}
     save_file(prefixed, folder / LORA_FILE, metadata=metadata)
-    config.save_pretrained(folder)
-    peft_names = {f"base_model.model.{name}": weight for name, weight in weights.items()}
-    save_file(peft_names, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    _order_header(folder / LORA_FILE)
+    if not hasattr(getattr(diffusers, backbone.pipeline), "load_lora_weights"):
+        config.save_pretrained(folder)
+        peft_names = {f"base_model.model.{name}": weight for name, weight in weights.items()}
+        save_file(peft_names, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     return folder / LORA_FILE
+
+
+def _order_header(file: Path) -> None:
+    """Sort the metadata of a safetensors file, which are written in an order by chance."""
+    whole = file.read_bytes()
+    size = int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    # Tensors begin at multiples of 8 bytes.
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic_path(file) as temporary:
+        temporary.write_bytes(len(text).to_bytes(8, "little") + text + whole[8 + size :])
 
 
 def load_lora(model: TextToImage, file: Path) -> None:
@@ -194,8 +199,6 @@ def add_tokens(model: TextToImage, settings: TrainSettings) -> None:
     """
     import diffusers
 
-    from train.text.new_tokens import add_tokens as extend
-
     pipeline = model.backbone.pipeline
     if not hasattr(getattr(diffusers, pipeline), "load_textual_inversion"):
         raise ConfigError(
@@ -205,26 +208,18 @@ def add_tokens(model: TextToImage, settings: TrainSettings) -> None:
     extend(model.text, settings.new_tokens)
 
 
-def embedding_files(model: TextToImage) -> dict[str, str]:
-    """Text encoder with new tokens -> the name of its file of embeddings."""
-    from train.text.new_tokens import learned_embeds
-
-    return {
-        part: f"learned_embeds{part.removeprefix('text_encoder')}.safetensors"
-        for part in learned_embeds(model.text)
-    }
+def embedding_file(part: str) -> str:
+    """Name of the file of a text encoder's embeddings."""
+    return f"learned_embeds{part.removeprefix('text_encoder')}.safetensors"
 
 
 def save_new_tokens(model: TextToImage, folder: Path) -> None:
     """Write token -> embedding (D,), a file an encoder, as `load_textual_inversion` reads it."""
     from safetensors.torch import save_file
 
-    from train.text.new_tokens import learned_embeds
-
     folder.mkdir(parents=True, exist_ok=True)
-    files = embedding_files(model)
-    for part, vectors in learned_embeds(model.text).items():
-        save_file(vectors, folder / files[part], metadata={"format": "pt"})
+    for part, embedding in extended(model.text).items():
+        save_file(embedding.learned(), folder / embedding_file(part), metadata={"format": "pt"})
 
 
 @torch.no_grad()
@@ -234,22 +229,16 @@ def load_new_tokens(model: TextToImage, folder: Path) -> None:
     Raises:
         DatasetError: a file is missing, or is of other tokens.
     """
-    from curate.base.weights import load_state_dict
-    from train.text.new_tokens import ExtendedEmbedding, learned_embeds
-
-    files = embedding_files(model)
-    embeddings = [part for part in model.text.modules() if isinstance(part, ExtendedEmbedding)]
-    for (part, tokens), embedding in zip(
-        learned_embeds(model.text).items(), embeddings, strict=True
-    ):
+    for part, embedding in extended(model.text).items():
+        file = folder / embedding_file(part)
         try:
-            stored = load_state_dict(folder / files[part])
+            stored = load_state_dict(file)
         except ConfigError as error:
             raise DatasetError(str(error)) from error
         shapes = {token: vector.shape for token, vector in stored.items()}
-        if shapes != dict.fromkeys(tokens, embedding.rows[0].shape):
-            raise DatasetError(f"{files[part]} in {folder} is not of {', '.join(tokens)}.")
-        embedding.rows.copy_(torch.stack([stored[token] for token in tokens]))
+        if shapes != dict.fromkeys(embedding.tokens, embedding.rows[0].shape):
+            raise DatasetError(f"{file} is not of {', '.join(embedding.tokens)}.")
+        embedding.rows.copy_(torch.stack([stored[token] for token in embedding.tokens]))
 
 
 def load_adapters(model: TextToImage, settings: TrainSettings, run: Path) -> None:
@@ -305,9 +294,3 @@ def _quantisation(kind: str) -> Any:
         return diffusers.TorchAoConfig(torchao.Int8WeightOnlyConfig())
     packages = "bitsandbytes or torchao" if kind == "int8" else "bitsandbytes"
     raise ConfigError(f"quantise_base {kind} needs the package {packages}, which is not installed.")
-
-
-def name_seed(seed: int, name: str) -> int:
-    """A seed of its own for the parameter `name`."""
-    digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1

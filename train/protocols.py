@@ -137,14 +137,6 @@ class TextEncoder(Protocol):
         """On the encoder's device, in its dtype."""
         ...
 
-    def cut(self, texts: Sequence[str]) -> NDArray[np.bool_]:
-        """(N,) which texts do not fit the window."""
-        ...
-
-    def pieces(self, text: str) -> list[str]:
-        """The text as the (longest-reading) encoder sees it, piece by piece, for people."""
-        ...
-
     def identity(self) -> dict[str, Any]:
         """What cached features hang on: weights' hashes, layers, windows."""
         ...

@@ -15,7 +15,7 @@ OUT/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -296,13 +296,23 @@ def _unknown_words(
         return []
     from train.text.vocabulary import refuse_unknown_words, vocabulary, words_unknown_to
 
-    captions: dict[str, Iterable[Iterable[str]]] = {
-        kind: [[text] for index in indexes for text in index.texts([kind])]
-        for kind in indexes[0].kinds
-    }
+    captions = {kind: _Captions(indexes, kind) for kind in indexes[0].kinds}
     unknown = words_unknown_to(vocabulary(config, captions), settings, captions)
     refuse_unknown_words(unknown, settings.allow_unknown_words)
     return unknown
+
+
+@dataclass(frozen=True)
+class _Captions:
+    """The captions of a kind, each by itself, read anew each time; none is kept in memory."""
+
+    indexes: Sequence[TrainingIndex]
+    kind: str
+
+    def __iter__(self) -> Iterator[tuple[str]]:
+        for index in self.indexes:
+            for text in index.texts([self.kind]):
+                yield (text,)
 
 
 def _as_json(value: Any) -> Any:

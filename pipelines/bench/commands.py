@@ -288,4 +288,67 @@ def bench_killed_captions(out: Path | None, folders: tuple[Path, ...], limit: in
     return killed_caption_figures(folders, limit, out)
 
 
+@benchmark("train")
+@pairs_option(required=False, words=" Without: generated pictures.")
+@click.option(
+    "--part",
+    type=click.Choice(["step", "pictures", "memory", "all"]),
+    default="all",
+    show_default=True,
+    help="What to measure.",
+)
+@click.option("--limit", default=512, show_default=True, help="Pictures in all, but of memory.")
+@click.option("--model", default="photo-64", show_default=True, help="Preset, or a YAML file.")
+@click.option("--batch-size", default=64, show_default=True, help="Pictures a step.")
+@click.option("--steps", default=6, show_default=True, help="That count, of each part and round.")
+@click.option("--rounds", default=3, show_default=True, help="Turns of each part.")
+@click.option(
+    "--sizes", default="10000,100000,1000000", show_default=True, help="Samples, of memory."
+)
+@click.option("--gpu", is_flag=True, help="All parts of train/gpu.sh on this machine's GPU.")
+def bench_train(
+    out: Path | None,
+    folders: tuple[Path, ...],
+    part: str,
+    limit: int,
+    model: str,
+    batch_size: int,
+    steps: int,
+    rounds: int,
+    sizes: str,
+    gpu: bool,
+) -> list[Figure]:
+    """The trainer's step, its pictures, and its memory at up to a million samples.
+
+    The step stands beside the same network's bare forward, backward and optimizer, beside a loop
+    as diffusers' scripts write it, and beside the rate of this machine's matrix products.
+    """
+    from pipelines.bench.common.figures import work_folder
+
+    work = work_folder(out)
+    if gpu:
+        from pipelines.bench.common.devices import demand
+        from pipelines.bench.train.on_gpu import gpu_figures
+
+        demand("cuda")
+        return gpu_figures(work)
+    figures: list[Figure] = []
+    if part != "memory":
+        from pipelines.bench.train.decode import decode_figures
+        from pipelines.bench.train.pictures import captioned
+        from pipelines.bench.train.step import StepRun, all_precisions
+
+        dataset = captioned(folders, limit, work / "pairs")
+        if part != "pictures":
+            run = StepRun(model, batch_size=batch_size, steps=steps, rounds=rounds)
+            figures += all_precisions(dataset, work, run)
+        if part != "step":
+            figures += decode_figures(dataset, work, model)
+    if part in ("memory", "all"):
+        from pipelines.bench.train.memory import memory_figures
+
+        figures += memory_figures(work, [int(size) for size in sizes.split(",")])
+    return figures
+
+
 command = bench

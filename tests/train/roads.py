@@ -8,7 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
+import torch
 import yaml
+from numpy.typing import NDArray
+from PIL import Image
 
 from curate.store.dataset import Dataset
 from tests.train import tiny_families as families
@@ -17,6 +22,7 @@ from train.data.cache import Precomputed, precompute
 from train.data.index import build_index
 from train.data.loader import TrainingData, open_data
 from train.latents import build_latents
+from train.run import RunSummary, train
 from train.settings import TrainSettings, model_config
 from train.text import build_text
 
@@ -113,10 +119,10 @@ def preset_file(name: str, folder: Path, source: Path | None, **train: Any) -> P
     return file
 
 
-def frozen_parts(dataset: Dataset, settings: TrainSettings) -> Any:
+def frozen_parts(dataset: Dataset, settings: TrainSettings, selection: str = "all") -> Any:
     """The parts of a model that features and latents come from."""
     config = model_config(settings)
-    both = build_index(dataset, settings, config, "all")
+    both = build_index(dataset, settings, config, selection)
     text = build_text(config, [text for index in both for text in index.texts()])
     return SimpleNamespace(text=text, latents=build_latents(config))
 
@@ -127,7 +133,67 @@ def write_caches(dataset: Dataset, settings: TrainSettings) -> Precomputed:
     return precompute(dataset, settings, config, parts, "all", say=lambda sentence: None)
 
 
-def opened(dataset: Dataset, settings: TrainSettings) -> TrainingData:
+def opened(dataset: Dataset, settings: TrainSettings, selection: str = "all") -> TrainingData:
     """What a run of these settings reads."""
-    parts, config = frozen_parts(dataset, settings), model_config(settings)
-    return open_data(dataset, settings, config, parts.text, "all", latents=parts.latents)
+    parts, config = frozen_parts(dataset, settings, selection), model_config(settings)
+    return open_data(dataset, settings, config, parts.text, selection, latents=parts.latents)
+
+
+def published(name: str, folder: Path) -> Path | None:
+    """The tiny pipeline that a preset names, in a folder below `folder`; made once."""
+    make = PRESETS[name].source
+    if make is None:
+        return None
+    place = folder / f"published-{name}"
+    if not place.exists():
+        torch.manual_seed(0)
+        families.saved(make(), place)
+    return place
+
+
+# ---- runs and what they leave -------------------------------------------------------------------
+
+
+class Stopped(BaseException):
+    """As a signal ends a run."""
+
+
+def stop_after(step: int) -> Callable[[int, int, str], None]:
+    """An `on_step` that ends a run there."""
+
+    def on_step(done: int, total: int, pace: str) -> None:
+        if done == step:
+            raise Stopped
+
+    return on_step
+
+
+def run(dataset: Dataset, settings: TrainSettings, out: Path, **more: Any) -> RunSummary:
+    """A whole run, silent."""
+    more = {"on_step": lambda done, total, pace: None, "say": lambda sentence: None, **more}
+    return train(dataset, settings, out, **{"selection": "all", **more})
+
+
+def losses(run: Path) -> list[float]:
+    """Of every step."""
+    found: list[float] = pq.read_table(run / "metrics.parquet").column("loss").to_pylist()
+    return found
+
+
+def checkpoints(run: Path) -> list[int]:
+    """Their steps."""
+    return sorted(int(path.stem) for path in run.glob("checkpoints/*.safetensors"))
+
+
+def tiles(grid: Path, count: int) -> NDArray[np.uint8]:
+    """The pictures (N, 32, 32, 3) of a grid in one row, where each is enlarged three times."""
+    with Image.open(grid) as image:
+        pixels = np.asarray(image)[4:100]
+    return np.stack([pixels[1::3, 4 + 100 * n :][:, 1:96:3] for n in range(count)])
+
+
+def apart(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
+    """The largest difference of a channel, of 255; a pixel may be drawn as a square of 8."""
+    if other.shape[0] == 8 * one.shape[0]:
+        other = other[4::8, 4::8]
+    return int(np.abs(one.astype(int) - other).max())

@@ -197,7 +197,7 @@ def test_the_card_says_how_to_ask_for_scores(
     # Two tokens of eighty say little in a network of one layer.
     trained = trained_family(name, tmp_path, guidance_scale=30.0, **told)
     tokens = ConditionTokens(2, 4, trained.model.text.width)
-    tokens.table.data.mul_(100)
+    tokens.table.data.mul_(300)
     trained.model.conditions = tokens
     folder = export_pipeline(trained, tmp_path / "pipeline")
     highest = dict.fromkeys(scores, 4)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from curate.base.errors import ConfigError
+from curate.base.seeds import generator_of
 from curate.base.weights import load_state_dict, metadata
-from train.backbones.initial import generator_of
 from train.protocols import TextFeatures
 
 CONDITIONS_FILE = "conditions.safetensors"

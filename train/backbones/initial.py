@@ -6,11 +6,12 @@ seed start from the same weights even where another part of the model differs.
 
 from __future__ import annotations
 
-import hashlib
 import math
 
 import torch
 from torch import Tensor, nn
+
+from curate.base.seeds import generator_of
 
 # Root mean square of the embedding of a patch of unit noise at the start (positions have 0.7).
 PATCH_SCALE = 0.1
@@ -138,9 +139,3 @@ def _initialise_unet(inner: nn.Module, part: str, seed: int) -> None:
                 parameter.zero_()
             else:
                 parameter.uniform_(-bound, bound, generator=generator_of(seed, full_name))
-
-
-def generator_of(seed: int, name: str) -> torch.Generator:
-    """Of one parameter."""
-    digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)

@@ -18,7 +18,7 @@ from train.data.cached import CachedText, captions_of, text_identity
 from train.data.index import TrainingIndex
 from train.data.sorting import insert
 from train.protocols import TextFeatures, Tokens
-from train.text.t5 import T5Text
+from train.text.joined import JoinedText
 
 if TYPE_CHECKING:
     import duckdb
@@ -86,9 +86,10 @@ class TextsWriter:
 
     def _features(self, texts: Sequence[str]) -> TextFeatures:
         tokens: Tokens = self.encoder.tokenize(texts)
-        if isinstance(self.encoder, T5Text) and self.encoder.config.masked:
+        if isinstance(self.encoder, JoinedText) and self.encoder.hides_padding:
             # Behind the longest text all is padding, which nobody looks at: not even computed.
-            longest = max(int(tokens[f"{self.encoder.config.name}.mask"].sum(1).max()), 1)
+            (mask,) = (own for name, own in tokens.items() if name.endswith(".mask"))
+            longest = max(int(mask.sum(1).max()), 1)
             tokens = {name: ids[:, :longest] for name, ids in tokens.items()}
         with torch.no_grad():
             features: TextFeatures = self.encoder({n: t.to(self.device) for n, t in tokens.items()})

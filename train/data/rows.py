@@ -136,8 +136,7 @@ class TrainingIndex:
     def pictures_fingerprint(self) -> str:
         """16 hex digits of the pictures alone, in order, and their buckets: not of captions."""
         digest = hashlib.sha256(repr(self.buckets).encode())
-        for number in range(self._file.num_record_batches):
-            batch = self._file.get_batch(number)
+        for batch in self._scanned(["number", "sha256"]):
             digest.update(batch.column("number").to_numpy().astype("<u8").tobytes())
             originals = batch.column("sha256")
             _, offsets, text = originals.buffers()
@@ -149,12 +148,26 @@ class TrainingIndex:
 
     def texts(self, kinds: Sequence[str] | None = None) -> Iterator[str]:
         """Every caption of the kinds (all of them by default), batch by batch."""
-        for number in range(self._file.num_record_batches):
-            batch = self._file.get_batch(number)
-            for kind in self.kinds if kinds is None else kinds:
+        kinds = self.kinds if kinds is None else kinds
+        for batch in self._scanned([f"captions_{kind}" for kind in kinds]):
+            for kind in kinds:
                 yield from batch.column(f"captions_{kind}").values.field("text").to_pylist()
 
     # ---- reading ------------------------------------------------------------------------------
+
+    def _scanned(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Columns of the whole index, a record batch at a time, in memory that is freed again.
+
+        Mapped pages would stay with this process, all of them in the end.
+        """
+        import pyarrow as pa
+
+        with pa.OSFile(str(self.folder / f"{self.part}.arrow")) as source:
+            fields = [self._file.schema.get_field_index(name) for name in columns]
+            options = pa.ipc.IpcReadOptions(included_fields=sorted(fields), use_threads=False)
+            file = pa.ipc.open_file(source, options=options)
+            for number in range(file.num_record_batches):
+                yield file.get_batch(number)
 
     @cached_property
     def _file(self) -> pa.ipc.RecordBatchFileReader:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from train.adapters import embedding_files
+from train.adapters import embedding_file
 from train.sample import scheduler_of
+from train.text.new_tokens import extended
 
 if TYPE_CHECKING:
     from train.model import Trained
@@ -207,11 +208,11 @@ def _written(arguments: Mapping[str, Any]) -> str:
 
 def _embedding_lines(trained: Trained) -> str:
     lines = ["from safetensors.torch import load_file"]
-    for part, file in embedding_files(trained.model).items():
+    for part in extended(trained.model.text):
         tokenizer = part.replace("text_encoder", "tokenizer")
         where = f", text_encoder=pipe.{part}, tokenizer=pipe.{tokenizer}"
         lines += [
-            f"for token, vectors in load_file({file!r}).items():",
+            f"for token, vectors in load_file({embedding_file(part)!r}).items():",
             f"    pipe.load_textual_inversion({{token: vectors}}{where})",
         ]
     return "\n".join(lines)

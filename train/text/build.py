@@ -8,7 +8,6 @@ from typing import Any
 
 from curate.base.errors import ConfigError
 from train.model_settings import ModelConfig, TextConfig
-from train.protocols import TextEncoder
 from train.sources import Source, find_part, load_part, part_class, part_folder
 from train.text.clip import ClipText, WindowTokenizer
 from train.text.decoder import DecoderText, TemplateTokenizer
@@ -21,8 +20,8 @@ from train.text.words import words_model, words_tokenizer
 
 def build_text(
     config: ModelConfig, texts: Iterable[str] = (), source: Path | None = None, seed: int = 0
-) -> TextEncoder:
-    """The text encoder of a model, or several joined, on the CPU.
+) -> JoinedText:
+    """The text encoders of a model, on the CPU.
 
     Args:
         texts: captions that the words of a new tokenizer come from, where it is of the kind words.
@@ -32,19 +31,14 @@ def build_text(
     Raises:
         ConfigError: a part is missing or cannot be read, or the config does not fit it.
     """
-    encoders = [_build(own, texts, (source, config.source), seed) for own in config.text]
-    if len(encoders) == 1 and config.text[0].sequence:
-        return encoders[0]
-    return JoinedText(encoders)
+    return JoinedText([_build(own, texts, (source, config.source), seed) for own in config.text])
 
 
 def build_tokenizer(
     config: ModelConfig, texts: Iterable[str] = (), source: Path | None = None
-) -> CaptionTokenizer | JoinedTokenizer:
+) -> JoinedTokenizer:
     """What `build_text(...).tokenizer_side()` gives, without loading any weights."""
-    sides = [_tokenizer(own, texts, (source, config.source)) for own in config.text]
-    alone = len(sides) == 1 and config.text[0].sequence
-    return sides[0] if alone else JoinedTokenizer(sides)
+    return JoinedTokenizer([_tokenizer(own, texts, (source, config.source)) for own in config.text])
 
 
 def _tokenizer(

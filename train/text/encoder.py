@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from curate.base.files import fingerprint
@@ -46,7 +43,7 @@ class Encoder(nn.Module):
         self.config, self.tokenizer, self.folder = config, tokenizer, folder
         self.model = model.requires_grad_(config.trainable)
         self.eval()
-        self.trainable, self.tokens = config.trainable, tokenizer.tokens
+        self.tokens = tokenizer.tokens
         # T5 calls it d_model, and transformers knows that by this name as well.
         self.width = int(model.config.get_text_config().hidden_size)
 
@@ -54,22 +51,6 @@ class Encoder(nn.Module):
         """There is no training mode."""
         super().train(False)
         return self
-
-    def tokenize(self, texts: Sequence[str]) -> Tokens:
-        """See `CaptionTokenizer`."""
-        return self.tokenizer(texts)
-
-    def tokenizer_side(self) -> CaptionTokenizer:
-        """`tokenize`, `cut` and `pieces` without the weights, to be sent to other processes."""
-        return self.tokenizer
-
-    def cut(self, texts: Sequence[str]) -> NDArray[np.bool_]:
-        """(N,) which texts do not fit the window."""
-        return self.tokenizer.cut(texts)
-
-    def pieces(self, text: str) -> list[str]:
-        """What is read of a text, piece by piece."""
-        return self.tokenizer.pieces(text)
 
     def own(self, tokens: Tokens) -> tuple[Tensor, ...]:
         """The columns of this encoder among `tokens`."""

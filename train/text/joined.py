@@ -1,4 +1,4 @@
-"""Several text encoders that a backbone reads together, as SDXL, SD3 and Flux do."""
+"""The text encoders that a backbone reads together: one, or several, as of SDXL, SD3 and Flux."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from curate.base.errors import ConfigError
 from train.protocols import TextFeatures, Tokens
 from train.text.clip import ClipText
 from train.text.encoder import Encoder
+from train.text.t5 import T5Text
 from train.text.tokens import CaptionTokenizer
 
 
 class JoinedTokenizer:
-    """The tokenizers of several encoders; what one reads stands under its name."""
+    """The tokenizers of all encoders; what one reads stands under its name."""
 
     def __init__(self, own: Sequence[CaptionTokenizer]) -> None:
         """
@@ -62,59 +63,55 @@ class JoinedText(nn.Module):
         """
         super().__init__()
         self.tokenizer = JoinedTokenizer([encoder.tokenizer for encoder in encoders])
-        self.encoders = nn.ModuleList(encoders)
-        self.channels = [e for e in encoders if e.config.sequence and isinstance(e, ClipText)]
-        self.others = [e for e in encoders if e.config.sequence and not isinstance(e, ClipText)]
-        if len({encoder.tokens for encoder in self.channels}) > 1:
+        self.encoders: Sequence[Encoder] = nn.ModuleList(encoders)  # type: ignore[assignment]
+        read = [encoder for encoder in encoders if encoder.config.sequence]
+        clip = [encoder for encoder in read if isinstance(encoder, ClipText)]
+        if len({encoder.tokens for encoder in clip}) > 1:
             raise ConfigError("CLIP encoders that are joined need the same tokens and windows.")
-        groups = ([self.channels] if self.channels else []) + [[other] for other in self.others]
+        groups: list[list[Encoder]] = [[*clip]] if clip else []
+        groups += [[encoder] for encoder in read if encoder not in clip]
+        self._groups: list[list[str]] = [
+            [encoder.config.name for encoder in group] for group in groups
+        ]
         self.width = max(sum(encoder.width for encoder in group) for group in groups)
         self.tokens = sum(group[0].tokens for group in groups)
         self.pooled_width = sum(encoder.pooled_width for encoder in encoders)
-        self.trainable = any(encoder.trainable for encoder in encoders)
+        # Then what stands behind the longest text need not be computed.
+        self.hides_padding = all(isinstance(e, T5Text) and e.config.masked for e in encoders)
+        self.hides_padding &= len(encoders) == 1
+        self.trainable = any(encoder.config.trainable for encoder in encoders)
 
     def forward(self, tokens: Tokens) -> TextFeatures:
         """The features of all."""
-        own = {encoder.config.name: encoder(tokens) for encoder in self.all()}
-        sequences: list[Tensor] = []
-        masks: list[Tensor] = []
-        if self.channels:
-            clip = [own[encoder.config.name] for encoder in self.channels]
-            sequences.append(torch.cat([features.sequence for features in clip], -1))
-            masks.append(clip[0].mask)
-        for other in self.others:
-            sequences.append(own[other.config.name].sequence)
-            masks.append(own[other.config.name].mask)
-        wide = [pad(sequence, (0, self.width - sequence.shape[-1])) for sequence in sequences]
+        own: dict[str, TextFeatures] = {
+            encoder.config.name: encoder(tokens) for encoder in self.encoders
+        }
+        sequences = [_cat([own[name].sequence for name in group], -1) for group in self._groups]
+        wide = [
+            part if part.shape[-1] == self.width else pad(part, (0, self.width - part.shape[-1]))
+            for part in sequences
+        ]
+        masks = [own[group[0]].mask for group in self._groups]
         pooled = [features.pooled for features in own.values() if features.pooled is not None]
-        return TextFeatures(
-            torch.cat(wide, 1), torch.cat(masks, 1), torch.cat(pooled, -1) if pooled else None
-        )
+        return TextFeatures(_cat(wide, 1), _cat(masks, 1), _cat(pooled, -1) if pooled else None)
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """The tokens of all."""
         return self.tokenizer(texts)
 
     def tokenizer_side(self) -> JoinedTokenizer:
-        """`tokenize`, `cut` and `pieces` without the weights, to be sent to other processes."""
+        """Reads texts without the weights; to be sent to other processes."""
         return self.tokenizer
-
-    def cut(self, texts: Sequence[str]) -> NDArray[np.bool_]:
-        """(N,) which texts do not fit the longest window."""
-        return self.tokenizer.cut(texts)
-
-    def pieces(self, text: str) -> list[str]:
-        """As the longest-reading encoder sees it."""
-        return self.tokenizer.pieces(text)
 
     def identity(self) -> dict[str, Any]:
         """Those of all, in order."""
-        return {encoder.config.name: encoder.identity() for encoder in self.all()}
+        return {encoder.config.name: encoder.identity() for encoder in self.encoders}
 
     def parts(self) -> dict[str, Any]:
         """Those of all."""
-        return {name: part for encoder in self.all() for name, part in encoder.parts().items()}
+        return {name: part for encoder in self.encoders for name, part in encoder.parts().items()}
 
-    def all(self) -> list[Encoder]:
-        """The encoders in order."""
-        return [encoder for encoder in self.encoders if isinstance(encoder, Encoder)]
+
+def _cat(parts: list[Tensor], dim: int) -> Tensor:
+    """Long sequences of a lone encoder are not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)

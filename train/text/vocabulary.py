@@ -13,7 +13,6 @@ from pathlib import Path
 
 from curate.base.errors import ConfigError
 from curate.store.caption_blend import blend_order
-from curate.store.dataset import Dataset
 from train.model_settings import ModelConfig
 from train.settings import TrainSettings
 from train.text.build import build_tokenizer
@@ -27,7 +26,6 @@ _AT_ONCE = 4096
 
 Captions = Mapping[str, Iterable[Iterable[str]]]
 """Kind -> the texts of each picture."""
-Side = CaptionTokenizer | JoinedTokenizer
 
 
 @dataclass(frozen=True)
@@ -72,24 +70,28 @@ class CutTexts:
         )
 
 
-def vocabulary(config: ModelConfig, captions: Captions, source: Path | None = None) -> Side:
+def vocabulary(
+    config: ModelConfig, captions: Captions, source: Path | None = None
+) -> JoinedTokenizer:
     """The tokenizer of a run; every caption kind feeds it, so that all arms share one."""
     texts = (text for _, own in sorted(captions.items()) for row in own for text in row)
-    return build_tokenizer(config, texts, source)
+    return build_tokenizer(config, texts)
 
 
-def unknown_words(tokenizer: Side, texts: Mapping[str, Iterable[str]]) -> list[UnknownWords]:
+def unknown_words(
+    tokenizer: JoinedTokenizer, texts: Mapping[str, Iterable[str]]
+) -> list[UnknownWords]:
     """Counts for each group of texts; none where no encoder reads whole words.
 
     Published tokenizers fall back to pieces of words, so nothing is unknown to them.
     """
-    own = [side for side in _sides(tokenizer) if side.config.kind == "words"]
+    own = [side for side in tokenizer.own if side.config.kind == "words"]
     return [_unknown(own[0], name, group) for name, group in texts.items()] if own else []
 
 
-def cut_texts(tokenizer: Side, texts: Mapping[str, Iterable[str]]) -> list[CutTexts]:
+def cut_texts(tokenizer: JoinedTokenizer, texts: Mapping[str, Iterable[str]]) -> list[CutTexts]:
     """For each group of texts, how many of them are cut."""
-    longest = max(_sides(tokenizer), key=lambda side: side.tokens)
+    longest = max(tokenizer.own, key=lambda side: side.tokens)
     counts = []
     for name, group in texts.items():
         total = cut = 0
@@ -100,47 +102,28 @@ def cut_texts(tokenizer: Side, texts: Mapping[str, Iterable[str]]) -> list[CutTe
     return counts
 
 
-def texts_read(settings: TrainSettings, captions: Captions) -> dict[str, list[str]]:
+def texts_read(settings: TrainSettings, captions: Captions) -> dict[str, Iterable[str]]:
     """The texts that a run will read by what they are: each caption kind, and the grids' prompts.
 
     Raises:
         ConfigError: there are no captions of a kind of the blend.
     """
-    texts: dict[str, list[str]] = {}
+    texts: dict[str, Iterable[str]] = {}
     for kind in blend_order(settings.captions):
         if kind not in captions:
             known = ", ".join(sorted(captions)) or "none"
             raise ConfigError(f"There are no {kind} captions here (there are: {known}).")
-        texts[f"{kind} captions"] = [text for own in captions[kind] for text in own]
+        texts[f"{kind} captions"] = (text for own in captions[kind] for text in own)
     if settings.grid_prompts:
-        texts["grid_prompts"] = list(settings.grid_prompts)
+        texts["grid_prompts"] = settings.grid_prompts
     return texts
 
 
 def words_unknown_to(
-    tokenizer: Side, settings: TrainSettings, captions: Captions
+    tokenizer: JoinedTokenizer, settings: TrainSettings, captions: Captions
 ) -> list[UnknownWords]:
     """Counts of unknown words in each caption kind of the blend, and in the grids' prompts."""
     return unknown_words(tokenizer, texts_read(settings, captions))
-
-
-def vocabulary_kinds(
-    dataset: Dataset, kinds: Sequence[str], caption_sources: Mapping[str, str] | None
-) -> list[str]:
-    """All caption kinds that feed the vocabulary: those asked for, and all others of the dataset.
-
-    Not the blend's alone, so that every arm of a dataset has the same vocabulary. Of the others,
-    those of which it is clear whose to take: one writer, or one is named.
-    """
-    writers: Counter[str] = Counter()
-    connection = dataset.connect(["captions"])
-    for source in dataset.caption_sources():
-        found = connection.execute(
-            f"SELECT DISTINCT kind FROM {dataset.scan('captions', source)} WHERE status = 'ok'"
-        ).fetchall()
-        writers.update(kind for (kind,) in found)
-    clear = {kind for kind, n in writers.items() if n == 1 or kind in (caption_sources or {})}
-    return sorted({*kinds, *clear})
 
 
 def refuse_unknown_words(counts: Sequence[UnknownWords], allowed: bool) -> None:
@@ -182,7 +165,3 @@ def _parts(texts: Iterable[str]) -> Iterator[list[str]]:
     rest = iter(texts)
     while part := list(islice(rest, _AT_ONCE)):
         yield part
-
-
-def _sides(tokenizer: Side) -> list[CaptionTokenizer]:
-    return tokenizer.own if isinstance(tokenizer, JoinedTokenizer) else [tokenizer]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections import Counter
@@ -14,6 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from curate.base.errors import ConfigError
+from curate.base.seeds import generator_of
 from curate.base.settings import Settings, load_settings
 from train.model_settings import TextConfig
 
@@ -152,7 +152,7 @@ def words_model(config: TextConfig, vocabulary_size: int, seed: int) -> T5Encode
 def initialise(model: T5EncoderModel, seed: int, prefix: str = "text_encoder") -> None:
     """Initialise in place: linear layers Xavier-uniform, words N(0, 1), norms 1."""
     for name, parameter in model.named_parameters():
-        generator = torch.Generator().manual_seed(_name_seed(seed, f"{prefix}.{name}"))
+        generator = generator_of(seed, f"{prefix}.{name}")
         if name.endswith("relative_attention_bias.weight"):
             parameter.copy_(_local_bias(model))
         elif name.endswith("shared.weight"):
@@ -188,8 +188,3 @@ def _local_bias(model: T5EncoderModel) -> Tensor:
         offset = (head // 2 + 1) * (-1 if head % 2 == 0 else 1)
         bias[:, head] = -(NEIGHBOUR_SLOPE * (distance - offset).abs()).clamp(max=NEIGHBOUR_FLOOR)
     return bias
-
-
-def _name_seed(seed: int, name: str) -> int:
-    digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1

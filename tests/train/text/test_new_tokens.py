@@ -10,7 +10,7 @@ from curate.base.errors import ConfigError
 from tests.train.text import tiny_pipelines as tiny
 from train.model_settings import ModelConfig, TextConfig
 from train.text import build_text
-from train.text.new_tokens import add_tokens, learned_embeds
+from train.text.new_tokens import add_tokens, extended
 
 TEXTS = ["a <blob> ring", "red", "<blob><dot>"]
 
@@ -42,7 +42,8 @@ def test_new_tokens_of_all_encoders_learn_and_nothing_else(tmp_path: Path) -> No
     with torch.no_grad():
         before = encoder(encoder.tokenize(["red"])).sequence
     assert not encoder.trainable
-    learned = add_tokens(encoder, {"<blob>": "ring", "<dot>": "top"})
+    add_tokens(encoder, {"<blob>": "ring", "<dot>": "top"})
+    learned = {name: embedding.rows for name, embedding in extended(encoder).items()}
     assert encoder.trainable
     assert {name: tuple(rows.shape) for name, rows in learned.items()} == {
         "text_encoder": (2, 16),
@@ -50,7 +51,7 @@ def test_new_tokens_of_all_encoders_learn_and_nothing_else(tmp_path: Path) -> No
     }
     trained = [p for p in encoder.parameters() if p.requires_grad]
     assert [id(p) for p in trained] == [id(p) for p in learned.values()]
-    assert encoder.pieces("a <blob> ring") == [
+    assert encoder.tokenizer.pieces("a <blob> ring") == [
         "<|startoftext|>", "a", "<blob>", "ring", "<|endoftext|>"
     ]  # fmt: skip
     with torch.no_grad():
@@ -72,14 +73,15 @@ def test_new_tokens_of_all_encoders_learn_and_nothing_else(tmp_path: Path) -> No
 def test_diffusers_reads_the_learned_embeddings_as_they_were_trained(tmp_path: Path) -> None:
     pipeline, config = sdxl(tmp_path)
     encoder = build_text(config)
-    for rows in add_tokens(encoder, {"<blob>": "ring", "<dot>": "top"}).values():
+    add_tokens(encoder, {"<blob>": "ring", "<dot>": "top"})
+    for embedding in extended(encoder).values():
         with torch.no_grad():
-            rows.add_(torch.randn(rows.shape, generator=torch.Generator().manual_seed(0)))
-    learned = learned_embeds(encoder)
+            noise = torch.randn(embedding.rows.shape, generator=torch.Generator().manual_seed(0))
+            embedding.rows.add_(noise)
     with torch.no_grad():
         found = encoder(encoder.tokenize(TEXTS))
     for name, tokenizer in (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")):
-        for token, embedding in learned[name].items():
+        for token, embedding in extended(encoder)[name].learned().items():
             pipeline.load_textual_inversion(
                 {token: embedding},
                 text_encoder=getattr(pipeline, name),
@@ -104,15 +106,16 @@ def test_t5_with_spare_rows_and_own_words_learn_new_tokens(tmp_path: Path) -> No
         ModelConfig(text=(TextConfig(kind="words", tokens=12, trainable=True),)), ["a red ring"]
     )
     for encoder in (t5, words):
-        (rows,) = add_tokens(encoder, {"<blob>": "ring"}).values()
+        add_tokens(encoder, {"<blob>": "ring"})
+        embedding = extended(encoder)["text_encoder"]
         tokens = encoder.tokenize(["a red <blob>"])
         with torch.no_grad():
             asked = encoder(encoder.tokenize(["a red ring"])).sequence
             torch.testing.assert_close(encoder(tokens).sequence[:, :2], asked[:, :2])
         encoder(tokens).sequence.sum().backward()
-        assert float(rows.grad.abs().sum()) > 0
+        assert float(embedding.rows.grad.abs().sum()) > 0
         assert sum(p.requires_grad for p in encoder.parameters()) == 1
-        assert list(learned_embeds(encoder)["text_encoder"]) == ["<blob>"]
+        assert list(embedding.learned()) == ["<blob>"]
 
 
 def test_a_token_that_is_there_and_a_word_that_is_not_are_refused() -> None:

@@ -11,6 +11,7 @@ from train.model_settings import ModelConfig, TextConfig
 from train.text import build_text
 from train.text.build import build_tokenizer
 
+MODEL = "encoders.0.model"
 CAPTIONS = ["A red ring, at top-left.", "a photo of two dogs", "dogs"]
 OPTIONS = {"width": 32, "depth": 1, "heads": 4, "feed_forward": 48, "stop_words": ["a", "the"]}
 
@@ -25,10 +26,10 @@ def test_words_are_whole_cut_with_their_end_and_padded() -> None:
     texts = ["the Red ring", "", "dogs dogs dogs dogs dogs dogs", "a blue ring"]
     tokens = encoder.tokenize(texts)
     assert tokens["text_encoder.mask"].sum(1).tolist() == [3, 1, 6, 3]
-    assert encoder.pieces(texts[0]) == ["red", "ring", "</s>"]
-    assert encoder.pieces(texts[2]) == ["dogs"] * 5 + ["</s>"]
-    assert encoder.pieces(texts[3]) == ["<unk>", "ring", "</s>"]
-    assert encoder.cut(texts).tolist() == [False, False, True, False]
+    assert encoder.tokenizer.pieces(texts[0]) == ["red", "ring", "</s>"]
+    assert encoder.tokenizer.pieces(texts[2]) == ["dogs"] * 5 + ["</s>"]
+    assert encoder.tokenizer.pieces(texts[3]) == ["<unk>", "ring", "</s>"]
+    assert encoder.tokenizer.cut(texts).tolist() == [False, False, True, False]
 
 
 def test_padding_changes_no_word_where_it_is_masked() -> None:
@@ -48,10 +49,10 @@ def test_weights_hang_on_the_seed_and_their_name_and_not_on_the_vocabulary() -> 
         embedding = "shared" in name or "embed_tokens" in name
         assert embedding or torch.equal(weight, others[name])
     other = build_text(words(), CAPTIONS, seed=8).state_dict()
-    assert not torch.equal(other["model.shared.weight"], own["model.shared.weight"])
+    assert not torch.equal(other[f"{MODEL}.shared.weight"], own[f"{MODEL}.shared.weight"])
     # These numbers were drawn by the first version of this model and may not change.
-    wo = own["model.encoder.block.0.layer.1.DenseReluDense.wo.weight"]
-    bias = own["model.encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
+    wo = own[f"{MODEL}.encoder.block.0.layer.1.DenseReluDense.wo.weight"]
+    bias = own[f"{MODEL}.encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
     assert bias[:3].tolist() == [[-3, -3, -6, 0], [0, -6, -3, 0], [-3, -6, 0, 0]]
     drawn = torch.tensor([0.1271367371, 0.1385139227, 0.2288799584])
     torch.testing.assert_close(wo[0, :3], drawn)
@@ -73,7 +74,7 @@ def test_saved_parts_are_found_in_a_run_or_its_pipeline(tmp_path: Path) -> None:
     for source in (run, run / "pipeline"):
         for trainable in (True, False):
             found = build_text(words(trainable=trainable), (), source, seed=99)
-            assert not found.training
+            assert not found.encoders[0].training
             assert found.trainable == trainable
             assert all(p.requires_grad == trainable for p in found.parameters())
             with torch.no_grad():
@@ -84,10 +85,9 @@ def test_saved_parts_are_found_in_a_run_or_its_pipeline(tmp_path: Path) -> None:
 
 def test_an_encoder_never_enters_training_mode_and_gradients_reach_trained_ones_alone() -> None:
     encoder = build_text(words(), CAPTIONS)
-    assert not encoder.train().training
-    assert not encoder.model.training
+    assert not any(part.training for part in encoder.train().encoders[0].modules())
     encoder(encoder.tokenize(["red"])).sequence.sum().backward()
-    assert encoder.model.shared.weight.grad is not None
+    assert encoder.encoders[0].model.shared.weight.grad is not None
     frozen = build_text(words(trainable=False), CAPTIONS)
     assert not frozen(frozen.tokenize(["red"])).sequence.requires_grad
 
@@ -95,7 +95,7 @@ def test_an_encoder_never_enters_training_mode_and_gradients_reach_trained_ones_
 def test_texts_seen_before_come_back_the_same_and_memory_is_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    side = build_tokenizer(words(), CAPTIONS)
+    (side,) = build_tokenizer(words(), CAPTIONS).own
     texts = ["red ring", "dogs", "red ring", ""]
     first = side(texts)
     calls = []
@@ -128,7 +128,7 @@ def test_identity_hangs_on_weights_words_and_window_and_not_on_what_was_read() -
     read.tokenize(["a red ring"])
     assert read.identity() == first
     with torch.no_grad():
-        read.model.shared.weight[0, 0] += 1
+        read.encoders[0].model.shared.weight[0, 0] += 1
     changed = [
         read.identity(),
         build_text(words(), CAPTIONS, seed=1).identity(),

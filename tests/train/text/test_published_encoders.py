@@ -296,7 +296,7 @@ def test_windows_of_clip_are_read_apart_and_joined_along_tokens(
     assert encoder.tokens == 77 * windows
     close(found.sequence, torch.stack([own.flatten(0, 1) for own in asked]))
     close(found.pooled, pooled)
-    assert encoder.cut(texts).tolist() == [windows == 1, False]
+    assert encoder.tokenizer.cut(texts).tolist() == [windows == 1, False]
 
 
 def test_a_missing_part_is_one_sentence(tmp_path: Path) -> None:
