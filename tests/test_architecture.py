@@ -23,9 +23,9 @@ MAY_IMPORT = {
 ROAD = {
     "curate": "base pictures store intake download scoring duplicates selection export",
     "recaption": "gates prompts measure engines captioning fit upsample judging",
-    "train": "model_settings protocols sources presets settings meter objectives optimizer latents "
-    "text backbones model distributed adapters data checkpoints start assemble sample export "
-    "validation loop run",
+    "train": "model_settings protocols sources presets samplers settings meter objectives "
+    "optimizer latents text backbones model distributed adapters data checkpoints assemble sample "
+    "export validation loop run",
     "pipelines": "terminal world make_weights runners ablation report commands demo bench cli",
 }
 RAY = "pipelines.runners"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import torch
 from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import read_record
 from curate.base.settings import Precision, device_of, dtype_of, precision_of
+from train.adapters import LORA_FILE
 from train.backbones.conditions import CONDITIONS_FILE
 from train.model import TextToImage, Trained
 from train.model_settings import ModelConfig
 from train.settings import TrainSettings
-from train.start import resolve
+from train.sources import refuse_missing
 
 
 def build_model(
@@ -41,6 +43,8 @@ def build_model(
     from train.text import build_text
 
     start = None if config.source is None else resolve(config.source)
+    if start is not None:
+        refuse_missing(start.source)
     config = config.model_copy(update={"source": start and start.source})
     text = build_text(config, texts, source, settings.seed)
     model = _joined(config, settings, text, None if settings.init_from is None else config.source)
@@ -55,6 +59,10 @@ def build_model(
         model.backbone.requires_grad_(True)
     if settings.new_tokens:
         add_tokens(model, settings)
+    if model.conditions is not None and start is not None and settings.init_from is not None:
+        place = Path(start.source) if adapters is None else adapters.parent
+        if (place / CONDITIONS_FILE).exists():
+            model.conditions.take_over(place / CONDITIONS_FILE, settings.condition_on)
     return model
 
 
@@ -147,3 +155,38 @@ def recorded(run: Path) -> tuple[ModelConfig, TrainSettings]:
             f"it again."
         ) from error
     return config, settings
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a model's parts come from."""
+
+    source: str
+    """Pipeline in diffusers' layout, a folder or a hub id: frozen parts and the backbone."""
+    adapters: Path | None = None
+    """Low-rank adapters on that backbone."""
+
+
+def resolve(init_from: str) -> Start:
+    """A run means the pipeline that it exported, or its own start and its adapters upon that.
+
+    Raises:
+        ConfigError: a folder that is neither a pipeline nor a run, or a run of new tokens, which
+            holds no network.
+        DatasetError: a run that is not finished.
+    """
+    folder = Path(init_from)
+    if not folder.exists() or (folder / "model_index.json").exists():
+        return Start(init_from)
+    if not (folder / "run.json").exists():
+        raise ConfigError(f"init_from {init_from} is neither a pipeline's folder nor a run.")
+    if (folder / "pipeline" / "model_index.json").exists():
+        return Start(str(folder / "pipeline"))
+    settings = read_record(folder / "run.json").get("settings", {})
+    if settings.get("new_tokens"):
+        raise ConfigError(
+            f"{init_from} trained new tokens alone; start from its base, {settings['init_from']}."
+        )
+    if not (folder / "lora" / LORA_FILE).exists():
+        raise DatasetError(f"{init_from} holds no finished training run; run `caplab train` first.")
+    return Start(resolve(str(settings["init_from"])).source, folder / "lora" / LORA_FILE)

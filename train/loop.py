@@ -75,7 +75,8 @@ def train_loop(
         was computed in; and the record.
 
     Raises:
-        CaplabError: more than `settings.max_skipped_steps` steps were not finite.
+        CaplabError: more than `settings.max_skipped_steps` steps were not finite, or the weights
+            are not when they are to be kept.
     """
     from train.data.receipt import ReceiptWriter
 
@@ -185,6 +186,10 @@ def train_loop(
                     raise CaplabError(
                         f"{state.skipped} training steps were not finite, the last at or before "
                         f"step {step}; lower the learning rates or use precision fp32."
+                    )
+                if checkpoint and ranks.mean(optimizer.finite()).item() != 1:
+                    raise CaplabError(
+                        f"The weights are not finite after step {done}; lower the learning rates."
                     )
             if logging:
                 wall, cpu = clock.lap()

@@ -134,6 +134,15 @@ class Optimizer:
         return norms[0] if len(norms) == 1 else torch.hypot(*norms)
 
     @torch.no_grad()
+    def finite(self) -> Tensor:
+        """(1,) float32 on the device: 1 where this rank's weights and averages all are finite.
+
+        A finite gradient can still leave infinite weights; every later step is then skipped.
+        """
+        kept = [*self.master.values(), *self.ema.values()]
+        return _norm([tensor for tensor in kept if tensor.numel()]).isfinite().float().view(1)
+
+    @torch.no_grad()
     def write_back(self) -> None:
         """Copy the master weights into the model, where it computes in another precision."""
         apart = [

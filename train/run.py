@@ -33,7 +33,7 @@ from train.checkpoints import Progress
 from train.distributed import Ranks
 from train.loop import train_loop, write_tables
 from train.meter import refuse_missing_trackers
-from train.model import Trained
+from train.model import TextToImage, Trained
 from train.model_settings import ModelConfig
 from train.settings import TrainSettings, model_config, settled, stored_settings
 from train.validation import validation_means
@@ -180,6 +180,7 @@ class _Run:
             return made
 
         model = make_model()
+        refuse_cut_buckets(model, training)
         check_exportable(Trained(model, settings, config))
         opened = open_data(
             self.dataset, settings, config, model.text, *asked, latents=model.latents
@@ -251,6 +252,20 @@ class _Run:
             weights={name: sha256_file(out / name) for name in _weights(out)},
         )
         write_json(out / "summary.json", asdict(summary))
+
+
+def refuse_cut_buckets(model: TextToImage, index: TrainingIndex) -> None:
+    """
+    Raises:
+        ConfigError: a bucket has a side that the autoencoder or the network's patches cannot cut.
+    """
+    unit = model.latents.factor * model.backbone.row.divisor(model.backbone.config)
+    for bucket in index.buckets:
+        if bucket.width % unit or bucket.height % unit:
+            raise ConfigError(
+                f"A bucket of {bucket.width} x {bucket.height} pixels does not fit this model, "
+                f"whose sides are multiples of {unit}; take a bucket_step that is one."
+            )
 
 
 def _finished(out: Path, steps: int) -> RunSummary | None:

@@ -21,6 +21,7 @@ from torch import Tensor
 from curate.base.errors import ConfigError
 from curate.base.settings import nearest
 from train.protocols import TextFeatures
+from train.samplers import refuse_sampling_steps
 
 if TYPE_CHECKING:
     from train.model import Trained
@@ -69,7 +70,8 @@ def generate(
         height, width: pixels; None = the model's square.
 
     Raises:
-        ConfigError: there is no such sampler or condition, or the size does not fit the model.
+        ConfigError: there is no such sampler or condition, it cannot take so many steps, or the
+            size does not fit the model.
     """
     trained = run_or_model
     if isinstance(trained, (str, Path)):
@@ -77,6 +79,8 @@ def generate(
 
         trained = load_trained(trained)
     settings, side = trained.settings, trained.config.resolution
+    steps = settings.sampling_steps if steps is None else steps
+    refuse_sampling_steps(settings.objective, steps)
     height, width = height or side, width or side
     if negative_prompts is not None and len(negative_prompts) != len(prompts):
         raise ConfigError(
@@ -88,7 +92,7 @@ def generate(
     drawing = Drawing(
         trained,
         settings.guidance_scale if guidance_scale is None else guidance_scale,
-        settings.sampling_steps if steps is None else steps,
+        steps,
         scheduler_of(trained, sampler, shift, thresholding),
     )
     parts = [np.empty((0, height, width, 3), np.uint8)]

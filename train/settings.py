@@ -21,6 +21,7 @@ from curate.base.settings import (
 )
 from train.model_settings import ModelConfig
 from train.presets import load_preset
+from train.samplers import refuse_sampler, refuse_sampling_steps
 
 
 class TrainSettings(Settings):
@@ -312,6 +313,12 @@ class TrainSettings(Settings):
             raise ValueError(
                 f"objective {self.objective} predicts {' or '.join(own[self.objective])}, not "
                 f"{self.prediction_type}"
+            )
+        refuse_sampler(self.objective, self.sampler)
+        refuse_sampling_steps(self.objective, self.sampling_steps)
+        if self.objective != "ddpm" and (self.snr_gamma is not None or self.zero_terminal_snr):
+            raise ValueError(
+                f"snr_gamma and zero_terminal_snr are DDPM's; objective {self.objective} has none"
             )
         if self.lora_rank and self.new_tokens:
             raise ValueError("lora_rank and new_tokens are two ways; take one")

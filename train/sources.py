@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,19 @@ def find_part(name: str, sources: Sequence[Source | None]) -> Source | None:
             if (place / name).is_dir():
                 return place
     return None
+
+
+def refuse_missing(source: str) -> None:
+    """
+    Raises:
+        ConfigError: `source` is no folder, nor a pipeline on the hub that can be reached. Each
+            part of it would fail in its own words, after minutes of tries.
+    """
+    if Path(source).exists():
+        return
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", source):
+        raise ConfigError(f"There is no folder {source}, and a hub id has the form owner/name.")
+    _model_index(source)
 
 
 def part_class(source: Source, name: str) -> Any:

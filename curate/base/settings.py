@@ -65,7 +65,14 @@ class Settings(BaseModel):
     """Earlier names of settings -> what they are called now."""
 
     # Deferred: help needs the fields alone, and building a validator costs most of its time.
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
+    # No setting means anything as NaN or infinity, and NaN passes most comparisons.
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        defer_build=True,
+        allow_inf_nan=False,
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -158,10 +158,10 @@ class Stopped(BaseException):
     """As a signal ends a run."""
 
 
-def stop_after(step: int) -> Callable[[int, int, str], None]:
+def stop_after(step: int) -> Callable[..., None]:
     """An `on_step` that ends a run there."""
 
-    def on_step(done: int, total: int, pace: str) -> None:
+    def on_step(done: int, *_: Any) -> None:
         if done == step:
             raise Stopped
 
@@ -170,7 +170,7 @@ def stop_after(step: int) -> Callable[[int, int, str], None]:
 
 def run(dataset: Dataset, settings: TrainSettings, out: Path, **more: Any) -> RunSummary:
     """A whole run, silent."""
-    more = {"on_step": lambda done, total, pace: None, "say": lambda sentence: None, **more}
+    more = {"on_step": lambda *_: None, "say": lambda sentence: None, **more}
     return train(dataset, settings, out, **{"selection": "all", **more})
 
 

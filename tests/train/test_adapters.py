@@ -21,10 +21,10 @@ from train.adapters import (
     save_lora,
     save_new_tokens,
 )
+from train.assemble import Start, resolve
 from train.export.pipeline import export_pipeline, export_run
 from train.model import Trained
 from train.sample import generate
-from train.start import Start, resolve
 
 PROMPT = ["a red circle"]
 ADAPTED = ["sd15", "sdxl", "sd3", "flux", "pixart", "sana"]

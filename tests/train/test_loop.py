@@ -173,6 +173,14 @@ def test_steps_that_are_not_finite_are_counted_and_end_the_run(
         loop(data, tmp_path / "one", steps=6, max_skipped_steps=1)
 
 
+def test_weights_that_are_not_finite_are_never_kept(data: Dataset, tmp_path: Path) -> None:
+    """One absurd step ruins them; the steps after it are skipped, too few to give the run up."""
+    rates = {"adamw_learning_rate": 1e38, "muon_learning_rate": 0.0}
+    with pytest.raises(CaplabError, match="weights are not finite after step 3; lower the learni"):
+        loop(data, tmp_path, steps=6, checkpoint_every=3, **rates)
+    assert checkpoints(tmp_path) == []
+
+
 def test_training_lowers_the_loss(data: Dataset, tmp_path: Path) -> None:
     _, state = loop(data, tmp_path, steps=60, log_every=20, grid_size=0)
     losses = [row["loss"] for row in state.metrics]

@@ -66,6 +66,13 @@ def test_a_run_leaves_its_whole_record(finished: tuple[Path, RunSummary]) -> Non
     assert not list(out.rglob("*.pt")) + list(out.rglob("*.pkl"))
 
 
+def test_buckets_that_the_network_cannot_cut_are_refused(data: Dataset, tmp_path: Path) -> None:
+    cut = tiny(aspect_buckets=True, bucket_step=7)
+    with pytest.raises(ConfigError, match="sides are multiples of 8; take a bucket_step that is"):
+        train(data, cut, tmp_path / "run", "all")
+    assert not (tmp_path / "run").exists()
+
+
 def test_running_again_returns_the_finished_run(
     data: Dataset, finished: tuple[Path, RunSummary]
 ) -> None:

@@ -12,7 +12,10 @@ from curate.base.errors import ConfigError
 from tests.train.test_exported_model import trained_family
 from train.backbones import ConditionTokens
 from train.model import Trained
+from train.objectives import build_objective
 from train.sample import asked_buckets, from_uint8, generate, to_uint8
+from train.samplers import DDPM_STEPS, SAMPLERS, refuse_sampling_steps
+from train.settings import TrainSettings
 
 PROMPTS = ["a red circle", "a blue square", "green", "a cat"]
 
@@ -26,6 +29,36 @@ def test_a_picture_does_not_hang_on_the_batch(name: str, tmp_path: Path):
     assert np.abs(generate(trained, PROMPTS[2:], seed=7) - together[2:]).max() <= 2
     assert np.array_equal(generate(trained, PROMPTS, seed=5), together)
     assert np.abs(generate(trained, PROMPTS, seed=50) - together).max() > 20
+
+
+def test_steps_that_diffusers_would_miscount_are_refused(tmp_path: Path):
+    trained = trained_family("sd15 ddpm", tmp_path)
+    for steps, sentence in (
+        (61, "61 sampler steps to 62 and spoil the last one; take 60"),
+        (122, "take 123"),
+        (1001, "cannot take 1,001"),
+        (0, "at least one"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            generate(trained, PROMPTS[:1], seed=5, steps=steps)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS["ddpm"])
+def test_all_other_numbers_of_steps_are_taken_as_asked(sampler: str):
+    scheduler = build_objective(TrainSettings(model="sd15")).scheduler(sampler, 1.0)
+    refused = []
+    for steps in range(1, DDPM_STEPS + 1):
+        scheduler.set_timesteps(steps)
+        times = scheduler.timesteps
+        try:
+            refuse_sampling_steps("ddpm", steps)
+        except ConfigError:
+            refused.append(steps)
+            assert (len(times), times[-1]) == (steps + 1, -1)
+        else:
+            assert len(times) == steps
+            assert times.min() >= 0
+    assert refused[:4] == [61, 103, 121, 122]
 
 
 def test_guidance_leads_away_from_what_is_negative(tmp_path: Path):

@@ -9,6 +9,7 @@ from curate.base.errors import ConfigError
 from train.assemble import build_model
 from train.presets import load_preset, preset_names
 from train.settings import TrainSettings, load_train_settings, model_config
+from train.sources import refuse_missing
 
 
 def test_every_preset_makes_settings_and_a_model_config() -> None:
@@ -55,6 +56,11 @@ def test_a_preset_that_is_its_own_base_is_refused(tmp_path: Path) -> None:
         ({"steps": 0}, "steps = 0"),
         ({"objective": "ddpm", "prediction_type": "velocity"}, "predicts sample or epsilon or v_"),
         ({"lora_rank": 4}, "need init_from"),
+        ({"captions": {"alt": float("nan")}}, "captions.alt = nan.*finite"),
+        ({"adamw_learning_rate": float("inf")}, "adamw_learning_rate = inf.*finite"),
+        ({"sampler": "ddim"}, "objective flow has no sampler 'ddim'; it has euler, dpm"),
+        ({"model": "sd15", "sampling_steps": 61}, "61 sampler steps to 62"),
+        ({"snr_gamma": 5.0}, "snr_gamma and zero_terminal_snr are DDPM's; objective flow has no"),
         ({"batch_size": 6, "gradient_accumulation_steps": 4}, "must divide batch_size"),
     ],
 )
@@ -102,3 +108,9 @@ def test_the_network_starts_silent_and_ignores_padding() -> None:
     torch.testing.assert_close(
         read(ids), read(torch.nn.functional.pad(ids, (0, 5))), rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("source", ["./nowhere", "nowhere", "/a/b/c"])
+def test_a_source_that_is_nowhere_is_said_at_once(source: str) -> None:
+    with pytest.raises(ConfigError, match=f"no folder {source}, and a hub id has the form"):
+        refuse_missing(source)

@@ -77,6 +77,25 @@ class ConditionTokens(nn.Module):
         self.table.data.copy_(stored.table)
         self.edges = stored.edges
 
+    def take_over(self, path: Path, columns: Sequence[str]) -> None:
+        """Take over the embeddings of those of `columns` that the model of `path` was told too.
+
+        Args:
+            columns: this model's, in order.
+
+        Raises:
+            ConfigError: it cannot be read, or was told in other buckets.
+        """
+        stored = type(self).load(path)
+        if stored.table.shape[1:] != self.table.shape[1:]:
+            raise ConfigError(
+                f"{path} holds scores in {stored.table.shape[1] - 1} buckets, of width "
+                f"{stored.table.shape[2]}; set condition_buckets so, or start from another model."
+            )
+        for own, name in enumerate(columns):
+            if name in stored.edges:
+                self.table.data[own] = stored.table.data[list(stored.edges).index(name)]
+
     @classmethod
     def load(cls, path: Path) -> ConditionTokens:
         """What `save` wrote.

@@ -145,7 +145,7 @@ class CachePart:
         noun = "captions" if self.kind == "text" else "pictures"
         return (
             f"{self.kind}: {self.missing:,} of {self.count:,} {noun} were missing, "
-            f"{self.needs / 1e9:,.3f} GB, in {self.folder}"
+            f"{self.needs / 1e6:,.1f} MB, in {self.folder}"
         )
 
 

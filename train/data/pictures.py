@@ -228,9 +228,10 @@ class Tars:
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except FileNotFoundError as error:
+            own = self._near == self.dataset.directory / "shards"
+            mend = f"`caplab check {self.dataset.directory} --repair` fetches it again"
             raise DatasetError(
-                f"{path} is missing; `caplab check {self.dataset.directory} --repair` fetches it "
-                f"again."
+                f"{path} is missing; {mend if own else 'shards_from names another place'}."
             ) from error
         self._open[shard] = descriptor, self._members(shard, descriptor, path, fresh)
         return self._open[shard]

@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 
 from curate.base.errors import ConfigError
-from train.objectives.shared import per_picture, refuse_sampler, thresholding_options
+from train.objectives.shared import per_picture, thresholding_options
+from train.samplers import DDPM_STEPS, refuse_sampler
 from train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
-SAMPLERS = ("euler", "ddim", "ddpm", "dpm++")
-STEPS = 1000
 _SCHEDULES: dict[str, dict[str, Any]] = {
     # Betas of Ho et al. 2020 (PixArt's too) and of Stable Diffusion 1, 2 and XL.
     "linear": {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02},
@@ -48,7 +47,7 @@ class DDPM:
             )
         self._schedule = {
             **_SCHEDULES[settings.noise_schedule],
-            "num_train_timesteps": STEPS,
+            "num_train_timesteps": DDPM_STEPS,
             "rescale_betas_zero_snr": settings.zero_terminal_snr,
         }
         stepped = DDPMScheduler(**self._schedule)
@@ -72,11 +71,11 @@ class DDPM:
 
     def times(self, normal: Tensor, uniform: Tensor) -> Tensor:
         """Uniform steps, from row 1 of `uniform` (2, B)."""
-        return (uniform[1] * STEPS).long().clamp(max=STEPS - 1)
+        return (uniform[1] * DDPM_STEPS).long().clamp(max=DDPM_STEPS - 1)
 
     def stratified_times(self, count: int) -> Tensor:
         """Steps in the middles of `count` equal parts."""
-        return ((torch.arange(count) + 0.5) * STEPS / count).long()
+        return ((torch.arange(count) + 0.5) * DDPM_STEPS / count).long()
 
     def noised(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """a_t x0 + s_t noise."""
@@ -128,12 +127,12 @@ class DDPM:
         """
         from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
-        if sampler not in SAMPLERS:
-            raise refuse_sampler("ddpm", sampler, SAMPLERS)
+        refuse_sampler("ddpm", sampler)
         options = {
             **self._schedule,
             "prediction_type": self.prediction,
             "timestep_spacing": "trailing",
+            "steps_offset": 1,  # of no meaning with "trailing"; SD's pipelines warn at another
             **thresholding_options("ddpm", sampler, True, thresholding),
         }
         if sampler == "dpm++":
@@ -153,7 +152,7 @@ def min_snr_weights(snr: Tensor, gamma: float | None, prediction: str) -> Tensor
     is 0 the formula would leave the step untrained that every sampler takes first: 1 there.
 
     Args:
-        snr: (STEPS,) float64.
+        snr: (DDPM_STEPS,) float64.
         gamma: None = no weights.
     """
     if gamma is None:

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from train.objectives.shared import per_picture, refuse_sampler, thresholding_options
+from train.objectives.shared import per_picture, thresholding_options
+from train.samplers import refuse_sampler
 from train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
-SAMPLERS = ("euler", "dpm++")
 SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 80.0, 7.0  # of sampling, Table 1
 
 
@@ -85,8 +85,7 @@ class EDM:
         """
         from diffusers import EDMDPMSolverMultistepScheduler, EDMEulerScheduler
 
-        if sampler not in SAMPLERS:
-            raise refuse_sampler("edm", sampler, SAMPLERS)
+        refuse_sampler("edm", sampler)
         options = thresholding_options("edm", sampler, sampler == "dpm++", thresholding)
         options |= {
             "sigma_min": SIGMA_MIN,

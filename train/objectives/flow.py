@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from train.objectives.shared import per_picture, refuse_sampler, thresholding_options
+from train.objectives.shared import per_picture, thresholding_options
+from train.samplers import refuse_sampler
 from train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
-
-SAMPLERS = ("euler", "dpm++")
 
 
 class Flow:
@@ -103,8 +102,7 @@ class Flow:
         """
         from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
-        if sampler not in SAMPLERS:
-            raise refuse_sampler("flow", sampler, SAMPLERS)
+        refuse_sampler("flow", sampler)
         by_euler = sampler == "euler" and self.prediction == "velocity"
         options = thresholding_options("flow", sampler, not by_euler, thresholding)
         if by_euler:

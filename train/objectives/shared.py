@@ -14,13 +14,6 @@ def per_picture(numbers: Tensor, like: Tensor) -> Tensor:
     return numbers.to(like.dtype).view(-1, *[1] * (like.ndim - 1))
 
 
-def refuse_sampler(objective: str, sampler: str, known: tuple[str, ...]) -> ConfigError:
-    """The error for a sampler that an objective has not."""
-    return ConfigError(
-        f"objective {objective} has no sampler {sampler!r}; it has {', '.join(known)}."
-    )
-
-
 def thresholding_options(objective: str, sampler: str, able: bool, wanted: bool) -> dict[str, Any]:
     """Arguments of a diffusers scheduler that thresholds dynamically, if `wanted`.
 
