@@ -46,9 +46,9 @@ def finished(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path
 # ---- plan and sheet -----------------------------------------------------------------------------
 
 
-def test_a_name_of_before_is_answered_with_the_nearest_one() -> None:
+def test_a_name_of_before_is_answered_with_that_of_now() -> None:
     for old, new in (("prediction", "prediction_type"), ("warmup_share", "warmup_steps")):
-        with pytest.raises(ConfigError, match=f"did you mean '{new}'"):
+        with pytest.raises(ConfigError, match=f"is called {new} now"):
             told(**{old: 1})
 
 
