@@ -71,7 +71,7 @@ def test_a_preset_takes_the_folder_as_its_source(tmp_path):
     model = build_model(model_config(settings), settings)
     assert (model.latents.channels, model.latents.factor) == (4, 4)
     assert model.patches(64) == 64
-    words = model.text.tokenizer.own[0].tokenizer.get_vocab()
+    words = model.text.parts()["tokenizer"].get_vocab()
     assert set(words) == {"<pad>", "</s>", "<unk>", "bowl", "red", "soup"}
     tokens = model.text.tokenize(["a red bowl"])
     x = torch.zeros(1, 4, 16, 16)
