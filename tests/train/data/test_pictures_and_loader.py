@@ -183,12 +183,12 @@ def test_tars_on_an_object_store_give_what_those_of_the_dataset_give(
 ) -> None:
     dataset = make_dataset(tmp_path / "data", 12, shards=3)
     near = data(dataset).pictures.read(np.arange(12), EPOCH[:12])[0]
-    bucket.create_dir("tars")
+    bucket.create_dir("training-tars")
     for path in (tmp_path / "data" / "shards").glob("*.tar"):
-        with bucket.open_output_stream(f"tars/{path.name}") as out:
+        with bucket.open_output_stream(f"training-tars/{path.name}") as out:
             out.write(path.read_bytes())
         path.unlink()
-    far = data(dataset, shards_from="s3://data/tars").pictures
+    far = data(dataset, shards_from="s3://data/training-tars").pictures
     assert torch.equal(far.read(np.arange(12), EPOCH[:12])[0], near)
     with pytest.raises(ConfigError, match="s3://data/none does not exist"):
         data(dataset, shards_from="s3://data/none")
