@@ -14,7 +14,9 @@ class BackboneConfig(Settings):
 
     kind: str = Field("pixart", description="Row of the table: pixart, sd3, flux, sana, unet ...")
     config: dict[str, Any] = Field(
-        {}, description="Arguments of the diffusers class, over those of the source."
+        {},
+        description="Arguments of the diffusers class, over those of the source, for a network "
+        "from nothing; with init_from those that lie with the weights hold.",
     )
     initial_gate: float = Field(
         0.0,

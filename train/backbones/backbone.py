@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from curate.base.errors import ConfigError
+from curate.base.files import read_json
 from curate.base.settings import nearest
 from train.backbones.calls import Inputs
 from train.backbones.initial import initialise
@@ -252,6 +252,21 @@ def _stored_config(source: str | Path, row: Row) -> dict[str, Any]:
     return {name: value for name, value in stored.items() if name in known}
 
 
+def _lent(source: str, row: Row) -> dict[str, Any]:
+    """Arguments of a source's network; none where it holds another, or cannot be reached.
+
+    Raises:
+        DatasetError: its folder holds one that is cut.
+    """
+    try:
+        return _stored_config(source, row)
+    except ConfigError:
+        file = Path(_place(source)) / row.part / "config.json"
+        if file.exists():
+            read_json(file)
+        return {}
+
+
 def _arguments(
     config: ModelConfig,
     row: Row,
@@ -268,8 +283,7 @@ def _arguments(
         )
     stored: dict[str, Any] = {}
     if config.source is not None:
-        with suppress(ConfigError):
-            stored = _stored_config(config.source, row)
+        stored = _lent(config.source, row)
     if factor is None and config.latents.kind == "pixels":
         factor = 1
     if factor is None:

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 from curate.base.errors import ConfigError
 from curate.store.caption_blend import blend_order
@@ -70,9 +69,7 @@ class CutTexts:
         )
 
 
-def vocabulary(
-    config: ModelConfig, captions: Captions, source: Path | None = None
-) -> JoinedTokenizer:
+def vocabulary(config: ModelConfig, captions: Captions) -> JoinedTokenizer:
     """The tokenizer of a run; every caption kind feeds it, so that all arms share one."""
     texts = (text for _, own in sorted(captions.items()) for row in own for text in row)
     return build_tokenizer(config, texts)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from curate.base.errors import ConfigError
+from curate.base.errors import ConfigError, DatasetError
 from tests.train.backbones.tiny_networks import (
     SIDE,
     TEXT_WIDTH,
@@ -309,3 +309,12 @@ def test_flops_are_those_of_the_matrices_and_of_attention() -> None:
 @pytest.mark.parametrize("name", TINY)
 def test_every_family_counts_its_flops(name: str) -> None:
     assert flops_per_picture(tiny_backbone(name), SIDE, SIDE, 7) > 0
+
+
+def test_a_source_whose_configuration_is_cut_is_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer" / "config.json").write_text('{"num_layers": ')
+    config = model_config(load_train_settings(None, {"model": "tiny-test"}))
+    cut = config.model_copy(update={"source": str(tmp_path)})
+    with pytest.raises(DatasetError, match="is not readable as JSON"):
+        build_backbone(cut, 32, 0, 3, 0)
