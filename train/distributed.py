@@ -7,6 +7,7 @@ process nothing of torch.distributed is touched.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,10 +76,16 @@ class Ranks:
         return Ranks(distributed.get_rank(), distributed.get_world_size(), local, ours)
 
     def leave(self) -> None:
-        """End what `join` started."""
+        """End what `join` started.
+
+        A sharded model is a ring of references that holds the group, and with it gloo's threads.
+        One of those that lets go of a tensor while the interpreter is being taken down aborts the
+        process, so the ring is collected first: then the group's end waits for its threads.
+        """
         if self.ours:
             from torch import distributed
 
+            gc.collect()
             distributed.destroy_process_group()
 
     @property

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+from train.distributed import Ranks
 from train.optimizer import Optimizer
 from train.settings import TrainSettings
 
@@ -72,7 +73,12 @@ def spread_network() -> nn.Module:
 
 def main(folder: Path) -> None:
     """Train to KILLED, and from what one process left in whole.safetensors to STEPS."""
-    dist.init_process_group("gloo")
+    ranks = Ranks.join("cpu")
+    _train_twice(folder)
+    ranks.leave()
+
+
+def _train_twice(folder: Path) -> None:
     for name, start, stop in (("first", 0, KILLED), ("second", KILLED, STEPS)):
         stored = load_file(folder / "whole.safetensors") if start else None
         optimizer, norms = train(spread_network(), start, stop, stored)
@@ -83,7 +89,6 @@ def main(folder: Path) -> None:
         else:
             assert not state
             assert not average
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
