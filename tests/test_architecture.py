@@ -22,11 +22,12 @@ MAY_IMPORT = {
 # A room imports only rooms that stand before it (docs/architecture.md draws them).
 ROAD = {
     "curate": "base pictures store intake download scoring duplicates selection export",
-    "recaption": "gates prompts measure engines captioning fit upsample judging",
+    "recaption": "gates prompts measure engines captioning transforms fit upsample judging",
     "train": "model_settings protocols sources presets samplers settings meter objectives "
     "optimizer latents text backbones model distributed adapters data checkpoints assemble sample "
     "export validation loop run",
-    "pipelines": "terminal world make_weights runners ablation report commands demo bench cli",
+    "pipelines": "terminal world make_weights runners statistics judges ablation report commands "
+    "demo bench cli",
 }
 RAY = "pipelines.runners"
 MOST_FILES, MOST_LINES = 18, 400

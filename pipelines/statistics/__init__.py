@@ -1,0 +1,1 @@
+"""One interval for everything: seeds as the unit, prompts beside them."""
