@@ -1,42 +1,116 @@
-"""What an ablation compares: arms that differ in their captions, and nothing else."""
+"""What a study compares: arms that differ in their captions or in their data, and nothing else."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from typing import Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from curate.base.settings import OPERATIONAL
+from curate.base.settings import OPERATIONAL, Settings, comma_list
+from pipelines.ablation.declared import Declaration, Interaction, NoWorse, Primary, Sweep
 from pipelines.runners.settings import RunnerSettings
+from recaption.transforms.derivation import Derivation
 
-# What `train` may not hold: the ablation sets these for every arm.
-SET_BY_THE_ABLATION = (
-    "captions",
-    "seed",
-    "missing_captions",
-    "threads",
-    "allow_unknown_words",
-)
+# What `train` may not hold: the study sets these for every arm.
+SET_BY_THE_STUDY = ("captions", "seed", "missing_captions", "threads", "allow_unknown_words")
+_DEFAULT_ARMS: dict[str, dict[str, float]] = {
+    "alt": {"alt": 1.0},
+    "short": {"short": 0.95, "alt": 0.05},
+    "descriptive": {"descriptive": 0.95, "alt": 0.05},
+}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")  # names become folders
+
+
+class Arm(Settings):
+    """One arm; `{kind: share}` alone is short for its captions."""
+
+    captions: dict[str, float] = Field(..., description="Share of each caption kind; they sum to 1")
+    selection: str | None = Field(
+        None, description="Pictures and their weights; none = the study's selection"
+    )
+    caption_sources: dict[str, str] = Field(
+        {}, description="Kind -> who wrote it, where that differs from the study's"
+    )
+    seeds: tuple[int, ...] | None = Field(
+        None, min_length=1, description="Training seeds of its own; none = the study's"
+    )
+    condition_on: tuple[str, ...] | None = Field(
+        None, description="Score columns that the model is told; none = as `train` says"
+    )
+    ask: dict[str, float] = Field(
+        {}, description="Score column -> quantile (0.0 to 1.0) that is asked for when drawing"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shares_alone(cls, given: Any) -> Any:
+        shares = isinstance(given, dict) and all(
+            isinstance(value, (int, float)) for value in given.values()
+        )
+        return {"captions": given} if shares else given
+
+    @field_validator("captions")
+    @classmethod
+    def _shares_sum_to_one(cls, captions: dict[str, float]) -> dict[str, float]:
+        if not captions or abs(sum(captions.values()) - 1) > 1e-6 or min(captions.values()) < 0:
+            raise ValueError("the shares must be positive and sum to 1")
+        return {kind: share for kind, share in captions.items() if share > 0}
+
+    @field_validator("ask")
+    @classmethod
+    def _quantiles(cls, ask: dict[str, float]) -> dict[str, float]:
+        if any(not 0 <= quantile <= 1 for quantile in ask.values()):
+            raise ValueError("what is asked for are quantiles from 0.0 to 1.0")
+        return ask
 
 
 class AblateSettings(RunnerSettings):
     """The declared experiment. Read the YAML file and you know the study."""
 
-    arms: dict[str, dict[str, float]] = Field(
-        {
-            "alt": {"alt": 1.0},
-            "short": {"short": 0.95, "alt": 0.05},
-            "descriptive": {"descriptive": 0.95, "alt": 0.05},
-        },
-        description="Caption blend of each arm: name -> {kind: share}, shares sum to 1",
+    RENAMED: ClassVar[dict[str, str]] = {
+        "judge": "judges",
+        "clip_model": "judges: {clip: {model: ...}}",
+        "clip_pretrained": "judges: {clip: {pretrained: ...}}",
+        "world": "prompts: {world: ...}",
+        "scenes": "prompts: {scenes: ...}",
+        "exclude_scenes": "prompts: {exclude_scenes: ...}",
+        "prompt_seed": "prompts: {seed: ...}",
+        "primary_metric": "primary: {metric: ...}",
+        "primary_prompt_form": "primary: {form: ...}",
+    }
+
+    arms: dict[str, Arm] = Field(
+        default_factory=lambda: {n: Arm(captions=c) for n, c in _DEFAULT_ARMS.items()},
+        description="Name -> {kind: share}, or {captions, selection, caption_sources, seeds, "
+        "condition_on, ask}",
+    )
+    caption_sets: dict[str, Derivation] = Field(
+        {}, description="Name -> {of, rule, ...}: caption sets derived by rule; kinds for arms"
+    )
+    sweeps: dict[str, Sweep] = Field(
+        {}, description="Name -> {kind, rest, shares}: an arm KIND-SHARE for each share in percent"
     )
     contrasts: tuple[tuple[str, str], ...] = Field(
         (("descriptive", "alt"), ("descriptive", "short"), ("short", "alt")),
-        description="Pairs of arms that are declared before the run; all else is exploratory",
+        description="Pairs of arms that are declared before the run; all else is exploratory. "
+        "Where arms are given without: every arm against the first one",
     )
+    no_worse: tuple[NoWorse, ...] = Field(
+        (), description="{arm, than, form, margin}: claims that an arm loses less than the margin"
+    )
+    interactions: tuple[Interaction, ...] = Field(
+        (), description="{arms, forms}: whether two arms differ more on one form than on another"
+    )
+    trends: dict[str, dict[str, float]] = Field(
+        {}, description="Name -> {arm: dose}: trends over arms that are no sweep"
+    )
+    primary: Primary = Field(Primary(), description="{metric, form, wording} that decide")
     seeds: tuple[int, ...] = Field(
         (0, 1, 2), min_length=1, description="Training seeds; every arm trains once with each"
     )
+    noises: int = Field(2, gt=0, description="Pictures of a prompt, each from a noise of its own")
+    generation_seed: int = Field(0, ge=0, description="Of the noise; shared by all arms and seeds")
     selection: str = Field("default", description="Selection of the dataset to train on")
     caption_sources: dict[str, str] = Field(
         {}, description="Kind -> who wrote it, where several captioners wrote that kind"
@@ -44,32 +118,20 @@ class AblateSettings(RunnerSettings):
     train: dict[str, Any] = Field(
         {"model": "world-small"}, description="Training settings that all arms share"
     )
-    judge: str = Field(
-        "world",
-        description="world: the synthetic world's exact parser; clip: CLIP similarity; or a judge "
-        "of your own as module:Class (examples/judge_of_your_own.py)",
+    judges: dict[str, dict[str, Any]] = Field(
+        {"world": {}},
+        description="Name -> options, a name, or a list of names; a name is world, clip, ... or a "
+        "judge of your own as module:Class (examples/judge_of_your_own.py)",
     )
-    world: Literal["small", "rich"] = Field("small", description="Richness of the judged world")
-    prompts: str | None = Field(
+    prompts: str | dict[str, Any] = Field(
+        {},
+        description="File of prompts (columns prompt, form, wording, id, intent, category, "
+        "questions), or {scenes, forms, wordings, ...} of the synthetic world",
+    )
+    runs: str | None = Field(
         None,
-        description="JSONL, CSV, Parquet or text of prompts (columns prompt, and prompt_form if "
-        "there are several forms); for every judge but the world's",
-    )
-    scenes: int = Field(
-        192, gt=0, description="Held-out scenes that the world judge asks for, in each prompt form"
-    )
-    exclude_scenes: str | None = Field(
-        None, description="Parquet with a column scene: scenes that were trained on, not to ask for"
-    )
-    prompt_seed: int = Field(20_000, ge=0, description="Of the held-out scenes and their prompts")
-    generation_seed: int = Field(0, ge=0, description="Of the noise; shared by all arms and seeds")
-    primary_metric: str = Field(
-        "object_hit", description="The metric that decides; set before the run"
-    )
-    primary_prompt_form: str = Field("descriptive", description="The prompt form that decides")
-    clip_model: str = Field("ViT-B-32", description="open_clip model of the clip judge")
-    clip_pretrained: str | None = Field(
-        None, description="Tag or safetensors file of the clip judge's weights"
+        description="Folder of training runs that studies share; none = OUT/runs",
+        json_schema_extra=OPERATIONAL,
     )
     allow_unknown_words: bool = Field(
         False,
@@ -88,41 +150,87 @@ class AblateSettings(RunnerSettings):
         json_schema_extra=OPERATIONAL,
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _contrasts_of_given_arms(cls, given: Any) -> Any:
+        own = isinstance(given, dict) and ("arms" in given or "sweeps" in given)
+        if not own or "contrasts" in given or not isinstance(given.get("arms"), dict):
+            return {**given, "contrasts": ()} if own and "contrasts" not in given else given
+        first, *others = given["arms"] or [""]
+        return {**given, "contrasts": tuple((other, first) for other in others)}
+
+    @field_validator("judges", mode="before")
+    @classmethod
+    def _named(cls, judges: Any) -> Any:
+        names = comma_list(judges) if isinstance(judges, str) else judges
+        if isinstance(names, (list, tuple)):
+            return {name: {} for name in names}
+        if isinstance(names, dict):
+            return {name: {} if options is None else options for name, options in names.items()}
+        return names
+
     @model_validator(mode="after")
     def _consistent(self) -> AblateSettings:
-        for name, blend in self.arms.items():
-            if not blend or abs(sum(blend.values()) - 1) > 1e-6 or min(blend.values()) < 0:
-                raise ValueError(f"the shares of arm {name!r} must be positive and sum to 1")
-        for pair in self.contrasts:
-            for arm in pair:
-                if arm not in self.arms:
-                    raise ValueError(
-                        f"contrast {list(pair)} names an arm {arm!r} that is not there"
-                    )
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError("every seed may stand only once")
-        for name in SET_BY_THE_ABLATION:
-            if name in self.train:
-                raise ValueError(f"train.{name} is set by the ablation itself; remove it")
-        if self.judge != "world" and self.prompts is None:
-            raise ValueError(f"the {self.judge} judge needs `prompts`, a file with prompts to draw")
-        if self.judge == "clip":
-            whole = self.clip_model.startswith(("hf-hub:", "local-dir:"))
-            if self.clip_pretrained is None and not whole:
-                raise ValueError(
-                    f"the clip judge needs weights: give clip_pretrained, a tag or a safetensors "
-                    f"file of {self.clip_model}, or a clip_model that brings its own"
-                )
-        if self.judge == "world" and self.prompts is not None:
-            raise ValueError(
-                "the world judge knows the scenes of its own prompts alone; leave `prompts` out, "
-                "or take another judge"
-            )
-        if not self.arms:
+        arms = self.all_arms
+        if not arms:
             raise ValueError("a study needs at least one arm")
+        if not self.judges:
+            raise ValueError("a study needs at least one judge")
+        for name in (*arms, *self.caption_sets):
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"the name {name!r} may hold letters, digits, _ . + and - alone")
+        for where, named in self._named_arms():
+            for arm in named:
+                if arm not in arms:
+                    raise ValueError(f"{where} names an arm {arm!r} that is not there")
+        for seeds in (self.seeds, *(arm.seeds or () for arm in arms.values())):
+            if len(set(seeds)) != len(seeds):
+                raise ValueError("every seed may stand only once")
+        for name in SET_BY_THE_STUDY:
+            if name in self.train:
+                raise ValueError(f"train.{name} is set by the study itself; remove it")
         return self
 
     @property
-    def kinds(self) -> tuple[str, ...]:
-        """Every caption kind that an arm uses, sorted."""
-        return tuple(sorted({kind for blend in self.arms.values() for kind in blend}))
+    def all_arms(self) -> dict[str, Arm]:
+        """Every arm, those of sweeps behind the others.
+
+        Raises:
+            ValueError: a sweep and an arm share a name and not their captions.
+        """
+        found = dict(self.arms)
+        for sweep in self.sweeps.values():
+            for name, blend in sweep.blends.items():
+                arm = Arm(captions=blend)
+                if found.setdefault(name, arm) != arm:
+                    raise ValueError(f"a sweep makes an arm {name!r} unlike the one that is there")
+        return found
+
+    def seeds_of(self, arm: str) -> tuple[int, ...]:
+        """Training seeds of an arm."""
+        return self.all_arms[arm].seeds or self.seeds
+
+    def kinds_of(self, selection: str) -> tuple[str, ...]:
+        """Every caption kind that an arm of a selection uses, sorted."""
+        own = (a for a in self.all_arms.values() if (a.selection or self.selection) == selection)
+        return tuple(sorted({kind for arm in own for kind in arm.captions}))
+
+    def declaration(self) -> Declaration:
+        """What the statistics will test."""
+        swept = {name: sweep.doses for name, sweep in self.sweeps.items()}
+        return Declaration(
+            self.primary,
+            self.contrasts,
+            self.no_worse,
+            self.interactions,
+            {**swept, **self.trends},
+        )
+
+    def _named_arms(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Where arms are named, and which."""
+        return [
+            *((f"contrast {list(pair)}", pair) for pair in self.contrasts),
+            *(("no_worse", (claim.arm, claim.than)) for claim in self.no_worse),
+            *(("an interaction", claim.arms) for claim in self.interactions),
+            *((f"trend {name!r}", tuple(doses)) for name, doses in self.trends.items()),
+        ]
