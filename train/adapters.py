@@ -25,7 +25,7 @@ from train.text.new_tokens import extended
 
 if TYPE_CHECKING:
     from train.model import TextToImage, Trained
-    from train.settings import TrainSettings
+    from train.settings import TrainSettings, seed_of
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
@@ -66,7 +66,7 @@ def add_lora(model: TextToImage, settings: TrainSettings) -> None:
     with torch.no_grad():
         for name, parameter in inner.named_parameters():
             if ".lora_A." in name:
-                generator = generator_of(settings.seed, name)
+                generator = generator_of(seed_of(settings, "weights"), name)
                 parameter.normal_(0, 1 / settings.lora_rank, generator=generator)
 
 

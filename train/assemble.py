@@ -16,7 +16,7 @@ from train.adapters import LORA_FILE
 from train.backbones.conditions import CONDITIONS_FILE
 from train.model import TextToImage, Trained
 from train.model_settings import ModelConfig
-from train.settings import TrainSettings
+from train.settings import TrainSettings, seed_of
 from train.sources import refuse_missing
 
 
@@ -46,7 +46,7 @@ def build_model(
     if start is not None:
         refuse_missing(start.source)
     config = config.model_copy(update={"source": start and start.source})
-    text = build_text(config, texts, source, settings.seed)
+    text = build_text(config, texts, source, seed_of(settings, "weights"))
     model = _joined(config, settings, text, None if settings.init_from is None else config.source)
     adapters = None if start is None or settings.init_from is None else start.adapters
     if settings.lora_rank:
@@ -76,8 +76,9 @@ def _joined(
 
     latents = build_latents(config)
     widths = (text.width, text.pooled_width, latents.channels)
+    seed = seed_of(settings, "weights")
     if weights is None:
-        backbone = build_backbone(config, *widths, settings.seed, latents.factor)
+        backbone = build_backbone(config, *widths, seed, latents.factor)
     else:
         backbone = load_backbone(weights, config, torch.float32, *widths)
         if settings.quantise_base != "none":
@@ -87,7 +88,7 @@ def _joined(
     conditions = None
     if settings.condition_on:
         conditions = ConditionTokens(
-            len(settings.condition_on), settings.condition_buckets, text.width, settings.seed
+            len(settings.condition_on), settings.condition_buckets, text.width, seed
         )
     return TextToImage(backbone, text, latents, build_objective(settings), conditions).eval()
 

@@ -37,7 +37,7 @@ from train.model_settings import ModelConfig
 from train.optimizer import Optimizer, before_cooldown, learning_rate_scale
 from train.protocols import Batch, Latents, Objective, TextFeatures, Tokens
 from train.sample import from_uint8
-from train.settings import TrainSettings
+from train.settings import TrainSettings, seed_of
 from train.validation import Validation, on_device, write_grid
 
 if TYPE_CHECKING:
@@ -268,7 +268,8 @@ def step_noise(
     Drawn where `settings.noise_on` says: a GPU's numbers are others than a CPU's.
     """
     batch = settings.batch_size
-    seed = np.random.SeedSequence([settings.seed, _NOISE_STREAM, step]).generate_state(1, np.uint64)
+    entropy = [seed_of(settings, "noise"), _NOISE_STREAM, step]
+    seed = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
     where = device if settings.noise_on == "device" else torch.device("cpu")
     generator = torch.Generator(where).manual_seed(int(seed[0]) >> 1)
     noise = torch.randn((batch, *shape), generator=generator, device=where)

@@ -41,7 +41,7 @@ _SCALED_NOISE = (
 def generate(
     run_or_model: Trained | Path | str,
     prompts: Sequence[str],
-    seed: int,
+    seed: int = 0,
     guidance_scale: float | None = None,
     steps: int | None = None,
     shift: float | None = None,
@@ -52,13 +52,14 @@ def generate(
     conditions: Mapping[str, float] | None = None,
     height: int | None = None,
     width: int | None = None,
+    noise_keys: Sequence[int] | None = None,
 ) -> NDArray[np.uint8]:
     """One picture a prompt: uint8 (N, H, W, 3), sRGB.
 
-    The noise of prompt i comes from a generator seeded with seed + i alone, that of a stochastic
-    sampler's steps included, so a picture does not hang on the batch size (but for the last bits
-    of floating point) nor on the other prompts. Cost: 2 * steps evaluations of the network a
-    picture; half of it where the scale is 1 or the network itself reads the scale.
+    The noise of prompt i comes from a generator seeded with noise_keys[i] alone, that of a
+    stochastic sampler's steps included, so a picture does not hang on the batch size (but for the
+    last bits of floating point) nor on the other prompts. Cost: 2 * steps evaluations of the
+    network a picture; half of it where the scale is 1 or the network itself reads the scale.
 
     Args:
         guidance_scale, steps, shift, sampler: None = as the run's settings say.
@@ -68,6 +69,7 @@ def generate(
         conditions: score column -> what is asked for: a quantile of the training pictures (float
             in 0..1) or a bucket (int from 1). Scores that are not named are left unsaid.
         height, width: pixels; None = the model's square.
+        noise_keys: int64 or uint64, one a prompt; None = seed + i.
 
     Raises:
         ConfigError: there is no such sampler or condition, it cannot take so many steps, or the
@@ -82,11 +84,12 @@ def generate(
     steps = settings.sampling_steps if steps is None else steps
     refuse_sampling_steps(settings.objective, steps)
     height, width = height or side, width or side
-    if negative_prompts is not None and len(negative_prompts) != len(prompts):
-        raise ConfigError(
-            f"There are {len(negative_prompts)} negative prompts for {len(prompts)} prompts; give "
-            f"one each."
-        )
+    keys = range(seed, seed + len(prompts)) if noise_keys is None else noise_keys
+    for what, own in (("negative prompts", negative_prompts), ("noise keys", keys)):
+        if own is not None and len(own) != len(prompts):
+            raise ConfigError(
+                f"There are {len(own)} {what} for {len(prompts)} prompts; give one each."
+            )
     asked = asked_buckets(settings, conditions or {})
     shape = latent_shape(trained, height, width)
     drawing = Drawing(
@@ -98,7 +101,7 @@ def generate(
     parts = [np.empty((0, height, width, 3), np.uint8)]
     for start in range(0, len(prompts), batch_size):
         rows = range(start, min(start + batch_size, len(prompts)))
-        generators = [torch.Generator().manual_seed(seed + i) for i in rows]
+        generators = [torch.Generator().manual_seed(int(keys[i])) for i in rows]
         pictures = drawing.draw(
             [prompts[i] for i in rows],
             [negative_prompts[i] if negative_prompts else "" for i in rows],

@@ -104,7 +104,16 @@ class TrainSettings(Settings):
     )
 
     # ---- seed and length ----
-    seed: int = Field(0, ge=0, description="Of weights, data order, noise, blend and dropout.")
+    seed: int = Field(0, ge=0, description="Of weights, data and noise, unless one has its own.")
+    weights_seed: int | None = Field(None, ge=0, description="Of initial weights; null = seed.")
+    data_seed: int | None = Field(
+        None,
+        ge=0,
+        description="Of order, crops, blend, and dropout of captions and conditions; null = seed.",
+    )
+    noise_seed: int | None = Field(
+        None, ge=0, description="Of training noise and timesteps; null = seed."
+    )
     steps: int = Field(
         1000,
         gt=0,
@@ -329,6 +338,12 @@ class TrainSettings(Settings):
         if self.batch_size % self.gradient_accumulation_steps:
             raise ValueError("gradient_accumulation_steps must divide batch_size")
         return self
+
+
+def seed_of(settings: TrainSettings, stream: Literal["weights", "data", "noise"]) -> int:
+    """The seed of one of the three streams of random numbers that make a run."""
+    own: int | None = getattr(settings, f"{stream}_seed")
+    return settings.seed if own is None else own
 
 
 def settled(settings: TrainSettings, stored: Mapping[str, Any] | None = None) -> TrainSettings:

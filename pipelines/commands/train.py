@@ -16,7 +16,13 @@ from pipelines.runners.settings import RunnerSettings
 from pipelines.terminal.failures import Terminated
 from pipelines.terminal.options import PLACE, dataset_argument, settings_options
 from pipelines.terminal.quiet import say
-from train.settings import TrainSettings, model_config, settled, stored_settings
+from train.settings import (
+    TrainSettings,
+    model_config,
+    seed_of,
+    settled,
+    stored_settings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -312,9 +318,8 @@ def write_caches(directory: Path | str, settings: TrainCommandSettings, dry_run:
     both = build_index(*chosen, *from_here)
     # The frozen parts alone: the network, which is the largest, is not needed.
     texts = chain.from_iterable(own.texts() for own in both)
-    frozen = SimpleNamespace(
-        text=build_text(config, texts, None, part.seed), latents=build_latents(config)
-    )
+    text = build_text(config, texts, None, seed_of(part, "weights"))
+    frozen = SimpleNamespace(text=text, latents=build_latents(config))
     return precompute(*chosen, frozen, *from_here, say=say, dry_run=dry_run).text()
 
 

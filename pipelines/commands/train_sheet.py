@@ -20,7 +20,7 @@ from curate.base.files import write_text
 from pipelines.report.page import Page
 from pipelines.report.palette import Palette
 from pipelines.report.pictures import Picture, thumbnail
-from train.settings import TrainSettings
+from train.settings import TrainSettings, seed_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -109,7 +109,7 @@ def write_sheet(
     from train.data.order import DataOrder
     from train.data.pictures import TarPictures, Tars
 
-    seed, block = settings.seed, settings.shuffle_block
+    seed, block = seed_of(settings, "data"), settings.shuffle_block
     tars = Tars(dataset, index_folder(dataset, settings), settings.shards_from)
     data = Shown(
         index,

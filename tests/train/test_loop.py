@@ -16,13 +16,14 @@ from tests.train.tiny_run import CAPTIONS, loop, small, tiny
 from train import loop as the_loop
 from train.assemble import build_model
 from train.checkpoints import Checkpoints
+from train.data.loader import open_data
 from train.distributed import ALONE
 from train.loop import step_noise
 from train.model import Trained
 from train.objectives import build_objective
 from train.optimizer import before_cooldown
 from train.presets import preset_names
-from train.settings import model_config
+from train.settings import TrainSettings, model_config
 
 SHAPE, CPU = torch.Size((3, 16, 16)), torch.device("cpu")
 
@@ -110,6 +111,31 @@ def test_two_arms_of_a_seed_see_the_same_noise_and_start() -> None:
         assert ours.shape != theirs.shape or torch.equal(ours, theirs), name
     noise = step_noise(descriptive, objective, 0, SHAPE, CPU)[0]
     assert not torch.equal(noise, step_noise(tiny(seed=1), objective, 0, SHAPE, CPU)[0])
+
+
+@pytest.mark.parametrize("stream", ["weights", "data", "noise"])
+def test_a_seed_of_its_own_changes_one_stream_and_no_bit_of_the_others(
+    data: Dataset, stream: str
+) -> None:
+    def streams(settings: TrainSettings) -> dict[str, list[Any]]:
+        config = model_config(settings)
+        model = build_model(config, settings, CAPTIONS)
+        batch = open_data(data, settings, config, model.text, "all").batch(1, 0, 8)
+        noise = step_noise(settings, build_objective(settings), 1, SHAPE, CPU)
+        return {
+            "weights": [p.tolist() for p in model.parameters()],
+            "data": [batch.rows.tolist(), batch.drawn.texts, batch.x.tolist()],
+            "noise": [own.tolist() for own in noise],
+        }
+
+    def with_flips(**seeds: int) -> TrainSettings:
+        return tiny(flip=True, prompt_dropout_prob=0.5, **seeds)
+
+    one, other = streams(with_flips()), streams(with_flips(seed=1))
+    assert all(one[name] != other[name] for name in one)
+    mixed = streams(with_flips(**{f"{stream}_seed": 1}))
+    assert mixed == {**one, stream: other[stream]}
+    assert streams(with_flips(seed=1, **{f"{stream}_seed": 0})) == {**other, stream: one[stream]}
 
 
 def test_parts_of_a_step_are_the_step(data: Dataset, tmp_path: Path) -> None:

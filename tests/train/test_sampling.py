@@ -29,6 +29,10 @@ def test_a_picture_does_not_hang_on_the_batch(name: str, tmp_path: Path):
     assert np.abs(generate(trained, PROMPTS[2:], seed=7) - together[2:]).max() <= 2
     assert np.array_equal(generate(trained, PROMPTS, seed=5), together)
     assert np.abs(generate(trained, PROMPTS, seed=50) - together).max() > 20
+    keyed = generate(trained, PROMPTS[::-1], noise_keys=[8, 7, 6, 5])
+    assert np.abs(keyed[::-1] - together).max() <= 2
+    with pytest.raises(ConfigError, match="1 noise keys for 4 prompts"):
+        generate(trained, PROMPTS, noise_keys=[5])
 
 
 def test_steps_that_diffusers_would_miscount_are_refused(tmp_path: Path):

@@ -32,7 +32,7 @@ from train.data.cache_files import CacheFiles
 from train.data.pictures import FLIP, crop_corners
 from train.data.rows import Bucket, TrainingIndex
 from train.protocols import Latents, TextEncoder, TextFeatures
-from train.settings import TrainSettings
+from train.settings import TrainSettings, seed_of
 
 # ---- pictures and latents -----------------------------------------------------------------------
 
@@ -253,7 +253,9 @@ def find_cache(
     if rows and settings.crop == "center" and any(folder.glob(f"{kind}-*")):
         files = CacheFiles.open(folder, kind, rows_identity(index, held_out, latents))
         if files is not None:
-            pictures = CachedPictures(files, index, latents, settings.seed, settings.flip)
+            pictures = CachedPictures(
+                files, index, latents, seed_of(settings, "data"), settings.flip
+            )
             apart = CachedPictures(files, held_out) if latents is None else None
     if text is not None and any(folder.glob("text-*")) and not why_no_text(settings, text):
         files = CacheFiles.open(folder, "text", text_identity(text))

@@ -24,7 +24,7 @@ from curate.store.caption_blend import (
 )
 from train.data.index import TrainingIndex
 from train.protocols import Drawn
-from train.settings import TrainSettings
+from train.settings import TrainSettings, seed_of
 
 # Streams of hashes, apart from those of curate.store.caption_blend; conditions take one a score.
 _TAGS, _CONDITIONS = 30, 1000
@@ -40,7 +40,7 @@ class CaptionDraws:
 
     def draw(self, rows: NDArray[np.int64], epochs: NDArray[np.int64]) -> Drawn:
         """The captions of rows (B,) in their epochs (B,)."""
-        numbers, seed = self.index.numbers(rows), self.settings.seed
+        numbers, seed = self.index.numbers(rows), seed_of(self.settings, "data")
         kind = drawn_kind(self._bounds, hash_uniform(numbers, epochs, seed, BLEND))
         choice = hash_uniform(numbers, epochs, seed, CHOICE)
         dropped = hash_uniform(numbers, epochs, seed, DROPOUT) < self.settings.prompt_dropout_prob
@@ -61,7 +61,7 @@ class CaptionDraws:
     def conditions(self, rows: NDArray[np.int64], epochs: NDArray[np.int64]) -> NDArray[np.int64]:
         """(B, n) bucket of each score, from 1; 0 where it is unknown or dropped, each by itself."""
         buckets = self.index.conditions(rows)
-        numbers, seed = self.index.numbers(rows), self.settings.seed
+        numbers, seed = self.index.numbers(rows), seed_of(self.settings, "data")
         for column in range(buckets.shape[1]):
             u = hash_uniform(numbers, epochs, seed, _CONDITIONS + column)
             buckets[u < self.settings.condition_dropout_prob, column] = 0

@@ -21,7 +21,7 @@ from train.data.order import DataOrder
 from train.data.pictures import Pictures, TarPictures, Tars
 from train.model_settings import ModelConfig
 from train.protocols import Batch, Latents, TextEncoder, TextFeatures, Tokens
-from train.settings import TrainSettings
+from train.settings import TrainSettings, seed_of
 
 if TYPE_CHECKING:
     from curate.store.dataset import Dataset
@@ -139,7 +139,7 @@ def open_data(
     space = latents if config.latents.kind != "pixels" else None
     known = space is not None or config.latents.kind == "pixels"
     found = find_cache(folder, index, held_out, settings, space, text_encoder, known)
-    seed, batch_size = settings.seed, settings.batch_size
+    seed, batch_size = seed_of(settings, "data"), settings.batch_size
     return TrainingData(
         index=index,
         held_out=held_out,

@@ -35,7 +35,7 @@ from train.data.receipt_ledger import (
 from train.data.rows import TrainingIndex
 from train.data.sorting import sorter
 from train.protocols import Batch
-from train.settings import TrainSettings
+from train.settings import TrainSettings, seed_of
 
 if TYPE_CHECKING:
     from train.data.loader import TrainingData
@@ -179,9 +179,8 @@ def check_receipt(run: Path) -> list[str]:
     settings = TrainSettings(**read_record(run / "run.json")["identity"]["settings"])
     steps = int(read_json(run / "summary.json")["steps"])
     total = steps * settings.batch_size
-    order = DataOrder(
-        index.buckets, settings.batch_size, settings.seed, settings.shuffle_block, index.weights
-    )
+    seed, block = seed_of(settings, "data"), settings.shuffle_block
+    order = DataOrder(index.buckets, settings.batch_size, seed, block, index.weights)
     draws = CaptionDraws(index, settings)
     with sorter(run) as connection:
         connection.register("receipt", table)

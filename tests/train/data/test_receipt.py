@@ -31,7 +31,7 @@ CONFIG = ModelConfig(resolution=8)
 
 
 def settings_of(**given) -> TrainSettings:
-    values = {"device": "cpu", "batch_size": BATCH, "validation_share": 0.1, "seed": 5}
+    values = {"device": "cpu", "batch_size": BATCH, "validation_share": 0.1, "data_seed": 5}
     values |= {"captions": {"descriptive": 0.7, "short": 0.2, "alt": 0.1}}
     return TrainSettings(**values | given)
 
