@@ -27,6 +27,7 @@ from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import read_json, read_record, sha256_file, write_json
 from curate.base.progress import tell
 from curate.base.provenance import provenance
+from curate.store.caption_blend import blend_order
 from curate.store.claims import claim_directory
 from train.assemble import build_model
 from train.checkpoints import Progress
@@ -164,7 +165,7 @@ class _Run:
         identity = {
             "settings": settings.identity(),
             "model_config": config.resolved(),
-            "data": {"training": training.fingerprint, "held_out": held_out.fingerprint},
+            "data": data_identity(settings, config, training, held_out),
         }
         if (out / "summary.json").exists():
             self._claim(identity)
@@ -252,6 +253,23 @@ class _Run:
             weights={name: sha256_file(out / name) for name in _weights(out)},
         )
         write_json(out / "summary.json", asdict(summary))
+
+
+def data_identity(
+    settings: TrainSettings, config: ModelConfig, training: TrainingIndex, held_out: TrainingIndex
+) -> dict[str, str]:
+    """What a run learns from, by content: captions that it does not draw count only as words."""
+    found = {
+        "training": training.fingerprint_of(blend_order(settings.captions)),
+        "held_out": held_out.fingerprint,
+    }
+    if any(own.kind == "words" for own in config.text):
+        from train.text.vocabulary import vocabulary_fingerprint
+
+        found["vocabulary"] = vocabulary_fingerprint(
+            config, chain(training.texts(), held_out.texts())
+        )
+    return found
 
 
 def refuse_cut_buckets(model: TextToImage, index: TrainingIndex) -> None:

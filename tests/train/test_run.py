@@ -47,7 +47,7 @@ def test_a_run_leaves_its_whole_record(finished: tuple[Path, RunSummary]) -> Non
     out, summary = finished
     record = read_json(out / "run.json")
     assert record["settings"]["steps"] == 30
-    assert set(record["identity"]["data"]) == {"training", "held_out"}
+    assert set(record["identity"]["data"]) == {"training", "held_out", "vocabulary"}
     assert "torch" in record["versions"]
     assert summary.steps == 30
     assert summary.samples == 35

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _HOLD_OUT_STREAM = 5
-_FORMAT = 1
+_FORMAT = 2
 _MEMORY = "512MB"  # of DuckDB, which sorts the rest on disk
 _THREADS = 2  # each wants some 100 MB of it
 
@@ -212,7 +212,7 @@ class Build:
                 start = stop
         side = self.request["held_out_size"]
         square = {"width": side, "height": side, "start": 0, "stop": held.num_rows}
-        writer.content.update(repr((buckets, edges, weighted)).encode())
+        content = writer.content() | {"layout": fingerprint([buckets, edges, weighted])}
         write_json(
             self.folder / RECORD,
             {
@@ -225,12 +225,12 @@ class Build:
                 TRAINING: {
                     "rows": writer.rows,
                     "buckets": buckets,
-                    "fingerprint": writer.content.hexdigest()[:16],
+                    "content": content,
                 },
                 HELD_OUT: {
                     "rows": held.num_rows,
                     "buckets": [square],
-                    "fingerprint": fingerprint([held.column("key").to_pylist(), side]),
+                    "content": {"key": fingerprint([held.column("key").to_pylist(), side])},
                 },
             },
         )

@@ -23,14 +23,22 @@ class Writer:
 
     def __init__(self, path: Path) -> None:
         self.path, self.rows = path, 0
-        self.content = hashlib.sha256()
-        """Of keys, originals, texts and numbers, in order; not of Arrow's own bytes."""
+        self._digests: dict[str, Any] = {}
         self.buckets: dict[int, int] = {}
         self.total = self.prior_total = 0.0
         self.low, self.high = math.inf, -math.inf
         self._pending: list[pa.Table] = []
         self._waiting = 0
         self._file: pa.ipc.RecordBatchFileWriter | None = None
+
+    def content(self) -> dict[str, str]:
+        """Column -> hash of its keys, originals, texts or numbers, in order; not of Arrow's bytes.
+
+        The shard does not count: the same pictures may lie in other tars.
+        """
+        return {
+            name: own.hexdigest()[:16] for name, own in self._digests.items() if name != "shard"
+        }
 
     def add(self, samples: pa.Table) -> None:
         """Write samples behind those before."""
@@ -63,16 +71,17 @@ class Writer:
 
         for name in samples.column_names:
             column = samples.column(name)
+            digest = self._digests.setdefault(name, hashlib.sha256())
             if name.startswith("captions_"):
                 inside = pc.list_flatten(column)
                 texts = pc.struct_field(inside, "text").to_pylist()
                 parts = [list_lengths(column), pc.struct_field(inside, "sample_index").to_numpy()]
-                self.content.update(b"".join(part.astype("<i8").tobytes() for part in parts))
-                self.content.update("\0".join(texts).encode())
+                digest.update(b"".join(part.astype("<i8").tobytes() for part in parts))
+                digest.update("\0".join(texts).encode())
             elif name in ("key", "sha256"):
-                self.content.update("\0".join(map(str, column.to_pylist())).encode())
+                digest.update("\0".join(map(str, column.to_pylist())).encode())
             elif name != "shard":
-                self.content.update(np.ascontiguousarray(column.to_numpy()).tobytes())
+                digest.update(np.ascontiguousarray(column.to_numpy()).tobytes())
 
     def _count(self, samples: pa.Table) -> None:
         self.rows += samples.num_rows

@@ -21,6 +21,7 @@ import numpy as np
 
 from curate.base.errors import DatasetError
 from curate.base.files import atomic_path, read_json, read_record
+from curate.store.caption_blend import blend_order
 from train.data.captions import CaptionDraws
 from train.data.order import DataOrder
 from train.data.receipt_ledger import (
@@ -144,7 +145,7 @@ def write_receipt(data: TrainingData, path: Path, steps: int) -> Receipt:
         # DuckDB 2 renamed the streaming reader.
         renamed = hasattr(rows, "to_arrow_reader")
         reader = (rows.to_arrow_reader if renamed else rows.fetch_arrow_reader)(1 << 16)
-        place = f"{index.fingerprint} {index.folder.absolute()}".encode()
+        place = f"{index.fingerprint_of(data.draws.kinds)} {index.folder.absolute()}".encode()
         schema = reader.schema.with_metadata({_INDEX_NOTE: place})
         with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
             for batch in reader:
@@ -157,26 +158,29 @@ def realised_shares(run: Path) -> dict[str, float]:
     return _counted(_table(run / "receipt.parquet")).blend
 
 
-def refuse_wrong_receipt(run: Path) -> None:
+def refuse_wrong_receipt(run: Path, index: TrainingIndex | None = None) -> None:
     """Raise DatasetError where a finished run's receipt is not what its settings declare."""
-    if problems := check_receipt(run):
+    if problems := check_receipt(run, index):
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise DatasetError(f"The receipt of {run} is not what was declared: {problems[0]}{more}")
 
 
-def check_receipt(run: Path) -> list[str]:
+def check_receipt(run: Path, index: TrainingIndex | None = None) -> list[str]:
     """What is wrong with a finished run's receipt, in sentences; none = it is what was declared.
 
     Every draw is made again from the seed and the dataset's captions; shares of kinds and of
     dropout must be no less likely, by the exact binomial test, than one in a million.
+
+    Args:
+        index: of the same rows, where the dataset may lie elsewhere by now; None = where it lay.
 
     Raises:
         DatasetError: the run, its receipt or its index is not there.
     """
     path = run / "receipt.parquet"
     table = _table(path)
-    index = _index_of(path, table.schema.metadata or {})
     settings = TrainSettings(**read_record(run / "run.json")["identity"]["settings"])
+    index = _index_of(path, table.schema.metadata or {}, settings, index)
     steps = int(read_json(run / "summary.json")["steps"])
     total = steps * settings.batch_size
     seed, block = seed_of(settings, "data"), settings.shuffle_block
@@ -196,16 +200,19 @@ def declared(order: DataOrder, draws: CaptionDraws, steps: int) -> Iterator[Reco
         yield records_of(step, rows, draws.draw(rows, epochs))
 
 
-def _index_of(path: Path, notes: dict[bytes, bytes]) -> TrainingIndex:
+def _index_of(
+    path: Path, notes: dict[bytes, bytes], settings: TrainSettings, index: TrainingIndex | None
+) -> TrainingIndex:
     mark, _, place = notes.get(_INDEX_NOTE, b"").decode().partition(" ")
-    folder = Path(place)
-    if not mark or not (folder / "index.json").exists():
-        raise DatasetError(
-            f"The index that {path} was drawn from is gone; the same `caplab train` makes it again."
-        )
-    index = TrainingIndex(folder)
-    if index.fingerprint != mark:
-        raise DatasetError(f"{folder} is not the index that {path} was drawn from.")
+    if index is None:
+        if not mark or not Path(place, "index.json").exists():
+            raise DatasetError(
+                f"The index that {path} was drawn from is gone; the same `caplab train` makes it "
+                f"again."
+            )
+        index = TrainingIndex(Path(place))
+    if index.fingerprint_of(blend_order(settings.captions)) != mark:
+        raise DatasetError(f"{index.folder} is not the index that {path} was drawn from.")
     return index
 
 

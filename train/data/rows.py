@@ -13,7 +13,7 @@ for and of the tables it was made from; `fingerprint` is of the content.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.base.files import read_json
+from curate.base.files import fingerprint, read_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,7 +53,9 @@ class TrainingIndex:
         self.folder, self.part = folder, part
         record = read_json(folder / RECORD)
         own = record[part]
-        self.fingerprint: str = own["fingerprint"]
+        self._content: dict[str, str] = own["content"]
+        self.fingerprint = fingerprint(self._content)
+        """Of all that it holds."""
         self.buckets = [Bucket(**bucket) for bucket in own["buckets"]]
         self.kinds: list[str] = record["kinds"]
         """All kinds that were read; a run's blend is among them."""
@@ -124,6 +126,11 @@ class TrainingIndex:
         return chosen
 
     # ---- the whole ----------------------------------------------------------------------------
+
+    def fingerprint_of(self, kinds: Iterable[str]) -> str:
+        """16 hex digits of what a run reads that draws these kinds: captions of others may come."""
+        others = {f"captions_{kind}" for kind in set(self.kinds).difference(kinds)}
+        return fingerprint({n: own for n, own in self._content.items() if n not in others})
 
     @cached_property
     def weights(self) -> NDArray[np.float64] | None:

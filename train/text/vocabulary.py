@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from curate.base.errors import ConfigError
+from curate.base.files import fingerprint
 from curate.store.caption_blend import blend_order
 from train.model_settings import ModelConfig
 from train.settings import TrainSettings
@@ -73,6 +74,12 @@ def vocabulary(config: ModelConfig, captions: Captions) -> JoinedTokenizer:
     """The tokenizer of a run; every caption kind feeds it, so that all arms share one."""
     texts = (text for _, own in sorted(captions.items()) for row in own for text in row)
     return build_tokenizer(config, texts)
+
+
+def vocabulary_fingerprint(config: ModelConfig, texts: Iterable[str]) -> str:
+    """16 hex digits of the words, with their numbers, of the encoders that read whole words."""
+    own = [o for o in build_tokenizer(config, texts).own if o.config.kind == "words"]
+    return fingerprint([side.tokenizer.get_vocab() for side in own])
 
 
 def unknown_words(
