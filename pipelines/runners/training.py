@@ -35,6 +35,7 @@ class TrainingJob:
 
     `keys` fixes the pictures, so that all jobs of an ablation see the same ones. `after` is
     called with the job once the weights are there; it must be importable (it travels by name).
+    `trained`: the weights are there, so that `after` alone is left to do.
     """
 
     name: str
@@ -46,6 +47,7 @@ class TrainingJob:
     caption_sources: dict[str, str] | None = None
     after: Callable[[TrainingJob], None] | None = None
     processes: int = 1
+    trained: bool = False
 
     @property
     def told(self) -> Path:
@@ -224,18 +226,19 @@ class _Train:
         on_step = _Steps(tell_of)
         job.told.parent.mkdir(parents=True, exist_ok=True)
         tell_of(step=0, doing="starting")
-        from train.run import train  # seconds
+        if not job.trained:
+            from train.run import train  # seconds
 
-        train(
-            job.dataset,
-            job.settings,
-            job.out,
-            selection=job.selection,
-            keys=job.keys,
-            caption_sources=job.caption_sources,
-            on_step=on_step,
-            say=lambda sentence: tell_of(say=sentence),
-        )
+            train(
+                job.dataset,
+                job.settings,
+                job.out,
+                selection=job.selection,
+                keys=job.keys,
+                caption_sources=job.caption_sources,
+                on_step=on_step,
+                say=lambda sentence: tell_of(say=sentence),
+            )
         if job.after is not None and first:
             tell_of(step=job.settings.steps, doing="drawing")
             job.after(job)

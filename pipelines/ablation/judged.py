@@ -1,0 +1,221 @@
+"""How pictures were judged: kept for each judge, and what is missing is judged.
+
+RUN/judged/<judge id>/<hash>.parquet    picture_id, prompt_id, a float64 column a metric
+RUN/judged/<judge id>/sets.parquet      set_id, form, wording, metric, value, floor, pictures
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from curate.base.errors import CaplabError, DatasetError, StageError
+from curate.base.files import atomic_path, fingerprint
+from curate.base.registry import said, tried
+from pipelines.ablation.pictures import AT_ONCE, pictures_of
+from pipelines.judges.prompts import PROMPTS
+from pipelines.judges.protocol import Judge, Pictures, SetJudge
+from pipelines.judges.registry import judge_class, kept_judge
+
+FOLDER, SETS_FILE = "judged", "sets.parquet"
+SETS = pa.schema(
+    [
+        ("set_id", pa.string()),  # of its pictures
+        *((name, pa.string()) for name in ("form", "wording", "metric")),
+        *((name, pa.float64()) for name in ("value", "floor")),
+        ("pictures", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class JudgeSpec:
+    """A judge as it travels to a worker."""
+
+    name: str
+    options: Mapping[str, Any]
+    id: str
+
+    def made(self, device: str) -> Judge:
+        """The judge itself, once a process."""
+        return kept_judge(self.name, json.dumps(dict(self.options), sort_keys=True), device)
+
+    @property
+    def of_sets(self) -> bool:
+        """Whether it scores sets of pictures."""
+        return issubclass(judge_class(self.name), SetJudge)
+
+    def is_missing(self, run: Path, wanted: pa.Table) -> bool:
+        """Whether it has not scored all of `wanted`."""
+        if self.of_sets:
+            known = set(stored_sets(run, self.id).column("set_id").to_pylist())
+            return any(set_id(own) not in known for own in _groups(wanted).values())
+        there = judged(run, self.id)
+        return any(pair not in there for pair in _pairs(wanted))
+
+
+def judged(run: Path, judge_id: str) -> dict[tuple[str, str], tuple[pa.Table, int]]:
+    """(picture, prompt) -> the table and the row of its scores."""
+    found = {}
+    for path in sorted((run / FOLDER / judge_id).glob("*.parquet")):
+        if path.name == SETS_FILE:
+            continue
+        table = _read(path)
+        found |= {pair: (table, row) for row, pair in enumerate(_pairs(table))}
+    return found
+
+
+def judge_missing(run: Path, spec: JudgeSpec, wanted: pa.Table, device: str) -> None:
+    """Have a judge score what it has not scored of `wanted` (`Asked.of`), and keep that.
+
+    Raises:
+        StageError: the judge raises, or gives no column of a number a picture.
+    """
+    if not spec.is_missing(run, wanted):
+        return
+    judge = spec.made(device)
+    if isinstance(judge, SetJudge):
+        _score_sets(run, spec, judge, wanted)
+        return
+    there = judged(run, spec.id)
+    rows = [row for row, pair in enumerate(_pairs(wanted)) if pair not in there]
+    _score(run, spec, judge, wanted.take(pa.array(rows, pa.int64())))
+
+
+def scores(run: Path, spec: JudgeSpec, wanted: pa.Table) -> dict[str, NDArray[np.float64]]:
+    """Metric -> (N,) values of the rows of `wanted`.
+
+    Raises:
+        DatasetError: one was not judged.
+    """
+    there = judged(run, spec.id)
+    if spec.of_sets:
+        return {}
+    places = [there.get(pair) for pair in _pairs(wanted)]
+    if None in places:
+        raise DatasetError(
+            f"{places.count(None)} pictures of {run} were not judged by {spec.name}; the same "
+            f"command judges them."
+        )
+    tables = {id(place[0]): place[0] for place in places if place is not None}
+    columns: dict[str, NDArray[np.float64]] = {}
+    for name in dict.fromkeys(n for t in tables.values() for n in t.column_names[2:]):
+        arrays = {key: table.column(name).to_numpy() for key, table in tables.items()}
+        columns[name] = np.array([arrays[id(p[0])][p[1]] for p in places if p is not None], float)
+    return columns
+
+
+def set_scores(run: Path, spec: JudgeSpec, wanted: pa.Table) -> list[dict[str, Any]]:
+    """Rows of what a judge of sets says of the forms and wordings of `wanted`."""
+    ids = [set_id(own) for own in _groups(wanted).values()]
+    table = stored_sets(run, spec.id)
+    rows: list[dict[str, Any]] = table.filter(
+        pc.is_in(table.column("set_id"), pa.array(ids, pa.string()))
+    ).to_pylist()
+    return rows
+
+
+def stored_sets(run: Path, judge_id: str) -> pa.Table:
+    """What is kept of sets, in the schema SETS; empty where there is nothing."""
+    path = run / FOLDER / judge_id / SETS_FILE
+    return _read(path) if path.exists() else SETS.empty_table()
+
+
+def set_id(wanted: pa.Table) -> str:
+    """16 hex digits of the pictures of a set."""
+    return fingerprint(sorted(wanted.column("picture_id").to_pylist()))
+
+
+def checked_scores(
+    name: str, judge: Judge, pictures: Pictures, asked: pa.Table
+) -> dict[str, NDArray[np.float64]]:
+    """What a judge says of N pictures, held to what it promises.
+
+    Raises:
+        StageError: it raises, or a metric is missing or has no number a picture.
+    """
+    columns = _said(name, judge.score, pictures, asked)
+    for metric in judge.metrics:
+        values = np.asarray(columns.get(metric), float) if metric in columns else None
+        if values is None or values.shape != (len(pictures),):
+            raise StageError(
+                f"The judge {name} promises {metric} and gave {said(columns.get(metric))} for "
+                f"{len(pictures)} pictures."
+            )
+    return {metric: np.asarray(columns[metric], float) for metric in judge.metrics}
+
+
+def _score(run: Path, spec: JudgeSpec, judge: Judge, rows: pa.Table) -> None:
+    for part in _parts(rows):
+        pictures = pictures_of(run, part.column("picture_id").to_pylist())
+        columns = checked_scores(spec.name, judge, pictures, part.select(PROMPTS.names))
+        table = part.select(["picture_id", "prompt_id"])
+        for metric, values in columns.items():
+            table = table.append_column(metric, pa.array(values, pa.float64()))
+        name = fingerprint(table.select(["picture_id", "prompt_id"]).to_pylist())
+        with atomic_path(run / FOLDER / spec.id / f"{name}.parquet") as temporary:
+            pq.write_table(table, temporary)
+
+
+def _score_sets(run: Path, spec: JudgeSpec, judge: SetJudge, wanted: pa.Table) -> None:
+    sets = stored_sets(run, spec.id)
+    known = set(sets.column("set_id").to_pylist())
+    for (form, wording), own in _groups(wanted).items():
+        if set_id(own) in known:
+            continue
+        pictures = pictures_of(run, own.column("picture_id").to_pylist())
+        values = _said(spec.name, judge.score_set, pictures, own.select(PROMPTS.names))
+        shared = {"set_id": set_id(own), "form": form, "wording": wording}
+        made = [
+            {**shared, "metric": name, "value": value, "floor": floor, "pictures": own.num_rows}
+            for name, (value, floor) in values.items()
+        ]
+        sets = pa.concat_tables([sets, pa.Table.from_pylist(made, SETS)])
+        with atomic_path(run / FOLDER / spec.id / SETS_FILE) as temporary:
+            pq.write_table(sets, temporary)
+
+
+def _said(name: str, ask: Any, pictures: Pictures, asked: pa.Table) -> Any:
+    answer = tried(lambda: ask(pictures, asked))
+    if isinstance(answer, CaplabError):
+        raise answer
+    if isinstance(answer, Exception):
+        raise StageError(f"The judge {name} cannot judge ({said(answer)}).") from answer
+    return answer
+
+
+def _groups(wanted: pa.Table) -> dict[tuple[str, str], pa.Table]:
+    forms, wordings = (wanted.column(name).to_pylist() for name in ("form", "wording"))
+    rows: dict[tuple[str, str], list[int]] = {}
+    for row, key in enumerate(zip(forms, wordings, strict=True)):
+        rows.setdefault(key, []).append(row)
+    return {key: wanted.take(pa.array(own, pa.int64())) for key, own in rows.items()}
+
+
+def _pairs(table: pa.Table) -> Iterator[tuple[str, str]]:
+    """(picture, prompt) of each row."""
+    return zip(*(table.column(n).to_pylist() for n in ("picture_id", "prompt_id")), strict=True)
+
+
+def _parts(rows: pa.Table) -> Iterator[pa.Table]:
+    for start in range(0, rows.num_rows, AT_ONCE):
+        yield rows.slice(start, AT_ONCE)
+
+
+def _read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read(columns)
+    except (OSError, pa.ArrowException) as error:
+        raise DatasetError(
+            f"{path} is unreadable ({error}); delete it, and judge again."
+        ) from error

@@ -1,0 +1,166 @@
+"""Pictures that runs drew: every one is kept, lossless, and what is missing is drawn.
+
+RUN/pictures/<hash>.parquet     picture_id, prompt_id, noise, webp; a part at a time, each whole
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from curate.base.errors import DatasetError
+from curate.base.files import atomic_path, fingerprint
+
+if TYPE_CHECKING:
+    from train.model import Trained
+
+FOLDER = "pictures"
+PICTURES = pa.schema(
+    [
+        ("picture_id", pa.string()),
+        ("prompt_id", pa.string()),  # the first that asked for it
+        ("noise", pa.int64()),
+        ("webp", pa.binary()),
+    ]
+)
+AT_ONCE = 256
+"""Pictures of a part. A kill leaves whole parts, so that the rest is drawn in the same batches."""
+
+
+def noise_seed(generation_seed: int, intent_id: str, noise: int) -> int:
+    """63 bits of the noise number `noise` of an intent: arms, seeds, forms and wordings share it."""
+    return int(fingerprint([generation_seed, intent_id, noise]), 16) >> 1
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What every run of a study is asked to draw. Travels to the workers.
+
+    Attributes:
+        prompts: in the schema PROMPTS.
+        noises: pictures of each prompt.
+    """
+
+    prompts: pa.Table
+    noises: int
+    generation_seed: int
+
+    @cached_property
+    def rows(self) -> pa.Table:
+        """PROMPTS with noise and noise_seed: a row a picture, forms and wordings together."""
+        order = [(name, "ascending") for name in ("form", "wording")]
+        prompts = self.prompts.sort_by(order)
+        parts = []
+        for noise in range(self.noises):
+            seeds = [
+                noise_seed(self.generation_seed, intent, noise)
+                for intent in prompts.column("intent_id").to_pylist()
+            ]
+            part = prompts.append_column("noise", pa.array([noise] * len(seeds), pa.int64()))
+            parts.append(part.append_column("noise_seed", pa.array(seeds, pa.int64())))
+        return pa.concat_tables(parts)
+
+    def of(self, run_id: str, sampling: Mapping[str, Any]) -> pa.Table:
+        """`rows` with the pictures' ids when that run draws them in that way."""
+        texts, seeds = (self.rows.column(name).to_pylist() for name in ("prompt", "noise_seed"))
+        ids = [
+            fingerprint([run_id, text, seed, sampling])
+            for text, seed in zip(texts, seeds, strict=True)
+        ]
+        return self.rows.append_column("picture_id", pa.array(ids, pa.string()))
+
+
+def stored(run: Path) -> dict[str, tuple[Path, int]]:
+    """Picture -> the file and the row where it is kept.
+
+    Raises:
+        DatasetError: a file cannot be read.
+    """
+    found = {}
+    for path in sorted((run / FOLDER).glob("*.parquet")):
+        for row, picture in enumerate(_read(path, ["picture_id"])["picture_id"].to_pylist()):
+            found[picture] = path, row
+    return found
+
+
+def missing(run: Path, wanted: pa.Table) -> pa.Table:
+    """The rows of `wanted` (of `Asked.of`) that have no picture yet, each picture once."""
+    there, rows = set(stored(run)), []
+    for row, picture in enumerate(wanted.column("picture_id").to_pylist()):
+        if picture not in there:
+            there.add(picture)
+            rows.append(row)
+    return wanted.take(pa.array(rows, pa.int64()))
+
+
+def draw(run: Path, model: Trained, wanted: pa.Table, sampling: Mapping[str, Any]) -> None:
+    """Draw and keep what is missing of `wanted`, a part at a time."""
+    from train.sample import generate
+
+    rows = missing(run, wanted)
+    for start in range(0, rows.num_rows, AT_ONCE):
+        part = rows.slice(start, AT_ONCE)
+        pictures = generate(
+            model,
+            part.column("prompt").to_pylist(),
+            noise_keys=part.column("noise_seed").to_pylist(),
+            **sampling,
+        )
+        kept = part.select(["picture_id", "prompt_id", "noise"])
+        webp = pa.array([webp_of(picture) for picture in pictures], pa.binary())
+        name = fingerprint(part.column("picture_id").to_pylist())
+        with atomic_path(run / FOLDER / f"{name}.parquet") as temporary:
+            pq.write_table(kept.append_column("webp", webp).cast(PICTURES), temporary)
+
+
+def encoded(run: Path, picture_ids: Sequence[str]) -> list[bytes]:
+    """The WebP of each picture.
+
+    Raises:
+        DatasetError: one was never drawn, or its file cannot be read.
+    """
+    places = stored(run)
+    if lost := [picture for picture in picture_ids if picture not in places]:
+        raise DatasetError(f"{run} lacks {len(lost)} of {len(picture_ids)} pictures; draw them.")
+    by_file: dict[Path, list[bytes]] = {}
+    found = []
+    for picture in picture_ids:
+        path, row = places[picture]
+        if path not in by_file:
+            by_file[path] = _read(path, ["webp"])["webp"].to_pylist()
+        found.append(by_file[path][row])
+    return found
+
+
+def pictures_of(run: Path, picture_ids: Sequence[str]) -> NDArray[np.uint8]:
+    """(N, R, R, 3) uint8 pictures, sRGB.
+
+    Raises:
+        DatasetError: as `encoded`.
+    """
+    return np.stack([np.asarray(Image.open(io.BytesIO(own))) for own in encoded(run, picture_ids)])
+
+
+def webp_of(picture: NDArray[np.uint8]) -> bytes:
+    """A picture (R, R, 3) as lossless WebP."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "WEBP", lossless=True)
+    return buffer.getvalue()
+
+
+def _read(path: Path, columns: Sequence[str]) -> pa.Table:
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read(columns)
+    except (OSError, pa.ArrowException) as error:
+        raise DatasetError(f"{path} is unreadable ({error}); delete it, and draw again.") from error

@@ -1,0 +1,69 @@
+"""Judges by name: `world`, `clip`, ..., an installed package's (entry point of the group
+`caption_lab.judges`), or `module:Class`; examples/judge_of_your_own.py is one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from curate.base.errors import CaplabError, ConfigError
+from curate.base.files import fingerprint
+from curate.base.registry import load, said, tried
+from curate.base.settings import load_settings
+from pipelines.judges.protocol import Judge
+
+JUDGES = {
+    "world": "pipelines.judges.world:WorldJudge",
+    "clip": "pipelines.judges.clip:ClipJudge",
+}
+
+
+def judge_class(name: str) -> type[Judge]:
+    """The class of a judge; loads no weights.
+
+    Raises:
+        ConfigError: there is none of that name, or it is no judge.
+    """
+    found = load("judges", name, JUDGES)
+    if not (isinstance(found, type) and issubclass(found, Judge)):
+        raise ConfigError(f"{name} is no class derived from Judge (pipelines.judges.protocol).")
+    return found
+
+
+def make_judge(name: str, options: Mapping[str, Any], device: str) -> Judge:
+    """The judge of a name with its options, its weights loaded.
+
+    Raises:
+        ConfigError: there is none of that name, it is no judge, an option is wrong, or its weights
+            do not load.
+    """
+    found = judge_class(name)
+    settings = load_settings(found.Options, None, options)
+    judge = tried(lambda: found(settings, device))
+    if isinstance(judge, CaplabError):
+        raise judge
+    if isinstance(judge, Exception):
+        raise ConfigError(f"The judge {name} cannot be made ({said(judge)}).") from judge
+    if not judge.metrics:
+        raise ConfigError(f"The judge {name} names no metrics.")
+    return judge
+
+
+def judge_id(name: str, judge: Judge) -> str:
+    """What its scores are stored under: its name, and a hash of options and weights."""
+    mark = fingerprint([name, judge.options.identity(), judge.identity()])
+    return f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}-{mark}"
+
+
+@cache
+def kept_judge(name: str, options: str, device: str) -> Judge:
+    """A judge that this process made before; loading weights costs seconds.
+
+    Args:
+        options: as JSON.
+    """
+    import json
+
+    return make_judge(name, json.loads(options), device)
