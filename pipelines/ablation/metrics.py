@@ -7,26 +7,30 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Unit = Literal["share", "count", "cosine", "score"]
+from pipelines.statistics.interval import Bounds
 
-# Unit -> least and greatest value, factor when shown, and what follows a value and a difference.
+Unit = Literal["share", "probability", "count", "cosine", "distance", "score"]
+
+# Unit -> least and greatest value, and what follows a difference and a column's label.
 _BOUNDS: dict[Unit, tuple[float, float]] = {
     "share": (0.0, 1.0),
+    "probability": (0.0, 1.0),
     "count": (0.0, math.inf),
     "cosine": (-1.0, 1.0),
+    "distance": (0.0, math.inf),
     "score": (-math.inf, math.inf),
 }
-_SUFFIX: dict[Unit, str] = {"share": " points", "count": " a picture", "cosine": "", "score": ""}
-_COLUMN: dict[Unit, str] = {"share": ", %", "count": ", a picture", "cosine": "", "score": ""}
+_SUFFIX: Mapping[str, str] = {"share": " points", "count": " a picture"}
+_COLUMN: Mapping[str, str] = {"share": ", %", "count": ", a picture"}
 
 
 @dataclass(frozen=True)
 class Metric:
     """A metric for a reader.
 
-    `digits`: decimals in the unit shown (a share is shown in percent). `less_is_better`: such a
-    metric is reported apart from alignment and never averaged into it. `brief`: shown in the
-    terminal's table, which has no room for all.
+    `digits`: most decimals in the unit shown (a share is shown in percent); an interval may allow
+    fewer. `less_is_better`: such a metric is reported apart from alignment and never averaged into
+    it. `brief`: shown in the terminal's table, which has no room for all.
     """
 
     label: str
@@ -44,12 +48,18 @@ class Metric:
     @property
     def column(self) -> str:
         """The label with its unit."""
-        return self.label + _COLUMN[self.unit]
+        return self.label + _COLUMN.get(self.unit, "")
 
     @property
     def suffix(self) -> str:
         """What follows a difference: " points", " a picture"."""
-        return _SUFFIX[self.unit]
+        return _SUFFIX.get(self.unit, "")
+
+    def bounds(self, difference: bool = False) -> Bounds:
+        """How the interval of a mean, or of a difference of two, is kept where it can be."""
+        if self.unit not in ("share", "probability"):
+            return "none"
+        return "difference of shares" if difference else "share"
 
     def within(self, low: float, high: float, difference: bool = False) -> tuple[float, float]:
         """Limits cut to what the metric, or a difference of two of its values, can be."""
@@ -58,14 +68,28 @@ class Metric:
             least, most = least - most, most - least
         return max(low, least), min(high, most)
 
-    def shown(self, value: float, signed: bool = False) -> str:
+    def digits_for(self, low: float, high: float) -> int:
+        """Decimals that an interval allows: its half-width has two digits, one from 3.55 on.
+
+        The rule of the Particle Data Group's Review (Introduction, 5.3); never more than `digits`.
+        """
+        half = self.factor * abs(high - low) / 2
+        if not (math.isfinite(half) and half > 0):
+            return self.digits
+        power = math.floor(math.log10(half))
+        wanted = (1 if half / 10**power < 3.55 else 0) - power
+        return max(0, min(self.digits, wanted))
+
+    def shown(self, value: float, signed: bool = False, digits: int | None = None) -> str:
         """A value as text in the unit shown, without the unit: 0.731 -> "73.1"."""
-        text = f"{self.factor * value:{'+' if signed else ''}.{self.digits}f}"
+        digits = self.digits if digits is None else digits
+        text = f"{self.factor * value:{'+' if signed else ''}.{digits}f}"
         return text.replace("-", "") if not float(text) else text
 
-    def limits(self, low: float, high: float) -> str:
-        """An interval as text: "[70.4, 75.1]"."""
-        return f"[{self.shown(low)}, {self.shown(high)}]"
+    def limits(self, low: float, high: float, signed: bool = False) -> str:
+        """An interval as text, with the digits that it allows: "[70.4, 75.1]"."""
+        digits = self.digits_for(low, high)
+        return f"[{self.shown(low, signed, digits)}, {self.shown(high, signed, digits)}]"
 
 
 METRICS: Mapping[str, Metric] = {
@@ -73,6 +97,12 @@ METRICS: Mapping[str, Metric] = {
     "object": Metric("object", "share", 1, "right colour and shape, in its place if one is said"),
     "object_hit": Metric(
         "object", "share", 1, "right colour and shape, in its place if one is said"
+    ),
+    "object_forced": Metric(
+        "object, forced choice", "share", 1, "the nearest colour and shape is the one asked for"
+    ),
+    "object_hit_held_out": Metric(
+        "object, held-out pairs", "share", 1, "colour-shape pairs that no training picture shows"
     ),
     "object_hit_well_formed": Metric(
         "object, well formed", "share", 1, "the same, malformed objects left out", brief=False
@@ -100,7 +130,41 @@ METRICS: Mapping[str, Metric] = {
         less_is_better=True,
         brief=False,
     ),
-    "clip_similarity": Metric("CLIP similarity", "cosine", 4, "cosine of picture and prompt"),
+    "clip_similarity": Metric("CLIP similarity", "cosine", 4, "cosine of picture and intent"),
+    "clip_similarity_sentences": Metric(
+        "CLIP similarity, sentences",
+        "cosine",
+        4,
+        "mean cosine of picture and each sentence",
+        brief=False,
+    ),
+    "clip_text_cut": Metric(
+        "text cut by CLIP",
+        "share",
+        1,
+        "of the text that CLIP's window leaves out",
+        less_is_better=True,
+        brief=False,
+    ),
+    "vqa_score": Metric("VQAScore", "probability", 3, "that the picture shows the text: yes"),
+    "soft_tifa": Metric("Soft-TIFA, atom", "probability", 3, "of yes, mean over the questions"),
+    "soft_tifa_all": Metric(
+        "Soft-TIFA, whole", "probability", 3, "of yes, geometric mean over the questions"
+    ),
+    "geneval": Metric("GenEval", "share", 1, "everything that the tag says is detected"),
+    "round_trip_similarity": Metric(
+        "round trip", "cosine", 4, "cosine of a picture and the one drawn from its caption"
+    ),
+    "fid": Metric("FID", "distance", 2, "to real pictures", less_is_better=True),
+    "kid": Metric("KID", "score", 4, "to real pictures", less_is_better=True),
+    "cmmd": Metric("CMMD", "score", 3, "to real pictures", less_is_better=True),
+    "mind": Metric("MIND", "score", 3, "to real pictures", less_is_better=True),
+    "fd_dinov2": Metric("FD-DINOv2", "distance", 1, "to real pictures", less_is_better=True),
+    "precision": Metric("precision", "share", 1, "pictures among the real ones"),
+    "recall": Metric("recall", "share", 1, "real pictures among the drawn ones"),
+    "density": Metric("density", "score", 3, "how deep among the real pictures", brief=False),
+    "coverage": Metric("coverage", "share", 1, "real pictures with a drawn one near", brief=False),
+    "vendi": Metric("Vendi", "score", 2, "effective number of different pictures"),
 }
 
 
