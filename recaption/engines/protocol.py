@@ -100,6 +100,8 @@ class CaptionOutcome:
         output_tokens: tokens written, end token included; None where the engine cannot tell.
         sent_width, sent_height: pixels of the picture as the captioner was shown it.
         latency_seconds: wall time of the row; where rows go in batches, an equal share of it.
+        first_tokens: (token, log-probability) of the likeliest first tokens, where a server was
+            asked for them (`logprobs` and `top_logprobs` in `extra_body`) and gave them.
     """
 
     text: str | None = None
@@ -112,6 +114,7 @@ class CaptionOutcome:
     sent_height: int | None = None
     # No part of what was said: two outcomes may be equal though one took longer.
     latency_seconds: float | None = field(default=None, compare=False)
+    first_tokens: tuple[tuple[str, float], ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.error is None):

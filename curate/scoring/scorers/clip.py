@@ -204,6 +204,11 @@ class ClipModel:
             tokens = self._tokenize(["a"]).to(self.device)
             self.width = int(text_features(self.model, tokens).shape[1])
 
+    @property
+    def context_length(self) -> int:
+        """Tokens of a text that the model reads, start and end of text included."""
+        return int(self._tokenize.context_length)
+
     def embed_pictures(
         self, pictures: NDArray[np.uint8], batch_size: int = 256
     ) -> NDArray[np.float32]:

@@ -150,6 +150,7 @@ def understand(
             output_tokens=written,
             sent_width=size[0] if size else None,
             sent_height=size[1] if size else None,
+            first_tokens=_first_tokens(choice),
         )
     )
 
@@ -236,6 +237,15 @@ def _json(raw: bytes) -> Any:
         return json.loads(raw)
     except (ValueError, RecursionError):  # invalid UTF-8 is a ValueError; depth is not
         return None
+
+
+def _first_tokens(choice: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
+    """The likeliest first tokens with their log-probabilities; empty where the server gave none."""
+    try:
+        found = choice["logprobs"]["content"][0]["top_logprobs"]
+        return tuple((str(one["token"]), float(one["logprob"])) for one in found)
+    except (KeyError, IndexError, TypeError, ValueError):
+        return ()
 
 
 def _count(usage: Any, name: str) -> int | None:
