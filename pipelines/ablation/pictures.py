@@ -38,7 +38,7 @@ AT_ONCE = 256
 
 
 def noise_seed(generation_seed: int, intent_id: str, noise: int) -> int:
-    """63 bits of the noise number `noise` of an intent: arms, seeds, forms and wordings share it."""
+    """63 bits of a noise of an intent: arms, seeds, forms and wordings share it."""
     return int(fingerprint([generation_seed, intent_id, noise]), 16) >> 1
 
 

@@ -198,5 +198,5 @@ def summarise(out: Path, settings: AblateSettings, study: Study) -> AblationSumm
             "prompts": study.asked.prompts.num_rows,
         },
     )
-    table = text_table(tables)
+    table = text_table(tables.arms, tables.undefined)
     return AblationSummary(out, tables.headline, table, len(study.cells[0].run.keys))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, ClassVar
 
+import yaml
 from pydantic import Field, field_validator, model_validator
 
 from curate.base.settings import OPERATIONAL, Settings, comma_list
@@ -168,6 +169,13 @@ class AblateSettings(RunnerSettings):
         if isinstance(names, dict):
             return {name: {} if options is None else options for name, options in names.items()}
         return names
+
+    @field_validator("prompts", mode="before")
+    @classmethod
+    def _of_the_world(cls, prompts: Any) -> Any:
+        if isinstance(prompts, str) and prompts.startswith("{"):  # an option's YAML
+            return yaml.safe_load(prompts)
+        return prompts
 
     @model_validator(mode="after")
     def _consistent(self) -> AblateSettings:

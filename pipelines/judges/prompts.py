@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +114,8 @@ def _text(value: object, name: str, place: str) -> str | None:
 
 def _questions(value: object, place: str) -> list[str]:
     if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
+        with suppress(ValueError):  # refused below
             value = json.loads(value)
-        except ValueError:
-            pass  # refused below
     if value is None or value == "":
         return []
     if isinstance(value, list) and all(isinstance(own, str) and own.strip() for own in value):
