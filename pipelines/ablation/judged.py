@@ -44,6 +44,11 @@ class JudgeSpec:
     name: str
     options: Mapping[str, Any]
     id: str
+    limits: tuple[str, ...] = ()
+
+    def told(self) -> dict[str, Any]:
+        """As study.json lists it."""
+        return {**vars(self), "options": dict(self.options), "limits": list(self.limits)}
 
     def made(self, device: str) -> Judge:
         """The judge itself, once a process."""

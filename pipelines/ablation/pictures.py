@@ -148,7 +148,12 @@ def pictures_of(run: Path, picture_ids: Sequence[str]) -> NDArray[np.uint8]:
     Raises:
         DatasetError: as `encoded`.
     """
-    return np.stack([np.asarray(Image.open(io.BytesIO(own))) for own in encoded(run, picture_ids)])
+    return np.stack([decoded(own) for own in encoded(run, picture_ids)])
+
+
+def decoded(webp: bytes) -> NDArray[np.uint8]:
+    """A picture (R, R, 3) uint8."""
+    return np.asarray(Image.open(io.BytesIO(webp)).convert("RGB"))
 
 
 def webp_of(picture: NDArray[np.uint8]) -> bytes:

@@ -8,8 +8,9 @@ from pathlib import Path
 from curate.base.files import fingerprint, read_json, write_json
 from curate.base.progress import tell
 from curate.base.provenance import provenance
+from pipelines.ablation.kept import RECORD
 from pipelines.ablation.settings import AblateSettings
-from pipelines.ablation.study import RECORD, Study
+from pipelines.ablation.study import Study
 
 
 def record_study(out: Path, settings: AblateSettings, study: Study) -> None:
@@ -20,11 +21,18 @@ def record_study(out: Path, settings: AblateSettings, study: Study) -> None:
     """
     stored = read_json(out / RECORD)
     runs = [
-        {"arm": cell.arm, "seed": cell.seed, "run": str(_place(out, cell.run.directory))}
+        {
+            "arm": cell.arm,
+            "seed": cell.seed,
+            "directory": str(_place(out, cell.run.directory)),
+            "run_id": cell.run.id,
+            "sampling": dict(cell.sampling),
+        }
         for cell in study.cells
     ]
-    now = {run["run"] for run in runs}
-    left = sorted(set(stored.get("left", [])) | {r["run"] for r in stored.get("runs", [])} - now)
+    now = {str(run["directory"]) for run in runs}
+    before_now = {run["directory"] for run in stored.get("runs", [])}
+    left = sorted(set(stored.get("left", [])) | before_now)
     left = [run for run in left if run not in now]
     if new := sorted(set(left) - set(stored.get("left", []))):
         tell(f"{len(new)} runs are no longer of this study and stay where they are: {_few(new)}")
@@ -50,10 +58,8 @@ def record_study(out: Path, settings: AblateSettings, study: Study) -> None:
             "dataset_directory": str(study.dataset.directory),
             "arms": [{"name": name, **arm.resolved()} for name, arm in settings.all_arms.items()],
             "seeds": list(settings.seeds),
-            "judges": [
-                {"name": spec.name, "options": dict(spec.options), "id": spec.id}
-                for spec in study.judges
-            ],
+            "judges": [spec.told() for spec in study.judges],
+            "images": len(study.cells[0].run.keys),
             "asked": {
                 "prompts": fingerprint(study.asked.prompts.to_pylist()),
                 "noises": study.asked.noises,

@@ -21,17 +21,18 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from curate.base.files import atomic_path, read_json, remove_leftovers, write_json
+from curate.base.files import atomic_path, remove_leftovers, write_json
 from curate.base.provenance import provenance
 from curate.store.claims import claim_directory
 from curate.store.lock import hold
 from pipelines.ablation.collect import collect
 from pipelines.ablation.judged import JudgeSpec, judge_missing
+from pipelines.ablation.kept import RECORD, Kept, write_prompts
 from pipelines.ablation.pictures import Asked, draw, missing
 from pipelines.ablation.record import record_study
 from pipelines.ablation.runs import Run
 from pipelines.ablation.settings import AblateSettings
-from pipelines.ablation.study import RECORD, Study, prepare
+from pipelines.ablation.study import Study, prepare
 from pipelines.ablation.tables import study_tables, text_table
 from pipelines.runners.choice import open_runner
 from pipelines.runners.settings import RunnerSettings
@@ -71,22 +72,25 @@ def ablate(dataset_dir: Path | str, out: Path | str, settings: AblateSettings) -
 
     Raises:
         ConfigError: settings, captions or prompts are not what the arms need.
-        DatasetError: the directory is no dataset, `out` is something else, or somebody else
-            writes there.
+        DatasetError: the directory is no dataset, `out` is something else, somebody else writes
+            there, or a run's receipt is not what its arm declares.
         StageError: a run failed; the same command continues.
     """
+    from train.data.receipt import refuse_wrong_receipt
+
     out = Path(out).absolute()
     with hold(out):
         study = prepare(dataset_dir, settings, out)
         claim_directory(out, out / RECORD, "study", {"study": 1}, provenance(settings))
         record_study(out, settings, study)
-        with atomic_path(out / "prompts.parquet") as temporary:
-            pq.write_table(study.asked.prompts, temporary)
+        write_prompts(out, study.asked)
         runs = Path(settings.runs or out / "runs").absolute()
         work = [run for run in study.runs if unfinished(run, study)]
         with hold(runs, [run.folder for run in work]):
             complete(study, settings, work)
-        return summarise(out, settings, study)
+        for run in study.runs:
+            refuse_wrong_receipt(run.directory, run.index)
+        return summarise(out)
 
 
 def unfinished(run: Run, study: Study) -> bool:
@@ -168,35 +172,30 @@ def draw_and_judge(
             judge_missing(directory, spec, wanted, device)
 
 
-def summarise(out: Path, settings: AblateSettings, study: Study) -> AblationSummary:
+def summarise(out: Path) -> AblationSummary:
     """Write the tables of a finished study from its kept scores.
 
     Raises:
-        DatasetError: a run's receipt is not what its arm declares.
+        DatasetError: a run lacks a picture or a score.
     """
-    from train.data.receipt import refuse_wrong_receipt
-
-    for run in study.runs:
-        refuse_wrong_receipt(run.directory, run.index)
-    found = collect(study, settings)
-    tables = study_tables(found["images"], found["sets"], settings.declaration())
-    for name, table in {**found, **tables.named()}.items():
+    kept = Kept.open(out)
+    found = collect(kept)
+    tables = study_tables(found["images"], found["sets"], kept.settings.declaration())
+    for name, table in {**found, **tables.named}.items():
         with atomic_path(out / "results" / f"{name}.parquet") as temporary:
             pq.write_table(table, temporary, compression="zstd")
-    record = read_json(out / RECORD)
-    limits = [*study.limits, *LIMITS, *record["late"]]
+    of_judges = dict.fromkeys(limit for spec in kept.judges for limit in spec.limits)
     write_json(
         out / "run.json",
         {
-            **record,
+            **kept.record,
             "kind": "ablation",
             "headline": tables.headline,
-            "limits": limits,
-            "primary": settings.primary.resolved(),
+            "limits": [*of_judges, *LIMITS, *kept.record["late"]],
+            "primary": kept.settings.primary.resolved(),
             "undefined": tables.undefined,
-            "images": len(study.cells[0].run.keys),
-            "prompts": study.asked.prompts.num_rows,
+            "prompts": kept.asked.prompts.num_rows,
         },
     )
-    table = text_table(tables.arms, tables.undefined)
-    return AblationSummary(out, tables.headline, table, len(study.cells[0].run.keys))
+    table = text_table(tables.named["arms"], tables.undefined)
+    return AblationSummary(out, tables.headline, table, kept.record["images"])

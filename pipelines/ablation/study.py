@@ -19,6 +19,7 @@ from curate.store.captions import captioned_keys
 from curate.store.dataset import Dataset
 from curate.store.holes import refuse_holes
 from pipelines.ablation.judged import JudgeSpec, checked_scores
+from pipelines.ablation.kept import RECORD
 from pipelines.ablation.pictures import Asked
 from pipelines.ablation.runs import Run, recipe_mark, run_folder, sampling_of
 from pipelines.ablation.settings import AblateSettings, Arm
@@ -32,7 +33,6 @@ from train.settings import TrainSettings, load_train_settings, model_config, set
 from train.text.build import build_tokenizer
 from train.text.vocabulary import UnknownWords, refuse_unknown_words, unknown_words
 
-RECORD = "study.json"
 ALL = "all"
 """The wording that stands for all of them."""
 _TRIED = 64
@@ -65,7 +65,6 @@ class Study:
     cells: list[Cell]
     asked: Asked
     judges: list[JudgeSpec]
-    limits: list[str]
     device: str
     precision: str
     unknown: list[UnknownWords] = field(default_factory=list)
@@ -103,7 +102,7 @@ def prepare(dataset_dir: Path | str, settings: AblateSettings, out: Path) -> Stu
     stored = read_record(out / RECORD) if (out / RECORD).exists() else None
     train = {name: train_settings(settings, arm, stored) for name, arm in arms_of(settings)}
     first = next(iter(train.values()))
-    judges, limits = tried_judges(settings, prompts, model_config(first).resolution, first.device)
+    judges = tried_judges(settings, prompts, model_config(first).resolution, first.device)
     sources = derive_sets(dataset, settings)
     books = _Books(dataset, settings, sources)
     cells: list[Cell] = []
@@ -129,7 +128,7 @@ def prepare(dataset_dir: Path | str, settings: AblateSettings, out: Path) -> Stu
     unknown = books.unknown_words(settings, train, prompts)
     refuse_unknown_words(unknown, settings.allow_unknown_words)
     asked = Asked(prompts, settings.noises, settings.generation_seed)
-    return Study(dataset, cells, asked, judges, limits, first.device, first.precision, unknown)
+    return Study(dataset, cells, asked, judges, first.device, first.precision, unknown)
 
 
 def arms_of(settings: AblateSettings) -> Iterable[tuple[str, Arm]]:
@@ -195,14 +194,14 @@ def check_places(settings: AblateSettings, prompts: pa.Table) -> None:
 
 def tried_judges(
     settings: AblateSettings, prompts: pa.Table, resolution: int, device: str
-) -> tuple[list[JudgeSpec], list[str]]:
-    """The judges, each of which has judged a few pictures of the models' size; and their limits.
+) -> list[JudgeSpec]:
+    """The judges, each of which has judged a few pictures of the models' size.
 
     Raises:
         ConfigError: one does not load or judge, two give one metric, or the primary metric is
             given by none or is not defined on the primary form.
     """
-    specs, limits = [], []
+    specs = []
     owner: dict[str, str] = {}
     values: dict[str, Any] = {}
     rows = primary_prompts(settings, prompts).slice(0, _TRIED)
@@ -214,8 +213,7 @@ def tried_judges(
             owner[metric] = name
         if not isinstance(judge, SetJudge):
             values |= checked_scores(name, judge, sample_pictures(judge, rows, resolution), rows)
-        specs.append(JudgeSpec(name, options, judge_id(name, judge)))
-        limits += [limit for limit in judge.limits if limit not in limits]
+        specs.append(JudgeSpec(name, options, judge_id(name, judge), tuple(judge.limits)))
     metric = settings.primary.metric
     if metric not in values:
         raise ConfigError(
@@ -227,7 +225,7 @@ def tried_judges(
             f"The metric {metric!r} is not defined on {settings.primary.form} prompts; name "
             f"another metric or form in `primary`."
         )
-    return specs, limits
+    return specs
 
 
 def primary_prompts(settings: AblateSettings, prompts: pa.Table) -> pa.Table:
