@@ -26,6 +26,7 @@ HELP = {
     "decontaminate": "Find the samples that show a picture of an evaluation set.",
     "select": "Select samples by SQL over stored scores; pictures are never touched.",
     "recaption": "Write captions with a vision-language model into the captions table.",
+    "derive": "Make a caption set from stored captions by rule, with no model.",
     "captions": "What captions are like and how right they are, without a judge model.",
     "export": "Write a selection with one caption a picture, in a trainer's layout.",
     "train": "Train a text-to-image diffusion model on a selection with a blend of captions.",
@@ -45,7 +46,11 @@ HELP = {
     cls=LazyGroup,
     folder="pipelines.commands",
     helps=HELP,
-    elsewhere={"demo": "pipelines.demo.command", "bench": "pipelines.bench.commands"},
+    elsewhere={
+        "demo": "pipelines.demo.command",
+        "bench": "pipelines.bench.commands",
+        "derive": "pipelines.commands.experiment.derive",
+    },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="caplab")

@@ -74,13 +74,13 @@ def caption_writers(
 
 def captioned_keys(dataset: Dataset, kind: str, source: str | None = None) -> set[str]:
     """Keys of the samples that have an accepted caption of `kind`; empty if nobody wrote it."""
-    if not _writers(dataset, kind):
+    if not writers_of(dataset, kind):
         return set()
     captions = accepted_captions(dataset, [kind], {kind: source} if source else None)
     return set(captions.column("key").to_pylist())
 
 
-def _writers(dataset: Dataset, kind: str) -> list[str]:
+def writers_of(dataset: Dataset, kind: str) -> list[str]:
     """Sources that wrote at least one row of `kind`."""
     writers = []
     connection = dataset.connect(["captions"])
@@ -95,7 +95,7 @@ def _writers(dataset: Dataset, kind: str) -> list[str]:
 
 
 def _source_of(dataset: Dataset, kind: str, wanted: str | None) -> str:
-    writers = _writers(dataset, kind)
+    writers = writers_of(dataset, kind)
     if wanted is not None:
         if wanted not in writers:
             known = ", ".join(writers) or "nobody"

@@ -162,6 +162,10 @@ CAPTIONS = pa.schema(
         ("created_at", pa.timestamp("ms", tz="UTC")),
     ]
 )
+DERIVED = "derived-"
+"""Start of the names of sources whose captions a rule made from stored ones, see
+`recaption.transforms.derive`; of such rows `model` is the source of those, `prompt_id` the rule and
+`sampling` its JSON."""
 CAPTIONS_VOLATILE = ("latency_seconds", "created_at")
 """Columns in which two equal runs differ."""
 

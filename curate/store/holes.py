@@ -22,6 +22,7 @@ from pathlib import Path
 
 from curate.base.errors import DatasetError
 from curate.base.files import read_json, write_json
+from curate.store.contract import DERIVED
 from curate.store.dataset import Dataset
 from curate.store.shards import tar_note
 
@@ -298,6 +299,8 @@ def repairing(dataset: Dataset, hole: Hole) -> str:
     """The command that mends a hole."""
     place = dataset.directory
     kind, _, source = hole.table.partition("/")
+    if kind == "captions" and source.startswith(DERIVED):
+        return f"caplab derive {place}, with the settings in captioners/{source}.json"
     if kind == "captions" and hole.table != ALT:
         return f"caplab recaption {place}, with the settings in captioners/{source}.json"
     if kind == "reference_matches":

@@ -58,7 +58,7 @@ BANNED_OPENING = (
 
 # A sentence's end: its mark, closing quotes, then a space or the text's end.
 _SENTENCE_END = re.compile(r"[.!?…。！？]+[\"'”’)\]]*(?=\s|$)|[。！？]")
-_ABBREVIATION = re.compile(r"\b(mr|mrs|ms|dr|st|no|vs|etc|e\.g|i\.e|approx|jr|sr|[A-Z])\.$", re.I)
+ABBREVIATION = re.compile(r"\b(mr|mrs|ms|dr|st|no|vs|etc|e\.g|i\.e|approx|jr|sr|[A-Z])\.$", re.I)
 # "1. 2. 3." are no sentences, "It is from 1967." is one.
 _ENUMERATOR = re.compile(r"(?:^|[.:;!?]\s*)\d+[.)]$")
 # "A photo of a view of ...", stripped once, can open with the next phrase; more is no caption.
@@ -103,7 +103,7 @@ def cut_to_sentence(text: str) -> str | None:
     """`text` up to its last whole sentence; None where it holds none."""
     for found in reversed(list(_SENTENCE_END.finditer(text))):
         kept = text[: found.end()]
-        if not (_ABBREVIATION.search(kept) or _ENUMERATOR.search(kept)):
+        if not (ABBREVIATION.search(kept) or _ENUMERATOR.search(kept)):
             return kept
     return None
 

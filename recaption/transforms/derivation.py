@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from curate.base.errors import ConfigError
 from curate.base.settings import Settings
 
 Rule = Literal[
@@ -18,6 +19,9 @@ Rule = Literal[
     "json",
     "prose",
 ]
+
+DOSED = ("wrong_attributes", "drop_clauses")
+"""Rules that change a share of a caption."""
 
 
 class Derivation(Settings):
@@ -37,3 +41,27 @@ class Derivation(Settings):
     source: str | None = Field(
         None, description="Who wrote `of`, where several captioners wrote that kind"
     )
+
+    @model_validator(mode="after")
+    def _only_what_the_rule_reads(self) -> Self:
+        if (self.rule in DOSED) != (self.dose > 0):
+            raise ConfigError(
+                f"The rule {self.rule} needs a dose above 0, such as 0.2."
+                if self.rule in DOSED
+                else f"The rule {self.rule} has no dose; {' and '.join(DOSED)} have one."
+            )
+        if (self.rule == "pad") != (self.like is not None):
+            raise ConfigError(
+                "The rule pad needs `like`, the kind whose length is matched."
+                if self.rule == "pad"
+                else f"The rule {self.rule} matches no length; leave `like` out."
+            )
+        if self.rule != "random_length" and "cuts" in self.model_fields_set:
+            raise ConfigError(f"The rule {self.rule} makes no cuts; leave `cuts` out.")
+        return self
+
+    def decisive(self) -> dict[str, object]:
+        """The settings that decide the captions, whoever wrote those that they are made from."""
+        own = {"pad": "like", "random_length": "cuts"} | dict.fromkeys(DOSED, "dose")
+        names = ["of", "rule", *([own[self.rule]] if self.rule in own else [])]
+        return {name: value for name, value in self.resolved().items() if name in names}

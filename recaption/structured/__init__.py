@@ -1,0 +1,1 @@
+"""Structured captions: objects with attributes and places as JSON, and the same in prose."""
