@@ -21,10 +21,9 @@ def main(dataset: str, out: str, steps: int = 2000, scenes: int = 96, words: boo
         contrasts=(("descriptive", "alt"),),  # what is claimed is declared before the run
         seeds=(0, 1, 2),
         train={"model": "world-small", "steps": steps, "validation_samples": 0},
-        scenes=scenes,
+        prompts={"scenes": scenes},
         allow_unknown_words=words,  # else refused where the captions lack the prompts' words
-        primary_metric="object_hit",
-        primary_prompt_form="short",  # no arm's own wording
+        primary={"metric": "object_hit", "form": "short"},
     )
     summary = ablate(dataset, out, settings)
     print(summary.text())

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from curate.base.errors import CaplabError, DatasetError, StageError
 from curate.base.files import atomic_path, fingerprint
 from curate.base.registry import said, tried
-from pipelines.ablation.pictures import AT_ONCE, pictures_of
+from pipelines.ablation.pictures import AT_ONCE, pairs, pictures_of
 from pipelines.judges.prompts import PROMPTS
 from pipelines.judges.protocol import Judge, Pictures, SetJudge
 from pipelines.judges.registry import judge_class, kept_judge
@@ -65,7 +65,7 @@ class JudgeSpec:
             known = set(stored_sets(run, self.id).column("set_id").to_pylist())
             return any(set_id(own) not in known for own in _groups(wanted).values())
         there = judged(run, self.id)
-        return any(pair not in there for pair in _pairs(wanted))
+        return any(pair not in there for pair in pairs(wanted))
 
 
 def judged(run: Path, judge_id: str) -> dict[tuple[str, str], tuple[pa.Table, int]]:
@@ -75,7 +75,7 @@ def judged(run: Path, judge_id: str) -> dict[tuple[str, str], tuple[pa.Table, in
         if path.name == SETS_FILE:
             continue
         table = _read(path)
-        found |= {pair: (table, row) for row, pair in enumerate(_pairs(table))}
+        found |= {pair: (table, row) for row, pair in enumerate(pairs(table))}
     return found
 
 
@@ -92,7 +92,7 @@ def judge_missing(run: Path, spec: JudgeSpec, wanted: pa.Table, device: str) -> 
         _score_sets(run, spec, judge, wanted)
         return
     there = judged(run, spec.id)
-    rows = [row for row, pair in enumerate(_pairs(wanted)) if pair not in there]
+    rows = [row for row, pair in enumerate(pairs(wanted)) if pair not in there]
     _score(run, spec, judge, wanted.take(pa.array(rows, pa.int64())))
 
 
@@ -105,7 +105,7 @@ def scores(run: Path, spec: JudgeSpec, wanted: pa.Table) -> dict[str, NDArray[np
     there = judged(run, spec.id)
     if spec.of_sets:
         return {}
-    places = [there.get(pair) for pair in _pairs(wanted)]
+    places = [there.get(pair) for pair in pairs(wanted)]
     if None in places:
         raise DatasetError(
             f"{places.count(None)} pictures of {run} were not judged by {spec.name}; the same "
@@ -204,11 +204,6 @@ def _groups(wanted: pa.Table) -> dict[tuple[str, str], pa.Table]:
     for row, key in enumerate(zip(forms, wordings, strict=True)):
         rows.setdefault(key, []).append(row)
     return {key: wanted.take(pa.array(own, pa.int64())) for key, own in rows.items()}
-
-
-def _pairs(table: pa.Table) -> Iterator[tuple[str, str]]:
-    """(picture, prompt) of each row."""
-    return zip(*(table.column(n).to_pylist() for n in ("picture_id", "prompt_id")), strict=True)
 
 
 def _parts(rows: pa.Table) -> Iterator[pa.Table]:

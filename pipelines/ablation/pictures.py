@@ -1,12 +1,14 @@
 """Pictures that runs drew: every one is kept, lossless, and what is missing is drawn.
 
+RUN/asked.parquet               picture_id, noise, noise_seed and the columns of PROMPTS: what it
+                                was ever asked, so that any judge may look later
 RUN/pictures/<hash>.parquet     picture_id, prompt_id, noise, webp; a part at a time, each whole
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +26,7 @@ from curate.base.files import atomic_path, fingerprint
 if TYPE_CHECKING:
     from train.model import Trained
 
-FOLDER = "pictures"
+FOLDER, ASKED_FILE = "pictures", "asked.parquet"
 PICTURES = pa.schema(
     [
         ("picture_id", pa.string()),
@@ -103,6 +105,30 @@ def missing(run: Path, wanted: pa.Table) -> pa.Table:
     return wanted.take(pa.array(rows, pa.int64()))
 
 
+def asked_so_far(run: Path) -> pa.Table | None:
+    """All that a run was ever asked to draw, as `Asked.of` gives it; None where it drew nothing."""
+    path = run / ASKED_FILE
+    return _read(path, None) if path.exists() else None
+
+
+def keep_asked(run: Path, wanted: pa.Table) -> None:
+    """Add what a run is asked to draw to asked.parquet."""
+    before = asked_so_far(run)
+    known = set() if before is None else set(pairs(before))
+    rows = [row for row, pair in enumerate(pairs(wanted)) if pair not in known]
+    if not rows:
+        return
+    new = wanted.take(pa.array(rows, pa.int64()))
+    table = new if before is None else pa.concat_tables([before, new])
+    with atomic_path(run / ASKED_FILE) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def pairs(table: pa.Table) -> Iterator[tuple[str, str]]:
+    """(picture, prompt) of each row."""
+    return zip(*(table.column(n).to_pylist() for n in ("picture_id", "prompt_id")), strict=True)
+
+
 def draw(run: Path, model: Trained, wanted: pa.Table, sampling: Mapping[str, Any]) -> None:
     """Draw and keep what is missing of `wanted`, a part at a time."""
     from train.sample import generate
@@ -163,7 +189,7 @@ def webp_of(picture: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _read(path: Path, columns: Sequence[str]) -> pa.Table:
+def _read(path: Path, columns: Sequence[str] | None) -> pa.Table:
     try:
         with pq.ParquetFile(path) as file:
             return file.read(columns)

@@ -28,7 +28,7 @@ from curate.store.lock import hold
 from pipelines.ablation.collect import collect
 from pipelines.ablation.judged import JudgeSpec, judge_missing
 from pipelines.ablation.kept import RECORD, Kept, write_prompts
-from pipelines.ablation.pictures import Asked, draw, missing
+from pipelines.ablation.pictures import Asked, draw, keep_asked, missing
 from pipelines.ablation.record import record_study
 from pipelines.ablation.runs import Run
 from pipelines.ablation.settings import AblateSettings
@@ -165,6 +165,7 @@ def draw_and_judge(
     model = None
     for sampling in samplings:
         wanted = asked.of(run_id, sampling)
+        keep_asked(directory, wanted)
         if missing(directory, wanted).num_rows:
             model = model or load_trained(directory, device, precision)
             draw(directory, model, wanted, sampling)

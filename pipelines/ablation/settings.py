@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from curate.base.settings import OPERATIONAL, Settings, comma_list
 from pipelines.ablation.declared import Declaration, Interaction, NoWorse, Primary, Sweep
@@ -21,6 +21,27 @@ _DEFAULT_ARMS: dict[str, dict[str, float]] = {
     "descriptive": {"descriptive": 0.95, "alt": 0.05},
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")  # names become folders
+
+
+def _named(judges: Any) -> Any:
+    names = comma_list(judges) if isinstance(judges, str) else judges
+    if isinstance(names, (list, tuple)):
+        return {name: {} for name in names}
+    if isinstance(names, dict):
+        return {name: {} if options is None else options for name, options in names.items()}
+    return names
+
+
+def _of_the_world(prompts: Any) -> Any:
+    if isinstance(prompts, str) and prompts.startswith("{"):  # an option's YAML
+        return yaml.safe_load(prompts)
+    return prompts
+
+
+Judges = Annotated[dict[str, dict[str, Any]], BeforeValidator(_named)]
+"""Name -> options; a name or a list of names is enough."""
+Prompts = Annotated[str | dict[str, Any], BeforeValidator(_of_the_world)]
+"""A file, or options of the world's prompts."""
 
 
 class Arm(Settings):
@@ -119,12 +140,12 @@ class AblateSettings(RunnerSettings):
     train: dict[str, Any] = Field(
         {"model": "world-small"}, description="Training settings that all arms share"
     )
-    judges: dict[str, dict[str, Any]] = Field(
+    judges: Judges = Field(
         {"world": {}},
         description="Name -> options, a name, or a list of names; a name is world, clip, ... or a "
         "judge of your own as module:Class (examples/judge_of_your_own.py)",
     )
-    prompts: str | dict[str, Any] = Field(
+    prompts: Prompts = Field(
         {},
         description="File of prompts (columns prompt, form, wording, id, intent, category, "
         "questions), or {scenes, forms, wordings, ...} of the synthetic world",
@@ -159,23 +180,6 @@ class AblateSettings(RunnerSettings):
             return {**given, "contrasts": ()} if own and "contrasts" not in given else given
         first, *others = given["arms"] or [""]
         return {**given, "contrasts": tuple((other, first) for other in others)}
-
-    @field_validator("judges", mode="before")
-    @classmethod
-    def _named(cls, judges: Any) -> Any:
-        names = comma_list(judges) if isinstance(judges, str) else judges
-        if isinstance(names, (list, tuple)):
-            return {name: {} for name in names}
-        if isinstance(names, dict):
-            return {name: {} if options is None else options for name, options in names.items()}
-        return names
-
-    @field_validator("prompts", mode="before")
-    @classmethod
-    def _of_the_world(cls, prompts: Any) -> Any:
-        if isinstance(prompts, str) and prompts.startswith("{"):  # an option's YAML
-            return yaml.safe_load(prompts)
-        return prompts
 
     @model_validator(mode="after")
     def _consistent(self) -> AblateSettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from curate.base.errors import ConfigError
 from curate.base.files import read_record
@@ -24,8 +26,8 @@ from pipelines.ablation.pictures import Asked
 from pipelines.ablation.runs import Run, recipe_mark, run_folder, sampling_of
 from pipelines.ablation.settings import AblateSettings, Arm
 from pipelines.judges.prompts import read_prompts
-from pipelines.judges.protocol import Judge, SetJudge
-from pipelines.judges.registry import judge_id, make_judge
+from pipelines.judges.protocol import Judge, Pictures, SetJudge
+from pipelines.judges.registry import judge_id, kept_judge
 from train.data.index import TrainingIndex, build_index
 from train.run import data_identity
 from train.sample import asked_buckets
@@ -97,7 +99,7 @@ def prepare(dataset_dir: Path | str, settings: AblateSettings, out: Path) -> Stu
         DatasetError: the directory is no dataset.
     """
     dataset = Dataset.open(dataset_dir)
-    prompts = prompts_of(settings)
+    prompts = prompts_of(settings.prompts)
     check_places(settings, prompts)
     stored = read_record(out / RECORD) if (out / RECORD).exists() else None
     train = {name: train_settings(settings, arm, stored) for name, arm in arms_of(settings)}
@@ -136,18 +138,18 @@ def arms_of(settings: AblateSettings) -> Iterable[tuple[str, Arm]]:
     return settings.all_arms.items()
 
 
-def prompts_of(settings: AblateSettings) -> pa.Table:
+def prompts_of(prompts: str | Mapping[str, Any]) -> pa.Table:
     """What every run is asked to draw, in the schema PROMPTS.
 
     Raises:
         ConfigError: the file or an option is wrong.
     """
-    if isinstance(settings.prompts, str):
-        return read_prompts(Path(settings.prompts))
+    if isinstance(prompts, str):
+        return read_prompts(Path(prompts))
     from pipelines.judges.world_prompts import world_prompts
     from pipelines.judges.world_settings import WorldPromptSettings
 
-    return world_prompts(load_settings(WorldPromptSettings, None, settings.prompts))
+    return world_prompts(load_settings(WorldPromptSettings, None, prompts))
 
 
 def train_settings(
@@ -195,25 +197,15 @@ def check_places(settings: AblateSettings, prompts: pa.Table) -> None:
 def tried_judges(
     settings: AblateSettings, prompts: pa.Table, resolution: int, device: str
 ) -> list[JudgeSpec]:
-    """The judges, each of which has judged a few pictures of the models' size.
+    """The judges of a study, each loaded and tried.
 
     Raises:
-        ConfigError: one does not load or judge, two give one metric, or the primary metric is
-            given by none or is not defined on the primary form.
+        ConfigError: as `loaded_judges`, or the primary metric is given by none or is not defined on
+            the primary form.
     """
-    specs = []
-    owner: dict[str, str] = {}
-    values: dict[str, Any] = {}
-    rows = primary_prompts(settings, prompts).slice(0, _TRIED)
-    for name, options in settings.judges.items():
-        judge = make_judge(name, options, device)
-        for metric in judge.metrics:
-            if other := owner.get(metric):
-                raise ConfigError(f"The judges {other} and {name} both give the metric {metric}.")
-            owner[metric] = name
-        if not isinstance(judge, SetJudge):
-            values |= checked_scores(name, judge, sample_pictures(judge, rows, resolution), rows)
-        specs.append(JudgeSpec(name, options, judge_id(name, judge), tuple(judge.limits)))
+    values: dict[str, NDArray[np.float64]] = {}
+    rows = primary_prompts(settings, prompts)
+    specs = loaded_judges(settings.judges, rows, resolution, device, values)
     metric = settings.primary.metric
     if metric not in values:
         raise ConfigError(
@@ -228,6 +220,39 @@ def tried_judges(
     return specs
 
 
+def loaded_judges(
+    judges: Mapping[str, Mapping[str, Any]],
+    prompts: pa.Table,
+    resolution: int,
+    device: str,
+    values: dict[str, NDArray[np.float64]] | None = None,
+) -> list[JudgeSpec]:
+    """The judges, each of which has judged a few pictures of the models' size.
+
+    Args:
+        values: receives what they said.
+
+    Raises:
+        ConfigError: one does not load, or two give one metric.
+        StageError: one does not judge.
+    """
+    specs: list[JudgeSpec] = []
+    owner: dict[str, str] = {}
+    rows = prompts.slice(0, _TRIED)
+    for name, options in judges.items():
+        judge = kept_judge(name, json.dumps(dict(options), sort_keys=True), device)
+        for metric in judge.metrics:
+            if other := owner.get(metric):
+                raise ConfigError(f"The judges {other} and {name} both give the metric {metric}.")
+            owner[metric] = name
+        if not isinstance(judge, SetJudge):
+            found = checked_scores(name, judge, sample_pictures(judge, rows, resolution), rows)
+            if values is not None:
+                values |= found
+        specs.append(JudgeSpec(name, options, judge_id(name, judge), tuple(judge.limits)))
+    return specs
+
+
 def primary_prompts(settings: AblateSettings, prompts: pa.Table) -> pa.Table:
     """The prompts of the primary form and wording."""
     here = pc.equal(prompts.column("form"), settings.primary.form)
@@ -236,7 +261,7 @@ def primary_prompts(settings: AblateSettings, prompts: pa.Table) -> pa.Table:
     return prompts.filter(here)
 
 
-def sample_pictures(judge: Judge, rows: pa.Table, resolution: int) -> Any:
+def sample_pictures(judge: Judge, rows: pa.Table, resolution: int) -> Pictures:
     """What the prompts meant, or black pictures, which show as well what is defined on them."""
     pictures = judge.targets(rows, resolution)
     if pictures is None:

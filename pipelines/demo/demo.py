@@ -182,8 +182,8 @@ def ablate_settings(settings: DemoSettings, truth: Path) -> AblateSettings:
         selection=SELECTION,
         seeds=tuple(range(settings.seeds)),
         train={"model": settings.model, "steps": settings.steps},
-        scenes=settings.scenes,
-        exclude_scenes=str(truth),
+        prompts={"scenes": settings.scenes, "exclude_scenes": str(truth)},
+        noises=1,
         workers=settings.workers,
         runner=settings.runner,
     )
