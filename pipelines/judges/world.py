@@ -1,55 +1,93 @@
-"""The synthetic world as a judge: its exact parser, against the scene that was meant."""
+"""The synthetic world as a judge: its exact parser, held against the scene that was meant."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import Field
 
-from curate.base.settings import Settings
+from curate.base.errors import ConfigError
 from pipelines.judges.protocol import Judge, Pictures
-from pipelines.world.judge import COLUMNS, judge
-from pipelines.world.parse import parse_arrays
+from pipelines.judges.world_settings import World, WorldJudgeSettings
+from pipelines.world.judge import COLUMNS, Asked, judge
+from pipelines.world.parse import Reading, read
 from pipelines.world.render import render
 from pipelines.world.scene import Scene, WorldConfig
 
-
-class WorldOptions(Settings):
-    """Which world."""
-
-    world: Literal["small", "rich"] = Field("small", description="Richness of the judged world")
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class WorldJudge(Judge):
-    """Scored against the scene, not against the wording."""
+    """Scored against the scene, not against the wording.
 
-    Options = WorldOptions
-    options: WorldOptions
+    Descriptive prompts ask for the whole scene, all others for its main object.
+    """
+
+    Options = WorldJudgeSettings
     metrics = COLUMNS
+    limits = (
+        "The pictures are drawn by a program: eight colours, six shapes, four places in the small "
+        "world. Nothing here shows how captions act on photographs.",
+        "The parser calls an object malformed that is softer or further off its place than it "
+        "knows; so hits are also given among well-formed objects and by a forced choice, in which "
+        "every cell is read as what it is nearest to.",
+        "A short prompt is met by its object among others, so a picture of many objects meets some "
+        "by luck: how many, the floor of hedging says.",
+    )
 
-    @property
-    def config(self) -> WorldConfig:
-        """The judged world."""
-        return WorldConfig.small() if self.options.world == "small" else WorldConfig.rich()
+    def __init__(self, options: WorldJudgeSettings, device: str = "cpu") -> None:
+        super().__init__(options, device)
+        self.config = world_config(options.world)
 
     def score(self, pictures: Pictures, asked: pa.Table) -> dict[str, NDArray[np.float64]]:
-        forms = np.array(asked.column("form").to_pylist())
-        found = {name: np.full(len(forms), np.nan) for name in self.metrics}
-        for form in dict.fromkeys(forms.tolist()):
-            here = np.flatnonzero(forms == form)
-            known = form if form in ("short", "upsampled") else "descriptive"
-            parsed = parse_arrays(pictures[here], self.config)
-            own = judge(parsed, _scenes(asked.take(here)), known, self.config)
-            for name in self.metrics:
-                found[name][here] = own[name]
-        return found
+        """The columns of `pipelines.world.judge.judge`.
+
+        Raises:
+            ConfigError: an intent is no scene of this world.
+        """
+        return self.score_reading(read(pictures, self.config), asked)
+
+    def score_reading(self, reading: Reading, asked: pa.Table) -> dict[str, NDArray[np.float64]]:
+        """As `score`, of N pictures that were read."""
+        scenes = scenes_of(asked)
+        whole = np.array([asks_for(form) == "scene" for form in asked.column("form").to_pylist()])
+        try:
+            of_scene = judge(reading, scenes, "scene", self.config)
+            of_main = judge(reading, scenes, "main", self.config)
+        except ValueError as error:
+            raise ConfigError(f"The prompts are of another world: {error}") from error
+        return {name: np.where(whole, of_scene[name], of_main[name]) for name in COLUMNS}
 
     def targets(self, asked: pa.Table, resolution: int) -> Pictures:
-        return render(_scenes(asked), self.config, resolution)
+        """The scenes that were meant, drawn at any resolution."""
+        return render(scenes_of(asked), self.config, resolution)
 
 
-def _scenes(asked: pa.Table) -> list[Scene]:
-    return [Scene.from_json(scene) for scene in asked.column("intent").to_pylist()]
+def world_config(world: World) -> WorldConfig:
+    """The world of that name."""
+    return WorldConfig.small() if world == "small" else WorldConfig.rich()
+
+
+def asks_for(form: str) -> Asked:
+    """What a prompt of that form asks for: the scene, or its main object alone."""
+    return "scene" if form == "descriptive" else "main"
+
+
+def scenes_of(prompts: pa.Table) -> list[Scene]:
+    """What each row of PROMPTS means.
+
+    Raises:
+        ConfigError: an intent is no scene.
+    """
+    scenes = []
+    for intent in prompts.column("intent").to_pylist():
+        try:
+            scenes.append(Scene.from_json(intent))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"The world judge scores scenes of the synthetic world alone, and the intent "
+                f"{str(intent)[:60]!r} is none; take another judge for these prompts."
+            ) from error
+    return scenes

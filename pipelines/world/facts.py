@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipelines.world.palette import BACKGROUND_COLOURS, BACKGROUND_STYLES, OBJECT_COLOURS, SIZES
 from pipelines.world.scene import Scene
 from pipelines.world.shapes import SHAPES
-from pipelines.world.words import COUNTS, PLACES, RELATIONS, words
+from pipelines.world.words import COUNTS, PLACES, RELATIONS, plain_words
 
 _SHAPES = frozenset(SHAPES)
 _COLOURS = frozenset(OBJECT_COLOURS)
@@ -61,7 +61,7 @@ def facts(caption: str, grid: int = 2) -> Facts:
     count = None
     clauses: list[_Clause] = []
     clause: list[str] = []
-    for word in [*words(caption), "."]:
+    for word in [*plain_words(caption), "."]:
         if word in _GROUNDS:
             background = background or word
         elif word in _STYLES:

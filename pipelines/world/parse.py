@@ -9,6 +9,9 @@ that the background alone leaves. A cell is
   object's;
 - an object, if the best explanation removes over 60% of it (`MIN_EXPLAINED`);
 - junk (malformed) otherwise: something stands there, but nothing of this world.
+
+These thresholds call many a soft or shifted object junk, so `read` gives a second reading beside
+this one, without any: whatever is nearest in squared error, nothing or one of the objects.
 """
 
 from collections.abc import Sequence
@@ -38,6 +41,17 @@ class ParsedScene:
 
     scene: Scene
     junk: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Two readings of the same N pictures: `strict` with junk, `forced` to the nearest of all."""
+
+    strict: SceneArrays
+    forced: SceneArrays
+
+    def __len__(self) -> int:
+        return len(self.strict)
 
 
 @dataclass(frozen=True)
@@ -85,7 +99,12 @@ def _synthesis(config: WorldConfig, resolution: int) -> _Synthesis:
 
 
 def parse_arrays(images: NDArray[np.uint8], config: WorldConfig) -> SceneArrays:
-    """Read pictures back: images uint8 (N, R, R, 3) -> N rows of `SceneArrays`, junk marked.
+    """Read pictures back: images uint8 (N, R, R, 3) -> N rows of `SceneArrays`, junk marked."""
+    return read(images, config).strict
+
+
+def read(images: NDArray[np.uint8], config: WorldConfig) -> Reading:
+    """Both readings of uint8 (N, R, R, 3) images.
 
     Raises ValueError on any other dtype or shape. Cost grows with N * cells * templates * colours;
     about 6,000 pictures/s/core in the small world.
@@ -103,17 +122,25 @@ def parse_arrays(images: NDArray[np.uint8], config: WorldConfig) -> SceneArrays:
     n, cells = len(images), config.cells
     fields = np.full((5, n, cells), -1, np.int16)
     ground = np.zeros(n, np.int16)
-    junk = np.zeros((n, cells), bool)
+    junk, well = np.zeros((2, n, cells), bool)
     if n:
         synthesis = _synthesis(config, images.shape[1])
         for start in range(0, n, _CHUNK):
             part = slice(start, start + _CHUNK)
-            _parse_chunk(images[part], config, synthesis, fields[:, part], ground[part], junk[part])
-    return SceneArrays(
-        *fields,  # type: ignore[misc]
-        background=ground // len(config.styles),
-        style=ground % len(config.styles),
-        junk=junk,
+            _parse_chunk(
+                images[part],
+                config,
+                synthesis,
+                fields[:, part],
+                ground[part],
+                junk[part],
+                well[part],
+            )
+    grounds = {"background": ground // len(config.styles), "style": ground % len(config.styles)}
+    strict = np.where(well, fields, -1).astype(np.int16)
+    return Reading(
+        SceneArrays(*strict, **grounds, junk=junk),  # type: ignore[misc]
+        SceneArrays(*fields, **grounds, junk=np.zeros_like(junk)),  # type: ignore[misc]
     )
 
 
@@ -144,6 +171,7 @@ def _parse_chunk(
     fields: NDArray[np.int16],
     ground: NDArray[np.int16],
     junk: NDArray[np.bool_],
+    well: NDArray[np.bool_],
 ) -> None:
     n, side = len(images), config.grid * CELL_PIXELS
     x = images.astype(np.float32)
@@ -173,14 +201,15 @@ def _parse_chunk(
         removed = gain[np.arange(n), best]
         standing = np.square(error).sum((1, 2)) - error[0].size * noise
         filled = standing > MIN_ENERGY * synthesis.faintest[ground]
-        well = filled & (removed > MIN_EXPLAINED * standing)
-        junk[:, cell] = filled & ~well
+        well[:, cell] = filled & (removed > MIN_EXPLAINED * standing)
+        junk[:, cell] = filled & ~well[:, cell]
+        nearer = removed > 0  # than the bare background is; holds wherever a cell is well-formed
         span = 2 * config.jitter + 1
         shape = (len(config.sizes), len(config.shapes), span, span, len(config.colours))
         size, form, dy, dx, colour = np.unravel_index(best, shape)
         values = (form, colour, size, dx - config.jitter, dy - config.jitter)
         for field, value in zip(fields, values, strict=True):
-            field[well, cell] = value[well]
+            field[nearer, cell] = value[nearer]
 
 
 def _cells(pictures: Floats, grid: int) -> Floats:

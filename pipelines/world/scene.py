@@ -26,6 +26,21 @@ from pipelines.world.shapes import SHAPES
 Combinations = Literal["any", "seen", "held_out"]
 IntArray = NDArray[np.int16]
 
+_HELD_OUT = (
+    ("square", "purple"),
+    ("triangle", "cyan"),
+    ("ring", "green"),
+    ("cross", "orange"),
+    ("bar", "pink"),
+    ("moon", "yellow"),
+    ("circle", "red"),
+    ("hourglass", "blue"),
+    ("diamond", "lime"),
+    ("pillar", "teal"),
+)
+"""(shape, colour) pairs that no training picture shows: every shape and every colour at most once,
+so that each is still seen with nearly all of the others."""
+
 # Nearest that an object colour may come to a background or its shade (sRGB, 0..441).
 MIN_COLOUR_DISTANCE = 75.0
 
@@ -55,7 +70,7 @@ class WorldConfig:
     jitter: int = 1
     """Objects stand off their cell's centre by up to this many sixteenths of a cell."""
     held_out: frozenset[tuple[str, str]] = frozenset()
-    """(shape, colour) pairs kept for tests of composition; see `sample_scenes`."""
+    """(shape, colour) pairs kept out of training, for tests of composition; see `sample_scenes`."""
 
     def __post_init__(self) -> None:
         _known("shape", self.shapes, SHAPES)
@@ -86,12 +101,18 @@ class WorldConfig:
 
     @classmethod
     def small(cls) -> "WorldConfig":
-        """The demo's world: 2x2 cells, 1 to 4 objects, 6 shapes that differ at 32 px."""
-        return cls()
+        """The demo's world: 2x2 cells, 1 to 4 objects, 6 shapes that differ at 32 px.
+
+        6 of its 48 pairs are held out.
+        """
+        return cls(held_out=frozenset(_HELD_OUT[:6]))
 
     @classmethod
     def rich(cls) -> "WorldConfig":
-        """A world for a GPU: 3x3 cells, 1 to 6 objects, 10 shapes, 11 colours, 3 sizes."""
+        """A world for a GPU: 3x3 cells, 1 to 6 objects, 10 shapes, 11 colours, 3 sizes.
+
+        10 of its 110 pairs are held out.
+        """
         return cls(
             grid=3,
             shapes=tuple(name for name in SHAPES if name != "frame"),
@@ -100,6 +121,7 @@ class WorldConfig:
             backgrounds=tuple(BACKGROUND_COLOURS),
             styles=BACKGROUND_STYLES,
             count_weights=(0.1, 0.2, 0.25, 0.2, 0.15, 0.1),
+            held_out=frozenset(_HELD_OUT),
         )
 
 
@@ -226,12 +248,13 @@ def scenes_from_arrays(arrays: SceneArrays, config: WorldConfig) -> list[Scene]:
 
 
 def sample_arrays(
-    config: WorldConfig, n: int, seed: int, combinations: Combinations = "seen"
+    config: WorldConfig, n: int, seed: int, combinations: Combinations = "any"
 ) -> SceneArrays:
     """`n` random scenes as columns; the first rows are the same for every larger `n`.
 
-    combinations: "seen" never shows a held-out (shape, colour) pair, "held_out" shows at least one
-    in every scene, "any" ignores the distinction. Cost: O(n * cells), about 1 us a scene.
+    combinations: "seen" never shows a held-out (shape, colour) pair and is what pictures to train a
+    generator on are drawn with, "held_out" shows at least one in every scene, "any" ignores the
+    distinction. Cost: O(n * cells), about 1 us a scene.
     """
     if combinations == "held_out" and not config.held_out:
         raise ValueError("combinations='held_out' needs a world with held_out pairs.")
@@ -269,7 +292,7 @@ def sample_arrays(
 
 
 def sample_scenes(
-    config: WorldConfig, n: int, seed: int, combinations: Combinations = "seen"
+    config: WorldConfig, n: int, seed: int, combinations: Combinations = "any"
 ) -> list[Scene]:
     """`n` random scenes; see `sample_arrays`."""
     return scenes_from_arrays(sample_arrays(config, n, seed, combinations), config)

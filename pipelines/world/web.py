@@ -7,7 +7,8 @@
 - `truth.parquet`      one row a URL, in the same order: see `TRUTH_SCHEMA`.
 
 Rows are drawn without repeating a scene (offsets and mirroring apart), so whatever shows the same
-thing twice is a declared duplicate. Paths do not tell what a row is.
+thing twice is a declared duplicate. No picture shows a pair that the world holds out. Paths do not
+tell what a row is.
 """
 
 import io
@@ -185,12 +186,12 @@ def _plan(config: WorldConfig, n_rows: int, seed: int) -> _Rows:
 
 
 def distinct_scenes(config: WorldConfig, n: int, seed: int) -> list[Scene]:
-    """`n` scenes no two of which differ by their objects' offsets or by mirroring alone.
+    """`n` scenes of seen pairs, no two of which differ by offsets or by mirroring alone.
 
     A mirrored copy is a near duplicate (`NEAR`), so mirror twins would be duplicates that the
     truth does not know of.
     """
-    drawn = sample_scenes(config, 3 * n + 100, seed)
+    drawn = sample_scenes(config, 3 * n + 100, seed, "seen")
     distinct: dict[Scene, Scene] = {}
     for scene in drawn:
         still = replace(scene, objects=tuple(replace(o, dx=0, dy=0) for o in scene.objects))

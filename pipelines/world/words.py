@@ -66,12 +66,47 @@ VOCABULARY: tuple[str, ...] = tuple(
 WORD_PATTERN = r"(?:top|center|bottom)-(?:left|center|right)|[a-z]+|[0-9]|[,.:]"
 """Applied to lower-cased text; everything between matches is a separator."""
 
+SYNONYMS: dict[str, str] = {
+    "tiny": "small",
+    "little": "small",
+    "big": "large",
+    "huge": "large",
+    "grey": "gray",
+    "solid": "plain",
+    "stripes": "striped",
+    "stripy": "striped",
+    "checks": "checkered",
+}
+"""What a person may type for a word of the world."""
+
 _WORD = re.compile(WORD_PATTERN)
+_TYPED_PLACE = re.compile(
+    r"\b(top|upper|bottom|lower|cent(?:er|re)|middle)[ -](left|right|cent(?:er|re)|middle)\b"
+)
+_PLACE_BEFORE = re.compile(r"((?:top|center|bottom)-(?:left|center|right)|\bcenter) *:")
+_ROWS = {"upper": "top", "lower": "bottom"}
+_MIDDLE = ("centre", "middle")
 
 
 def words(text: str) -> list[str]:
     """Text to words and punctuation marks, lower-cased; digits stand alone."""
     return _WORD.findall(text.lower())
+
+
+def plain_words(text: str) -> list[str]:
+    """`words` with everyday words and signs replaced by the world's own.
+
+    "tiny" is "small", "upper left" is "top-left", "&" and ";" end a clause, and a place that
+    announces an object ("top-left: ring") does not.
+    """
+    text = _TYPED_PLACE.sub(_place, re.sub("[;&+]", ",", text.lower()))
+    return [SYNONYMS.get(word, word) for word in words(_PLACE_BEFORE.sub(r"\1 ", text))]
+
+
+def _place(match: re.Match[str]) -> str:
+    row, column = ("center" if part in _MIDDLE else part for part in match.groups())
+    row = _ROWS.get(row, row)
+    return row if row == column else f"{row}-{column}"
 
 
 def article(word: str) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "AltText",
     "habitual_descriptive",
     "habitual_short",
+    "made_up_scenes",
     "upsample",
     "write_alt",
     "write_descriptive",
@@ -132,9 +133,14 @@ def upsample(prompts: Sequence[str], seed: int, grid: int = 2) -> list[str]:
     Size, place and background are unsaid, so a seeded rule makes them up, as a language model that
     rewrites prompts would. Raises ValueError for a prompt without a colour and a shape.
     """
+    return habitual_descriptive(made_up_scenes(prompts, seed, grid))
+
+
+def made_up_scenes(prompts: Sequence[str], seed: int, grid: int = 2) -> list[Scene]:
+    """The scenes that `upsample` words."""
     draws = np.random.default_rng([seed, 4]).random((len(prompts), 4)).tolist()
     backgrounds = ("white", "gray", "black", "tan")
-    captions = []
+    scenes = []
     for prompt, draw in zip(prompts, draws, strict=True):
         said = facts(prompt, grid).objects
         if len(said) != 1 or said[0].colour is None or said[0].shape is None:
@@ -144,8 +150,8 @@ def upsample(prompts: Sequence[str], seed: int, grid: int = 2) -> list[str]:
         thing = SceneObject(said[0].shape, said[0].colour, size, cell)
         background = backgrounds[int(draw[2] * len(backgrounds))]
         style = BACKGROUND_STYLES[int(draw[3] * 3)]
-        captions.append(_in_habit(Scene((thing,), background, style, grid)))
-    return captions
+        scenes.append(Scene((thing,), background, style, grid))
+    return scenes
 
 
 def _describe(scene: Scene, draw: list[float], relation_share: float) -> str:

@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from pipelines.world.parse import parse, parse_arrays, parsed_arrays
+from pipelines.world.parse import parse, parse_arrays, parsed_arrays, read
 from pipelines.world.render import area_matrix, render
 from pipelines.world.scene import Scene, WorldConfig, sample_arrays, sample_scenes
 
@@ -36,6 +38,18 @@ def test_what_is_no_object_is_junk_and_not_a_wrong_object() -> None:
     assert parsed.scene.objects == ()
     assert parsed.junk == (1,)
     assert parsed_arrays([parsed], config).junk.tolist() == [[False, True, False, False]]
+
+
+def test_a_faint_object_is_junk_to_the_strict_reading_and_itself_to_the_forced_one() -> None:
+    config = WorldConfig.small()
+    scenes = sample_arrays(config, 300, seed=8)
+    bare = replace(scenes, shape=np.full_like(scenes.shape, -1))
+    mixed = 0.58 * render(scenes, config, 32) + 0.42 * render(bare, config, 32)
+    reading = read(np.rint(mixed).astype("u1"), config)
+    there = scenes.shape >= 0
+    assert np.mean(reading.strict.junk[there]) > 0.5
+    assert not reading.forced.junk.any()
+    assert np.mean(reading.forced.shape == scenes.shape) > 0.95
 
 
 def test_an_off_shade_object_is_read_as_the_nearest_colour() -> None:

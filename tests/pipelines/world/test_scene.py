@@ -34,15 +34,22 @@ def test_counts_follow_their_weights() -> None:
 
 
 def test_held_out_pairs_are_never_seen_and_always_in_the_held_out_sample() -> None:
-    held_out = frozenset({("ring", "red"), ("moon", "blue")})
-    config = WorldConfig(held_out=held_out)
+    config = WorldConfig.small()
+    held_out = config.held_out
 
     def pairs(scene: Scene) -> set[tuple[str, str]]:
         return {(thing.shape, thing.colour) for thing in scene.objects}
 
-    assert not any(pairs(scene) & held_out for scene in sample_scenes(config, 3000, seed=0))
+    seen = sample_scenes(config, 3000, seed=0, combinations="seen")
+    assert not any(pairs(scene) & held_out for scene in seen)
     secret = sample_scenes(config, 300, seed=0, combinations="held_out")
     assert all(pairs(scene) & held_out for scene in secret)
+
+
+@pytest.mark.parametrize(("config", "pairs"), [(WORLDS[0], 6), (WORLDS[1], 10)])
+def test_no_shape_and_no_colour_is_held_out_twice(config: WorldConfig, pairs: int) -> None:
+    shapes, colours = zip(*config.held_out, strict=True)
+    assert len(set(shapes)) == len(set(colours)) == pairs
 
 
 def test_the_main_object_is_the_first_of_the_largest() -> None:

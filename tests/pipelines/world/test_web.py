@@ -83,6 +83,16 @@ def test_readable_pictures_decode_and_broken_ones_do_not(web: Web, truth: list[d
                 Image.open(io.BytesIO(path.read_bytes())).load()
 
 
+def test_no_picture_shows_a_held_out_pair(truth: list[dict]) -> None:
+    shown = {
+        (thing.shape, thing.colour)
+        for row in truth
+        for thing in Scene.from_json(row["scene"]).objects
+    }
+    assert len(shown) == 42
+    assert not shown & CONFIG.held_out
+
+
 def test_texts_are_what_the_truth_says_of_them(truth: list[dict]) -> None:
     for row in truth:
         false = contradicts(facts(row["alt_text"]), Scene.from_json(row["scene"]))
