@@ -28,14 +28,21 @@ class Tables:
     """The tables of a study, and its answer.
 
     Attributes:
-        named: table -> rows, one of each of SCHEMAS.
         headline: what was declared, in words.
         undefined: which metrics have no value where, in words.
     """
 
-    named: dict[str, pa.Table]
+    arms: pa.Table
+    contrasts: pa.Table
+    equivalence: pa.Table
+    interactions: pa.Table
+    trends: pa.Table
     headline: list[str]
     undefined: list[str]
+
+    def named(self) -> dict[str, pa.Table]:
+        """Name of the file below results/ -> table."""
+        return {name: getattr(self, name) for name in SCHEMAS}
 
 
 def study_tables(images: pa.Table, sets: pa.Table | None, declared: Declaration) -> Tables:
@@ -65,7 +72,7 @@ def study_tables(images: pa.Table, sets: pa.Table | None, declared: Declaration)
         if test.declared:
             headline.append(test.words(tested))
     named = {name: pa.Table.from_pylist(rows[name], schema=SCHEMAS[name]) for name in rows}
-    return Tables({"arms": arms_table(results), **named}, headline, left_out(results))
+    return Tables(arms=arms_table(results), **named, headline=headline, undefined=left_out(results))
 
 
 def arms_table(results: Results) -> pa.Table:

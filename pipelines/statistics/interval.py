@@ -247,7 +247,7 @@ def estimate(
     """
     if values.ndim != 2 or values.size == 0:
         raise ValueError(f"Values are (seeds, prompts); got {values.shape}.")
-    used = ~np.isnan(values).all(0)
+    used = np.asarray(~np.isnan(values).all(0))
     if used.any():
         values, clusters = values[:, used], _taken(clusters, used)
     return finished(crossed(values, clusters), bounds)
@@ -285,7 +285,7 @@ def unpaired(
     """
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"Arms must share prompts; got {a.shape} and {b.shape}.")
-    used = ~(np.isnan(a).all(0) | np.isnan(b).all(0))
+    used = np.asarray(~(np.isnan(a).all(0) | np.isnan(b).all(0)))
     if used.any():
         a, b, clusters = a[:, used], b[:, used], _taken(clusters, used)
     one, other = crossed(a, clusters), crossed(b, clusters)
