@@ -71,9 +71,7 @@ class Kept:
         record = read_record(out / RECORD)
         settings = load_settings(AblateSettings, None, record["settings"])
         cells = [
-            KeptCell(
-                row["arm"], row["seed"], out / row["directory"], row["run_id"], row["sampling"]
-            )
+            KeptCell(row["arm"], row["seed"], out / row["run"], row["run_id"], row["sampling"])
             for row in record["runs"]
         ]
         asked = Asked(pq.read_table(out / PROMPTS_FILE), settings.noises, settings.generation_seed)

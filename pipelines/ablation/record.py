@@ -24,14 +24,14 @@ def record_study(out: Path, settings: AblateSettings, study: Study) -> None:
         {
             "arm": cell.arm,
             "seed": cell.seed,
-            "directory": str(_place(out, cell.run.directory)),
+            "run": str(_place(out, cell.run.directory)),
             "run_id": cell.run.id,
             "sampling": dict(cell.sampling),
         }
         for cell in study.cells
     ]
-    now = {str(run["directory"]) for run in runs}
-    before_now = {run["directory"] for run in stored.get("runs", [])}
+    now = {str(run["run"]) for run in runs}
+    before_now = {run["run"] for run in stored.get("runs", [])}
     left = sorted(set(stored.get("left", [])) | before_now)
     left = [run for run in left if run not in now]
     if new := sorted(set(left) - set(stored.get("left", []))):

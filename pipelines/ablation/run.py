@@ -182,7 +182,7 @@ def summarise(out: Path) -> AblationSummary:
     kept = Kept.open(out)
     found = collect(kept)
     tables = study_tables(found["images"], found["sets"], kept.settings.declaration())
-    for name, table in {**found, **tables.named}.items():
+    for name, table in {**found, **tables.named()}.items():
         with atomic_path(out / "results" / f"{name}.parquet") as temporary:
             pq.write_table(table, temporary, compression="zstd")
     of_judges = dict.fromkeys(limit for spec in kept.judges for limit in spec.limits)
@@ -198,5 +198,5 @@ def summarise(out: Path) -> AblationSummary:
             "prompts": kept.asked.prompts.num_rows,
         },
     )
-    table = text_table(tables.named["arms"], tables.undefined)
+    table = text_table(tables.arms, tables.undefined)
     return AblationSummary(out, tables.headline, table, kept.record["images"])

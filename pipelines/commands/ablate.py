@@ -10,7 +10,7 @@ import click
 from curate.base.errors import ConfigError
 from curate.base.settings import load_settings
 from pipelines.ablation.settings import AblateSettings
-from pipelines.terminal.options import PLACE, dataset_argument, settings_options
+from pipelines.terminal.options import PLACE, settings_options
 from pipelines.terminal.quiet import say
 
 IN_YAML = (
@@ -27,17 +27,29 @@ IN_YAML = (
 
 
 @click.command("ablate")
-@dataset_argument
-@click.option("--out", required=True, type=PLACE, help="Run directory to make or continue.")
+@click.argument("directory", metavar="DIR", type=PLACE, required=False)
+@click.option("--out", type=PLACE, help="Study to make, to continue or to add to.")
 @click.option(
     "--dry-run", is_flag=True, help="Check every part, time a step, print the plan, train none."
+)
+@click.option(
+    "--plan",
+    "pilot",
+    type=PLACE,
+    metavar="STUDY",
+    help="Print how many seeds, prompts and noises claim --detect, from this finished study.",
+)
+@click.option(
+    "--detect", type=float, help="With --plan: difference to claim, in points of a share."
 )
 @settings_options(AblateSettings, hidden=IN_YAML, as_given=True)
 @click.option("--arms-file", "--arms", "arms_file", type=PLACE, help="YAML of the experiment.")
 def command(
-    directory: Path,
-    out: Path,
+    directory: Path | None,
+    out: Path | None,
     dry_run: bool,
+    pilot: Path | None,
+    detect: float | None,
     arms_file: Path | None,
     config: Path | None,
     given: dict[str, Any],
@@ -58,6 +70,13 @@ def command(
     if arms_file is not None and config is not None:
         raise ConfigError("Give the experiment by --arms or by --config, not by both.")
     settings = load_settings(AblateSettings, arms_file or config, given)
+    if (pilot is None) != (detect is None):
+        raise ConfigError("--plan STUDY and --detect POINTS go together.")
+    if pilot is not None and detect is not None:
+        click.echo(planned(pilot, settings if arms_file or config else None, detect))
+        return
+    if directory is None or out is None:
+        raise ConfigError("Give the dataset, as in `caplab ablate DATASET --out STUDY`.")
     say(f"reading the captions of {directory}")
     if dry_run:
         from pipelines.ablation.plan import plan
@@ -67,3 +86,12 @@ def command(
     from pipelines.ablation.run import ablate
 
     click.echo(ablate(directory, out, settings).text())
+
+
+def planned(pilot: Path, settings: AblateSettings | None, detect: float) -> str:
+    """The size of the next study, with the tests that `settings` declares, or the pilot's own."""
+    from pipelines.ablation.kept import Kept
+    from pipelines.ablation.planning import plan_next
+
+    declared = (settings or Kept.open(pilot).settings).declaration()
+    return plan_next(pilot, declared, detect)
