@@ -1,0 +1,1 @@
+"""What the instrument costs and what its numbers rest on."""

@@ -1,0 +1,1 @@
+"""Sets of pictures beside sets of real ones: distances, neighbours, diversity."""
