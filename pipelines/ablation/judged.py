@@ -18,13 +18,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from curate.base.errors import CaplabError, DatasetError, StageError
+from curate.base.errors import CaplabError, ConfigError, DatasetError, StageError
 from curate.base.files import atomic_path, fingerprint
 from curate.base.registry import said, tried
 from pipelines.ablation.pictures import AT_ONCE, pairs, pictures_of
 from pipelines.judges.prompts import PROMPTS
 from pipelines.judges.protocol import Judge, Pictures, SetJudge
-from pipelines.judges.registry import judge_class, kept_judge
+from pipelines.judges.registry import judge_class, judge_id, kept_judge
 
 FOLDER, SETS_FILE = "judged", "sets.parquet"
 SETS = pa.schema(
@@ -44,11 +44,23 @@ class JudgeSpec:
     name: str
     options: Mapping[str, Any]
     id: str
-    limits: tuple[str, ...] = ()
+    metrics: tuple[str, ...]
+    limits: tuple[str, ...]
+
+    @staticmethod
+    def of(name: str, options: Mapping[str, Any], device: str) -> JudgeSpec:
+        """The judge of a name, which is made on the way.
+
+        Raises:
+            ConfigError: it cannot be made.
+        """
+        judge = kept_judge(name, json.dumps(dict(options), sort_keys=True), device)
+        own = judge_id(name, judge)
+        return JudgeSpec(name, dict(options), own, tuple(judge.metrics), tuple(judge.limits))
 
     def told(self) -> dict[str, Any]:
         """As study.json lists it."""
-        return {**vars(self), "options": dict(self.options), "limits": list(self.limits)}
+        return {**vars(self), "options": dict(self.options)}
 
     def made(self, device: str) -> Judge:
         """The judge itself, once a process."""
@@ -66,6 +78,21 @@ class JudgeSpec:
             return any(set_id(own) not in known for own in _groups(wanted).values())
         there = judged(run, self.id)
         return any(pair not in there for pair in pairs(wanted))
+
+
+def refuse_shared_metrics(judges: Sequence[JudgeSpec]) -> None:
+    """
+    Raises:
+        ConfigError: two give one metric, which would be one column.
+    """
+    owner: dict[str, str] = {}
+    for spec in judges:
+        for metric in spec.metrics:
+            if other := owner.get(metric):
+                raise ConfigError(
+                    f"The judges {other} and {spec.name} both give the metric {metric}."
+                )
+            owner[metric] = spec.name
 
 
 def judged(run: Path, judge_id: str) -> dict[tuple[str, str], tuple[pa.Table, int]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.base.errors import DatasetError
-from curate.base.files import atomic_path, read_record, write_json
+from curate.base.files import atomic_path, fingerprint, read_json, read_record, write_json
+from curate.base.progress import tell
+from curate.base.provenance import provenance
 from curate.base.settings import load_settings
-from pipelines.ablation.judged import JudgeSpec
+from pipelines.ablation.judged import JudgeSpec, refuse_shared_metrics
 from pipelines.ablation.pictures import Asked
+from pipelines.ablation.runs import RECORD
 from pipelines.ablation.settings import AblateSettings
+from pipelines.ablation.study import Study
 
-RECORD, PROMPTS_FILE = "study.json", "prompts.parquet"
+PROMPTS_FILE = "prompts.parquet"
 
 
 @dataclass(frozen=True)
@@ -76,14 +81,19 @@ class Kept:
         ]
         asked = Asked(pq.read_table(out / PROMPTS_FILE), settings.noises, settings.generation_seed)
         judges = [
-            JudgeSpec(row["name"], row["options"], row["id"], tuple(row["limits"]))
+            JudgeSpec(**{**row, "metrics": tuple(row["metrics"]), "limits": tuple(row["limits"])})
             for row in record["judges"]
         ]
         return Kept(out, record, settings, cells, asked, judges)
 
     def with_judge(self, spec: JudgeSpec) -> Kept:
-        """The study with one more judge, as it is recorded from now on."""
-        others = [own for own in self.judges if own.id != spec.id]
+        """The study with one more judge, as it is recorded from now on; one of its name goes.
+
+        Raises:
+            ConfigError: another judge gives one of its metrics.
+        """
+        others = [own for own in self.judges if own.name != spec.name]
+        refuse_shared_metrics([*others, spec])
         judges = [*others, spec]
         record = {**self.record, "judges": [own.told() for own in judges]}
         write_json(self.out / RECORD, record)
@@ -94,3 +104,94 @@ def write_prompts(out: Path, asked: Asked) -> None:
     """Keep what every run of a study is asked to draw."""
     with atomic_path(out / PROMPTS_FILE) as temporary:
         pq.write_table(asked.prompts, temporary)
+
+
+def record_study(out: Path, settings: AblateSettings, study: Study) -> None:
+    """Bring study.json up to date, and tell which runs are no longer of the study.
+
+    A test that is declared once results are there is told among the limits: who has seen the
+    answer cannot declare it beforehand.
+    """
+    stored = read_json(out / RECORD)
+    runs = [
+        {
+            "arm": cell.arm,
+            "seed": cell.seed,
+            "run": str(_place(out, cell.run.directory)),
+            "run_id": cell.run.id,
+            "sampling": dict(cell.sampling),
+        }
+        for cell in study.cells
+    ]
+    now = {str(run["run"]) for run in runs}
+    before_now = {run["run"] for run in stored.get("runs", [])}
+    left = sorted(set(stored.get("left", [])) | before_now)
+    left = [run for run in left if run not in now]
+    if new := sorted(set(left) - set(stored.get("left", []))):
+        tell(f"{len(new)} runs are no longer of this study and stay where they are: {_few(new)}")
+    declared = _declared(settings)
+    before = stored.get("declared")
+    seen = (out / "results" / "contrasts.parquet").exists()
+    late = list(stored.get("late", []))
+    if before is not None and seen:
+        when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        late += [
+            f"Declared on {when}, when results were there already: {name}."
+            for name in declared
+            if name not in before
+        ]
+    write_json(
+        out / RECORD,
+        {
+            **stored,
+            **provenance(settings),
+            "created_at": stored["created_at"],
+            "device": study.device,
+            "precision": study.precision,
+            "dataset_directory": str(study.dataset.directory),
+            "arms": [{"name": name, **arm.resolved()} for name, arm in settings.all_arms.items()],
+            "seeds": list(settings.seeds),
+            "judges": [spec.told() for spec in study.judges],
+            "images": len(study.cells[0].run.keys),
+            "asked": {
+                "prompts": fingerprint(study.asked.prompts.to_pylist()),
+                "noises": study.asked.noises,
+                "generation_seed": study.asked.generation_seed,
+            },
+            "runs": runs,
+            "left": left,
+            "declared": declared,
+            "late": late,
+        },
+    )
+
+
+def _declared(settings: AblateSettings) -> list[str]:
+    """Every declared test, in words that stay the same."""
+    own = settings.declaration()
+    primary = f"on {own.primary.form} prompts, {own.primary.wording} wordings, {own.primary.metric}"
+    tests = [f"{a} against {b} {primary}" for a, b in own.contrasts]
+    tests += [
+        f"{c.arm} no worse than {c.than} by {c.margin:g} on {c.form} prompts ({c.wording}, "
+        f"{c.metric or own.primary.metric})"
+        for c in own.no_worse
+    ]
+    tests += [
+        f"interaction of {' and '.join(c.arms)} with {' and '.join(c.forms)} prompts "
+        f"({c.wording or own.primary.wording}, {c.metric or own.primary.metric})"
+        for c in own.interactions
+    ]
+    tests += [
+        f"trend {name} over {', '.join(doses)} {primary}" for name, doses in own.trends.items()
+    ]
+    return tests
+
+
+def _place(out: Path, run: Path) -> Path:
+    """Below `out` as it is seen from there, so that a study may be moved."""
+    return run.relative_to(out) if run.is_relative_to(out) else run
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

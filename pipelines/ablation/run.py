@@ -27,10 +27,9 @@ from curate.store.claims import claim_directory
 from curate.store.lock import hold
 from pipelines.ablation.collect import collect
 from pipelines.ablation.judged import JudgeSpec, judge_missing
-from pipelines.ablation.kept import RECORD, Kept, write_prompts
+from pipelines.ablation.kept import Kept, record_study, write_prompts
 from pipelines.ablation.pictures import Asked, draw, keep_asked, missing
-from pipelines.ablation.record import record_study
-from pipelines.ablation.runs import Run
+from pipelines.ablation.runs import RECORD, Run
 from pipelines.ablation.settings import AblateSettings
 from pipelines.ablation.study import Study, prepare
 from pipelines.ablation.tables import study_tables, text_table

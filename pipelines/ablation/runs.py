@@ -22,6 +22,8 @@ from train.data.index import TrainingIndex
 from train.model_settings import ModelConfig
 from train.settings import TrainSettings, model_config, stored_settings
 
+RECORD = "study.json"
+"""Which runs make up a study, and how it was declared."""
 SAMPLING = ("guidance_scale", "sampling_steps", "sampling_shift", "sampler")
 """Training settings that say how pictures are drawn: of a picture's identity, not of a run's."""
 _PLACES = ("model", "seed")

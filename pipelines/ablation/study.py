@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -20,14 +19,12 @@ from curate.base.settings import load_settings, nearest
 from curate.store.captions import captioned_keys
 from curate.store.dataset import Dataset
 from curate.store.holes import refuse_holes
-from pipelines.ablation.judged import JudgeSpec, checked_scores
-from pipelines.ablation.kept import RECORD
+from pipelines.ablation.judged import JudgeSpec, checked_scores, refuse_shared_metrics
 from pipelines.ablation.pictures import Asked
-from pipelines.ablation.runs import Run, recipe_mark, run_folder, sampling_of
+from pipelines.ablation.runs import RECORD, Run, recipe_mark, run_folder, sampling_of
 from pipelines.ablation.settings import AblateSettings, Arm
 from pipelines.judges.prompts import read_prompts
-from pipelines.judges.protocol import Judge, Pictures, SetJudge
-from pipelines.judges.registry import judge_id, kept_judge
+from pipelines.judges.protocol import Judge, Pictures
 from train.data.index import TrainingIndex, build_index
 from train.run import data_identity
 from train.sample import asked_buckets
@@ -236,20 +233,16 @@ def loaded_judges(
         ConfigError: one does not load, or two give one metric.
         StageError: one does not judge.
     """
-    specs: list[JudgeSpec] = []
-    owner: dict[str, str] = {}
+    specs = [JudgeSpec.of(name, options, device) for name, options in judges.items()]
+    refuse_shared_metrics(specs)
     rows = prompts.slice(0, _TRIED)
-    for name, options in judges.items():
-        judge = kept_judge(name, json.dumps(dict(options), sort_keys=True), device)
-        for metric in judge.metrics:
-            if other := owner.get(metric):
-                raise ConfigError(f"The judges {other} and {name} both give the metric {metric}.")
-            owner[metric] = name
-        if not isinstance(judge, SetJudge):
-            found = checked_scores(name, judge, sample_pictures(judge, rows, resolution), rows)
+    for spec in specs:
+        if not spec.of_sets:
+            judge = spec.made(device)
+            pictures = sample_pictures(judge, rows, resolution)
+            found = checked_scores(spec.name, judge, pictures, rows)
             if values is not None:
                 values |= found
-        specs.append(JudgeSpec(name, options, judge_id(name, judge), tuple(judge.limits)))
     return specs
 
 

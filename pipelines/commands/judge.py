@@ -1,4 +1,4 @@
-"""`caplab judge`: pipelines.ablation.later is its function."""
+"""`caplab judge`: pipelines.ablation.evaluate is its function."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def command(place: Path, name: str, options: tuple[str, ...], device: str, worke
     """
     given = parsed(options)
     say(f"judging the pictures of {place}")
-    from pipelines.ablation.later import judge_kept
+    from pipelines.ablation.evaluate import judge_kept
 
     click.echo(judge_kept(place, name, given, device_of(device), workers))
 

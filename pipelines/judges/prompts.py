@@ -60,10 +60,12 @@ def read_prompts(path: Path) -> pa.Table:
     if not any("prompt" in row for row in rows):
         raise ConfigError(f"The prompt file {path} needs a column named 'prompt' and one row.")
     prompts = [_prompt(row, number, path) for number, row in enumerate(rows, start=1)]
-    distinct = {(own["form"], own["wording"], own["prompt"]): own for own in reversed(prompts)}
+    distinct: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for own in prompts:
+        distinct.setdefault((own["form"], own["wording"], own["prompt"]), own)
     if twice := len(prompts) - len(distinct):
         tell(f"{twice} of {len(prompts)} prompts of {path} stand there twice; each counts once")
-    return prompts_table(list(reversed(distinct.values())))
+    return prompts_table(list(distinct.values()))
 
 
 def read_rows(path: Path) -> list[Row]:

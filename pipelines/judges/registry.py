@@ -1,4 +1,4 @@
-"""Judges by name: `world`, `clip`, ..., an installed package's (entry point of the group
+"""Judges by name: one of JUDGES, an installed package's (entry point of the group
 `caption_lab.judges`), or `module:Class`; examples/judge_of_your_own.py is one."""
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ from pipelines.judges.protocol import Judge
 JUDGES = {
     "world": "pipelines.judges.world:WorldJudge",
     "clip": "pipelines.judges.clip:ClipJudge",
+    "vqa": "pipelines.judges.vqa:VqaJudge",
+    "detector": "pipelines.judges.detector:DetectorJudge",
+    "reward": "pipelines.judges.reward:RewardJudge",
+    "real": "pipelines.judges.real.judge:RealJudge",
 }
 
 

@@ -56,7 +56,8 @@ class Derivation(Settings):
                 if self.rule == "pad"
                 else f"The rule {self.rule} matches no length; leave `like` out."
             )
-        if self.rule != "random_length" and "cuts" in self.model_fields_set:
+        own_cuts = self.cuts != type(self).model_fields["cuts"].default
+        if self.rule != "random_length" and own_cuts:
             raise ConfigError(f"The rule {self.rule} makes no cuts; leave `cuts` out.")
         return self
 

@@ -1,173 +1,176 @@
 """Every part of a study is found and checked before a step is trained."""
 
-import shutil
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
-import yaml
 
-from curate.base.errors import ConfigError, DatasetError
+from curate.base.errors import CaplabError, ConfigError
 from curate.base.settings import load_settings
-from curate.store.claims import claim_directory
 from curate.store.dataset import Dataset
-from pipelines.ablation.run import plan
-from pipelines.ablation.settings import AblateSettings
-from pipelines.ablation.study import prepare, train_settings
+from pipelines.ablation.plan import plan
+from pipelines.ablation.settings import AblateSettings, Arm
+from pipelines.ablation.study import Study, prepare, train_settings
 from pipelines.commands.train import TrainCommandSettings
 from pipelines.commands.train import plan as plan_training
 from pipelines.world.weights import clip_dir
-from tests.recaption.judging.judged_dataset import keys_of, make_dataset, write_captions
+from tests.train.data.small_dataset import add_scores, make_dataset, select
 
-SCENES = {"scenes": 4, "train": {"model": "tiny-test", "resolution": 32}}
+TINY = {"model": "tiny-test", "resolution": 32}
+SHORT = {"scenes": 4, "forms": ["descriptive", "short"], "wordings": ["captioner"]}
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Forty captioned samples, all selected; alt texts that no vocabulary can hold."""
-    made = make_dataset(tmp_path_factory.mktemp("study") / "dataset", 40)
-    rows = range(40)
-    write_captions(made, "alt", {"alt": {row: f"IMG{row}" for row in rows}})
-    words = "a small large red blue green ring disc square cross in the top left right bottom on"
-    told = dict.fromkeys(rows, f"{words} white black plain ground yellow")
-    write_captions(made, "us", {"short": dict.fromkeys(rows, "red ring"), "descriptive": told})
-    made.write_selection("default", pa.array(keys_of(made)), {})
+    """Forty pictures of 32 px with alt texts, short and descriptive captions, and a score."""
+    made = make_dataset(tmp_path_factory.mktemp("study") / "dataset", 40, sizes=((32, 32),))
+    keys = made.selection_keys("all")
+    select(made, "half", keys[:20])
+    add_scores(made, aesthetic={key: float(n) for n, key in enumerate(keys)})
     return made
 
 
 def study(**changes: object) -> AblateSettings:
-    return load_settings(AblateSettings, None, {**SCENES, "allow_unknown_words": True, **changes})
+    given = {"selection": "all", "train": TINY, "prompts": SHORT, "allow_unknown_words": True}
+    return load_settings(AblateSettings, None, {**given, **changes})
 
 
-@pytest.fixture
-def prompts(tmp_path: Path) -> Path:
-    path = tmp_path / "prompts.jsonl"
-    path.write_text('{"prompt_form": "short", "prompt": "red ring"}\n')
-    return path
+def prepared(dataset: Dataset, tmp_path: Path, **changes: object) -> Study:
+    return prepare(dataset.directory, study(**changes), tmp_path / "out")
 
 
-def clip(prompts: Path, **changes: object) -> AblateSettings:
-    model = {"judge": "clip", "clip_model": f"local-dir:{clip_dir()}", "prompts": str(prompts)}
-    primary = {"primary_metric": "clip_similarity", "primary_prompt_form": "short"}
-    return study(**{**model, **primary, **changes})
-
-
-def test_a_dry_run_tells_the_plan_the_device_and_the_unknown_words(dataset: Dataset) -> None:
-    text = plan(dataset.directory, study())
-    assert "3 arms x 3 seeds = 9 runs of 8 steps, 2 side by side, on cpu in fp32." in text
-    assert "12 prompts, judged by world." in text
-    assert "0.0% of the 80 words of short captions" in text
+def test_a_dry_run_tries_every_part_and_writes_no_study(dataset: Dataset, tmp_path: Path) -> None:
+    sets = {"mixed": {"of": "descriptive", "rule": "shuffle"}}
+    arms = {"alt": {"alt": 1.0}, "mixed": {"mixed": 1.0}}
+    text = plan(dataset.directory, study(arms=arms, caption_sets=sets), tmp_path / "out")
+    assert "2 arms, 6 of arms and seeds, 6 runs of 8 steps, 2 side by side, on cpu" in text
+    assert "judged by world; " in text
+    assert "A step takes " in text
+    assert "mixed (shuffle of descriptive):\n    " in text
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"primary_metric": "object_hits"}, "did you mean 'object_hit'"),
-        ({"primary_metric": "clip_similarity"}, "world judge has no metric"),
-        ({"primary_prompt_form": "shrt"}, "did you mean 'short'"),
+        ({"primary": {"metric": "object_hits"}}, "did you mean 'object_hit'"),
+        ({"primary": {"form": "shrt"}}, "did you mean 'short'"),
+        ({"primary": {"wording": "typde"}}, "wording 'typde' that primary names"),
+        ({"primary": {"metric": "position", "form": "short"}}, "not defined on short prompts"),
+        ({"prompts": {"exclude_scenes": "nowhere.parquet"}}, "nowhere.parquet does not exist"),
+        ({"prompts": {"scene": 4}}, "did you mean 'scenes'"),
+        ({"prompts": "nowhere.jsonl"}, "nowhere.jsonl does not exist"),
+        ({"judges": "wrld"}, "no judges named 'wrld'"),
+        ({"judges": {"clip": {"model": "local-dir:/nowhere"}}}, "nowhere"),
         (
-            {"primary_metric": "position", "primary_prompt_form": "short"},
-            "'position' is not defined on short prompts",
+            {"judges": ["world", "pipelines.judges.world:WorldJudge"]},
+            "both give the metric",
         ),
-        ({"exclude_scenes": "nowhere.parquet"}, "nowhere.parquet does not exist"),
-        ({"train": {"model": "tiny-test", "device": "cuda:7"}}, "'cuda:7', but torch finds"),
-        ({"train": {"model": "tiny-test", "precision": "fp8"}}, "precision = 'fp8'"),
+        ({"train": {**TINY, "device": "cuda:7"}}, "'cuda:7', but torch finds"),
         ({"train": {"model": "tiny-tests"}}, "did you mean 'tiny-test'"),
-        ({"train": {"model": "tiny-test", "validation_share": 0}}, "none falls under"),
+        ({"train": {**TINY, "validation_share": 0}}, "none falls under"),
+        ({"arms": {"a": {"dense": 1.0}}}, "caption of kind 'dense'"),
+        ({"arms": {"a": {"captions": {"alt": 1.0}, "selection": "best"}}}, "'best'"),
+        (
+            {"arms": {"a": {"captions": {"alt": 1.0}, "ask": {"aesthetic": 1.0}}}},
+            "trained without condition_on",
+        ),
+        ({"caption_sets": {"x": {"of": "dense", "rule": "shuffle"}}}, "no dense captions"),
+        ({"interactions": [{"arms": ["alt", "short"], "forms": ["short", "long"]}]}, "'long'"),
     ],
 )
 def test_what_would_fail_after_training_fails_before_it(
-    dataset: Dataset, change: dict[str, object], sentence: str
+    dataset: Dataset, tmp_path: Path, change: dict[str, object], sentence: str
 ) -> None:
-    with pytest.raises(ConfigError, match=sentence):
-        plan(dataset.directory, study(**change))
+    with pytest.raises(CaplabError, match=sentence):
+        prepared(dataset, tmp_path, **change)
 
 
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"primary_metric": "object_hit"}, "clip judge has no metric 'object_hit'"),
-        ({"primary_prompt_form": "descriptive"}, "No prompt has the form 'descriptive'"),
-        ({"clip_model": "ViT-B-32", "clip_pretrained": "nowhere.safetensors"}, "nowhere"),
-        ({"clip_model": "local-dir:/nowhere"}, "nowhere"),
-    ],
-)
-def test_a_clip_judge_is_loaded_before_a_step(
-    dataset: Dataset, prompts: Path, change: dict[str, object], sentence: str
+def test_a_metric_of_another_judge_may_decide(dataset: Dataset, tmp_path: Path) -> None:
+    clip = {"clip": {"model": f"local-dir:{clip_dir()}", "pretrained": None}}
+    found = prepared(
+        dataset, tmp_path, judges={"world": {}, **clip}, primary={"metric": "clip_similarity"}
+    )
+    assert [spec.name for spec in found.judges] == ["world", "clip"]
+
+
+def test_equal_arms_share_runs_and_arms_may_differ_in_their_data(
+    dataset: Dataset, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=sentence):
-        prepare(dataset.directory, clip(prompts, **change))
+    arms = {
+        "alt": {"alt": 1.0},
+        "same": {"captions": {"alt": 1.0}, "seeds": [0, 7]},
+        "half": {"captions": {"alt": 1.0}, "selection": "half"},
+        "told": {"captions": {"alt": 1.0}, "condition_on": ["aesthetic"]},
+        "best": {
+            "captions": {"alt": 1.0},
+            "condition_on": ["aesthetic"],
+            "ask": {"aesthetic": 1.0},
+        },
+    }
+    cells = {
+        (cell.arm, cell.seed): cell
+        for cell in prepared(dataset, tmp_path, arms=arms, seeds=[0]).cells
+    }
+    runs = {place: cell.run.id for place, cell in cells.items()}
+    assert runs["alt", 0] == runs["same", 0] != runs["same", 7]
+    assert runs["alt", 0].split("/")[0] == runs["same", 7].split("/")[0]
+    assert len({runs[name, 0] for name in ("alt", "half", "told")}) == 3
+    assert (len(cells["alt", 0].run.keys), len(cells["half", 0].run.keys)) == (40, 20)
+    # One model, asked for something else.
+    assert runs["told", 0] == runs["best", 0]
+    assert cells["told", 0].sampling != cells["best", 0].sampling
 
 
-def test_other_prompts_in_the_same_file_are_another_study(
-    dataset: Dataset, prompts: Path, tmp_path: Path
+def test_a_run_is_what_it_learns_from_and_how_and_neither_its_name_nor_its_drawing(
+    dataset: Dataset, tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
+    def mark(name: str, **train: object) -> str:
+        arms = {name: {"alt": 1.0}}
+        return prepared(dataset, tmp_path, arms=arms, train={**TINY, **train}).cells[0].run.mark
 
-    def claim(path: Path) -> bool:
-        record = out / "ablation.json"
-        identity = prepare(dataset.directory, clip(path), record).identity
-        return claim_directory(out, record, "ablation run", identity, {})
-
-    assert claim(prompts)
-    moved = prompts.rename(tmp_path / "moved.jsonl")
-    assert not claim(moved), "the same prompts elsewhere are the same study"
-    moved.write_text('{"prompt_form": "short", "prompt": "blue ring"}\n')
-    with pytest.raises(DatasetError, match="prompts was"):
-        claim(moved)
-
-
-def test_captions_that_were_rewritten_are_another_study(dataset: Dataset, tmp_path: Path) -> None:
-    before = prepare(dataset.directory, study()).identity
-    copy = tmp_path / "copy"
-    shutil.copytree(dataset.directory, copy)
-    write_captions(Dataset.open(copy), "us", {"short": dict.fromkeys(range(40), "a blue ring")})
-    write_captions(Dataset.open(copy), "more", {"descriptive": dict.fromkeys(range(40), "ring")})
-    after = prepare(copy, study()).identity
-    assert {name for name in before if before[name] != after[name]} == {"data"}
+    first = mark("alt")
+    assert mark("other", guidance_scale=4.0, sampling_steps=2) == first
+    preset = tmp_path / "same.yaml"
+    preset.write_text("base: tiny-test\n")
+    assert mark("alt", model=str(preset)) == first
+    assert len({first, mark("alt", steps=9), mark("alt", flip=True)}) == 3
 
 
 def test_all_arms_of_a_continued_study_keep_the_stored_device_and_precision() -> None:
     stored = {"device": "cpu", "precision": "bf16"}
-    arms = train_settings(study(train={"model": "world-small"}), stored)
-    assert {(arm.device, arm.precision) for arm in arms.values()} == {("cpu", "bf16")}
+    arm = Arm(captions={"alt": 1.0})
+    kept = train_settings(study(train={"model": "world-small"}), arm, stored)
+    assert (kept.device, kept.precision) == ("cpu", "bf16")
     with pytest.raises(ConfigError, match="cannot be continued here"):
-        train_settings(study(), {"device": "cuda:9", "precision": "fp32"})
+        train_settings(study(), arm, {"device": "cuda:9", "precision": "fp32"})
 
 
 def test_words_outside_the_vocabulary_are_refused_in_captions_and_prompts(
-    dataset: Dataset, prompts: Path, tmp_path: Path
+    dataset: Dataset, tmp_path: Path
 ) -> None:
-    model = tmp_path / "model.yaml"
+    model, prompts = tmp_path / "model.yaml", tmp_path / "prompts.jsonl"
     model.write_text(
         "base: tiny-test\nmodel:\n  resolution: 32\n"
-        "  text: [{kind: words, tokens: 12, options: {vocabulary_size: 24, width: 32, heads: 2}}]\n"
+        "  text: [{kind: words, tokens: 12, options: {vocabulary_size: 14, width: 32, heads: 2}}]\n"
         "train: {validation_samples: 0}\n"
     )
     narrow = {"train": {"model": str(model)}, "allow_unknown_words": False}
-    with pytest.raises(ConfigError, match=r"words of alt captions \(such as img") as caught:
-        plan(dataset.directory, study(**narrow))
+    with pytest.raises(ConfigError, match=r"words of alt captions \(such as ") as caught:
+        prepared(dataset, tmp_path, **narrow)
     assert "short captions" not in str(caught.value)
-    prompts.write_text('{"prompt": "red gnu"}\n')
-    arms = {"arms": {"short": {"short": 1.0}}, "contrasts": [], "primary_prompt_form": "prompt"}
+    prompts.write_text('{"prompt": "red gnu", "form": "short"}\n')
+    own = {
+        "arms": {"short": {"short": 1.0}},
+        "prompts": str(prompts),
+        "judges": "examples.judge_of_your_own:ColourJudge",
+        "primary": {"metric": "colour_share", "form": "short"},
+    }
     with pytest.raises(
-        ConfigError, match=r"50\.0% of the 2 words of prompt prompts of .*\(such as gnu"
+        ConfigError, match=r"50\.0% of the 2 words of short prompts of .*\(such as gnu"
     ):
-        plan(dataset.directory, clip(prompts, **{**narrow, **arms}))
-    training = TrainCommandSettings(model=str(model), captions={"alt": 1.0})
+        prepared(dataset, tmp_path, **narrow, **own)
+    training = TrainCommandSettings(selection="all", model=str(model), captions={"alt": 1.0})
     with pytest.raises(ConfigError, match="say --allow-unknown-words"):
         plan_training(dataset.directory, training)
     allowed = training.model_copy(update={"allow_unknown_words": True})
     assert "words of alt captions" in plan_training(dataset.directory, allowed)
-
-
-def test_clip_weights_none_is_understood_in_yaml_as_on_the_command_line(
-    prompts: Path, tmp_path: Path
-) -> None:
-    path = tmp_path / "arms.yaml"
-    path.write_text(
-        f"judge: clip\nprompts: {prompts}\nclip_model: local-dir:{clip_dir()}\n"
-        f"clip_pretrained: none\n"
-    )
-    assert yaml.safe_load(path.read_text())["clip_pretrained"] == "none"
-    assert load_settings(AblateSettings, path).clip_pretrained is None
