@@ -20,12 +20,13 @@ from curate.base.files import atomic_path
 from curate.base.seeds import generator_of
 from curate.base.weights import load_state_dict
 from train.backbones.conditions import CONDITIONS_FILE
+from train.settings import seed_of
 from train.text.new_tokens import add_tokens as extend
 from train.text.new_tokens import extended
 
 if TYPE_CHECKING:
     from train.model import TextToImage, Trained
-    from train.settings import TrainSettings, seed_of
+    from train.settings import TrainSettings
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 

@@ -17,7 +17,7 @@ from train.backbones.conditions import CONDITIONS_FILE
 from train.model import TextToImage, Trained
 from train.model_settings import ModelConfig
 from train.settings import TrainSettings, seed_of
-from train.sources import refuse_missing
+from train.sources import located, refuse_missing
 
 
 def build_model(
@@ -42,7 +42,7 @@ def build_model(
     from train.adapters import add_lora, add_tokens, load_lora, merge_lora
     from train.text import build_text
 
-    start = None if config.source is None else resolve(config.source)
+    start = None if config.source is None else resolve(located(config.source))
     if start is not None:
         refuse_missing(start.source)
     config = config.model_copy(update={"source": start and start.source})

@@ -78,6 +78,7 @@ def train_loop(
         CaplabError: more than `settings.max_skipped_steps` steps were not finite, or the weights
             are not when they are to be kept.
     """
+    from train.data.kept_texts import keeping_text
     from train.data.receipt import ReceiptWriter
 
     # ---- set-up -------------------------------------------------------------------------------
@@ -91,6 +92,7 @@ def train_loop(
     # ---- state --------------------------------------------------------------------------------
     model.to(device)
     model.latents.to(device)
+    data = keeping_text(data, model.text, settings, device)
     objective, latents = model.objective, model.latents
     if fsdp:
         shard(model, dtype)
@@ -105,7 +107,9 @@ def train_loop(
     use_fast_attention(model.backbone, device, model.patches(config.resolution))
     if settings.activation_checkpointing:
         use_activation_checkpointing(model.backbone)
-    if settings.compile == "blocks" or (settings.compile == "auto" and device.type == "cuda"):
+    compiled = settings.compile == "blocks"
+    compiled |= settings.compile == "auto" and device.type == "cuda"
+    if compiled:
         compile_blocks(model.backbone)
     called = wrapped(model, config, ranks, settings.strategy)
     checkpoints = Checkpoints(out, mark, settings, ranks, say)
@@ -145,6 +149,8 @@ def train_loop(
             loss_of_step = torch.zeros((), device=device)
             for part, batch in enumerate(micro_batches):
                 x0 = clean(batch, latents, device)
+                # Compiled blocks would be compiled anew for every length.
+                told = batch.text if compiled else model.without_padding(batch.text)
                 if noise is None or times is None:
                     noise, times = step_noise(settings, objective, step, x0.shape[1:], device)
                 first = (ranks.rank * parts + part) * share
@@ -154,7 +160,7 @@ def train_loop(
                     output = called(
                         objective.model_input(x_t, t).to(dtype),
                         objective.model_time(t),
-                        text_of(batch, device, dtype),
+                        text_of(told, device, dtype),
                         batch.size_ids.to(device, non_blocking=True),
                         batch.conditions.to(device, non_blocking=True),
                     )
@@ -287,11 +293,13 @@ def clean(batch: Batch, latents: Latents, device: torch.device) -> Tensor:
         return latents.encode(from_uint8(x))
 
 
-def text_of(batch: Batch, device: torch.device, dtype: torch.dtype) -> Tokens | TextFeatures:
-    """What the model is told: tokens, or cached features in its dtype."""
-    if isinstance(batch.text, TextFeatures):
-        return on_device(batch.text, device, dtype)
-    return {name: ids.to(device, non_blocking=True) for name, ids in batch.text.items()}
+def text_of(
+    told: Tokens | TextFeatures, device: torch.device, dtype: torch.dtype
+) -> Tokens | TextFeatures:
+    """What the model is told, on its device: tokens, or features in its dtype."""
+    if isinstance(told, TextFeatures):
+        return on_device(told, device, dtype)
+    return {name: ids.to(device, non_blocking=True) for name, ids in told.items()}
 
 
 def write_tables(out: Path, state: Progress) -> None:
@@ -311,7 +319,7 @@ def write_tables(out: Path, state: Progress) -> None:
         "images_per_second": real,  # wall clock, of training alone, of all processes
         "cpu_seconds": real,  # of this process, training alone, so far
         "seconds": real,  # wall clock, training alone, so far
-        "teraflops": real,  # of the network, forward and backward, a second and device
+        "teraflops": real,  # of the network, as if texts filled their window, a second and device
         "mfu": real,  # teraflops over those of a large matmul on this device
         "mfu_datasheet": real,  # over those that the maker names
     }

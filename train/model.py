@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from train.model_settings import ModelConfig
 from train.protocols import Latents, Objective, TextFeatures, Tokens
 from train.settings import TrainSettings
+from train.text.joined import last_real
 
 if TYPE_CHECKING:
     from train.backbones.conditions import ConditionTokens
+
+_Text = TypeVar("_Text", Tokens, TextFeatures)
 
 
 class TextToImage(nn.Module):
@@ -63,6 +66,20 @@ class TextToImage(nn.Module):
             features = self.conditions(features, conditions)
         output: Tensor = self.backbone(x, time, features, size_ids, guidance)
         return output
+
+    def without_padding(self, text: _Text) -> _Text:
+        """Text on the CPU, cut behind the last real token of the batch.
+
+        Only where padding is hidden from encoder and network, so that the output is the same but
+        for rounding.
+        """
+        if not self.backbone.row.masked:
+            return text
+        if isinstance(text, TextFeatures):
+            longest = last_real(text.mask)
+            return replace(text, sequence=text.sequence[:, :longest], mask=text.mask[:, :longest])
+        tokens: Tokens = self.text.without_padding(text)
+        return tokens
 
     @property
     def device(self) -> torch.device:

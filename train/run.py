@@ -37,6 +37,7 @@ from train.meter import refuse_missing_trackers
 from train.model import TextToImage, Trained
 from train.model_settings import ModelConfig
 from train.settings import TrainSettings, model_config, settled, stored_settings
+from train.sources import packaged_mark
 from train.validation import validation_means
 
 if TYPE_CHECKING:
@@ -167,6 +168,8 @@ class _Run:
             "model_config": config.resolved(),
             "data": data_identity(settings, config, training, held_out),
         }
+        if packaged := packaged_mark(config.source):
+            identity["packaged"] = packaged
         if (out / "summary.json").exists():
             self._claim(identity)
             if (summary := _finished(out, settings.steps)) is not None:

@@ -255,7 +255,7 @@ class Drawing:
 def encoded(trained: Trained, texts: Sequence[str]) -> TextFeatures:
     """Features of `texts` on the model's device, in its dtype; equal texts are encoded once."""
     different = list(dict.fromkeys(texts))
-    tokens = trained.model.text.tokenize(different)
+    tokens = trained.model.without_padding(trained.model.text.tokenize(different))
     features = trained.model.text({name: t.to(trained.device) for name, t in tokens.items()})
     rows = torch.tensor([different.index(text) for text in texts], device=trained.device)
     return replace(

@@ -10,8 +10,40 @@ from typing import Any
 
 from curate.base.errors import ConfigError
 from curate.base.files import fingerprint, read_json, sha256_file
+from curate.base.settings import nearest
 
 Source = Path | str
+
+_PACKAGED = "caplab:"
+"""What a source's name begins with that comes with this package."""
+
+
+def located(source: str) -> str:
+    """The folder of a source that comes with this package (caplab:NAME); any other as it is.
+
+    Raises:
+        ConfigError: there is no such source.
+    """
+    if not source.startswith(_PACKAGED):
+        return source
+    shelf = Path(__file__).parent / "weights"
+    names = sorted(folder.name for folder in shelf.iterdir() if folder.is_dir())
+    name = source.removeprefix(_PACKAGED)
+    if name not in names:
+        raise ConfigError(f"There is no source {source}; {nearest(name, names)}")
+    return str(shelf / name)
+
+
+def packaged_mark(source: str | None) -> dict[str, str]:
+    """Part -> hash of its weights, of a source that comes with this package; else nothing.
+
+    For the identity of a run: its config holds the name, and the weights behind a name change with
+    the package's version.
+    """
+    if source is None or not source.startswith(_PACKAGED):
+        return {}
+    parts = sorted(path.parent for path in Path(located(source)).glob("*/*.safetensors"))
+    return {part.name: weights_hash(part) for part in parts}
 
 
 def find_part(name: str, sources: Sequence[Source | None]) -> Source | None:
@@ -22,6 +54,7 @@ def find_part(name: str, sources: Sequence[Source | None]) -> Source | None:
     for source in sources:
         if source is None:
             continue
+        source = located(str(source))
         folder = Path(source)
         if not folder.exists():
             return source

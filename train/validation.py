@@ -117,7 +117,8 @@ class Validation:
         key = (kind, part.start)
         if key in self._features:
             return on_device(self._features[key], device, dtype)
-        tokens = {n: t.to(device) for n, t in text.tokenize(self._texts[kind][part]).items()}
+        cut = self.trained.model.without_padding(text.tokenize(self._texts[kind][part]))
+        tokens = {n: t.to(device) for n, t in cut.items()}
         if any(parameter.requires_grad for parameter in text.parameters()):
             return tokens
         features: TextFeatures = text(tokens)

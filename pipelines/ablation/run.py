@@ -180,7 +180,8 @@ def summarise(out: Path) -> AblationSummary:
     """
     kept = Kept.open(out)
     found = collect(kept)
-    tables = study_tables(found["images"], found["sets"], kept.settings.declaration())
+    declared = kept.settings.declaration()
+    tables = study_tables(found["images"], found["sets"], declared)
     for name, table in {**found, **tables.named()}.items():
         with atomic_path(out / "results" / f"{name}.parquet") as temporary:
             pq.write_table(table, temporary, compression="zstd")
@@ -193,6 +194,7 @@ def summarise(out: Path) -> AblationSummary:
             "headline": tables.headline,
             "limits": [*of_judges, *LIMITS, *kept.record["late"]],
             "primary": kept.settings.primary.resolved(),
+            "trends": {name: dict(doses) for name, doses in declared.trends.items()},
             "undefined": tables.undefined,
             "prompts": kept.asked.prompts.num_rows,
         },

@@ -21,6 +21,7 @@ from pipelines.make_weights.captioner_pairs import write_clean_pairs
 from pipelines.make_weights.examples import stored_pictures
 from pipelines.make_weights.held_out import clip_figures, embed_images, head_figures, load_clip
 from pipelines.make_weights.score_captioner import captioner_scores, held_out_files, written_by
+from pipelines.make_weights.text_encoder import FOLDER, make_text_encoder
 from pipelines.make_weights.train_clip import ClipTraining, save_clip, train_clip, training_dtype
 from pipelines.make_weights.train_heads import save_head, train_head
 from pipelines.world.scene import WorldConfig, sample_scenes
@@ -158,12 +159,19 @@ class _Clock:
 
 @click.command()
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="For the weights.")
+@click.option(
+    "--text-out",
+    default=FOLDER,
+    type=click.Path(path_type=Path),
+    help="For the text encoder, which the trainer ships.",
+)
 @click.option("--seed", default=100, show_default=True, help="0 to 999.")
 @click.option("--threads", default=1, show_default=True, help="CPU threads.")
-def main(out: Path, seed: int, threads: int) -> None:
+def main(out: Path, text_out: Path, seed: int, threads: int) -> None:
     """Train the small models of the synthetic world from nothing."""
     manifest = train_demo_weights(out, seed, threads=threads)
-    click.echo(json.dumps(manifest["held_out"], indent=2))
+    text = make_text_encoder(text_out, seed)
+    click.echo(json.dumps({**manifest["held_out"], **text["held_out"]}, indent=2))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ from pipelines.report.sections import (
     checks,
     correlations,
     domains,
+    doses,
     duplicates,
+    effects,
     funnel,
     grids,
     headline,
@@ -33,6 +35,11 @@ from pipelines.report.sections import (
 # In the order of the page. A module's `compute` gives None where its inputs are missing.
 SECTIONS = (
     headline,
+    effects,
+    doses,
+    grids,
+    ablation,
+    limits,
     road,
     accounting,
     domains,
@@ -45,9 +52,6 @@ SECTIONS = (
     captions,
     caption_sets,
     training,
-    grids,
-    ablation,
-    limits,
     stages,
     tables,
 )

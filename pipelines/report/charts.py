@@ -1,4 +1,4 @@
-"""The report's four kinds of chart as functions from numbers to inline SVG.
+"""The report's five kinds of chart as functions from numbers to inline SVG.
 
 All are drawn about 360 units wide, so that a label stays readable where the chart fills a phone's
 width, and are laid out side by side on a wide screen.
@@ -174,13 +174,58 @@ def line_chart(
 
 
 @dataclass(frozen=True)
+class DoseCurve:
+    """Means over a dose: (dose, mean, low, high); limits None where there is no interval."""
+
+    name: str
+    points: Sequence[tuple[float, float, float | None, float | None]]
+
+
+def dose_chart(
+    curves: Sequence[DoseCurve],
+    palette: Palette,
+    x_label: str,
+    y_label: str,
+    form: Callable[[float], str],
+) -> Markup:
+    """Means with whiskers over a dose, joined by lines; each curve is named at its end below."""
+    left, right, top = 50.0, 14.0, 26.0
+    key = 16.0 * len(curves)
+    bottom = 44.0 + key
+    height = 190.0 + top + bottom
+    corners = [point for curve in curves for point in curve.points]
+    ends = [v for _, *values in corners for v in values if v is not None and math.isfinite(v)]
+    xs = [dose for dose, *_ in corners]
+    x = Scale(min(xs), max(xs), left, WIDTH - right)
+    y = Scale(min([0.0, *ends]), max(ends) * 1.06 or 1.0, height - bottom, top)
+    said = "; ".join(
+        f"{c.name}: " + ", ".join(f"{form(mean)} at {tick(dose)}" for dose, mean, *_ in c.points)
+        for c in curves
+    )
+    drawing = Drawing(WIDTH, height, f"{y_label} over {x_label}. {said}.")
+    _y_axis(drawing, y, ticks(y.low, y.high, 5), left, WIDTH - right, form)
+    drawing.text(4, 12, y_label, "axis-title")
+    for place, curve in enumerate(curves):
+        style, marker = palette.css(curve.name), palette.marker(curve.name)
+        drawing.path([(x(dose), y(mean)) for dose, mean, *_ in curve.points], f"curve {style}")
+        for dose, mean, low, high in curve.points:
+            if low is not None and high is not None:
+                drawing.line(x(dose), y(low), x(dose), y(high), f"whisker {style}")
+            drawing.marker(marker, x(dose), y(mean), 4, f"mean {style}", form(mean))
+        line = height - key + 16 * place + 6
+        drawing.marker(marker, left, line - 4, 4, style)
+        drawing.text(left + 12, line, curve.name, "tick")
+    _x_axis(drawing, x, height - bottom, x_label, height - key - 10)
+    return drawing.markup()
+
+
+@dataclass(frozen=True)
 class Estimate:
     """One row of a dot-and-whisker chart.
 
     Args:
         label: beside the row; empty where the legend says it.
-        low, high: limits of the thick whisker; None or NaN where there is none.
-        outer: limits of a thin, wider whisker.
+        low, high: limits of the whisker; None or NaN where there is none.
         dots: single values behind the mean, such as one a seed.
         title: shown on hover.
     """
@@ -190,7 +235,6 @@ class Estimate:
     mean: float
     low: float | None = None
     high: float | None = None
-    outer: tuple[float | None, float | None] = (None, None)
     dots: Sequence[float] = ()
     title: str = ""
 
@@ -261,18 +305,15 @@ def dot_chart(
 
 def _estimate(drawing: Drawing, x: Scale, y: float, row: Estimate, palette: Palette) -> None:
     style = palette.css(row.name)
-    for (low, high), kind in ((row.outer, "outer"), ((row.low, row.high), "whisker")):
-        if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
-            continue
+    low, high = row.low, row.high
+    if low is not None and high is not None and math.isfinite(low) and math.isfinite(high):
         ends = [min(max(limit, x.low), x.high) for limit in (low, high)]
-        drawing.line(x(ends[0]), y, x(ends[1]), y, f"{kind} {style}")
+        drawing.line(x(ends[0]), y, x(ends[1]), y, f"whisker {style}")
         for limit, end, lean in ((low, ends[0], 1), (high, ends[1], -1)):
             place = x(end)
             if limit != end:
                 tip = [(place + 4 * lean, y - 3.5), (place, y), (place + 4 * lean, y + 3.5)]
                 drawing.path(tip, f"arrow {style}")
-            elif kind == "outer":
-                drawing.line(place, y - 3, place, y + 3, f"outer {style}")
     for dot in row.dots:
         if math.isfinite(dot) and x.low <= dot <= x.high:
             drawing.shape("circle", f"seed {style}", cx=x(dot), cy=y, r=2.4)

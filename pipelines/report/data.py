@@ -306,19 +306,19 @@ def find_inputs(
         raise DatasetError(f"{run} is not a run (it has no run.json).")
     record = read_json(run / "run.json")
     if record.get("kind") == "ablation":
-        return Inputs(dataset, run, _runs_below(run), demo)
+        return Inputs(dataset, run, _runs_of(run, record), demo)
     identity = record.get("settings") or record.get("identity") or {}
     seed = identity.get("seed", 0) if isinstance(identity, dict) else 0
     return Inputs(dataset, None, [TrainRun(run, run.name, int(seed))], demo)
 
 
-def _runs_below(run: Path) -> list[TrainRun]:
-    found = []
-    for directory in sorted(run.glob("arms/*/seed-*")):
-        number = directory.name.removeprefix("seed-")
-        if number.isdecimal() and directory.is_dir():
-            found.append(TrainRun(directory, directory.parent.name, int(number)))
-    return sorted(found, key=lambda train: (train.arm, train.seed))
+def _runs_of(study: Path, record: dict[str, Any]) -> list[TrainRun]:
+    """The training runs that a study's record names and that are there, by arm and seed."""
+    runs = [
+        TrainRun(study / run["run"], run["arm"], int(run["seed"]))
+        for run in record.get("runs", [])
+    ]
+    return sorted((r for r in runs if r.directory.is_dir()), key=lambda run: (run.arm, run.seed))
 
 
 # The authority of a URL without user name and port; what has none counts as "(no host)".

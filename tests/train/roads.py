@@ -99,7 +99,7 @@ PRESETS = {
     ),
     "dit-33m": Road(_SMALL, model={"text": [_WORDS]}),
     "dit-130m": Road(_SMALL, families.pixart),
-    "world-small": Road(_SMALL, model={"text": [_WORDS]}),
+    "world-small": Road(_SMALL),
 }
 
 

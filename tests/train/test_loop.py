@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from curate.base.errors import CaplabError
@@ -16,14 +17,16 @@ from tests.train.tiny_run import CAPTIONS, loop, small, tiny
 from train import loop as the_loop
 from train.assemble import build_model
 from train.checkpoints import Checkpoints
+from train.data import kept_texts
 from train.data.loader import open_data
 from train.distributed import ALONE
 from train.loop import step_noise
-from train.model import Trained
+from train.model import TextToImage, Trained
 from train.objectives import build_objective
 from train.optimizer import before_cooldown
 from train.presets import preset_names
 from train.settings import TrainSettings, model_config
+from train.text.t5 import T5Text
 
 SHAPE, CPU = torch.Size((3, 16, 16)), torch.device("cpu")
 
@@ -156,6 +159,55 @@ def test_how_a_run_works_changes_no_loss(
     _, other = loop(data, tmp_path / "other", steps=4, grid_size=2, **how)
     for ours, theirs in zip(plain.metrics, other.metrics, strict=True):
         assert ours["loss"] == theirs["loss"]
+
+
+def test_texts_are_padded_to_the_longest_of_the_batch_and_losses_stay(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    forward = TextToImage.forward
+
+    def looking(self: TextToImage, x: Any, time: Any, text: Any, *rest: Any) -> Any:
+        seen.append(text["text_encoder.ids"].shape[1])
+        return forward(self, x, time, text, *rest)
+
+    options = {"steps": 4, "grid_size": 0, "validation_samples": 0}
+    monkeypatch.setattr(TextToImage, "forward", looking)
+    _, cut = loop(data, tmp_path / "cut", **options)
+    assert max(seen) < 12
+    monkeypatch.setattr(TextToImage, "without_padding", lambda self, text: text)
+    _, padded = loop(data, tmp_path / "padded", **options)
+    assert set(seen[len(seen) // 2 :]) == {12}
+    for ours, theirs in zip(cut.metrics, padded.metrics, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+
+
+def test_a_frozen_encoder_reads_every_caption_once_and_losses_stay(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = {"width": 32, "depth": 1, "heads": 2, "feed_forward": 32, "vocabulary_size": 512}
+    frozen = {"kind": "words", "masked": True, "tokens": 12, "options": words}
+    preset = tmp_path / "frozen.yaml"
+    preset.write_text(yaml.safe_dump({"base": "tiny-test", "model": {"text": [frozen]}}))
+    options = {"model": str(preset), "steps": 6, "grid_size": 0, "validation_samples": 0}
+    read: list[int] = []
+    forward = T5Text.forward
+
+    def counting(self: T5Text, tokens: Any) -> Any:
+        read.append(len(tokens["text_encoder.ids"]))
+        return forward(self, tokens)
+
+    monkeypatch.setattr(T5Text, "forward", counting)
+    kept, once = loop(data, tmp_path / "once", **options)
+    assert sum(read) < 6 * 8
+    loop(data, tmp_path / "killed", stop_after=3, **options)
+    same(loop(data, tmp_path / "killed", **options)[0], kept)
+    monkeypatch.setattr(kept_texts, "MOST_NUMBERS", 12 * 32)
+    read.clear()
+    _, every = loop(data, tmp_path / "every", **options)
+    assert read == [8] * 6
+    for ours, theirs in zip(once.metrics, every.metrics, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
 
 
 def test_parts_of_a_step_are_added_up_in_float32(data: Dataset, tmp_path: Path) -> None:

@@ -86,11 +86,8 @@ class TextsWriter:
 
     def _features(self, texts: Sequence[str]) -> TextFeatures:
         tokens: Tokens = self.encoder.tokenize(texts)
-        if isinstance(self.encoder, JoinedText) and self.encoder.hides_padding:
-            # Behind the longest text all is padding, which nobody looks at: not even computed.
-            (mask,) = (own for name, own in tokens.items() if name.endswith(".mask"))
-            longest = max(int(mask.sum(1).max()), 1)
-            tokens = {name: ids[:, :longest] for name, ids in tokens.items()}
+        if isinstance(self.encoder, JoinedText):
+            tokens = self.encoder.without_padding(tokens)
         with torch.no_grad():
             features: TextFeatures = self.encoder({n: t.to(self.device) for n, t in tokens.items()})
         return features

@@ -17,6 +17,7 @@ from curate.base.errors import CaplabError, ConfigError
 from train.data.cached import CachedText, find_cache
 from train.data.captions import CaptionDraws
 from train.data.index import TrainingIndex, build_index, index_folder
+from train.data.kept_texts import KeptText
 from train.data.order import DataOrder
 from train.data.pictures import Pictures, TarPictures, Tars
 from train.model_settings import ModelConfig
@@ -37,7 +38,7 @@ class TrainingData:
     draws: CaptionDraws
     pictures: Pictures
     held_out_pictures: Pictures
-    text: TextEncoder | CachedText
+    text: TextEncoder | CachedText | KeptText
     workers: int = 0
     pin: bool = False
     """Whether tensors are put into page-locked memory, from which a GPU copies while computing."""
@@ -83,7 +84,7 @@ class TrainingData:
         rows, epochs = (part[first : first + count] for part in self.order.batch(step))
         drawn = self.draws.draw(rows, epochs)
         x, size_ids = self.pictures.read(rows, epochs)
-        if isinstance(self.text, CachedText):
+        if isinstance(self.text, CachedText | KeptText):
             text: Tokens | TextFeatures = self.text.features(drawn.texts)
         else:
             text = self.text.tokenize(drawn.texts)

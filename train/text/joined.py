@@ -76,7 +76,6 @@ class JoinedText(nn.Module):
         self.width = max(sum(encoder.width for encoder in group) for group in groups)
         self.tokens = sum(group[0].tokens for group in groups)
         self.pooled_width = sum(encoder.pooled_width for encoder in encoders)
-        # Then what stands behind the longest text need not be computed.
         self.hides_padding = all(isinstance(e, T5Text) and e.config.masked for e in encoders)
         self.hides_padding &= len(encoders) == 1
         self.trainable = any(encoder.config.trainable for encoder in encoders)
@@ -99,6 +98,14 @@ class JoinedText(nn.Module):
         """The tokens of all."""
         return self.tokenizer(texts)
 
+    def without_padding(self, tokens: Tokens) -> Tokens:
+        """Tokens up to the last real one of all texts, where nobody looks at what stands behind."""
+        if not self.hides_padding:
+            return tokens
+        (mask,) = (own for name, own in tokens.items() if name.endswith(".mask"))
+        longest = last_real(mask)
+        return {name: ids[:, :longest] for name, ids in tokens.items()}
+
     def tokenizer_side(self) -> JoinedTokenizer:
         """Reads texts without the weights; to be sent to other processes."""
         return self.tokenizer
@@ -110,6 +117,12 @@ class JoinedText(nn.Module):
     def parts(self) -> dict[str, Any]:
         """Those of all."""
         return {name: part for encoder in self.encoders for name, part in encoder.parts().items()}
+
+
+def last_real(mask: Tensor) -> int:
+    """Tokens up to the last one that any of the texts (B, T) has; at least one."""
+    real = mask.any(0).nonzero()
+    return int(real[-1]) + 1 if len(real) else 1
 
 
 def _cat(parts: list[Tensor], dim: int) -> Tensor:

@@ -186,7 +186,7 @@ class _Parts:
         inputs = (
             objective.model_input(x_t, t).to(self.dtype),
             objective.model_time(t),
-            text_of(batch, self.device, self.dtype),
+            text_of(model.without_padding(batch.text), self.device, self.dtype),
             batch.size_ids.to(self.device),
             batch.conditions.to(self.device),
         )

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from curate.store.scans import parquet_scan
 from pipelines.report import metrics
 from pipelines.report.data import Inputs
 from pipelines.report.page import Page, Section
 from pipelines.report.pictures import Picture, thumbnail
-from pipelines.report.sql import identifier
+from pipelines.report.study import shown, study
 
 SEEDS = 3
 # Pictures in all grids together; more arms or seeds mean fewer prompts.
@@ -44,65 +43,33 @@ class Grids:
 
 
 def compute(inputs: Inputs) -> Grids | None:
-    path = inputs.result_path("images")
-    if path is None:
+    found = study(inputs)
+    drawn = shown(inputs, found) if found is not None else []
+    if found is None or not drawn:
         return None
-    source = parquet_scan(path)
-    columns = inputs.columns(source)
-    if "png" not in columns:
-        return None
-    metric = str(inputs.run_record.get("primary_metric") or "")
-    score = identifier(metric) if metric in columns else "NULL"
-    target = "target_png" if "target_png" in columns else "NULL"
-    drawn = inputs.rows(
-        f"SELECT DISTINCT prompt_form, prompt_index FROM {source} "
-        "WHERE png IS NOT NULL ORDER BY ALL"
-    )
-    seeds = [
-        row["seed"]
-        for row in inputs.rows(
-            f"SELECT DISTINCT seed FROM {source} WHERE png IS NOT NULL ORDER BY 1 LIMIT {SEEDS}"
-        )
-    ]
-    forms = in_order([row["prompt_form"] for row in drawn])
-    if not forms or not seeds:
-        return None
-    each = len(inputs.arms) * len(seeds) + 1
+    seeds = sorted({row["seed"] for row in drawn})[:SEEDS]
+    grids: list[tuple[str, list[Prompt]]] = []
+    forms = [form for form in found.forms if any(row["form"] == form for row in drawn)]
+    each = len(found.arms) * len(seeds) + 1
     most = max(PICTURES // (each * len(forms)), 2)
-    shown = []
     for form in forms:
+        rows = [row for row in drawn if row["form"] == form and row["seed"] in seeds]
         # The first prompts, not the best ones: a grid must not flatter an arm.
-        indices = [row["prompt_index"] for row in drawn if row["prompt_form"] == form][:most]
-        rows = inputs.rows(
-            f"SELECT prompt_index, prompt, arm, seed, png, {target} AS target_png, "
-            f"{score} AS score FROM {source} WHERE prompt_form = ? "
-            "AND list_contains(?, prompt_index) AND list_contains(?, seed) AND png IS NOT NULL "
-            "ORDER BY prompt_index, arm, seed",
-            [form, indices, seeds],
+        prompts = list(dict.fromkeys(row["prompt_id"] for row in rows))[:most]
+        grids.append(
+            (form, [_prompt([r for r in rows if r["prompt_id"] == p], found.arms) for p in prompts])
         )
-        prompts = [
-            _prompt([row for row in rows if row["prompt_index"] == index], inputs.arms)
-            for index in indices
-        ]
-        shown.append((form, prompts))
-    return Grids(metric, seeds, shown)
-
-
-def in_order(names: list[str]) -> list[str]:
-    """The known prompt forms in the page's order, then the others as they come."""
-    order = ["descriptive", "short", "upsampled"]
-    given = list(dict.fromkeys(names))
-    return [name for name in order if name in given] + [n for n in given if n not in order]
+    return Grids(found.metric, seeds, grids)
 
 
 def _prompt(rows: list[dict[str, Any]], arms: list[str]) -> Prompt:
     prompt = rows[0]["prompt"]
-    target = next((row["target_png"] for row in rows if row["target_png"]), None)
+    target = next((row["target_webp"] for row in rows if row["target_webp"]), None)
     by_arm = []
     for arm in arms:
         drawn = [
             Drawn(
-                thumbnail(row["png"], f"drawn by the arm {arm}, seed {row['seed']}: {prompt}", 64),
+                thumbnail(row["webp"], f"drawn by the arm {arm}, seed {row['seed']}: {prompt}", 64),
                 row["score"],
             )
             for row in rows

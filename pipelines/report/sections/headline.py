@@ -11,8 +11,9 @@ from curate.base.files import read_json
 from pipelines.report import metrics, text
 from pipelines.report.data import Inputs
 from pipelines.report.page import Page, Section
+from pipelines.report.study import ALL, asked, study
 
-NAMED = 8  # selections in a sentence
+NAMED = 8  # selections in a sentence, arms in a row of tiles
 
 
 @dataclass(frozen=True)
@@ -78,25 +79,18 @@ def draw(facts: Headline, page: Page) -> Section:
 
 
 def _arm_tiles(inputs: Inputs) -> tuple[list[Tile], str]:
-    settings = inputs.run_record.get("settings")
-    settings = settings if isinstance(settings, dict) else {}
-    metric = inputs.run_record.get("primary_metric") or settings.get("primary_metric")
-    rows = [row for row in inputs.results("arms") if row["metric"] == metric]
-    forms = list(dict.fromkeys(row["prompt_form"] for row in rows))
-    if not forms:
+    found = study(inputs)
+    if found is None:
         return [], ""
-    declared = inputs.run_record.get("primary_prompt_form") or settings.get("primary_prompt_form")
-    form = str(next((name for name in (declared, "descriptive") if name in forms), forms[0]))
-    found = {row["arm"]: row for row in rows if row["prompt_form"] == form}
     tiles = []
-    for arm in inputs.arms:
-        if row := found.get(arm):
-            low, high = metrics.limits(row)
-            limits = metrics.interval(str(metric), low, high)
-            tiles.append(Tile(metrics.value(str(metric), row["mean"]), arm, limits, arm))
-    known = metrics.metric(str(metric))
+    for arm in found.arms[:NAMED]:
+        row = found.cells.get((arm, found.form, found.wording, ALL, found.metric))
+        if row is not None:
+            limits = metrics.interval(found.metric, *metrics.limits(row))
+            tiles.append(Tile(metrics.value(found.metric, row["mean"]), arm, limits, arm))
+    known = metrics.metric(found.metric)
     meaning = f" ({known.meaning})" if known.meaning else ""
-    return tiles, f"{known.label}{meaning}; {text.words(form)} prompts; 95% interval"
+    return tiles, f"{known.label}{meaning}; {asked(found.form, found.wording)}; 95% interval"
 
 
 def _single_run(inputs: Inputs) -> tuple[list[str], list[Tile]]:

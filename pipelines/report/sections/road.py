@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from curate.store.sample_view import SampleTables
-from curate.store.scans import parquet_scan
 from pipelines.report import text
 from pipelines.report.data import Inputs
 from pipelines.report.kept_copy import kept_copy
@@ -14,6 +13,7 @@ from pipelines.report.page import Page, Section
 from pipelines.report.pictures import Picture, thumbnail
 from pipelines.report.sections.captions import described
 from pipelines.report.sections.duplicates import member_label
+from pipelines.report.study import shown, study
 from pipelines.report.thresholds import thresholds
 
 SHOWN_SCORES = 5
@@ -205,27 +205,19 @@ def _passed(inputs: Inputs, key: str) -> dict[str, bool]:
 
 
 def _drawing(inputs: Inputs) -> Drawing | None:
-    path = inputs.result_path("images")
-    if path is None:
-        return None
-    source = parquet_scan(path)
-    if not {"png", "target_png"} <= set(inputs.columns(source)):
-        return None
+    found = study(inputs)
     # The first prompt and the first seed, whatever they show.
-    rows = inputs.rows(
-        f"SELECT arm, prompt, png, target_png FROM {source} WHERE png IS NOT NULL "
-        "QUALIFY row_number() OVER (PARTITION BY arm "
-        "ORDER BY prompt_form <> 'descriptive', prompt_index, seed) = 1"
-    )
+    rows = [row for row in shown(inputs, found) if row["form"] == found.form] if found else []
+    rows = [row for row in rows if row["prompt_id"] == rows[0]["prompt_id"]]
     if not rows:
         return None
-    by_arm = {row["arm"]: row for row in rows}
-    prompt, target = rows[0]["prompt"], rows[0]["target_png"]
+    by_arm = {row["arm"]: row for row in reversed(rows)}
+    prompt, target = rows[0]["prompt"], rows[0]["target_webp"]
     return Drawing(
         prompt,
         thumbnail(target, f"the scene meant: {prompt}", 96) if target else None,
         [
-            (arm, thumbnail(by_arm[arm]["png"], f"drawn by the arm {arm}", 96))
+            (arm, thumbnail(by_arm[arm]["webp"], f"drawn by the arm {arm}", 96))
             for arm in inputs.arms
             if arm in by_arm
         ],

@@ -22,11 +22,13 @@ from curate.selection.select import select
 from curate.selection.settings import SelectSettings
 from curate.store.contract import CAPTIONS, DUPLICATES, SAMPLES, sample_key
 from curate.store.dataset import Dataset
-from pipelines.ablation.tables import arms_table, contrasts_table, headline, value_matrices
+from pipelines.ablation.declared import Declaration, Interaction, NoWorse
+from pipelines.ablation.schemas import DESCRIBING
+from pipelines.ablation.tables import study_tables
 from pipelines.world.render import render
 from pipelines.world.scene import Scene, WorldConfig, sample_scenes
 from pipelines.world.web import build_web
-from pipelines.world.writers import upsample, write_descriptive, write_short
+from pipelines.world.writers import habitual_descriptive, upsample, write_descriptive, write_short
 
 WORLD = WorldConfig.small()
 SIDE = 64
@@ -228,6 +230,13 @@ SKILL = {
 }
 EASE = {"object_hit": 1.0, "colour": 1.5, "shape": 1.25, "position": 1.6, "count": 1.4}
 EASE |= {"binding": 1.1, "all_correct": 0.7}
+DECLARED = Declaration(
+    contrasts=(("descriptive", "alt"), ("descriptive", "short"), ("short", "alt")),
+    no_worse=(NoWorse(arm="descriptive", than="alt", form="short", margin=0.05),),
+    interactions=(Interaction(arms=("descriptive", "short"), forms=("descriptive", "short")),),
+    trends={"detail": {"alt": 0.0, "short": 50.0, "descriptive": 95.0}},
+)
+SHOWN = 12
 
 
 def make_ablation(
@@ -237,61 +246,71 @@ def make_ablation(
     rng = np.random.default_rng(seed)
     scenes = sample_scenes(WORLD, prompts, 900)
     short = write_short(scenes, 5)
-    texts = {
-        "descriptive": write_descriptive(scenes, 5),
-        "short": short,
-        "upsampled": upsample(short, 5),
-    }
-    rows = [
-        row
-        for arm in ARMS
-        for number in seeds
-        for form in texts
-        for row in _images(arm, number, form, scenes, texts[form], rng)
+    asked = [
+        ("descriptive", "captioner", habitual_descriptive(scenes)),
+        ("descriptive", "varied", write_descriptive(scenes, 5)),
+        ("short", "varied", short),
+        ("upsampled", "captioner", upsample(short, 5)),
     ]
-    images = pa.Table.from_pylist(rows)
-    matrices = value_matrices(images, seeds)
-    pairs = (("descriptive", "alt"), ("descriptive", "short"), ("short", "alt"))
-    contrasts = contrasts_table(matrices, pairs, "object_hit", "descriptive")
+    rows, pictures = [], []
+    for arm in ARMS:
+        for number in seeds:
+            for form, wording, texts in asked:
+                drawn = _images(arm, number, form, wording, scenes, texts, rng)
+                rows += [row for row, _ in drawn]
+                pictures += [picture for _, picture in drawn[:SHOWN] if wording != "varied"]
+    columns = [field.name for field in DESCRIBING]
+    described = pa.Table.from_pylist([{n: r[n] for n in columns} for r in rows], DESCRIBING)
+    for name in [name for name in rows[0] if name not in columns]:
+        described = described.append_column(name, pa.array([r[name] for r in rows], pa.float64()))
+    tables = study_tables(described, None, DECLARED)
     for name, table in (
-        ("images", images),
-        ("arms", arms_table(matrices)),
-        ("contrasts", contrasts),
+        ("images", described),
+        ("shown", pa.Table.from_pylist(pictures)),
+        ("bounds", pa.Table.from_pylist(_bounds())),
+        ("sets", pa.Table.from_pylist(_sets(seeds, rng))),
         ("blend", _blend(seeds, rng)),
+        *tables.named().items(),
     ):
         path = directory / "results" / f"{name}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table, path)
+    runs = []
     for arm in ARMS:
         for number in seeds:
-            _train_run(directory / "arms" / arm / f"seed-{number}", arm, number, rng)
+            place = f"runs/{arm}-0a1b2c3d/seed-{number}"
+            _train_run(directory / place, arm, number, rng)
+            runs.append({"arm": arm, "seed": number, "run": place})
     write_json(
         directory / "run.json",
         {
             "kind": "ablation",
-            "settings": {"selection": "default", "primary_prompt_form": "descriptive"},
+            "settings": {"selection": "default"},
             "versions": VERSIONS,
             "weights": {},
             "created_at": "2026-11-21T05:00:00+00:00",
-            "headline": headline(contrasts),
+            "headline": tables.headline,
             "limits": [
                 "The pictures are drawn by a program; nothing here shows how captions act on "
                 "photographs.",
                 "Two seeds an arm: enough to see wide margins, not small ones.",
             ],
             "arms": [{"name": name, "captions": blend} for name, blend in ARMS.items()],
+            "runs": runs,
+            "trends": {name: dict(doses) for name, doses in DECLARED.trends.items()},
             "seeds": list(seeds),
-            "primary_metric": "object_hit",
+            "primary": {"metric": "object_hit", "form": "descriptive", "wording": "all"},
         },
     )
     return directory
 
 
-def _images(arm, number, form, scenes, prompts, rng):
+def _images(arm, number, form, wording, scenes, prompts, rng):
     # Fixed effects of seed and prompt make the arms look like trained ones.
     skill = SKILL[arm, form] + rng.normal(0, 0.03)
     meant = render(scenes, WORLD, 32)
     wrong = render([replace(scene, objects=scene.objects[:1]) for scene in scenes], WORLD, 32)
+    drawn = []
     for index, (scene, prompt) in enumerate(zip(scenes, prompts, strict=True)):
         right = rng.random() < skill
         picture = (meant if right else wrong)[index]
@@ -303,19 +322,46 @@ def _images(arm, number, form, scenes, prompts, rng):
         }
         if form != "descriptive":
             scored |= {"position": None, "count": None}
-        yield {
-            "arm": arm,
-            "seed": number,
-            "prompt_form": form,
-            "prompt_index": index,
+        where = {"arm": arm, "seed": number, "prompt_id": f"{form}-{wording}-{index}", "noise": 0}
+        row = {
+            **where,
+            "form": form,
+            "wording": wording,
+            "intent_id": f"scene-{index}",
+            "category": "1 object" if count == 1 else f"{count} objects",
+            "held_out": index % 4 == 0,
+            "picture_id": f"{arm}-{number}-{form}-{wording}-{index}",
             "prompt": prompt,
-            "scene": scene.to_json(),
             **scored,
             "malformed": float(rng.binomial(count, 0.3 * (1 - skill)) / count),
             "hallucinated": float(rng.poisson(0.8 * (1 - skill))),
-            "png": _png(noisy.astype(np.uint8)) if index < 16 else None,
-            "target_png": _png(meant[index]) if index < 16 else None,
         }
+        shown = {"webp": _png(noisy.astype(np.uint8)), "target_webp": _png(meant[index])}
+        drawn.append((row, {**where, **shown}))
+    return drawn
+
+
+def _bounds() -> list[dict]:
+    names = ("form", "metric", "ceiling", "unrelated", "hedging")
+    rows = [("descriptive", "object_hit", 1.0, 0.02, 0.05), ("short", "object_hit", 1.0, 0.1, 0.4)]
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _sets(seeds, rng) -> list[dict]:
+    return [
+        {
+            "arm": arm,
+            "seed": number,
+            "form": "short",
+            "wording": "all",
+            "metric": "kid",
+            "value": float(rng.normal(0.02, 0.002)),
+            "floor": 0.001,
+            "pictures": 48,
+        }
+        for arm in ARMS
+        for number in seeds
+    ]
 
 
 def _png(picture: np.ndarray) -> bytes:

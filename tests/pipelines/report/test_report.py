@@ -72,9 +72,9 @@ def test_all_sections_of_a_demo_are_there(report: Path, browser: Browser) -> Non
     browser.open(report)
     names = browser.value("[...document.querySelectorAll('main > section')].map(s => s.id)")
     assert names == [
-        *("headline", "road", "accounting", "domains", "funnel", "scores", "correlations"),
-        *("duplicates", "checks", "captions", "caption_sets", "training", "grids", "ablation"),
-        *("limits", "stages", "tables"),
+        *("headline", "effects", "doses", "grids", "ablation", "limits"),
+        *("road", "accounting", "domains", "funnel", "scores", "correlations"),
+        *("duplicates", "checks", "captions", "caption_sets", "training", "stages", "tables"),
     ]
     links = browser.value("[...document.querySelectorAll('nav a')].map(a => a.hash.slice(1))")
     assert links == names

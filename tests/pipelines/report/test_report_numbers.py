@@ -94,7 +94,7 @@ def test_charts_escape_what_they_are_told() -> None:
 def test_whiskers_without_limits_or_beyond_the_axis_are_drawn_honestly() -> None:
     palette = Palette(["alt"])
     single = Estimate("", "alt", 0.5, math.nan, math.nan, dots=[0.5])
-    wide = Estimate("", "alt", 0.5, 0.4, 0.6, outer=(-2.0, 3.0))
+    wide = Estimate("", "alt", 0.5, -2.0, 3.0)
     assert "whisker" not in dot_chart([Group("m", [single])], palette, "", (0, 1), str, "")
     chart = dot_chart([Group("m", [wide])], palette, "", (0, 1), str, "")
     assert chart.count('class="arrow') == 2

@@ -15,7 +15,9 @@ from pipelines.report.sections import (
     accounting,
     caption_sets,
     captions,
+    doses,
     duplicates,
+    effects,
     funnel,
     grids,
     headline,
@@ -158,7 +160,7 @@ def test_a_single_training_run_has_a_report_of_its_own(inputs: Inputs, tmp_path:
 def test_grids_show_the_first_prompts_for_every_arm_and_seed(inputs: Inputs) -> None:
     facts = grids.compute(inputs)
     assert facts is not None
-    assert [form for form, _ in facts.forms] == ["descriptive", "short", "upsampled"]
+    assert [form for form, _ in facts.forms] == ["descriptive", "upsampled"]
     for _, prompts in facts.forms:
         for prompt in prompts:
             assert prompt.target is not None
@@ -167,18 +169,45 @@ def test_grids_show_the_first_prompts_for_every_arm_and_seed(inputs: Inputs) -> 
             ]
 
 
+def test_what_was_declared_is_answered_in_words_and_drawn_by_form_wording_and_group(
+    inputs: Inputs,
+) -> None:
+    facts = effects.compute(inputs)
+    assert facts is not None
+    said = [answer.sentence for answers in facts.answers.values() for answer in answers]
+    assert sorted(said) == sorted(inputs.run_record["headline"])
+    assert [(name, len(rows)) for name, rows in facts.by_prompt] == [
+        ("descriptive prompts", 3),
+        ("descriptive prompts, captioner's wording", 3),
+        ("descriptive prompts, varied wording", 3),
+        ("short prompts", 3),
+        ("upsampled prompts", 3),
+    ]
+    assert [name for name, _ in facts.by_group][:2] == [
+        "pairs never trained on",
+        "pairs seen in training",
+    ]
+    curves = doses.compute(inputs)
+    assert curves is not None
+    assert curves.arms["detail"]["descriptive"] == 95
+
+
 def test_malformed_objects_are_reported_apart_from_alignment(inputs: Inputs) -> None:
     facts = ablation.compute(inputs)
     assert facts is not None
-    assert facts.metrics[0] == facts.primary_metric == "object_hit"
-    assert facts.metrics[-2:] == ["malformed", "hallucinated"]
-    assert [row.metric for row in facts.contrasts if row.declared] == ["object_hit"] * 3
+    assert facts.panels[0].metrics[0] == facts.study.metric == "object_hit"
+    assert facts.panels[0].bounds["object_hit"]["ceiling"] == 1
+    assert {name for panel in facts.apart for name in panel.metrics} >= {
+        "malformed",
+        "hallucinated",
+    }
+    assert [row["metric"] for row in facts.sets] == ["kid"] * 3
 
 
 def test_many_arms_mean_fewer_prompts_not_a_larger_file(
     inputs: Inputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grids, "PICTURES", 60)
+    monkeypatch.setattr(grids, "PICTURES", 30)
     facts = grids.compute(inputs)
     assert facts is not None
     assert {len(prompts) for _, prompts in facts.forms} == {2}
@@ -187,7 +216,7 @@ def test_many_arms_mean_fewer_prompts_not_a_larger_file(
 def test_a_dataset_alone_has_no_sections_of_a_run(inputs: Inputs, tmp_path: Path) -> None:
     assert inputs.dataset is not None
     alone = find_inputs(dataset_dir=inputs.dataset.directory)
-    for section in (training, grids, ablation):
+    for section in (training, grids, ablation, effects, doses):
         assert section.compute(alone) is None
     assert headline.compute(alone).sentences[0].startswith("Of 160 input rows")
 

@@ -26,6 +26,7 @@ from train.backbones import (
     use_activation_checkpointing,
     use_fast_attention,
 )
+from train.model import TextToImage
 from train.model_settings import ModelConfig
 from train.protocols import TextFeatures
 from train.settings import load_train_settings, model_config
@@ -238,6 +239,23 @@ def test_the_fast_attention_of_a_cpu_computes_the_same(name: str) -> None:
     assert "AttnProcessor" not in {
         type(p).__name__ for p in backbone.inner.attn_processors.values()
     }
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_padding_is_cut_where_the_network_hides_it_and_changes_nothing(name: str) -> None:
+    backbone = tiny_backbone(name).double()
+    x, time, text, sizes = asked(name)
+    text.mask[:, 6:] = 0
+    text = TextFeatures(text.sequence.double(), text.mask.double(), text.pooled.double())
+    model = TextToImage(backbone, torch.nn.Module(), latents=None, objective=None)  # type: ignore[arg-type]
+    cut = model.without_padding(text)
+    if not backbone.row.masked:
+        assert cut is text
+        return
+    assert cut.sequence.shape[1] == cut.mask.shape[1] == 6
+    with torch.no_grad():
+        whole, short = (model(x.double(), time, own, sizes) for own in (text, cut))
+    torch.testing.assert_close(short, whole)
 
 
 @pytest.mark.parametrize("name", TINY)
