@@ -34,6 +34,7 @@ HELP = {
     "ablate": "Train arms that differ in their captions or data, and measure the difference.",
     "judge": "Score the kept pictures of a study or a run with one more judge.",
     "evaluate": "Draw prompts with one trained model and judge the pictures.",
+    "export-images": "Write pictures in the folders that benchmarks' own scorers read.",
     "report": "Write report.html, one self-contained file, for a dataset or a run.",
     "demo": "Walk the whole road offline on the synthetic world.",
     "captioner": "Make captioners of your own.",
@@ -52,6 +53,7 @@ HELP = {
         "demo": "pipelines.demo.command",
         "bench": "pipelines.bench.commands",
         "derive": "pipelines.commands.experiment.derive",
+        "export-images": "pipelines.commands.experiment.export_images",
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

@@ -1,4 +1,4 @@
-"""Did a detector find what a GenEval record asks for? Rules: pipelines.judges.geneval."""
+"""Did a detector find what a GenEval record asks for? Rules: pipelines.judges.detection.rules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import Field
 from curate.base.errors import ConfigError
 from curate.base.settings import Settings
 from pipelines.judges.asked import record
-from pipelines.judges.geneval import COLOURS, TAGS, Detections, Rules, is_right
+from pipelines.judges.detection.rules import COLOURS, TAGS, Detections, Rules, is_right
 from pipelines.judges.models import found
 from pipelines.judges.protocol import Judge, Pictures
 
@@ -65,7 +65,7 @@ class DetectorJudge(Judge):
 
     def __init__(self, options: DetectorOptions, device: str) -> None:
         from curate.scoring.scorers.clip import Clip
-        from pipelines.judges.detectors import open_detector
+        from pipelines.judges.detection.detectors import open_detector
 
         super().__init__(options, device)
         folder, self._digest = found("detector", options.model, options.revision)

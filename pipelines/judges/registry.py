@@ -20,6 +20,7 @@ JUDGES = {
     "vqa": "pipelines.judges.vqa:VqaJudge",
     "detector": "pipelines.judges.detector:DetectorJudge",
     "reward": "pipelines.judges.reward:RewardJudge",
+    "round-trip": "pipelines.judges.round_trip:RoundTripJudge",
     "real": "pipelines.judges.real.judge:RealJudge",
 }
 

@@ -2,8 +2,8 @@
 
 PickScore and any other model of transformers with CLIP's two towers runs in this process: its
 logit scale times the cosine (Kirstain et al. 2023, arXiv:2305.01569). Reward models that need
-packages of their own run as a program in their own environment: pipelines.judges.program tells the
-protocol, and pipelines/judges/reward_models.py is such a program for some by name.
+packages of their own run as a program in their own environment: pipelines.judges.rewards.program tells the
+protocol, and pipelines/judges/rewards/published.py is such a program for some by name.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from curate.base.files import sha256_file
 from curate.base.settings import OPERATIONAL, Settings, device_of
 from pipelines.judges.asked import READ_LIMIT, Against, texts_of
 from pipelines.judges.models import found
-from pipelines.judges.program import scored_by
+from pipelines.judges.rewards.program import scored_by
 from pipelines.judges.protocol import Judge, Pictures
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 BY_NAME = ("imagereward", "hpsv2", "hpsv3", "q-align")
-_PROGRAM = Path(__file__).with_name("reward_models.py")
+_PROGRAM = Path(__file__).with_name("rewards") / "published.py"
 
 
 class RewardOptions(Settings):

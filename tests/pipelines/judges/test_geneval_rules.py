@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from pipelines.judges.geneval import Detections, Rules, is_right, kept, overlap, relations
+from pipelines.judges.detection.rules import Detections, Rules, is_right, kept, overlap, relations
 
 LEFT, MIDDLE, RIGHT = (0, 40, 20, 60), (40, 40, 60, 60), (80, 40, 100, 60)
 TOP, LOW = (40, 0, 60, 20), (40, 80, 60, 100)

@@ -1,6 +1,6 @@
-"""Published reward models in their own environment: `PYTHON reward_models.py NAME FOLDER`.
+"""Published reward models in their own environment: `PYTHON published.py NAME FOLDER`.
 
-Runs under another interpreter, so it imports nothing of this project; pipelines.judges.program
+Runs under another interpreter, so it imports nothing of this project; pipelines.judges.rewards.program
 tells what FOLDER holds. What the environment needs: image-reward, hpsv2, hpsv3, or pyiqa (q-align).
 Weights are fetched by these packages, some as pickles.
 """

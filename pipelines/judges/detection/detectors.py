@@ -13,7 +13,7 @@ from PIL import Image
 
 from curate.base.errors import ConfigError
 from curate.base.settings import device_of
-from pipelines.judges.geneval import Detections
+from pipelines.judges.detection.rules import Detections
 
 _OWL = ("owlvit", "owlv2")
 _DINO = ("grounding-dino", "mm-grounding-dino")

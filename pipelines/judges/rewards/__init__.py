@@ -1,0 +1,1 @@
+"""Reward models in environments of their own."""
