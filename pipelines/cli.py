@@ -30,7 +30,7 @@ HELP = {
     "captions": "What captions are like and how right they are, without a judge model.",
     "export": "Write a selection with one caption a picture, in a trainer's layout.",
     "train": "Train a text-to-image diffusion model on a selection with a blend of captions.",
-    "compare": "Print how two finished training runs differ.",
+    "compare": "Print how two finished training runs, studies or arms differ.",
     "ablate": "Train arms that differ in their captions or data, and measure the difference.",
     "judge": "Score the kept pictures of a study or a run with one more judge.",
     "evaluate": "Draw prompts with one trained model and judge the pictures.",

@@ -20,9 +20,8 @@ from curate.base.files import atomic_path, fingerprint, read_record, remove_left
 from curate.base.progress import progress
 from curate.base.settings import Precision, device_of
 from curate.store.lock import hold
-from pipelines.ablation.collect import images_of
 from pipelines.ablation.judged import JudgeSpec, judge_missing, scores, set_scores
-from pipelines.ablation.kept import Kept, KeptCell
+from pipelines.ablation.kept import Kept, KeptCell, images_of
 from pipelines.ablation.metrics import metric
 from pipelines.ablation.pictures import Asked, asked_so_far, missing
 from pipelines.ablation.run import draw_and_judge, summarise

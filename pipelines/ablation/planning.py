@@ -1,4 +1,4 @@
-"""`caplab ablate --plan OUT --detect 5`: from a pilot study to the size of the next one, in words."""
+"""`caplab ablate --plan OUT --detect 5`: from a pilot to the size of the next study, in words."""
 
 from __future__ import annotations
 
@@ -172,7 +172,10 @@ def _advice(best: Option, aim: str) -> str:
         safe = "that is enough also should the seeds scatter as they may"
     else:
         safe = f"{best.cautious_seeds} seeds should they scatter as they may"
-    return f"Cheapest: {way}; {safe}. Seeds can be added later, so begin with the fewer."
+    return (
+        f"Cheapest: {way}; {safe}. Fix the number beforehand: a study that grows until it claims "
+        f"something claims too much."
+    )
 
 
 def _seeds(seeds: int | None, width: int) -> str:

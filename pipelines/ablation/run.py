@@ -25,9 +25,8 @@ from curate.base.files import atomic_path, remove_leftovers, write_json
 from curate.base.provenance import provenance
 from curate.store.claims import claim_directory
 from curate.store.lock import hold
-from pipelines.ablation.collect import collect
 from pipelines.ablation.judged import JudgeSpec, judge_missing
-from pipelines.ablation.kept import Kept, record_study, write_prompts
+from pipelines.ablation.kept import Kept, collect, record_study, write_prompts
 from pipelines.ablation.pictures import Asked, draw, keep_asked, missing
 from pipelines.ablation.runs import RECORD, Run
 from pipelines.ablation.settings import AblateSettings

@@ -1,4 +1,4 @@
-"""`caplab compare`: two training runs side by side, where they may be compared at all."""
+"""`caplab compare`: two training runs or studies side by side, where they may be compared."""
 
 from __future__ import annotations
 
@@ -9,23 +9,41 @@ from typing import Any
 import click
 
 from curate.base.errors import DatasetError
-from pipelines.terminal.options import PLACE
 
 # What may differ between runs that are compared for their captions; the receipt says how.
 _OF_CAPTIONS = ("settings.captions.",)
 
 
 @click.command("compare")
-@click.argument("run_a", type=PLACE)
-@click.argument("run_b", type=PLACE)
-def command(run_a: Path, run_b: Path) -> None:
-    """Print how two finished training runs differ.
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+def command(a: str, b: str) -> None:
+    """Print how two finished training runs, studies, or arms of studies differ.
 
-    Settings, shares of the captions drawn and validation losses. Runs are refused whose receipts
-    are not what their settings declare, or which differ in more than their captions. One run each
-    is exploratory and claims nothing; `caplab ablate` compares with seeds and intervals.
+    Runs: settings, shares of the captions drawn and validation losses. Runs are refused whose
+    receipts are not what their settings declare, or which differ in more than their captions. One
+    run each is exploratory and claims nothing.
+
+    Studies of `caplab ablate`, or STUDY:ARM: every metric's difference with its interval, paired by
+    the seeds that both have. They are refused where trained, judged or asked otherwise.
     """
-    click.echo(compare(run_a, run_b).text())
+    click.echo(said(a, b))
+
+
+def said(a: str, b: str) -> str:
+    """What the command prints.
+
+    Raises:
+        DatasetError: they cannot be compared.
+    """
+    from pipelines.ablation.beside import compare_studies, side
+
+    one, other = side(a), side(b)
+    if one is not None and other is not None:
+        return compare_studies(one, other)
+    if one is not None or other is not None:
+        raise DatasetError(f"Of {a} and {b} one is a study and one is not; compare like with like.")
+    return compare(a, b).text()
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from curate.base.files import sha256_file
 from curate.base.settings import OPERATIONAL, Settings, device_of
 from pipelines.judges.asked import READ_LIMIT, Against, texts_of
 from pipelines.judges.models import found
-from pipelines.judges.rewards.program import scored_by
 from pipelines.judges.protocol import Judge, Pictures
+from pipelines.judges.rewards.program import scored_by
 
 if TYPE_CHECKING:
     import pyarrow as pa

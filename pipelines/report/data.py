@@ -315,8 +315,7 @@ def find_inputs(
 def _runs_of(study: Path, record: dict[str, Any]) -> list[TrainRun]:
     """The training runs that a study's record names and that are there, by arm and seed."""
     runs = [
-        TrainRun(study / run["run"], run["arm"], int(run["seed"]))
-        for run in record.get("runs", [])
+        TrainRun(study / run["run"], run["arm"], int(run["seed"])) for run in record.get("runs", [])
     ]
     return sorted((r for r in runs if r.directory.is_dir()), key=lambda run: (run.arm, run.seed))
 

@@ -1,1 +1,1 @@
-"""What the instrument costs and what its numbers rest on."""
+"""What the instrument costs, and whether its statistics keep their promises."""
