@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from recaption.captioning.answers import read_answers
 from recaption.captioning.drafts import FAILED, OK, REJECTED, Draft, KindPlan, Pending
 from recaption.captioning.rows import caption_table
 from recaption.engines.identity import Captioner
 from recaption.engines.protocol import CaptionEngine, CaptionOutcome, CaptionRequest
 from recaption.gates.gates import GateColumns, judge
 from recaption.gates.language import language_code
-from recaption.gates.repair import repair
 from recaption.measure.measures import CaptionMeasures
 from recaption.measure.similarity import CaptionSimilarity
 from recaption.prompts.template import LANGUAGE
@@ -143,12 +144,12 @@ def _judge(
     places = [rows[place] for place in spoken]
     texts = [drafts[place].outcome.text or "" for place in spoken]
     finish_reasons = [drafts[place].outcome.finish_reason for place in spoken]
-    repaired = repair(texts, finish_reasons, plan.min_words)
-    found = similarity.compare([pending.image_embeddings[row] for row in places], repaired)
+    answers = read_answers(plan.template.name, texts, finish_reasons, plan.min_words)
+    found = similarity.compare([pending.image_embeddings[row] for row in places], answers.repaired)
     verdict = judge(
         GateColumns(
-            texts=texts,
-            finish_reasons=finish_reasons,
+            texts=answers.said,
+            finish_reasons=answers.finish_reasons,
             alt_texts=[pending.alt_texts[row] for row in places],
             instructions=plan.template.instructions(),
             min_words=plan.min_words,
@@ -157,16 +158,20 @@ def _judge(
         ),
         plan.rejects,
         plan.gates,
-        repaired,
+        answers.repaired,
     )
     for index, place in enumerate(spoken):
         draft = drafts[place]
-        draft.reason = verdict.reasons[index]
+        draft.reason, draft.flags = answers.verdict(
+            index, verdict.reasons[index], verdict.flags[index]
+        )
         draft.status = OK if draft.reason is None else REJECTED
-        draft.repaired = verdict.texts[index]
-        draft.text = verdict.texts[index] if draft.status == OK else None
-        draft.flags = verdict.flags[index]
+        draft.repaired = answers.stored[index]
+        draft.text = draft.repaired if draft.status == OK else None
         draft.retry = bool(verdict.retry[index])
+        if (unread := answers.unread[index]) is not None:
+            draft.retry = True
+            draft.outcome = replace(draft.outcome, detail=unread.detail or None)
         draft.similarity = float(found.whole[index])
         draft.sentence_mean = float(found.sentence_mean[index])
         draft.sentence_min = float(found.sentence_min[index])

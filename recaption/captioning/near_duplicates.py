@@ -27,11 +27,11 @@ from curate.base.files import plain_path
 from curate.store.dataset import Dataset
 from curate.store.sample_view import METHODS
 from curate.store.scans import parquet_scan, sql_text
+from recaption.captioning.answers import read_answers
 from recaption.captioning.drafts import OK, REJECTED
 from recaption.captioning.settings import RecaptionSettings
 from recaption.captioning.signature import HASHES, agreement, signatures
 from recaption.gates.registry import NEAR_DUPLICATE
-from recaption.gates.repair import repair
 
 BANDS = 16
 COMPARED_IN_A_BUCKET = 16
@@ -211,11 +211,13 @@ def _mark_row(
 ) -> bool:
     """Mark or unmark one row in place; False where its text cannot come back."""
     if columns["reason"][row] == NEAR_DUPLICATE and not (marked and rejects):
-        text = repair(
+        kind = columns["kind"][row]
+        text = read_answers(
+            kind,
             [columns["raw_text"][row]],
             [columns["finish_reason"][row]],
-            settings.min_words_of(columns["kind"][row]),
-        )
+            settings.min_words_of(kind),
+        ).stored
         if signatures(text) != [columns["signature"][row]]:
             return False
         columns["text"][row], columns["status"][row], columns["reason"][row] = text[0], OK, None

@@ -12,9 +12,12 @@ from curate.base.settings import OPERATIONAL, nearest
 from recaption.engines.settings import EngineSettings, ShownSettings
 from recaption.gates.registry import DEFAULT_REJECTS, GATES
 from recaption.measure.settings import MeasureSettings
+from recaption.prompts.template import STRUCTURED
 
 MAX_NEW_TOKENS: Mapping[str, int] = {"short": 40, "descriptive": 200}
 MIN_WORDS: Mapping[str, int] = {"short": 2, "descriptive": 5}
+# Not above: those defaults are part of the name of every source.
+STRUCTURED_MAX_NEW_TOKENS = 500
 # For kinds of the user's own.
 OTHER_MAX_NEW_TOKENS = 200
 OTHER_MIN_WORDS = 1
@@ -29,7 +32,8 @@ class RecaptionSettings(MeasureSettings, ShownSettings, EngineSettings):
     kinds: tuple[str, ...] = Field(
         ("short", "descriptive"),
         min_length=1,
-        description="Kinds of caption: short, descriptive, or names in the prompt file.",
+        description="Kinds of caption: short, descriptive, structured (JSON), or names in the "
+        "prompt file.",
     )
     prompts: str = Field("", description="YAML file with prompt templates of your own, by kind.")
     prompt_variables: dict[str, str] = Field(
@@ -56,7 +60,8 @@ class RecaptionSettings(MeasureSettings, ShownSettings, EngineSettings):
     )
     max_new_tokens: dict[str, int] = Field(
         default_factory=lambda: dict(MAX_NEW_TOKENS),
-        description=f"Output tokens at most, by kind; other kinds {OTHER_MAX_NEW_TOKENS}.",
+        description=f"Output tokens at most, by kind; structured "
+        f"{STRUCTURED_MAX_NEW_TOKENS}, other kinds {OTHER_MAX_NEW_TOKENS}.",
     )
     min_words: dict[str, int] = Field(
         default_factory=lambda: dict(MIN_WORDS),
@@ -157,7 +162,8 @@ class RecaptionSettings(MeasureSettings, ShownSettings, EngineSettings):
 
     def max_new_tokens_of(self, kind: str) -> int:
         """Output tokens at most for `kind`."""
-        return self.max_new_tokens.get(kind, OTHER_MAX_NEW_TOKENS)
+        other = STRUCTURED_MAX_NEW_TOKENS if kind == STRUCTURED else OTHER_MAX_NEW_TOKENS
+        return self.max_new_tokens.get(kind, other)
 
     def min_words_of(self, kind: str) -> int:
         """Words at least for `kind`."""

@@ -28,7 +28,8 @@ from recaption.engines.protocol import CaptionEngine, Sampling
 from recaption.engines.registry import identify, open_engine
 from recaption.measure.measures import CaptionMeasures
 from recaption.measure.similarity import Embedding
-from recaption.prompts.templates import PromptTemplate, templates_for
+from recaption.prompts.template import STRUCTURED
+from recaption.prompts.templates import JSON, PromptTemplate, templates_for
 
 Lacking = dict[str, list[tuple[str, int]]]
 """Key -> kind and sample index of each caption that the picture lacks."""
@@ -257,10 +258,13 @@ def source_name(
     else:
         for name in ("image_format", "served_model", "api_key_env", "omit_fields", "extra_body"):
             del decisive[name]
+    wordings = {kind: template.sha256 for kind, template in templates.items()}
+    if (json := templates.get(STRUCTURED)) and (json.text, json.version) == (JSON.text, 1):
+        del wordings[STRUCTURED]  # as before there was this kind
     decisive |= {
         "engine": captioner.engine,
         "captioner": captioner.digest,
-        "prompts": {kind: template.sha256 for kind, template in templates.items()},
+        "prompts": wordings,
     }
     return f"{captioner.short_name}-{fingerprint(decisive)[:8]}"
 

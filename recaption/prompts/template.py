@@ -14,6 +14,8 @@ from recaption.gates.placeholders import without_placeholders
 _VARIABLE = re.compile(r"\{(\w+)\}")
 _KIND_NAME = re.compile(r"[a-z][a-z0-9_]*")
 ALT_TEXT = "alt_text"
+STRUCTURED = "structured"
+"""The kind whose captions are JSON, of the schema in recaption.structured.schema."""
 LANGUAGE = "language"
 # Texts of the web run to kilobytes; a hint needs their first words only.
 MAX_VALUE_CHARACTERS = 300

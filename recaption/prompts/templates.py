@@ -15,9 +15,17 @@ import yaml
 
 from curate.base.errors import ConfigError
 from curate.base.settings import nearest, refuse_unknown
-from recaption.prompts.template import ALT_HINT, LANGUAGE, PromptTemplate
+from recaption.prompts.template import ALT_HINT, LANGUAGE, STRUCTURED, PromptTemplate
 
-__all__ = ["BUILT_IN", "DESCRIPTIVE", "SHORT", "PromptTemplate", "load_templates", "templates_for"]
+__all__ = [
+    "BUILT_IN",
+    "DESCRIPTIVE",
+    "JSON",
+    "SHORT",
+    "PromptTemplate",
+    "load_templates",
+    "templates_for",
+]
 
 TAGS = "tags"
 _HINTS = ("Tags that may apply: {tags}.", "Answer in {language}.")
@@ -43,8 +51,25 @@ DESCRIPTIVE = PromptTemplate(
     variables=_NO_VALUES,
 )
 
+JSON = PromptTemplate(
+    name=STRUCTURED,
+    version=1,
+    text=(
+        "List what this image shows as one JSON object, and say nothing else. Its form is "
+        '{"summary": "...", "objects": [{"name": "...", "attributes": ["..."], "place": "..."}], '
+        '"background": "...", "style": "...", "text": ["..."]}. The summary is one sentence. An '
+        "object has a name of one or two words, attributes of one word each, such as its size, "
+        "colour and material, and its place in the image, such as top-left; several that are alike "
+        "are one entry, with their number as an attribute. The background and the style take a few "
+        "words. The text is what is written in the image, word for word. Leave out every key that "
+        "does not apply, and say only what can be seen."
+    ),
+    hints=_HINTS,
+    variables=_NO_VALUES,
+)
+
 BUILT_IN: Mapping[str, PromptTemplate] = {
-    template.name: template for template in (SHORT, DESCRIPTIVE)
+    template.name: template for template in (SHORT, DESCRIPTIVE, JSON)
 }
 
 

@@ -21,9 +21,6 @@ from typing_extensions import TypedDict  # pydantic takes typing's from Python 3
 
 from recaption.gates.characters import REPLACEMENT, encodable, readable
 
-STRUCTURED = "structured"
-"""The caption kind whose texts are JSON of this schema."""
-
 Reason = Literal[
     "json_syntax",
     "json_size",
@@ -154,6 +151,11 @@ def checked(value: Any) -> Structured:
         raise _RefusedError("json_schema", f"{place}: {message}") from error
 
 
+def refuse(reason: Reason, detail: str = "") -> ValueError:
+    """What to raise for `refusal` to tell."""
+    return _RefusedError(reason, detail)
+
+
 def refusal(error: ValueError) -> Unread:
     """Why `loaded` or `checked` refused."""
     assert isinstance(error, _RefusedError)
@@ -172,8 +174,8 @@ def _canonical(caption: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _ordered(values: Mapping[str, Any], order: tuple[str, ...]) -> dict[str, Any]:
-    names = [*(n for n in order if n in values), *(n for n in values if n not in order)]
-    return {name: values[name] for name in names if values[name] not in (None, "", [])}
+    known = {name: values[name] for name in order if values.get(name) not in (None, "", [])}
+    return known | {name: value for name, value in values.items() if name not in order}
 
 
 def _depth(text: str) -> int:

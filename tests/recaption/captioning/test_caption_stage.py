@@ -1,3 +1,4 @@
+import json
 import pickle
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from recaption.captioning.settings import RecaptionSettings
 from recaption.captioning.stage import CaptionStage
 from recaption.judging.measure import measure_captions
 from recaption.judging.settings import JudgeSettings
+from recaption.prompts.templates import JSON
 
 
 @pytest.fixture(scope="module")
@@ -353,3 +355,38 @@ def test_a_wrong_setting_gets_one_sentence_before_any_work(
     assert says in str(raised.value)
     assert "secret" not in str(raised.value)
     assert "sk-12" not in str(raised.value)
+
+
+def test_structured_captions_are_stored_as_one_serialisation_and_others_rejected_by_name(
+    tmp_path: Path, moody: MoodyServer
+) -> None:
+    ring = '{"objects": [{"name": "ring", "attributes": ["red"]}]}'
+    answers = {
+        "0": (f"```json\n{ring}\n```", "stop"),
+        "1": ("{'Objects': [{'name': 'ring', 'attributes': ['red'],}]} Enjoy!", "length"),
+        "2": ("I'm sorry, but I cannot help with this image.", "stop"),
+        "3": (ring[:30], "length"),
+        "4": (ring.replace('"red"', "1e999"), "stop"),
+        "5": ("A red ring on white.", "stop"),
+    }
+    for row, (text, finish) in answers.items():
+        choice = {"message": {"content": text}, "finish_reason": finish}
+        alt_text = None if row == "4" else f"alt text of row {row}"
+        (prompt,) = JSON.render([alt_text], show_alt_text=True)
+        body = json.dumps({"choices": [choice]}).encode()
+        moody.scripted[prompt] = (200, {"Content-Type": "application/json"}, body)
+    dataset = make_dataset(tmp_path / "set", shards=1)
+    stage = stage_of(moody, kinds=("structured",), show_alt_text=True)
+    run_all(stage, dataset)
+
+    order = {key: row for row, key in enumerate(stored_keys(dataset))}
+    rows = sorted(rows_of(dataset, stage.source), key=lambda row: order[row["key"]])
+    assert [row["reason"] for row in rows] == [
+        *(None, None, "refusal", "truncated", "json_number", "json_syntax")
+    ]
+    assert [row["text"] for row in rows] == [ring, ring, None, None, None, None]
+    assert [row["attempts"] for row in rows] == [1, 1, 2, 2, 2, 2]
+    assert rows[4]["flags"] == ["json_number"]
+    assert rows[4]["detail"] == "1e999"
+    # It is one source with the captioner's other kinds.
+    assert stage_of(moody, kinds=("short",), show_alt_text=True).source == stage.source

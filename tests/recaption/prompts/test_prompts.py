@@ -8,7 +8,7 @@ from recaption.captioning.drafts import KindPlan
 from recaption.captioning.settings import RecaptionSettings
 from recaption.gates.gates import GateColumns, judge
 from recaption.prompts.template import PromptTemplate
-from recaption.prompts.templates import DESCRIPTIVE, SHORT, load_templates, templates_for
+from recaption.prompts.templates import DESCRIPTIVE, JSON, SHORT, load_templates, templates_for
 from recaption.upsample.prompt import ask
 
 
@@ -18,6 +18,8 @@ def test_the_wording_of_a_built_in_prompt_changes_only_together_with_its_version
     assert SHORT.sha256.startswith("e12435bf21af7de7")
     assert DESCRIPTIVE.id == "descriptive@1"
     assert DESCRIPTIVE.sha256.startswith("f9b9f2734cfc632c")
+    assert JSON.id == "structured@1"
+    assert JSON.sha256.startswith("1447d1792c246c53")
 
 
 def test_a_row_is_shown_its_alt_text_only_when_asked_and_only_when_it_has_one() -> None:
@@ -45,7 +47,7 @@ def test_a_template_of_the_users_own_has_variables_and_a_version(tmp_path: Path)
 
     assert template.id == "tags@3"
     assert template.render([None]) == ["List five tags in German."]
-    assert set(load_templates(path)) == {"short", "descriptive", "tags"}
+    assert set(load_templates(path)) == {"short", "descriptive", "structured", "tags"}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def derived(rule: str, texts: list[str], **settings: object) -> list[str]:
 def test_what_a_dose_exchanges_a_larger_one_exchanges_for_the_same_words():
     before = WORLD + ENGLISH
     sets = [derived("wrong_attributes", before, dose=dose) for dose in DOSES]
-    for smaller, larger in zip(sets, sets[1:], strict=False):
+    for smaller, larger in pairwise(sets):
         for text, some, more in zip(before, smaller, larger, strict=True):
             for word, one, other in zip(text.split(), some.split(), more.split(), strict=True):
                 # An article follows the word behind it.
@@ -77,7 +78,7 @@ def test_dropped_clauses_nest_and_one_always_stays():
     sets = [derived("drop_clauses", before, dose=dose) for dose in DOSES]
     for rows in zip(before, *sets, strict=True):
         kept = [[c.lower().removeprefix("and ") for c in split(text)[0]] for text in rows]
-        assert all(set(more) <= set(some) for some, more in zip(kept, kept[1:], strict=False))
+        assert all(set(more) <= set(some) for some, more in pairwise(kept))
         assert len(kept[-1]) == 1
 
 
