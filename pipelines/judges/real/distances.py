@@ -3,9 +3,9 @@
 Every function is plain arithmetic on features; which network made them is said in `features`. Large
 N costs time and not memory: N by N matrices exist in strips of `_STRIP` rows.
 
-CPU seconds at N = 5,000 and D = 2,048 on one core without AVX-512 (measured by
-`python -m pipelines.bench.ablation.floors`): mind 0.5, vendi 1, frechet 5, kernel_distance 7, cmmd 7,
-neighbourhoods 8. All but mind and frechet grow with N squared.
+CPU seconds at N = 5,000 and D = 2,048 on one core with AVX-512 (measured by
+`python -m pipelines.bench.ablation.floors`): mind 0.5, vendi 1, frechet 5, kernel_distance 7,
+cmmd 7, neighbourhoods 8. All but mind and frechet grow with N squared.
 """
 
 from __future__ import annotations
