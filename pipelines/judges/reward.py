@@ -2,13 +2,14 @@
 
 PickScore and any other model of transformers with CLIP's two towers runs in this process: its
 logit scale times the cosine (Kirstain et al. 2023, arXiv:2305.01569). Reward models that need
-packages of their own run as a program in their own environment: pipelines.judges.rewards.program tells the
-protocol, and pipelines/judges/rewards/published.py is such a program for some by name.
+packages of their own run as a program in their own environment: the protocol stands in
+pipelines.judges.rewards.program, and published.py beside it is such a program for some by name.
 """
 
 from __future__ import annotations
 
 import shlex
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +103,8 @@ class RewardJudge(Judge):
             self._towers = Towers(options, device)
             self._identity = {"model": self._towers.digest}
         else:
+            if shutil.which(options.program[0]) is None:
+                raise ConfigError(f"The judge's program {options.program[0]} is not there.")
             # The program's own files are part of what scores; its environment cannot be known.
             files = [Path(part) for part in options.program[1:] if Path(part).is_file()]
             self._identity = {path.name: sha256_file(path) for path in files}

@@ -1,7 +1,7 @@
 """Published reward models in their own environment: `PYTHON published.py NAME FOLDER`.
 
-Runs under another interpreter, so it imports nothing of this project; pipelines.judges.rewards.program
-tells what FOLDER holds. What the environment needs: image-reward, hpsv2, hpsv3, or pyiqa (q-align).
+Runs under another interpreter, so it imports nothing of this project; program.py beside it tells
+what FOLDER holds. What the environment needs: image-reward, hpsv2, hpsv3, or pyiqa (q-align).
 Weights are fetched by these packages, some as pickles.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 def imagereward(pictures: list[str], prompts: list[str]) -> list[Any]:
     """ImageReward (Xu et al. 2023, arXiv:2304.05977)."""
-    import ImageReward
+    import ImageReward  # type: ignore[import-not-found]
 
     model = ImageReward.load("ImageReward-v1.0")
     return [model.score(prompt, path) for path, prompt in zip(pictures, prompts, strict=True)]
@@ -23,7 +23,7 @@ def imagereward(pictures: list[str], prompts: list[str]) -> list[Any]:
 
 def hpsv2(pictures: list[str], prompts: list[str]) -> list[Any]:
     """HPS v2.1 (Wu et al. 2023, arXiv:2306.09341)."""
-    import hpsv2 as package
+    import hpsv2 as package  # type: ignore[import-not-found]
 
     return [
         package.score(path, prompt, hps_version="v2.1")[0]
@@ -33,7 +33,7 @@ def hpsv2(pictures: list[str], prompts: list[str]) -> list[Any]:
 
 def hpsv3(pictures: list[str], prompts: list[str]) -> list[Any]:
     """HPSv3 (Ma et al. 2025, github.com/MizzenAI/HPSv3): the mean of its normal distribution."""
-    from hpsv3 import HPSv3RewardInferencer
+    from hpsv3 import HPSv3RewardInferencer  # type: ignore[import-not-found]
 
     model = HPSv3RewardInferencer(device="cuda")
     return [
@@ -44,7 +44,7 @@ def hpsv3(pictures: list[str], prompts: list[str]) -> list[Any]:
 
 def q_align(pictures: list[str], prompts: list[str]) -> list[Any]:
     """Q-Align (Wu et al. 2023, arXiv:2312.17090) by pyiqa: quality alone, prompts are not read."""
-    import pyiqa
+    import pyiqa  # type: ignore[import-not-found]
 
     model = pyiqa.create_metric("qalign")
     return [model(path, task_="quality") for path in pictures]

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from pipelines.judges.clip import ClipJudge, ClipOptions
+from pipelines.judges.protocol import Judge
+from pipelines.judges.registry import judge_class
 from tests.curate.tiny import tiny_clip
 from tests.pipelines.judges.asked_rows import asked, pictures
 
@@ -70,3 +72,14 @@ def test_the_intent_is_what_counts_where_it_is_a_text(files):
         of[against] = ClipJudge(options, "cpu").score(same, rows)["clip_similarity"]
     assert of["intent"][0] == of["intent"][1] == of["intent"][2] == of["prompt"][1]
     assert of["prompt"][0] != of["intent"][0]
+
+
+@pytest.mark.parametrize("name", ["clip", "vqa", "detector", "reward", "round-trip"])
+def test_judges_are_found_by_name_and_say_what_they_do_not_show(name):
+    found = judge_class(name)
+    assert issubclass(found, Judge)
+    assert found.metrics
+    assert all(limit.endswith(".") for limit in found.limits)
+    assert len(found.limits) >= 3
+    for field in found.Options.model_fields.values():
+        assert field.description

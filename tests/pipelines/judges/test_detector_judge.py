@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from curate.base.errors import ConfigError
-from pipelines.judges.detector import Colours, DetectorJudge, DetectorOptions, crop_of
 from pipelines.judges.detection.detectors import open_detector
 from pipelines.judges.detection.rules import COLOURS, Detections
+from pipelines.judges.detector import Colours, DetectorJudge, DetectorOptions, crop_of
 from tests.curate.tiny import tiny_clip
 from tests.pipelines.judges import tiny_detectors
 from tests.pipelines.judges.asked_rows import asked, pictures

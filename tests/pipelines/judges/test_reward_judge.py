@@ -117,6 +117,5 @@ def test_options_that_contradict_are_refused(given, fault):
 
 
 def test_a_program_that_is_not_there_is_a_wrong_setting():
-    judge = RewardJudge(RewardOptions(command="/no/such/python score.py"), "cpu")
-    with pytest.raises(ConfigError, match="does not start"):
-        judge.score(pictures(2), ROWS)
+    with pytest.raises(ConfigError, match="/no/such/python is not there"):
+        RewardJudge(RewardOptions(command="/no/such/python score.py"), "cpu")

@@ -26,7 +26,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def original(key: str) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(picture(int(key[1:]), (24, 24)))))
+    return np.array(Image.open(io.BytesIO(picture(int(key[1:]), (24, 24)))))
 
 
 def test_prompts_are_captions_of_the_same_pictures_in_each_kind(dataset):
