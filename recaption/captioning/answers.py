@@ -41,8 +41,8 @@ class Answers:
         if unread is None:
             return reason, flags
         # Of a text that is neither prose nor JSON, most gates say nothing that helps.
-        flags = [*(flag for flag in flags if flag in _TELLING), unread.reason]
-        return (reason if reason in _TELLING else unread.reason), flags
+        telling = [*(flag for flag in flags if flag in _TELLING), unread.reason]
+        return telling[0], telling
 
 
 def read_answers(

@@ -211,6 +211,11 @@ def test_a_rule_takes_only_the_settings_that_it_reads(settings: dict[str, object
         Derivation(of="descriptive", **settings)
 
 
+def test_a_derivation_that_was_stored_whole_is_read_again():
+    for rule in (WRONG, SHUFFLED):
+        assert Derivation(**rule.resolved()) == rule
+
+
 def test_one_name_is_one_rule(dataset: Dataset):
     derive(dataset, "set", WRONG)
     with pytest.raises(ConfigError, match="derived by another rule"):
