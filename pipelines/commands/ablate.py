@@ -90,8 +90,8 @@ def command(
 
 def planned(pilot: Path, settings: AblateSettings | None, detect: float) -> str:
     """The size of the next study, with the tests that `settings` declares, or the pilot's own."""
+    from pipelines.ablation.finished.planning import plan_next
     from pipelines.ablation.kept import Kept
-    from pipelines.ablation.planning import plan_next
 
     declared = (settings or Kept.open(pilot).settings).declaration()
     return plan_next(pilot, declared, detect)

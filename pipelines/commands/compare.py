@@ -36,7 +36,7 @@ def said(a: str, b: str) -> str:
     Raises:
         DatasetError: they cannot be compared.
     """
-    from pipelines.ablation.beside import compare_studies, side
+    from pipelines.ablation.finished.beside import compare_studies, side
 
     one, other = side(a), side(b)
     if one is not None and other is not None:

@@ -101,7 +101,7 @@ def crossing(rows: Iterable[tuple[int, int, int, int, float]]) -> Floats:
         ValueError: a run of the crossing is missing, or stands twice.
     """
     listed = list(rows)
-    found = {row[:4]: row[4] for row in listed}
+    found: dict[tuple[int, ...], float] = {row[:4]: row[4] for row in listed}
     levels = [sorted({place[axis] for place in found}) for axis in range(4)]
     shape = tuple(len(names) for names in levels)
     if len(found) != len(listed) or len(found) != math.prod(shape):
