@@ -232,22 +232,22 @@ def train_loop(
             grid = due(done, settings.grid_every, last) and settings.grid_size
             if validate or grid or checkpoint:
                 with clock.stopped():
-                    if validate or grid:
+                    if validate:
                         with optimizer.averaged():
-                            if validate:
-                                state.validation += validation.rows(done)
-                            if grid:
-                                pictures = validation.grid()
-                                if ranks.first:
-                                    write_grid(out / "grids" / f"step-{done:06d}.png", pictures)
+                            state.validation += validation.rows(done)
                     if checkpoint:
                         receipt.flush()
                         checkpoints.save(optimizer, state)
                         if ranks.first:
                             write_tables(out, state)
                         clock.saved = time.perf_counter()
+                    if grid:
+                        draw_grid(validation, optimizer, out, done, ranks)
             if done == stop_after:
                 break
+        if began == settings.steps and settings.grid_size:
+            # It was stopped behind its last checkpoint.
+            draw_grid(validation, optimizer, out, began, ranks)
 
     for tracker in trackers:
         tracker.close()
@@ -260,6 +260,16 @@ def train_loop(
             if ranks.first:  # the others have not gathered what is spread
                 parameter.copy_(average[name])
     return Trained(exact.requires_grad_(False), settings, config), state
+
+
+def draw_grid(
+    validation: Validation, optimizer: Optimizer, out: Path, done: int, ranks: Ranks
+) -> None:
+    """Write the grid of a step, by the averaged weights; all ranks draw, the first one writes."""
+    with optimizer.averaged():
+        pictures = validation.grid()
+    if ranks.first:
+        write_grid(out / "grids" / f"step-{done:06d}.png", pictures)
 
 
 def step_noise(

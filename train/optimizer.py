@@ -69,6 +69,7 @@ class Optimizer:
             betas=settings.adamw_betas,
             weight_decay=settings.weight_decay,
             momentum=settings.muon_momentum,
+            iterations=settings.muon_steps,
             fused=True,
         )
         self._rates = [group["lr"] for group in self._stepped.param_groups]

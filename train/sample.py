@@ -228,16 +228,17 @@ class Drawing:
         with_generator = "generator" in signature(scheduler.step).parameters
         extra = {"generator": generators} if with_generator else {}
         x = noise.to(device) * getattr(scheduler, "init_noise_sigma", 1.0)
-        for t in timesteps:
-            x_in = x.repeat(copies, 1, 1, 1)
-            if hasattr(scheduler, "scale_model_input"):
-                x_in = scheduler.scale_model_input(x_in, t)
-            times = t.float().expand(len(x_in)).to(device)
-            output = network(x_in.to(dtype), times, text, size_ids).float()
-            if guided:
-                empty, captioned = output.chunk(2)
-                output = empty + scale * (captioned - empty)
-            x = scheduler.step(output, t, x, **extra, return_dict=False)[0]
+        with model.backbone.reading_text_once():
+            for t in timesteps:
+                x_in = x.repeat(copies, 1, 1, 1)
+                if hasattr(scheduler, "scale_model_input"):
+                    x_in = scheduler.scale_model_input(x_in, t)
+                times = t.float().expand(len(x_in)).to(device)
+                output = network(x_in.to(dtype), times, text, size_ids).float()
+                if guided:
+                    empty, captioned = output.chunk(2)
+                    output = empty + scale * (captioned - empty)
+                x = scheduler.step(output, t, x, **extra, return_dict=False)[0]
         return model.latents.decode(x).float()
 
     def _timesteps(self) -> Tensor:

@@ -168,6 +168,7 @@ class TrainSettings(Settings):
         0.02, ge=0, description="For hidden matrices; 0 = these get AdamW as well."
     )
     muon_momentum: float = Field(0.95, ge=0, lt=1, description="Nesterov momentum of Muon.")
+    muon_steps: int = Field(5, ge=1, le=10, description="Newton-Schulz iterations of Muon.")
     adamw_learning_rate: float = Field(2e-3, gt=0, description="For everything else.")
     adamw_betas: tuple[float, float] = Field((0.9, 0.99), description="Of AdamW.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled; on matrices only.")

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 # Coefficients of the quintic Newton-Schulz iteration (Jordan et al. 2024):
 # p(x) = a x + b x^3 + c x^5 drives singular values to 1.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-NEWTON_SCHULZ_STEPS = 5
 STACKED = 2**26
 """Weights that are orthogonalised at once, at most: 256 MiB of float32, a few times over."""
 
@@ -49,6 +48,7 @@ class MuonAdamW(torch.optim.AdamW):
         momentum: float = 0.95,
         computed_in: torch.dtype = torch.float32,
         fused: bool = False,
+        iterations: int = 5,
     ) -> None:
         """
         Args:
@@ -56,6 +56,7 @@ class MuonAdamW(torch.optim.AdamW):
             computed_in: precision of Muon's iteration, whose result is only a direction: what
                 the model computes in.
             fused: AdamW as one kernel, for weights in float32.
+            iterations: of Newton-Schulz, by Muon.
         """
         super().__init__(
             others,
@@ -68,6 +69,7 @@ class MuonAdamW(torch.optim.AdamW):
         if listed := list(matrices):
             self.add_param_group({"params": listed, "lr": muon_rate, "momentum": momentum})
         self.computed_in = computed_in
+        self.iterations = iterations
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -110,7 +112,7 @@ class MuonAdamW(torch.optim.AdamW):
         torch._foreach_add_(momenta, list(gradients.unbind()), alpha=1 - beta)
         nesterov = gradients.lerp_(torch.stack(momenta), beta).to(self.computed_in)
         matrices = gathered(nesterov, weights[0]).flatten(2)
-        update = orthogonalised(matrices).view(len(weights), *weights[0].shape)
+        update = orthogonalised(matrices, self.iterations).view(len(weights), *weights[0].shape)
         rows, columns = matrices.shape[-2:]
         update = own_share(update, weights[0]).float()
         shares = [local(weight) for weight in weights]
@@ -160,15 +162,16 @@ def _behind(dimensions: int, like: Any) -> list[Any]:
     return [Shard(p.dim + dimensions) if isinstance(p, Shard) else p for p in like.placements]
 
 
-def orthogonalised(matrices: Tensor) -> Tensor:
+def orthogonalised(matrices: Tensor, iterations: int = 5) -> Tensor:
     """The nearest matrices with singular values about 1 (0.7 to 1.2), for a stack (K, n, m).
 
-    Five Newton-Schulz iterations, n**2 (2 m + n) multiply-adds each for n <= m.
+    After five Newton-Schulz iterations, n**2 (2 m + n) multiply-adds each for n <= m; fewer leave
+    small singular values smaller.
     """
     a, b, c = NEWTON_SCHULZ
     wide = matrices if matrices.shape[-2] <= matrices.shape[-1] else matrices.mT
     x = wide / (wide.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(NEWTON_SCHULZ_STEPS):
+    for _ in range(iterations):
         gram = x @ x.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         x = torch.baddbmm(x, polynomial, x, beta=a)

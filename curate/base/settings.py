@@ -170,9 +170,9 @@ def precision_of(precision: Precision, device: str, matrix_tiles: bool = False) 
     """What to compute in on `device`; "auto" becomes bf16 or fp32.
 
     Auto is bf16 on a GPU that computes it and fp32 elsewhere. With `matrix_tiles` it is bf16 on a
-    CPU with AMX too, which multiplies it about eight times as fast as fp32, while one without AMX
-    is five times slower: training says so, since its result is its own. Captions and scores stay
-    comparable between CPUs.
+    CPU with AMX or AVX512-BF16 too, which multiplies it faster than fp32, while any other is five
+    times slower: training says so, since its result is its own. Captions and scores stay comparable
+    between CPUs.
 
     Raises:
         ConfigError: there is no such device (see `device_of`), or it cannot compute bf16.
@@ -192,8 +192,9 @@ def precision_of(precision: Precision, device: str, matrix_tiles: bool = False) 
                 f"compute it; use fp32, or fp16 where the command takes it."
             )
         return "bf16" if able else "fp32"
-    tiles = matrix_tiles and torch.cpu.get_capabilities().get("amx_bf16", False)
-    return "bf16" if precision == "bf16" or tiles else "fp32"
+    own = torch.cpu.get_capabilities() if matrix_tiles else {}
+    multiplies = own.get("amx_bf16", False) or own.get("avx512_bf16", False)
+    return "bf16" if precision == "bf16" or multiplies else "fp32"
 
 
 def dtype_of(precision: Resolved) -> torch.dtype:

@@ -1,9 +1,9 @@
 """Trains the world's text encoder: a small T5, from text alone, once for all arms.
 
-The whole T5 reads a text and writes the same facts in another wording (`text_pairs`); then the
-decoder is thrown away and the encoder is frozen. What a text says is thus in its features whatever
-its wording, and an arm's captions decide only what the picture model makes of them, as with the
-T5 and CLIP encoders of published models.
+A T5 reads a text and writes the same facts in another wording (`text_pairs`, `paraphraser`); then
+the decoder is thrown away and the encoder is frozen. What a text says is thus in its features
+whatever its wording, and an arm's captions decide only what the picture model makes of them, as
+with the T5 and CLIP encoders of published models.
 
 python -m pipelines.make_weights.text_encoder --seed 100
 """
@@ -11,7 +11,6 @@ python -m pipelines.make_weights.text_encoder --seed 100
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +18,10 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from curate.base.files import sha256_file, write_json
-from pipelines.make_weights.clause_labels import LABELS, UNSAID, token_labels
-from pipelines.make_weights.text_pairs import WORDINGS, TextPair, held_out_pairs, text_pairs
+from pipelines.make_weights.paraphraser import Paraphraser
+from pipelines.make_weights.text_pairs import TextPair, held_out_pairs, text_pairs
 from pipelines.make_weights.train_clip import training_dtype
 from pipelines.world.words import SYNONYMS, VOCABULARY
 from train.backbones import is_hidden_matrix
@@ -34,7 +31,7 @@ from train.settings import TrainSettings
 from train.text.words import words_model
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
 FOLDER = Path(__file__).parents[2] / "train" / "weights" / "world-text"
 """In the layout of a pipeline: text_encoder/, tokenizer/, and manifest.json."""
@@ -67,9 +64,9 @@ class TextTraining:
     muon_rate: float = 0.01
     adam_rate: float = 2e-3
     hidden: float = 0.7
+    """Most of a text's features that the decoder may not see; the share is drawn from 0 to this."""
     noise: float = 0.5
-    agreement: float = 1.0
-    clauses: float = 1.0
+    """Standard deviation of what is added to the features, whose root mean square is about 1."""
 
 
 def text_tokenizer() -> PreTrainedTokenizerFast:
@@ -110,93 +107,20 @@ def text_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-class Paraphraser(nn.Module):
-    """T5 whose decoder is told a wording first. Its head is not tied to the words."""
-
-    def __init__(
-        self, training: TextTraining, tokenizer: PreTrainedTokenizerFast, seed: int
-    ) -> None:
-        from transformers import T5Config, T5ForConditionalGeneration
-
-        super().__init__()
-        self.tokenizer = tokenizer
-        words = len(tokenizer)
-        config = TextConfig(
-            kind="words",
-            options={
-                "width": training.width,
-                "depth": training.depth,
-                "heads": training.heads,
-                "feed_forward": training.feed_forward,
-            },
-        )
-        self.encoder = words_model(config, words, seed)
-        own = self.encoder.config.to_dict()
-        torch.manual_seed(seed)
-        # One layer: what belongs together has to be joined by the encoder.
-        whole = T5ForConditionalGeneration(
-            T5Config(
-                **{
-                    **own,
-                    "vocab_size": words + len(WORDINGS),
-                    "num_decoder_layers": 1,
-                    "is_encoder_decoder": True,
-                    "tie_word_embeddings": False,
-                    "decoder_start_token_id": 0,
-                },
-                attn_implementation="eager",
-            )
-        )
-        self.decoder, self.head = whole.decoder, whole.lm_head
-        self.decoder.embed_tokens = nn.Embedding(words + len(WORDINGS), training.width)
-        self.labels = nn.ModuleDict(
-            {name: nn.Linear(training.width, len(names)) for name, names in LABELS.items()}
-        )
-
-    def forward(self, source: Tensor, mask: Tensor, told: Tensor) -> Tensor:
-        """Logits (B, T, V) of the next word, after the wording and the words before."""
-        state = self.encoder(input_ids=source, attention_mask=mask).last_hidden_state
-        return self.written(state, mask, told)
-
-    def written(self, state: Tensor, mask: Tensor, told: Tensor) -> Tensor:
-        output = self.decoder(
-            input_ids=told, encoder_hidden_states=state, encoder_attention_mask=mask
-        )
-        logits: Tensor = self.head(output.last_hidden_state)
-        return logits
-
-    def batch(self, pairs: Sequence[TextPair]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Source ids and mask (B, S), what the decoder is told and what it is to write (B, T)."""
-        source = self.read([pair.source for pair in pairs])
-        target = self.read([pair.target for pair in pairs])
-        wanted = target.input_ids.masked_fill(target.attention_mask == 0, -100)
-        first = torch.tensor(
-            [len(self.tokenizer) + WORDINGS.index(pair.target_wording) for pair in pairs]
-        )
-        told = torch.cat([first[:, None], target.input_ids[:, :-1]], 1)
-        return source.input_ids, source.attention_mask, told, wanted
-
-    def labelled(self, state: Tensor, texts: Sequence[str], grids: Sequence[int]) -> Tensor:
-        """Cross-entropy of what every token's clause says, read off its feature linearly."""
-        spans = self.tokenizer(list(texts), truncation=True, return_offsets_mapping=True)
-        wanted = torch.full((*state.shape[:2], len(LABELS)), UNSAID)
-        for row, text, grid, own in zip(wanted, texts, grids, spans["offset_mapping"], strict=True):
-            row[: len(own)] = torch.from_numpy(token_labels(text, own, grid))
-        losses = [
-            F.cross_entropy(head(state).flatten(0, 1), wanted[..., k].flatten(), reduction="sum")
-            for k, head in enumerate(self.labels.values())
-        ]
-        return torch.stack(losses).sum() / (wanted != UNSAID).sum().clamp(min=1)
-
-    def read(self, texts: Sequence[str]) -> Any:
-        """Ids and mask, padded to the longest of them."""
-        return self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
+def _encoder(plan: TextTraining, tokenizer: PreTrainedTokenizerFast, seed: int) -> T5EncoderModel:
+    options = {
+        "width": plan.width,
+        "depth": plan.depth,
+        "heads": plan.heads,
+        "feed_forward": plan.feed_forward,
+    }
+    return words_model(TextConfig(kind="words", options=options), len(tokenizer), seed)
 
 
 def train_text_encoder(seed: int, training: TextTraining | None = None) -> Paraphraser:
     """A trained paraphraser in float32; a few minutes on one core."""
-    plan = training or TextTraining()
-    model = Paraphraser(plan, text_tokenizer(), seed)
+    plan, tokenizer = training or TextTraining(), text_tokenizer()
+    model = Paraphraser(_encoder(plan, tokenizer, seed), tokenizer, seed)
     stepping = TrainSettings(
         steps=plan.steps,
         muon_learning_rate=plan.muon_rate,
@@ -215,45 +139,18 @@ def train_text_encoder(seed: int, training: TextTraining | None = None) -> Parap
     model.to(training_dtype()).train()
     batches = _batches(text_pairs(plan.steps * plan.batch, seed), plan.batch, seed)
     for step, pairs in enumerate(batches):
-        source, mask, told, wanted = model.batch(pairs)
-        state = model.encoder(input_ids=source, attention_mask=mask).last_hidden_state
-        twin = model.read([pair.target for pair in pairs])
-        other = model.encoder(input_ids=twin.input_ids, attention_mask=twin.attention_mask)
-        apart = _read_apart(state, mask, other.last_hidden_state, twin.attention_mask)
-        rate = plan.hidden * torch.rand(len(mask), 1)
-        seen = mask * (torch.rand(mask.shape) >= rate)
-        # A text of which nothing is left shows everything.
-        seen = torch.where(seen.any(1, keepdim=True), seen, mask)
-        noised = state + plan.noise * torch.randn(state.shape)
-        logits = model.written(noised, seen, told).float()
-        own = F.cross_entropy(logits.flatten(0, 1), wanted.flatten())
-        grids = [pair.grid for pair in pairs]
-        again = other.last_hidden_state
-        again = again + plan.noise * torch.randn(again.shape)
-        told = model.labelled(noised, [p.source for p in pairs], grids)
-        told = told + model.labelled(again, [p.target for p in pairs], grids)
-        loss = own + plan.agreement * apart + plan.clauses * told
+        paraphrase, apart, clauses = model.losses(pairs, plan.hidden, plan.noise)
+        loss = paraphrase + apart + clauses
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step(step, learning_rate_scale(step, stepping))
         if step % 100 == 0 or step == plan.steps - 1:
             click.echo(
-                f"text encoder step {step}: loss {own.item():.3f}, apart {apart.item():.4f}, "
-                f"clauses {told.item() / 2:.3f}"
+                f"text encoder step {step}: paraphrase {paraphrase.item():.3f}, "
+                f"apart {apart.item():.4f}, clauses {clauses.item():.3f}"
             )
     model.float()
     optimizer.write_back()
     return model.eval()
-
-
-def _read_apart(one: Tensor, mask: Tensor, other: Tensor, other_mask: Tensor) -> Tensor:
-    """How differently any attention reads two texts, by random queries: 0 = alike."""
-    queries = torch.randn(one.shape[-1], 64) * torch.exp(torch.empty(64).uniform_(-4, -1))
-
-    def read(state: Tensor, mask: Tensor) -> Tensor:
-        scores = (state @ queries).masked_fill(mask[..., None] == 0, -torch.inf)
-        return scores.softmax(1).transpose(1, 2) @ state
-
-    return F.mse_loss(read(one, mask), read(other, other_mask))
 
 
 def _batches(pairs: list[TextPair], batch: int, seed: int) -> list[list[TextPair]]:

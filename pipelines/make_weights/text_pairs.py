@@ -112,10 +112,11 @@ def text_pairs(n: int, seed: int) -> list[TextPair]:
     rng = np.random.default_rng([seed, 40])
     counts = rng.multinomial(n, _SHARES)
     pairs: list[TextPair] = []
-    for number, (form, count) in enumerate(zip(FORMS, counts.tolist(), strict=True)):
-        rich = round(RICH_SHARE * count)
-        for world, own in ((WorldConfig.small(), count - rich), (WorldConfig.rich(), rich)):
-            scenes = sample_scenes(world, own, seed * 1000 + world.grid * 10 + number, "any")
+    for rich, world in enumerate((WorldConfig.small(), WorldConfig.rich())):
+        for number, (form, count) in enumerate(zip(FORMS, counts.tolist(), strict=True)):
+            of_rich = round(RICH_SHARE * count)
+            own = of_rich if rich else count - of_rich
+            scenes = sample_scenes(world, own, seed * 1000 + rich * 10 + number, "any")
             if scenes:
                 pairs += _PAIRS[form](scenes, rng, int(rng.integers(2**31)))
     return [pairs[k] for k in rng.permutation(len(pairs))]

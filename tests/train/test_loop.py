@@ -27,6 +27,7 @@ from train.optimizer import before_cooldown
 from train.presets import preset_names
 from train.settings import TrainSettings, model_config
 from train.text.t5 import T5Text
+from train.validation import Validation
 
 SHAPE, CPU = torch.Size((3, 16, 16)), torch.device("cpu")
 
@@ -355,3 +356,23 @@ def test_a_run_that_is_told_to_end_says_from_where_it_goes_on(
     assert len(said) == 1
     assert f"ended after step {step}" in said[0]
     assert told in said[0]
+
+
+def test_a_run_that_is_stopped_in_its_last_grid_has_lost_no_step(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(self: Validation) -> Any:
+        raise KeyboardInterrupt
+
+    said: list[str] = []
+    whole, _ = loop(data, tmp_path / "whole", steps=4)
+    with monkeypatch.context() as patched:
+        patched.setattr(Validation, "grid", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            loop(data, tmp_path / "stopped", say=said.append, steps=4)
+    assert "ended after step 4; the same command goes on from step 4" in said[0]
+    again, _ = loop(data, tmp_path / "stopped", steps=4)
+    same(again, whole)
+    grids = [tmp_path / name / "grids" / "step-000004.png" for name in ("whole", "stopped")]
+    assert grids[0].read_bytes() == grids[1].read_bytes()
+    assert rows(tmp_path / "stopped", "step", "loss") == rows(tmp_path / "whole", "step", "loss")

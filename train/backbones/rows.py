@@ -58,6 +58,9 @@ class Row:
     sized_pipeline: str = ""
     """The pipeline that tells the size."""
 
+    reads_text: tuple[str, ...] = ()
+    """Ends of names of layers that see the text alone, at every step of sampling the same."""
+
     def pipeline_of(self, config: Mapping[str, Any]) -> str:
         """diffusers' pipeline of a network of these arguments."""
         return self.sized_pipeline if self.reads_sizes(config) else self.pipeline
@@ -159,6 +162,7 @@ ROWS: dict[str, Row] = {
         masked=True,
         reads_sizes=_pixart_reads_sizes,
         sized_pipeline="PixArtAlphaPipeline",
+        reads_text=("caption_projection", "attn2.to_k", "attn2.to_v"),
     ),
     "unet": Row(
         network="UNet2DConditionModel",
@@ -170,6 +174,7 @@ ROWS: dict[str, Row] = {
         part="unet",
         reads_sizes=_unet_reads_sizes,
         sized_pipeline="StableDiffusionXLPipeline",
+        reads_text=("attn2.to_k", "attn2.to_v"),
     ),
     "sd3": Row(
         network="SD3Transformer2DModel",
@@ -186,6 +191,7 @@ ROWS: dict[str, Row] = {
         settled=_sana,
         text="caption_channels",
         masked=True,
+        reads_text=("caption_projection", "attn2.to_k", "attn2.to_v"),
     ),
     "prx": Row(
         network="PRXTransformer2DModel",

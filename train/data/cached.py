@@ -15,8 +15,9 @@ from __future__ import annotations
 import hashlib
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,16 @@ class CachedText:
                 pooled[place] = stored["pooled"][row]
         return TextFeatures(sequence, mask, pooled if self.pooled_width else None)
 
+    def refuse_missing(self, texts: Iterable[str]) -> None:
+        """Raise DatasetError where one of the texts was never encoded."""
+        for text in texts:
+            if self.find(hashlib.sha256(text.encode()).digest()) is None:
+                raise DatasetError(
+                    f"{self.files.folder} does not hold all captions of this run, such as "
+                    f"{text[:80]!r}; `caplab train --precompute` with the same settings adds what "
+                    f"is missing."
+                )
+
 
 # ---- finding them -------------------------------------------------------------------------------
 
@@ -260,12 +271,9 @@ def find_cache(
     if text is not None and any(folder.glob("text-*")) and not why_no_text(settings, text):
         files = CacheFiles.open(folder, "text", text_identity(text))
         if files is not None:
-            if captions_of(index, held_out) not in files.manifest["covers"]:
-                raise DatasetError(
-                    f"{files.folder} does not hold all captions of this run; `caplab train "
-                    f"--precompute` with the same settings adds what is missing."
-                )
             features = CachedText(files)
+            if captions_of(index, held_out) not in files.manifest["covers"]:
+                features.refuse_missing(chain([""], index.texts(list(settings.captions))))
     return Found(pictures, apart, features)
 
 

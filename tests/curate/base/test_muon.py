@@ -54,3 +54,5 @@ def test_newton_schulz_brings_singular_values_near_one(transposed: bool) -> None
     stack = torch.randn((2, 24, 60), generator=torch.Generator().manual_seed(0))
     values = torch.linalg.svdvals(orthogonalised(stack.mT if transposed else stack))
     assert 0.6 < values.min() < values.max() < 1.3
+    fewer = torch.linalg.svdvals(orthogonalised(stack, 1))
+    assert fewer.min() < values.min()

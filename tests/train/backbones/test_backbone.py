@@ -241,6 +241,23 @@ def test_the_fast_attention_of_a_cpu_computes_the_same(name: str) -> None:
     }
 
 
+@pytest.mark.parametrize("name", ["pixart", "unet", "sana"])
+@torch.no_grad()
+def test_what_is_made_of_the_text_alone_is_computed_once(name: str) -> None:
+    backbone = tiny_backbone(name)
+    x, time, text, sizes = asked(name)
+    anew = [backbone(own, time, text, sizes) for own in (x, -x)]
+    with backbone.reading_text_once():
+        first = backbone(x, time, text, sizes)
+        for layer, module in backbone.inner.named_modules():
+            if layer.endswith(("attn2.to_v", "caption_projection")):
+                for parameter in module.parameters():
+                    parameter.mul_(3)  # nobody reads them again
+        second = backbone(-x, time, text, sizes)
+    assert all(map(torch.equal, (first, second), anew))
+    assert not torch.equal(backbone(x, time, text, sizes), anew[0])
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_padding_is_cut_where_the_network_hides_it_and_changes_nothing(name: str) -> None:
     backbone = tiny_backbone(name).double()

@@ -218,6 +218,9 @@ def test_new_captions_are_added_in_further_files_and_until_then_refused(tmp_path
     settings = settings_of(folder, validation_samples=0)
     with pytest.raises(DatasetError, match="does not hold all captions"):
         open_data(dataset, settings, config_of(), Parts().text, "all")
+    # Of a blend whose captions are all there nothing is missing.
+    own = settings_of(folder, validation_samples=0, captions={"descriptive": 1.0})
+    assert isinstance(open_data(dataset, own, config_of(), Parts().text, "all").text, CachedText)
     done, _ = run(dataset, folder, config_of(), Parts(), validation_samples=0)
     assert done.parts[1].missing == 10  # alt texts of their own
     after = files_of(folder)
