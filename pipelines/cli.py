@@ -53,6 +53,8 @@ HELP = {
         "demo": "pipelines.demo.command",
         "bench": "pipelines.bench.commands",
         "derive": "pipelines.commands.experiment.derive",
+        "judge": "pipelines.commands.experiment.judge",
+        "evaluate": "pipelines.commands.experiment.evaluate",
         "export-images": "pipelines.commands.experiment.export_images",
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

@@ -212,7 +212,7 @@ def _few(names: list[str]) -> str:
     return ", ".join(names[:3]) + more
 
 
-# ---- the tables that all others are computed from -------------------------------------------------
+# ---- the tables that all others are computed from ----------------------------------------------
 
 
 def collect(kept: Kept) -> dict[str, pa.Table]:

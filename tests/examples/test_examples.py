@@ -55,4 +55,4 @@ def test_a_captioner_and_a_gate_of_one_s_own_fill_the_captions_table(selected):
 def test_an_ablation_from_python_gives_its_answer_in_words(selected, tmp_path):
     answer = ablate(str(selected[0]), str(tmp_path / "study"), steps=2, scenes=4, words=True)
     assert len(answer) == 1
-    assert "descriptive and alt on short prompts" in answer[0]
+    assert "descriptive minus alt on short prompts" in answer[0]
