@@ -97,7 +97,7 @@ def refuse_shared_metrics(judges: Sequence[JudgeSpec]) -> None:
 
 def judged(run: Path, judge_id: str) -> dict[tuple[str, str], tuple[pa.Table, int]]:
     """(picture, prompt) -> the table and the row of its scores."""
-    found = {}
+    found: dict[tuple[str, str], tuple[pa.Table, int]] = {}
     for path in sorted((run / FOLDER / judge_id).glob("*.parquet")):
         if path.name == SETS_FILE:
             continue

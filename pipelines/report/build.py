@@ -10,18 +10,14 @@ from curate.base.progress import progress
 from pipelines.report.data import Inputs, find_inputs
 from pipelines.report.page import Page
 from pipelines.report.sections import (
-    ablation,
     accounting,
     caption_sets,
     captions,
     checks,
     correlations,
     domains,
-    doses,
     duplicates,
-    effects,
     funnel,
-    grids,
     headline,
     languages,
     limits,
@@ -31,6 +27,7 @@ from pipelines.report.sections import (
     tables,
     training,
 )
+from pipelines.report.sections.study import ablation, doses, effects, grids
 
 # In the order of the page. A module's `compute` gives None where its inputs are missing.
 SECTIONS = (

@@ -139,8 +139,8 @@ def read(images: NDArray[np.uint8], config: WorldConfig) -> Reading:
     grounds = {"background": ground // len(config.styles), "style": ground % len(config.styles)}
     strict = np.where(well, fields, -1).astype(np.int16)
     return Reading(
-        SceneArrays(*strict, **grounds, junk=junk),  # type: ignore[misc]
-        SceneArrays(*fields, **grounds, junk=np.zeros_like(junk)),  # type: ignore[misc]
+        SceneArrays(*strict, **grounds, junk=junk),  # type: ignore[misc, arg-type]
+        SceneArrays(*fields, **grounds, junk=np.zeros_like(junk)),  # type: ignore[misc, arg-type]
     )
 
 

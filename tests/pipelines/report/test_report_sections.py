@@ -11,20 +11,17 @@ from curate.base.errors import ConfigError
 from pipelines.report import write_report
 from pipelines.report.data import Inputs, find_inputs
 from pipelines.report.sections import (
-    ablation,
     accounting,
     caption_sets,
     captions,
-    doses,
     duplicates,
-    effects,
     funnel,
-    grids,
     headline,
     road,
     scores,
     training,
 )
+from pipelines.report.sections.study import ablation, doses, effects, grids
 
 
 @pytest.fixture(scope="module")
