@@ -10,9 +10,7 @@ No wording says more or less than another. `facts` reads all of them back.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -24,6 +22,7 @@ from pipelines.world.writers import (
     write_descriptive,
     write_short,
 )
+from recaption.structured.schema import Structured, StructuredObject, serialize
 
 Writer = Callable[[Sequence[Scene], int], list[str]]
 
@@ -139,9 +138,9 @@ SHORT: dict[str, Writer] = {
 """Wording -> writer of short captions."""
 
 
-def structured(scene: Scene) -> dict[str, Any]:
+def structured(scene: Scene) -> Structured:
     """All of a scene in the form of structured captions."""
-    objects = [
+    objects: list[StructuredObject] = [
         {"name": o.shape, "attributes": [o.size, o.colour], "place": PLACES[scene.grid][o.cell]}
         for o in scene.objects
     ]
@@ -150,7 +149,7 @@ def structured(scene: Scene) -> dict[str, Any]:
 
 def as_json(scenes: Sequence[Scene]) -> list[str]:
     """Structured captions; as prose they are the captioner's own wording."""
-    return [json.dumps(structured(s), ensure_ascii=False, separators=(", ", ": ")) for s in scenes]
+    return [serialize(structured(scene)) for scene in scenes]
 
 
 def _typed_object(thing: SceneObject, grid: int, draw: list[float]) -> str:
