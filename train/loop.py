@@ -78,7 +78,6 @@ def train_loop(
         CaplabError: more than `settings.max_skipped_steps` steps were not finite, or the weights
             are not when they are to be kept.
     """
-    from train.data.kept_texts import keeping_text
     from train.data.receipt import ReceiptWriter
 
     # ---- set-up -------------------------------------------------------------------------------
@@ -92,7 +91,7 @@ def train_loop(
     # ---- state --------------------------------------------------------------------------------
     model.to(device)
     model.latents.to(device)
-    data = keeping_text(data, model.text, settings, device)
+    data = data.keeping_text(model.text, settings, device)
     objective, latents = model.objective, model.latents
     if fsdp:
         shard(model, dtype)

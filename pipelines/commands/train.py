@@ -19,7 +19,6 @@ from pipelines.terminal.quiet import say
 from train.settings import (
     TrainSettings,
     model_config,
-    seed_of,
     settled,
     stored_settings,
 )
@@ -301,26 +300,14 @@ def _shared(settings: TrainCommandSettings) -> str:
 
 def write_caches(directory: Path | str, settings: TrainCommandSettings, dry_run: bool) -> str:
     """Write pictures or latents and text features of a selection once, or tell their bytes."""
-    from types import SimpleNamespace
-
     from curate.store.dataset import Dataset
-    from train.data.cache import precompute
-    from train.data.index import build_index
-    from train.latents import build_latents
-    from train.text.build import build_text
+    from train.data.cache import precompute_named
 
     dataset = Dataset.open(directory)
     _refuse(dataset, settings)
     part = settled(settings.part(TrainSettings))
-    config = model_config(part)
-    chosen = (dataset, part, config)
     from_here = (settings.selection, settings.caption_sources)
-    both = build_index(*chosen, *from_here)
-    # The frozen parts alone: the network, which is the largest, is not needed.
-    texts = chain.from_iterable(own.texts() for own in both)
-    text = build_text(config, texts, None, seed_of(part, "weights"))
-    frozen = SimpleNamespace(text=text, latents=build_latents(config))
-    return precompute(*chosen, frozen, *from_here, say=say, dry_run=dry_run).text()
+    return precompute_named(dataset, part, *from_here, say=say, dry_run=dry_run).text()
 
 
 def _validation(summary: dict[str, object]) -> str:

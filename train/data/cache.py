@@ -12,7 +12,9 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -27,9 +29,11 @@ from train.data.cached import NO_FLIPS, why_no_text
 from train.data.index import build_index, index_folder
 from train.data.pictures import Tars
 from train.data.sorting import sorter
+from train.latents import build_latents
 from train.model_settings import ModelConfig
 from train.protocols import Latents
-from train.settings import TrainSettings
+from train.settings import TrainSettings, model_config, seed_of
+from train.text.build import build_text
 
 if TYPE_CHECKING:
     from curate.store.dataset import Dataset
@@ -118,6 +122,31 @@ def precompute(
             if texts is not None:
                 texts.write()
     return Precomputed(tuple(parts), tuple(remarks))
+
+
+def precompute_named(
+    dataset: Dataset,
+    settings: TrainSettings,
+    selection: str,
+    caption_sources: Mapping[str, str] | None = None,
+    keys: Sequence[str] | None = None,
+    say: Callable[[str], None] = print,
+    dry_run: bool = False,
+) -> Precomputed:
+    """`precompute` with the frozen parts of the model that `settings` name, its network left out.
+
+    A study calls it once for every (selection, caption_sources, keys) of its arms, before its
+    runs; what is there already is only verified.
+    """
+    config = model_config(settings)
+    chosen = (dataset, settings, config)
+    both = build_index(*chosen, selection, caption_sources, keys)
+    texts = chain.from_iterable(own.texts() for own in both)
+    text = build_text(config, texts, None, seed_of(settings, "weights"))
+    frozen = SimpleNamespace(text=text, latents=build_latents(config))
+    return precompute(
+        *chosen, frozen, selection, caption_sources, say=say, keys=keys, dry_run=dry_run
+    )
 
 
 def _refuse_full_disk(folder: Path, needs: int) -> None:

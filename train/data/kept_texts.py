@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from train.data.cached import CachedText, why_no_text
 from train.protocols import TextFeatures
-from train.validation import on_device
-
-if TYPE_CHECKING:
-    from train.data.loader import TrainingData
-    from train.settings import TrainSettings
 
 MOST_NUMBERS = 2**26
 """That are kept: 256 MiB in float32, 20,000 captions of 26 tokens of width 128."""
@@ -30,12 +23,13 @@ class KeptText:
 
     def __init__(self, encoder: Any, texts: Sequence[str], device: torch.device) -> None:
         self._rows = {text: row for row, text in enumerate(texts)}
-        cpu, parts = torch.device("cpu"), []
+        parts: list[TextFeatures] = []
         with torch.no_grad():
             for start in range(0, len(texts), _AT_A_TIME):
                 tokens = encoder.tokenize(texts[start : start + _AT_A_TIME])
                 features = encoder({name: ids.to(device) for name, ids in tokens.items()})
-                parts.append(on_device(features, cpu, features.sequence.dtype))
+                pooled = None if features.pooled is None else features.pooled.cpu()
+                parts.append(TextFeatures(features.sequence.cpu(), features.mask.cpu(), pooled))
         first = parts[0]
         self._features = TextFeatures(
             torch.cat([part.sequence for part in parts]),
@@ -43,22 +37,18 @@ class KeptText:
             None if first.pooled is None else torch.cat([part.pooled for part in parts]),  # type: ignore[misc]
         )
 
+    @classmethod
+    def of(cls, encoder: Any, texts: Iterable[str], device: torch.device) -> KeptText | None:
+        """Of all `texts` and the empty one; None where they are too many to be kept."""
+        numbers = encoder.tokens * encoder.width + encoder.pooled_width
+        found = _distinct(texts, MOST_NUMBERS // numbers)
+        return None if found is None else cls(encoder, found, device)
+
     def features(self, texts: Sequence[str]) -> TextFeatures:
         """Sequence (B, T, D), mask (B, T) and pooled (B, P), on the CPU."""
         kept, rows = self._features, torch.tensor([self._rows[text] for text in texts])
         pooled = None if kept.pooled is None else kept.pooled[rows]
         return TextFeatures(kept.sequence[rows], kept.mask[rows], pooled)
-
-
-def keeping_text(
-    data: TrainingData, encoder: Any, settings: TrainSettings, device: torch.device
-) -> TrainingData:
-    """The same data, with features in place of tokens where the encoder is frozen and they fit."""
-    if isinstance(data.text, CachedText) or why_no_text(settings, encoder):
-        return data
-    numbers = encoder.tokens * encoder.width + encoder.pooled_width
-    texts = _distinct(data.index.texts(data.draws.kinds), MOST_NUMBERS // numbers)
-    return data if texts is None else replace(data, text=KeptText(encoder, texts, device))
 
 
 def _distinct(texts: Iterable[str], most: int) -> list[str] | None:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from curate.base.errors import CaplabError, ConfigError
-from train.data.cached import CachedText, find_cache
+from train.data.cached import CachedText, find_cache, why_no_text
 from train.data.captions import CaptionDraws
 from train.data.index import TrainingIndex, build_index, index_folder
 from train.data.kept_texts import KeptText
@@ -42,6 +42,15 @@ class TrainingData:
     workers: int = 0
     pin: bool = False
     """Whether tensors are put into page-locked memory, from which a GPU copies while computing."""
+
+    def keeping_text(
+        self, encoder: Any, settings: TrainSettings, device: torch.device
+    ) -> TrainingData:
+        """The same, with features in place of tokens where the encoder is frozen and they fit."""
+        if isinstance(self.text, CachedText) or why_no_text(settings, encoder):
+            return self
+        kept = KeptText.of(encoder, self.index.texts(self.draws.kinds), device)
+        return self if kept is None else replace(self, text=kept)
 
     def batches(
         self, start: int, stop: int, rank: int = 0, world: int = 1, parts: int = 1

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -179,6 +179,8 @@ class _Parts:
         if self.device.type == "cuda":
             compile_blocks(model.backbone)
         (batch,) = next(iter(self.data(self.cached, model).batches(0, 1)))
+        text: Any = batch.text  # tokens or features
+        text = model.without_padding(text)
         objective = model.objective
         x0 = clean(batch, model.latents, self.device)
         noise, t = step_noise(settings, objective, 0, x0.shape[1:], self.device)
@@ -186,7 +188,7 @@ class _Parts:
         inputs = (
             objective.model_input(x_t, t).to(self.dtype),
             objective.model_time(t),
-            text_of(model.without_padding(batch.text), self.device, self.dtype),
+            text_of(text, self.device, self.dtype),
             batch.size_ids.to(self.device),
             batch.conditions.to(self.device),
         )
