@@ -8,6 +8,8 @@
     whole        objects right in colour, shape and place at once
     main         the main object, right in colour and shape: all that a short caption should say
 
+Structured captions are read as their prose, and a text that is padded by repeating it is read once.
+
 "whole" and "main" are the lines of the demo's table; a short caption names one object by design, so
 its recall is that of "main".
 """
@@ -27,6 +29,8 @@ from curate.store.scans import parquet_scan
 from pipelines.world.facts import Facts, ObjectFact, facts, scene_facts, score_captions
 from pipelines.world.scene import Scene
 from recaption.judging.truth import Tally, TruthCounts
+from recaption.structured.prose import prose
+from recaption.structured.schema import Unread, parse
 
 Row = tuple[float, float, float, float]
 
@@ -43,6 +47,7 @@ class WorldTruth:
         return pa.array(sorted(self.scenes), pa.string())
 
     def judge(self, keys: Sequence[str], texts: Sequence[str]) -> TruthCounts:
+        texts = [_plain(text) for text in texts]
         scenes = [self.scenes[key] for key in keys]
         rows: dict[str, list[Row]] = {}
         mentions, hallucinated = [], []
@@ -60,6 +65,18 @@ class WorldTruth:
         tallies["whole"] = Tally(scored["stated"], hits, scored["expected"], hits)
         tallies["main"] = _main(texts, scenes, scored["stated"])
         return TruthCounts(tallies, np.array(mentions, float), np.array(hallucinated, float))
+
+
+def _plain(text: str) -> str:
+    """What a derived caption says, in words that `facts` reads."""
+    if text.startswith("{"):
+        caption = parse(text)
+        return text if isinstance(caption, Unread) else prose(caption)
+    words = text.split()
+    for period in range(1, len(words) // 2 + 1):
+        if words[period:] == words[:-period]:
+            return " ".join(words[:period])
+    return text
 
 
 def compare(said: Facts, scene: Scene) -> dict[str, Row]:

@@ -70,7 +70,11 @@ def facts(caption: str, grid: int = 2) -> Facts:
             clause.append(word)
         else:
             read = _read_clause(clause, cells)
-            if read:
+            if read and clauses and _places(read, clauses[-1]):
+                clauses[-1] = replace(
+                    clauses[-1], fact=replace(clauses[-1].fact, cell=read.fact.cell)
+                )
+            elif read:
                 clauses.append(read)
             elif clause and clause[0] in _COUNTS and {"shape", "shapes"} & set(clause):
                 count = _COUNTS[clause[0]]
@@ -158,6 +162,13 @@ def _read_clause(clause: list[str], cells: dict[str, int]) -> _Clause | None:
             break
     fact = _read_object(subject, cells)
     return None if fact == ObjectFact() else _Clause(fact, relation, anchor)
+
+
+def _places(clause: _Clause, before: _Clause) -> bool:
+    """Whether it is a place alone that says where the object before stands, as tags do."""
+    alone = replace(clause.fact, cell=None) == ObjectFact() and clause.relation is None
+    unplaced = before.fact.cell is None and before.relation is None
+    return alone and unplaced and before.fact.shape is not None
 
 
 def _read_object(clause: list[str], cells: dict[str, int]) -> ObjectFact:

@@ -136,11 +136,12 @@ def read(images: NDArray[np.uint8], config: WorldConfig) -> Reading:
                 junk[part],
                 well[part],
             )
-    grounds = {"background": ground // len(config.styles), "style": ground % len(config.styles)}
+    colour, style = ground // len(config.styles), ground % len(config.styles)
     strict = np.where(well, fields, -1).astype(np.int16)
+    none = np.zeros_like(junk)
     return Reading(
-        SceneArrays(*strict, **grounds, junk=junk),  # type: ignore[misc, arg-type]
-        SceneArrays(*fields, **grounds, junk=np.zeros_like(junk)),  # type: ignore[misc, arg-type]
+        SceneArrays(*strict, background=colour, style=style, junk=junk),  # type: ignore[misc]
+        SceneArrays(*fields, background=colour, style=style, junk=none),  # type: ignore[misc]
     )
 
 

@@ -1,11 +1,16 @@
 """Captions of the synthetic world against their scene, counted by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from pipelines.world.caption_truth import WorldTruth, compare
 from pipelines.world.facts import facts
 from pipelines.world.scene import Scene, SceneObject, WorldConfig, sample_scenes
-from pipelines.world.writers import write_descriptive
+from pipelines.world.writers import habitual_descriptive, write_descriptive
+from recaption.transforms.attributes import by_class, usage
+from recaption.transforms.derivation import Derivation
+from recaption.transforms.rules import Columns, apply, pad
 
 SCENE = Scene(
     (
@@ -63,3 +68,41 @@ def test_a_short_caption_is_held_to_the_main_object_alone() -> None:
     assert main.stated.tolist() == [1, 2]
     assert main.right.tolist() == main.found.tolist() == [1, 0]
     assert main.there.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("rule", "precision", "recall"),
+    [
+        ({"rule": "json"}, 1, 1),
+        ({"rule": "prose"}, 1, 1),
+        ({"rule": "tags"}, 0.99, 0.99),  # a tag stands once, so twins are told once
+        ({"rule": "random_length"}, 1, 0.8),
+        ({"rule": "drop_clauses", "dose": 0.4}, 1, 0.6),
+        ({"rule": "wrong_attributes", "dose": 0.3}, 0.7**3, 0.7**3),  # colour, shape, place
+        ({"rule": "shuffle"}, 0.01, 0.01),
+    ],
+    ids=lambda value: value["rule"] if isinstance(value, dict) else "",
+)
+def test_derived_captions_are_as_right_as_their_rule_leaves_them(
+    rule: dict[str, object], precision: float, recall: float
+) -> None:
+    scenes = sample_scenes(WorldConfig.small(), 300, seed=1)
+    keys = [str(number) for number in range(300)]
+    columns = Columns(keys, [0] * 300, habitual_descriptive(scenes))
+    columns = replace(columns, said=by_class(usage(columns.texts)))
+    derived = apply(Derivation(of="descriptive", **rule), columns)  # type: ignore[arg-type]
+    truth = WorldTruth(dict(zip(keys, scenes, strict=True)))
+    found = truth.judge([keys[row] for row in derived.rows], derived.texts).tallies["whole"]  # type: ignore[arg-type]
+    assert found.right.sum() / found.stated.sum() == pytest.approx(precision, abs=0.03)
+    assert found.found.sum() / found.there.sum() == pytest.approx(recall, abs=0.03)
+
+
+def test_a_padded_caption_says_what_it_said_before() -> None:
+    truth = WorldTruth({"a": SCENE})
+    for text in ("red ring", "red ring and blue bar", "blue bar on white"):
+        long = pad(text, " ".join("word" for _ in range(17)))
+        once, often = (truth.judge(["a"], [said]).tallies for said in (text, long))
+        assert len(long.split()) == 17
+        for kind, tally in once.items():
+            assert tally.stated == often[kind].stated, kind
+            assert tally.right == often[kind].right, kind
