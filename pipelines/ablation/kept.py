@@ -27,6 +27,7 @@ from pipelines.ablation.schemas import DESCRIBING, SETS
 from pipelines.ablation.settings import AblateSettings
 from pipelines.ablation.study import Study
 from pipelines.judges.prompts import PROMPTS
+from pipelines.judges.protocol import Judge
 
 PROMPTS_FILE = "prompts.parquet"
 SHOWN_PRIMARY, SHOWN_OTHER = 16, 4
@@ -218,6 +219,8 @@ def _few(names: list[str]) -> str:
 def collect(kept: Kept) -> dict[str, pa.Table]:
     """images, sets, shown and blend, in the columns that pipelines.ablation.schemas tells.
 
+    And bounds, of the first judge that knows between what its scores lie.
+
     Raises:
         DatasetError: a run lacks a picture or a score.
     """
@@ -229,12 +232,24 @@ def collect(kept: Kept) -> dict[str, pa.Table]:
             for row in set_scores(cell.directory, spec, wanted):
                 del row["set_id"]
                 sets.append({"arm": cell.arm, "seed": cell.seed, **row})
-    return {
+    side = _side(kept)
+    judges = [spec.made(kept.device) for spec in kept.judges]
+    bounds = [judge.bounds(kept.asked.prompts, side) for judge in judges]
+    tables = {
         "images": pa.concat_tables(images, promote_options="default"),
         "sets": pa.Table.from_pylist(sets, schema=SETS),
-        "shown": _shown(kept),
+        "shown": _shown(kept, judges, side),
         "blend": _blend(kept),
     }
+    known = next((table for table in bounds if table is not None), None)
+    return tables if known is None else {**tables, "bounds": known}
+
+
+def _side(kept: Kept) -> int:
+    """Pixels a side of the pictures."""
+    first = kept.cells[0]
+    drawn = encoded(first.directory, first.wanted(kept.asked)["picture_id"][:1].to_pylist())
+    return int(decoded(drawn[0]).shape[0])
 
 
 def images_of(cell: KeptCell, wanted: pa.Table, judges: Sequence[JudgeSpec]) -> pa.Table:
@@ -249,7 +264,7 @@ def images_of(cell: KeptCell, wanted: pa.Table, judges: Sequence[JudgeSpec]) -> 
     return table
 
 
-def _shown(kept: Kept) -> pa.Table:
+def _shown(kept: Kept, judges: Sequence[Judge], side: int) -> pa.Table:
     """A few pictures of the first noise, with what was meant where a judge can draw it."""
     rows = kept.asked.rows
     forms = np.array(rows.column("form").to_pylist())
@@ -263,11 +278,10 @@ def _shown(kept: Kept) -> pa.Table:
         encoded(cell.directory, cell.wanted(kept.asked).take(place)["picture_id"].to_pylist())
         for cell in kept.cells
     ]
-    side = decoded(drawn[0][0]).shape[0]
     asked = rows.take(place)
     targets: list[Any] = [None] * len(chosen)
-    for spec in kept.judges:
-        meant = spec.made(kept.device).targets(asked.select(PROMPTS.names), side)
+    for judge in judges:
+        meant = judge.targets(asked.select(PROMPTS.names), side)
         if meant is not None:
             targets = [webp_of(picture) for picture in meant]
             break

@@ -56,6 +56,11 @@ class Judge(ABC):
         """What the prompts meant, (N, R, R, 3) uint8; None where nobody can draw it."""
         return None
 
+    def bounds(self, asked: pa.Table, resolution: int) -> pa.Table | None:
+        """Between what its scores lie: columns form, metric, and what is known of ceiling (true
+        pictures), soft (true ones, drawn softly), unrelated and hedging ones; None = unknown."""
+        return None
+
 
 class SetJudge(Judge):
     """Scores a set of pictures as a whole, as FID does: one number a run, form and wording."""

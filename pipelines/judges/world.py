@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from curate.base.errors import ConfigError
 from pipelines.judges.protocol import Judge, Pictures
+from pipelines.judges.world_bounds import world_bounds
 from pipelines.judges.world_settings import World, WorldJudgeSettings
 from pipelines.world.judge import COLUMNS, Asked, judge
 from pipelines.world.parse import Reading, read
@@ -63,6 +64,10 @@ class WorldJudge(Judge):
     def targets(self, asked: pa.Table, resolution: int) -> Pictures:
         """The scenes that were meant, drawn at any resolution."""
         return render(scenes_of(asked), self.config, resolution)
+
+    def bounds(self, asked: pa.Table, resolution: int) -> pa.Table:
+        """Ceiling, floors and what softness costs; see `world_bounds`."""
+        return world_bounds(asked, self.score_reading, self.config, resolution)
 
 
 def world_config(world: World) -> WorldConfig:

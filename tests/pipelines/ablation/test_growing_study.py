@@ -200,6 +200,6 @@ def test_kills_at_any_moment_change_no_table(dataset: Dataset, tmp_path: Path) -
     subprocess.run(tied(command), check=True, capture_output=True)
     study(dataset.directory, tmp_path / "unbroken", **given)
     tables = sorted((tmp_path / "unbroken" / "results").iterdir())
-    assert len(tables) == 9
+    assert len(tables) == 10
     for path in tables:
         assert path.read_bytes() == (killed / "results" / path.name).read_bytes(), path.name

@@ -8,7 +8,7 @@ import pytest
 from curate.base.errors import ConfigError
 from pipelines.judges.prompts import PROMPTS
 from pipelines.judges.world import WorldJudge
-from pipelines.judges.world_bounds import BOUNDS, hedges, softened, world_bounds
+from pipelines.judges.world_bounds import BOUNDS, hedges, softened
 from pipelines.judges.world_prompts import world_prompts
 from pipelines.judges.world_settings import WorldJudgeSettings, WorldPromptSettings
 from pipelines.world.scene import WorldConfig
@@ -34,7 +34,7 @@ def test_the_form_decides_whether_the_scene_or_its_main_object_is_asked_for() ->
 
 
 def test_a_score_lies_between_what_luck_gives_and_what_true_pictures_give() -> None:
-    table = world_bounds(PROMPTS_ASKED, WorldJudgeSettings(), 32)
+    table = JUDGE.bounds(PROMPTS_ASKED, 32)
     assert table.schema.equals(BOUNDS)
     bounds = {(row["form"], row["metric"]): row for row in table.to_pylist()}
     for (_, metric), row in bounds.items():
