@@ -88,8 +88,9 @@ def export_images(
 
 def _wanted(place: Path, out: Path) -> list[tuple[Path, Path, pa.Table]]:
     """(run, where its pictures go, its rows of PROMPTS with noise and picture_id)."""
-    from pipelines.ablation.kept import RECORD, Kept
+    from pipelines.ablation.kept import Kept
     from pipelines.ablation.pictures import asked_so_far
+    from pipelines.ablation.runs import RECORD
 
     if (place / RECORD).exists():
         kept = Kept.open(place)
