@@ -12,7 +12,7 @@ and its limits are those of Banerjee (1960, Sankhya 22, Approximate confidence i
 functions of means of k populations): half-width^2 = sum of t^2(df_i) x part_i, with S - 1 and C - 1
 degrees of freedom. Its coverage is at least the nominal one whatever the parts' ratio. A quantile
 of Welch-Satterthwaite's pooled degrees of freedom is narrower and is not taken: with three seeds
-its error reaches 8% instead of 5% where seeds make up nine tenths of the variance
+its error reaches 7.7% instead of 5% where seeds make up nine tenths of the variance
 (docs/bench-ablation.md). The p-value is the level at which the interval touches zero, so that the
 two always agree.
 

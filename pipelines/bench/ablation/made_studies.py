@@ -71,27 +71,28 @@ class Hits:
     Attributes:
         share: the middle of the chance of a hit.
         seed, prompt: standard deviations of the log-odds; the prompt's is shared by arms.
+        prompts: how many are asked.
     """
 
     share: float
     seed: float
     prompt: float
+    prompts: int = 60
 
     @property
     def name(self) -> str:
-        """Such as hits1-seed0-prompt1, the share in percent."""
-        return f"hits{100 * self.share:g}-seed{self.seed:g}-prompt{self.prompt:g}"
+        """Such as hits1-seed0-prompt1-of60, the share in percent."""
+        of = f"of{self.prompts}"
+        return f"hits{100 * self.share:g}-seed{self.seed:g}-prompt{self.prompt:g}-{of}"
 
-    def arms(
-        self, rng: np.random.Generator, studies: int, arms: int, seeds: int, prompts: int
-    ) -> Floats:
+    def arms(self, rng: np.random.Generator, studies: int, arms: int, seeds: int) -> Floats:
         """`(N, A, S, P)` of 0.0 and 1.0, without a true difference."""
         from scipy.special import expit, logit
 
         by_seed = rng.normal(0, 1, (studies, arms, seeds, 1)) * self.seed
-        by_prompt = rng.normal(0, 1, (studies, 1, 1, prompts)) * self.prompt
+        by_prompt = rng.normal(0, 1, (studies, 1, 1, self.prompts)) * self.prompt
         chance = expit(logit(self.share) + by_seed + by_prompt)
-        return (rng.random((studies, arms, seeds, prompts)) < chance).astype(np.float64)
+        return (rng.random((studies, arms, seeds, self.prompts)) < chance).astype(np.float64)
 
     def true_mean(self) -> float:
         """The chance of a hit over all seeds and prompts (Gauss and Hermite's rule)."""
@@ -109,6 +110,7 @@ HITS = (
     Hits(0.05, 0.8, 1),
     Hits(0.5, 0.3, 1),
     Hits(0.99, 0.3, 1),
+    Hits(0.03, 0.8, 1, 200),  # seeds scatter as widely as models that fail to train
 )
 
 

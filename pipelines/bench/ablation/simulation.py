@@ -36,7 +36,7 @@ def simulation_figures(studies: int = STUDIES, parts: str = "all") -> Figures:
     for seeds in SEEDS:
         for hits in HITS:
             rng = np.random.default_rng(1)
-            values = hits.arms(rng, studies, 3, seeds, PROMPTS)
+            values = hits.arms(rng, studies, 3, seeds)
             name = f"{hits.name}/{seeds}-seeds"
             _false_claims(figures, name, values)
             _coverage_of_shares(figures, name, values[:, 0], hits.true_mean())
