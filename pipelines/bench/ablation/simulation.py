@@ -14,7 +14,7 @@ from pipelines.bench.ablation.made_studies import HITS, MIXES, Mix, allowed, nor
 from pipelines.bench.ablation.promises import equivalence_figures, power_figures
 from pipelines.bench.common.figures import Figures, render
 from pipelines.statistics.interaction import interaction
-from pipelines.statistics.interval import ALPHA, Floats, Spread, crossed, limits
+from pipelines.statistics.interval import ALPHA, Floats, Spread, crossed, limits, unpaired
 from pipelines.statistics.multiplicity import claimed, holm
 
 SEEDS = (3, 5, 8)
@@ -43,6 +43,7 @@ def simulation_figures(studies: int = STUDIES, parts: str = "all") -> Figures:
     if parts == "all":
         for seeds in SEEDS:
             _interactions(figures, seeds, studies)
+            _other_seeds(figures, seeds, studies)
         equivalence_figures(figures, studies)
         power_figures(figures, studies)
     return figures
@@ -122,6 +123,20 @@ def _interactions(figures: Figures, seeds: int, studies: int) -> None:
         "share",
         at_most=allowed(ALPHA, studies),
     )
+
+
+def _other_seeds(figures: Figures, seeds: int, studies: int) -> None:
+    """Two arms of other seeds and the same prompts, one of them with three seeds."""
+    for mix in (Mix(1, 0, 0), Mix(0.5, 0.5, 0)):
+        rng = np.random.default_rng(6)
+        arms = normal_arms(rng, mix.variances(seeds, PROMPTS), studies, 2, seeds, PROMPTS)
+        wrong = [unpaired(a, b[:3]).p_value < ALPHA for a, b in arms]
+        figures.add(
+            f"other-seeds/{mix.name}/{seeds}-and-3-seeds/false-claims",
+            float(np.mean(wrong)),
+            "share",
+            at_most=allowed(ALPHA, studies),
+        )
 
 
 if __name__ == "__main__":
