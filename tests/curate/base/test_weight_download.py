@@ -73,12 +73,13 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hub(
     repositories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[str, list[str]]]:
-    """The server as HF_ENDPOINT, with empty caches."""
+    """The server as HF_ENDPOINT, with empty caches; tests of captioners turn the hub off."""
     from huggingface_hub import constants
 
     with hub_server(repositories) as (url, asked):
         monkeypatch.setenv("HF_ENDPOINT", url)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setenv("CAPLAB_CACHE", str(tmp_path / "cache"))
         yield url, asked
 

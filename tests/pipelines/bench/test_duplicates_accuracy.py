@@ -26,7 +26,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_benchmark_says_recall_false_pairs_and_cost(photographs: Path) -> None:
-    arguments = ["duplicates", "--photographs", str(photographs), "--limit", "4", "--no-peers"]
+    arguments = ["duplicates", "--photographs", str(photographs), "--limit", "2", "--no-peers"]
     done = CliRunner().invoke(bench, [*arguments, "--json"], catch_exceptions=False)
     # Progress goes to stderr; stdout is for programs.
     figures = {line["name"]: line for line in map(json.loads, done.stdout.splitlines())}

@@ -35,7 +35,7 @@ def copies(dataset: Dataset) -> set[tuple[str, str, str]]:
 def test_a_retry_completes_scores_captions_duplicates_and_selection(small_web, tmp_path):
     """Every third URL is of a host that is down at first."""
     dead = free_port()
-    rows = pq.read_table(small_web.urls).slice(0, 60)
+    rows = pq.read_table(small_web.urls).slice(0, 36)
     place = rows.column_names.index("url")
     urls = [
         url.replace(f":{small_web.port}/", f":{dead}/") if number % 3 == 0 else url
@@ -43,16 +43,16 @@ def test_a_retry_completes_scores_captions_duplicates_and_selection(small_web, t
     ]
     # A column to import, so that scores of the list are completed as well.
     rows = rows.set_column(place, "url", [urls])
-    rows = rows.append_column("punsafe", [[number / 60 for number in range(60)]])
+    rows = rows.append_column("punsafe", [[number / 36 for number in range(36)]])
     listing = tmp_path / "urls.parquet"
     pq.write_table(rows, listing)
     settings = curate_settings(small_web.settings).model_copy(
-        update={"rows_per_shard": 30, "retries": 0}
+        update={"rows_per_shard": 18, "retries": 0}
     )
     retried, unbroken = tmp_path / "retried", tmp_path / "unbroken"
     with serve(small_web.directory, small_web.port):
         first = curate(listing, retried, settings)
-        assert "connection_refused 20" in first.accounting
+        assert "connection_refused 12" in first.accounting
         with serve(small_web.directory, dead):
             done = curate(listing, retried, settings, retry_failed=True)
             whole = curate(listing, unbroken, settings)

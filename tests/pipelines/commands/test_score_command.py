@@ -42,10 +42,10 @@ def test_scorers_are_added_one_command_after_the_other(caplab, tmp_path: Path):
     # Nothing can be decoded from here on: what follows rests on stored embeddings.
     for shard in dataset.shards():
         write_shard(dataset.shard_path(shard), [])
-    assert "aesthetic" in caplab("score", where, "--aesthetic-head", head)
+    assert "aesthetic" in caplab("score", where, "--aesthetic-head", head, "--workers", 1)
     for shard in dataset.shards():
         AltCaptionStage().run(dataset, shard)
-    printed = caplab("score", where, "--captions", "alt")
+    printed = caplab("score", where, "--captions", "alt", "--workers", 1)
     assert "score: 0 shards done, 2 were up to date" in printed
     assert "caption_score: 2 shards done" in printed
     record = json.loads((where / "scores.json").read_text())
