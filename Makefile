@@ -10,7 +10,8 @@ demo: setup
 	$(BIN)/caplab demo --out runs/demo
 
 test: setup
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not faults"
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
+		-m "not faults"
 
 # Runs that are killed, starved or broken on purpose and must continue: minutes, not seconds.
 faults: setup

@@ -8,7 +8,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -77,7 +77,45 @@ def bucket() -> "Iterator[fs.SubTreeFileSystem]":
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
+# Files that need the curated web, which takes half a minute to make: one worker has them all.
+CURATED = (
+    "test_road.py",
+    "test_on_ray.py",
+    "test_captions.py",
+    "test_captions_command.py",
+    "test_mistakes.py",
+    "test_interruption.py",
+)
+# The longest of the others. One of them that began last would keep a worker waiting.
+LONG = (
+    "test_train.py",
+    "test_distributed.py",
+    "test_growing_study.py",
+    "test_exported_model.py",
+    "test_fine_tuning.py",
+    "test_train_bench.py",
+    "test_img2dataset_engine.py",
+    "test_retry_failed.py",
+)
+FIRST = {name: place for place, name in enumerate((*CURATED, *LONG))}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that need the curated web come first: with `-n` none of them should start last."""
-    first = {item.path for item in items if "curated" in getattr(item, "fixturenames", ())}
-    items.sort(key=lambda item: item.path not in first)
+    """The files of FIRST come first, in that order."""
+    items.sort(key=lambda item: FIRST.get(item.path.name, len(FIRST)))
+
+
+# Without pytest-xdist there is no such hook.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadfile`, a file is one worker's, and those of CURATED are like one file."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneWeb(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            return "curated" if Path(file).name in CURATED else file
+
+    return OneWeb(config, log)

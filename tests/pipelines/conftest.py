@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ import pytest
 from curate.store.dataset import Dataset
 from pipelines.demo.demo import curate_settings, recaption_settings
 from pipelines.demo.settings import DemoSettings
+from pipelines.runners import choice
+from pipelines.runners.local import Local
 from pipelines.world.scene import WorldConfig
 from pipelines.world.serve import serve
 from pipelines.world.web import build_web
@@ -40,6 +44,17 @@ class SmallWeb:
     @property
     def truth(self) -> Path:
         return self.directory / "truth.parquet"
+
+
+@pytest.fixture(scope="module")
+def one_process() -> Iterator[None]:
+    """Local runners work in this process, for tests in which it is the same who does a task.
+
+    A worker's start, which imports torch, costs more than all that such a test gives it to do.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choice, "Local", partial(Local, processes=False))
+        yield
 
 
 @pytest.fixture(scope="session")

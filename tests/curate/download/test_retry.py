@@ -140,6 +140,7 @@ for moment in range(200):
 """
 
 
+@pytest.mark.faults
 def test_a_kill_at_any_moment_leaves_a_dataset_that_continues(server, tmp_path):
     urls = [server.url(path) for path in PATHS[:6]]
     first = downloaded(tmp_path / "first", urls)

@@ -62,7 +62,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def grown(dataset: Dataset) -> Path:
+def grown(dataset: Dataset, one_process: None) -> Path:
     """A study of one run, to which an arm, then noises, a judge and a contrast were added."""
     out = dataset.directory.with_name("study")
     study(dataset.directory, out)

@@ -16,6 +16,8 @@ from pipelines.commands.curate import CurateSettings, curate
 from pipelines.world import weights
 from tests.curate.intake.test_local_pictures import jpeg, write_tar
 
+pytestmark = pytest.mark.usefixtures("one_process")
+
 
 @pytest.fixture
 def caplab(monkeypatch, capsys):

@@ -9,6 +9,8 @@ from pipelines.commands.curate import curate
 from pipelines.demo.demo import curate_settings
 from pipelines.world.serve import serve
 
+pytestmark = pytest.mark.usefixtures("one_process")
+
 
 def tables(dataset: Dataset) -> dict[str, list[dict]]:
     """Every per-shard table's rows, by path."""

@@ -16,6 +16,8 @@ from pipelines.commands.score import on_top_of_stored, remember
 from recaption.captioning.alt_texts import AltCaptionStage
 from tests.curate.tiny import drawn, encoded, make_dataset, tiny_clip, tiny_head
 
+pytestmark = pytest.mark.usefixtures("one_process")
+
 
 @pytest.fixture
 def caplab(monkeypatch, capsys):

@@ -138,6 +138,8 @@ def test_two_processes_of_this_machine_train_the_run_of_one(
     same_run(tmp_path / "two", finished)
 
 
+# Two command lines beside the launcher are dear, and `processes` trains the same way above.
+@pytest.mark.faults
 def test_torchrun_trains_the_run_of_one_and_only_the_first_process_speaks(
     dataset: Dataset, finished: Path, tmp_path: Path
 ) -> None:

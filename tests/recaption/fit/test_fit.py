@@ -177,6 +177,7 @@ def test_a_step_in_parts_learns_as_one_large_step(pairs: Path, tmp_path: Path) -
     assert rows[0][1]["loss"] < 0.9 * rows[0][0]["loss"]
 
 
+@pytest.mark.faults
 def test_a_killed_run_continues_to_the_same_weights(pairs: Path, tmp_path: Path) -> None:
     settings = {
         **TINY,
