@@ -18,10 +18,12 @@ from PIL import Image
 from curate.store.dataset import Dataset
 from tests.train import tiny_families as families
 from tests.train.data.small_dataset import make_dataset
+from train.assemble import load_trained
 from train.data.cache import Precomputed, precompute
 from train.data.index import build_index
 from train.data.loader import TrainingData, open_data
 from train.latents import build_latents
+from train.model import Trained
 from train.run import RunSummary, train
 from train.settings import TrainSettings, model_config
 from train.text import build_text
@@ -172,6 +174,11 @@ def run(dataset: Dataset, settings: TrainSettings, out: Path, **more: Any) -> Ru
     """A whole run, silent."""
     more = {"on_step": lambda *_: None, "say": lambda sentence: None, **more}
     return train(dataset, settings, out, **{"selection": "all", **more})
+
+
+def exactly(run: Path) -> Trained:
+    """A run's model in fp32, as diffusers computes; by itself it takes bf16 where a CPU has it."""
+    return load_trained(run, "cpu", "fp32")
 
 
 def losses(run: Path) -> list[float]:

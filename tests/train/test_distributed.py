@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from curate.base.errors import ConfigError
 from curate.base.files import read_json
 from curate.store.dataset import Dataset
-from tests.train import ranks
+from tests.train import ranks, roads
 from tests.train.tiny_run import CAPTIONS, loop, small, tiny
 from train.data.loader import open_data
 from train.data.receipt import check_receipt, write_receipt
@@ -108,7 +108,10 @@ def test_whole_runs_of_two_processes_leave_what_one_leaves(tmp_path: Path, runs:
     for name, like in {"ddp": "one", "fsdp": "one", "lora-fsdp": "lora"}.items():
         assert not check_receipt(tmp_path / name)
         np.testing.assert_allclose(losses(tmp_path / name), losses(tmp_path / like), rtol=1e-4)
-        drawn = [generate(tmp_path / run, ["red"], seed=1).astype(int) for run in (name, like)]
+        drawn = [
+            generate(roads.exactly(tmp_path / run), ["red"], seed=1).astype(int)
+            for run in (name, like)
+        ]
         assert np.abs(drawn[0] - drawn[1]).max() <= 1
     assert sorted(path.name for path in (tmp_path / "ddp").iterdir()) == sorted(
         path.name for path in (tmp_path / "one").iterdir()

@@ -17,7 +17,6 @@ from curate.store.dataset import Dataset
 from tests.train import ranks, roads
 from tests.train.data.small_dataset import add_scores, select
 from tests.train.test_exported_model import drawn_by_the_card
-from train.assemble import load_trained
 from train.data.receipt import check_receipt
 from train.sample import generate
 from train.settings import TrainSettings
@@ -97,7 +96,7 @@ def test_adapters_are_trained_resumed_and_drawn_by_diffusers(
         name, home, tmp_path, lora_rank=2, lora_alpha=4.0, adamw_learning_rate=0.1, merge_lora=True
     )
     run = pair(data, settings, tmp_path)
-    own = generate(run, [PROMPT], seed=5)[0]
+    own = generate(roads.exactly(run), [PROMPT], seed=5)[0]
     adapters = drawn_by_the_card(run / "lora", 5, monkeypatch)
     merged = drawn_by_the_card(run / "pipeline", 5, monkeypatch)
     print(f"\nLORA {name}: {roads.apart(own, adapters)}, merged {roads.apart(own, merged)}")
@@ -127,7 +126,7 @@ def test_adapters_on_a_quantised_base(kind: str, home: Path, data: Dataset, tmp_
             roads.run(data, settings, tmp_path / "run")
         pytest.skip(f"quantised weights need {' or '.join(packages)}")
     run = pair(data, settings, tmp_path)
-    assert generate(run, [PROMPT], seed=5)[0].std() > 2
+    assert generate(roads.exactly(run), [PROMPT], seed=5)[0].std() > 2
 
 
 # ---- choices of data ----------------------------------------------------------------------------
@@ -167,7 +166,7 @@ def test_only_new_tokens_rows_are_trained_and_diffusers_reads_them(
     settings = tuned("sdxl", home, tmp_path, new_tokens=tokens, adamw_learning_rate=0.05)
     run = pair(data, settings, tmp_path)
     assert not (run / "pipeline").exists()
-    loaded, base = load_trained(run), roads.published("sdxl", home)
+    loaded, base = roads.exactly(run), roads.published("sdxl", home)
     assert base is not None
     for part, file in {
         "text_encoder": "learned_embeds",
@@ -201,7 +200,7 @@ def test_scores_are_told_in_training_and_asked_for_in_sampling(
     # Half have no score, and half of the others are not told.
     assert abs((told > 0).mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / len(told))
     pictures = [
-        generate(run, [PROMPT], seed=5, conditions=asked)[0]
+        generate(roads.exactly(run), [PROMPT], seed=5, conditions=asked)[0]
         for asked in ({}, {"aesthetic": 0.0}, {"aesthetic": 1.0}, {"aesthetic": 3})
     ]
     assert roads.apart(pictures[1], pictures[2]) > 0
@@ -210,9 +209,11 @@ def test_scores_are_told_in_training_and_asked_for_in_sampling(
     # A run that goes on from it knows the scores.
     still = {"steps": 1, "adamw_learning_rate": 1e-12, "init_from": str(run)}
     roads.run(data, settings.model_copy(update=still), tmp_path / "again")
-    tables = [load_trained(tmp_path / each).model.conditions.table for each in ("run", "again")]
+    tables = [roads.exactly(tmp_path / each).model.conditions.table for each in ("run", "again")]
     torch.testing.assert_close(tables[1], tables[0], rtol=0, atol=1e-9)
-    again = generate(tmp_path / "again", [PROMPT], seed=5, conditions={"aesthetic": 1.0})[0]
+    again = generate(
+        roads.exactly(tmp_path / "again"), [PROMPT], seed=5, conditions={"aesthetic": 1.0}
+    )[0]
     assert roads.apart(again, pictures[2]) <= 1
 
 
@@ -243,7 +244,7 @@ def test_another_objective_than_the_presets(
     source = roads.published(name, home)
     settings = TrainSettings(model=str(roads.preset_file(name, tmp_path, source)), **told)
     run = pair(data, settings, tmp_path)
-    own = generate(run, [PROMPT], seed=5)[0]
+    own = generate(roads.exactly(run), [PROMPT], seed=5)[0]
     by_card = drawn_by_the_card(run / "pipeline", 5, monkeypatch)
     print(f"\nOBJECTIVE {which}: {roads.apart(own, by_card)}")
     assert own.std() > 2
@@ -267,5 +268,5 @@ def test_two_processes_train_latents_from_caches_like_one(
     )
     receipts = [pq.read_table(tmp_path / run / "receipt.parquet") for run in ("one", "two")]
     assert receipts[0].equals(receipts[1])
-    drawn = [generate(tmp_path / run, [PROMPT], seed=5)[0] for run in ("one", "two")]
+    drawn = [generate(roads.exactly(tmp_path / run), [PROMPT], seed=5)[0] for run in ("one", "two")]
     assert roads.apart(*drawn) <= 1

@@ -10,7 +10,7 @@ import pytest
 from curate.store.dataset import Dataset
 from tests.train import roads
 from tests.train.test_exported_model import drawn_by_the_card
-from train.assemble import build_model, load_trained
+from train.assemble import build_model
 from train.data.cached import CachedPictures, CachedText
 from train.data.pictures import TarPictures
 from train.data.receipt import check_receipt
@@ -76,7 +76,7 @@ def test_a_preset_goes_the_whole_road(
     assert not check_receipt(run)
 
     # Loaded again: the pictures that the loop itself drew, and those of diffusers.
-    loaded = load_trained(run)
+    loaded = roads.exactly(run)
     opened = roads.opened(data, settings)
     grid = generate(loaded, opened.validation()[1]["descriptive"], GRID_SEED)
     drawn = roads.tiles(run / "grids" / "step-000005.png", len(grid))
@@ -94,4 +94,5 @@ def test_a_preset_goes_the_whole_road(
     still = {"init_from": str(run), "steps": 1, "adamw_learning_rate": 1e-12, "grid_size": 0}
     still |= {"muon_learning_rate": 0.0, "weight_decay": 0.0}
     roads.run(data, TrainSettings(model=str(file), **still), tmp_path / "tuned")
-    assert roads.apart(own, generate(tmp_path / "tuned", [PROMPT], seed=5)[0]) <= 1
+    tuned = roads.exactly(tmp_path / "tuned")
+    assert roads.apart(own, generate(tuned, [PROMPT], seed=5)[0]) <= 1

@@ -61,7 +61,7 @@ def test_a_preset_is_planned_precomputed_trained_and_drawn(
     assert isinstance(read.pictures, CachedPictures)
     assert "5 steps done" in called(*arguments(tmp_path, name, "--out", out))
     assert not check_receipt(out)
-    own = generate(out, ["a red circle"], seed=5)[0]
+    own = generate(roads.exactly(out), ["a red circle"], seed=5)[0]
     assert roads.apart(own, drawn_by_the_card(out / "pipeline", 5, monkeypatch)) <= 2
 
 
