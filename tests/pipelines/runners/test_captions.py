@@ -27,6 +27,7 @@ from recaption.captioning.parts import ShardCaptions
 from recaption.captioning.settings import RecaptionSettings
 from recaption.captioning.stage import CaptionStage
 from tests.curate.tiny import drawn, encoded, make_dataset
+from tests.pipelines.runners.stages_that_tell import EachWorkerIsSeen, KilledOnce
 from tests.recaption.moody_server import moody_server
 
 ID = ("key", "kind", "sample_index")
@@ -207,36 +208,6 @@ def test_a_rehearsal_speaks_of_what_is_left(curated, small_web):
     assert "captions of 5 pictures" in told
     with pytest.raises(CaplabError, match="written already"):
         dry_run(curated.directory, settings_of(small_web), 5)
-
-
-class EachWorkerIsSeen(CaptionStage):
-    """Each worker signs the roll, and waits with its first block until two have."""
-
-    def __init__(self, settings: RecaptionSettings, dataset: Dataset, roll: Path) -> None:
-        super().__init__(settings, dataset=dataset)
-        self.roll = roll
-
-    def write(self, dataset: Dataset, work: pa.Table) -> pa.Table:
-        (self.roll / str(os.getpid())).touch()
-        patience = time.monotonic() + 60
-        while len(list(self.roll.iterdir())) < 2 and time.monotonic() < patience:
-            time.sleep(0.1)
-        return super().write(dataset, work)
-
-
-class KilledOnce(CaptionStage):
-    """Its worker dies once, behind a part that it has written and not told of."""
-
-    def __init__(self, settings: RecaptionSettings, dataset: Dataset, mark: Path) -> None:
-        super().__init__(settings, dataset=dataset)
-        self.mark = mark
-
-    def write(self, dataset: Dataset, work: pa.Table) -> pa.Table:
-        rows = super().write(dataset, work)
-        if not self.mark.exists():
-            self.mark.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return rows
 
 
 @pytest.mark.parametrize(
