@@ -91,6 +91,9 @@ def compare(run_a: Path | str, run_b: Path | str) -> Comparison:
     differing = {
         name: (a.get(name), b.get(name)) for name in sorted({*a, *b}) if a.get(name) != b.get(name)
     }
+    if runs[0].drawn == runs[1].drawn:
+        # The hash is of pictures and of the captions that a run draws: only these are others.
+        differing.pop("data.training", None)
     others = [name for name in differing if not name.startswith(_OF_CAPTIONS)]
     if others:
         told = "; ".join(f"{n}: {differing[n][0]!r} and {differing[n][1]!r}" for n in others[:3])
@@ -115,6 +118,8 @@ class _Run:
     identity: dict[str, Any]
     shares: dict[str, float]
     validation: dict[str, float]
+    drawn: dict[str, int]
+    """How often each picture was, by its key."""
 
     @staticmethod
     def read(directory: Path) -> _Run:
@@ -137,7 +142,16 @@ class _Run:
             {**flat(identity), "steps": summary["steps"]},
             realised_shares(directory),
             {str(kind): float(loss) for kind, loss in summary.get("validation", {}).items()},
+            _drawn(directory / "receipt.parquet"),
         )
+
+
+def _drawn(receipt: Path) -> dict[str, int]:
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(receipt, columns=["key", "draws"])
+    sums = rows.group_by("key").aggregate([("draws", "sum")])
+    return dict(zip(sums["key"].to_pylist(), sums["draws_sum"].to_pylist(), strict=True))
 
 
 def _loss(value: float | None) -> str:
