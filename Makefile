@@ -4,10 +4,15 @@ VENV := .venv
 TEST_PROCESSES ?= 2
 BIN := $(VENV)/bin
 
-.PHONY: demo test faults setup lint format weights clean
+.PHONY: demo picture test faults setup lint format weights clean
 
 demo: setup
 	$(BIN)/caplab demo --out runs/demo
+
+# The picture of the README, from the demo's report. It needs Chromium.
+picture: demo
+	chromium --headless --no-sandbox --hide-scrollbars --window-size=960,1425 \
+		--screenshot=docs/report.png "file://$(CURDIR)/runs/demo/report.html"
 
 test: setup
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \

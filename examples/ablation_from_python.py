@@ -3,7 +3,7 @@
     python examples/ablation_from_python.py DATASET study
 
 DATASET has pictures with captions of the kinds "alt" and "descriptive". On the demo's
-(`caplab demo`, then DATASET = runs/demo/data) it takes minutes on two cores.
+(`caplab demo`, then DATASET = runs/demo/dataset) it takes minutes on two cores.
 """
 
 import sys

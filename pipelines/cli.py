@@ -75,7 +75,7 @@ def cli() -> None:
       caplab ablate data/mine --arms arms.yaml --out runs/captions
       caplab report runs/captions
 
-    `caplab demo` walks it offline on a synthetic world in some twenty minutes. Every setting can
+    `caplab demo` walks it offline on a synthetic world in under ten minutes. Every setting can
     stand in a YAML file (--config) and be overridden by its option.
     """
 

@@ -5,9 +5,9 @@ RUN/evaluation.parquet      the last evaluation of one model: columns of images.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,20 @@ from curate.base.files import atomic_path, fingerprint, read_record, remove_left
 from curate.base.progress import progress
 from curate.base.settings import Precision, device_of
 from curate.store.lock import hold
+from pipelines.ablation.finished.published import PublishedPipeline
 from pipelines.ablation.judged import JudgeSpec, judge_missing, scores, set_scores
 from pipelines.ablation.kept import Kept, KeptCell, images_of
 from pipelines.ablation.metrics import metric
-from pipelines.ablation.pictures import Asked, asked_so_far, missing
-from pipelines.ablation.run import draw_and_judge, summarise
-from pipelines.ablation.runs import RECORD, sampling_of
-from pipelines.ablation.study import loaded_judges
+from pipelines.ablation.pictures import Asked, Drawing, asked_so_far, missing
+from pipelines.ablation.run import draw_and_judge_by, drawing_of, summarise
+from pipelines.ablation.runs import RECORD, sampling_of, studied_id
+from pipelines.ablation.study import loaded_judges, refuse_small_sets
 from pipelines.runners.choice import open_runner
 from pipelines.runners.hand_out import Failed, hand_out
 from pipelines.runners.settings import RunnerSettings
 
-_STUDY_S = re.compile(r".+-([0-9a-f]{16})/(seed-\d+)")
+_TRIED_SIDE = 256
+"""Of the pictures that judges are tried on before a published pipeline draws."""
 
 
 def judge_kept(
@@ -86,6 +88,7 @@ def evaluate(
     Pictures that it has drawn before, in a study or here, are not drawn again.
 
     Args:
+        run: or the folder of a pipeline in diffusers' layout, which draws by its own defaults.
         prompts: in the schema PROMPTS.
         judges: name -> options.
 
@@ -94,33 +97,50 @@ def evaluate(
 
     Raises:
         ConfigError: a judge cannot be had.
-        DatasetError: `run` is no finished training run.
+        DatasetError: `run` is no finished training run, nor a pipeline.
         StageError: a judge failed.
     """
-    from train.assemble import recorded
-
-    run = Path(run).absolute()
-    config, settings = recorded(run)
-    device = device_of(device)
-    specs = loaded_judges(judges, prompts, config.resolution, device)
-    asked = Asked(prompts, noises, generation_seed)
-    sampling = sampling_of(settings, {})
-    name = run_id(run)
+    run, device = Path(run).absolute(), device_of(device)
+    model = _model(run, device, precision)
+    specs = loaded_judges(judges, prompts, model.resolution, device)
+    refuse_small_sets(specs, prompts, noises, device)
+    cell = KeptCell(run.name, model.seed, run, model.id, model.sampling)
+    wanted = cell.wanted(Asked(prompts, noises, generation_seed))
     with hold(run):
         remove_leftovers(run, below=True)
-        draw_and_judge(run, name, asked, (sampling,), tuple(specs), device, precision)
-    wanted = asked.of(name, sampling)
-    images = images_of(KeptCell(run.name, settings.seed, run, name, sampling), wanted, specs)
+        draw_and_judge_by(model.drawing, run, wanted, tuple(specs), device)
+    images = images_of(cell, wanted, specs)
     with atomic_path(run / "evaluation.parquet") as temporary:
         pq.write_table(images, temporary)
     return run_text(run, specs, wanted)
 
 
+@dataclass(frozen=True)
+class _Model:
+    """What is evaluated; `id` and `sampling` are of its pictures' identity."""
+
+    id: str
+    seed: int
+    resolution: int
+    sampling: Mapping[str, Any]
+    drawing: Drawing
+
+
+def _model(place: Path, device: str, precision: Precision) -> _Model:
+    if (place / "model_index.json").exists():
+        pipeline = PublishedPipeline(place, device, precision)
+        return _Model(pipeline.mark, 0, _TRIED_SIDE, {}, pipeline)
+    from train.assemble import recorded
+
+    config, settings = recorded(place)
+    sampling = sampling_of(settings, {})
+    drawing = partial(drawing_of(place, device, precision), **sampling)
+    return _Model(run_id(place), settings.seed, config.resolution, sampling, drawing)
+
+
 def run_id(run: Path) -> str:
     """What the identity of a run's pictures begins with: as its study says, where it is of one."""
-    if found := _STUDY_S.fullmatch(f"{run.parent.name}/{run.name}"):
-        return "/".join(found.groups())
-    return fingerprint(read_record(run / "run.json")["identity"])
+    return studied_id(run) or fingerprint(read_record(run / "run.json")["identity"])
 
 
 def run_text(run: Path, specs: list[JudgeSpec], wanted: pa.Table) -> str:

@@ -7,6 +7,7 @@ RUN/judged/<judge id>/sets.parquet      set_id, form, wording, metric, value, fl
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,8 @@ from numpy.typing import NDArray
 from curate.base.errors import CaplabError, ConfigError, DatasetError, StageError
 from curate.base.files import atomic_path, fingerprint
 from curate.base.registry import said, tried
-from pipelines.ablation.pictures import AT_ONCE, pairs, pictures_of
+from pipelines.ablation.pictures import AT_ONCE, pairs, pictures_of, seconds_in, took
+from pipelines.ablation.runs import REFERENCE, studied_id
 from pipelines.judges.prompts import PROMPTS
 from pipelines.judges.protocol import Judge, Pictures, SetJudge
 from pipelines.judges.registry import judge_class, judge_id, kept_judge
@@ -175,7 +177,7 @@ def checked_scores(
     Raises:
         StageError: it raises, or a metric is missing or has no number a picture.
     """
-    columns = _said(name, judge.score, pictures, asked)
+    columns = said_by(name, judge.score, pictures, asked)
     for metric in judge.metrics:
         values = np.asarray(columns.get(metric), float) if metric in columns else None
         if values is None or values.shape != (len(pictures),):
@@ -189,34 +191,43 @@ def checked_scores(
 def _score(run: Path, spec: JudgeSpec, judge: Judge, rows: pa.Table) -> None:
     for part in _parts(rows):
         pictures = pictures_of(run, part.column("picture_id").to_pylist())
+        begun = time.perf_counter()
         columns = checked_scores(spec.name, judge, pictures, part.select(PROMPTS.names))
+        seconds = time.perf_counter() - begun
         table = part.select(["picture_id", "prompt_id"])
         for metric, values in columns.items():
             table = table.append_column(metric, pa.array(values, pa.float64()))
         name = fingerprint(table.select(["picture_id", "prompt_id"]).to_pylist())
         with atomic_path(run / FOLDER / spec.id / f"{name}.parquet") as temporary:
-            pq.write_table(table, temporary)
+            pq.write_table(table.replace_schema_metadata(took(seconds)), temporary)
 
 
 def _score_sets(run: Path, spec: JudgeSpec, judge: SetJudge, wanted: pa.Table) -> None:
-    sets = stored_sets(run, spec.id)
+    sets, path = stored_sets(run, spec.id), run / FOLDER / spec.id / SETS_FILE
+    seconds = seconds_in(path)
+    if judge.keep is None and studied_id(run):
+        judge.keep = run.parent.parent / REFERENCE
     known = set(sets.column("set_id").to_pylist())
     for (form, wording), own in _groups(wanted).items():
         if set_id(own) in known:
             continue
         pictures = pictures_of(run, own.column("picture_id").to_pylist())
-        values = _said(spec.name, judge.score_set, pictures, own.select(PROMPTS.names))
+        begun = time.perf_counter()
+        values = said_by(spec.name, judge.score_set, pictures, own.select(PROMPTS.names))
+        seconds += time.perf_counter() - begun
         shared = {"set_id": set_id(own), "form": form, "wording": wording}
+        used = judge.used(own.num_rows)
         made = [
-            {**shared, "metric": name, "value": value, "floor": floor, "pictures": own.num_rows}
+            {**shared, "metric": name, "value": value, "floor": floor, "pictures": used}
             for name, (value, floor) in values.items()
         ]
         sets = pa.concat_tables([sets, pa.Table.from_pylist(made, SETS)])
-        with atomic_path(run / FOLDER / spec.id / SETS_FILE) as temporary:
-            pq.write_table(sets, temporary)
+        with atomic_path(path) as temporary:
+            pq.write_table(sets.replace_schema_metadata(took(seconds)), temporary)
 
 
-def _said(name: str, ask: Any, pictures: Pictures, asked: pa.Table) -> Any:
+def said_by(name: str, ask: Any, pictures: Pictures, asked: pa.Table) -> Any:
+    """What a judge answers; whatever it raises is told as its fault."""
     answer = tried(lambda: ask(pictures, asked))
     if isinstance(answer, CaplabError):
         raise answer

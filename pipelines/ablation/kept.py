@@ -111,7 +111,9 @@ class Kept:
         others = [own for own in self.judges if own.name != spec.name]
         refuse_shared_metrics([*others, spec])
         judges = [*others, spec]
-        record = {**self.record, "judges": [own.told() for own in judges]}
+        added = [*(n for n in self.record.get("judges_added", []) if n != spec.name), spec.name]
+        told = [own.told() for own in judges]
+        record = {**self.record, "judges": told, "judges_added": added}
         write_json(self.out / RECORD, record)
         return Kept(self.out, record, self.settings, self.cells, self.asked, judges)
 
@@ -168,6 +170,8 @@ def record_study(out: Path, settings: AblateSettings, study: Study) -> None:
             "arms": [{"name": name, **arm.resolved()} for name, arm in settings.all_arms.items()],
             "seeds": list(settings.seeds),
             "judges": [spec.told() for spec in study.judges],
+            "judges_added": [n for n in stored.get("judges_added", []) if n not in settings.judges],
+            "cut": [vars(own) for own in study.cut],
             "images": len(study.cells[0].run.keys),
             "asked": {
                 "prompts": fingerprint(study.asked.prompts.to_pylist()),

@@ -68,6 +68,12 @@ class Metric:
             least, most = least - most, most - least
         return max(low, least), min(high, most)
 
+    @property
+    def widest(self) -> float:
+        """The largest difference of two values."""
+        least, most = _BOUNDS[self.unit]
+        return most - least
+
     def digits_for(self, low: float, high: float) -> int:
         """Decimals that an interval allows: its half-width has two digits, one from 3.55 on.
 

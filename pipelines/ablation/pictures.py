@@ -8,11 +8,12 @@ RUN/pictures/<hash>.parquet     picture_id, prompt_id, noise, webp; a part at a 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,12 +21,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from curate.base.column_marks import note, noted_in
 from curate.base.errors import DatasetError
 from curate.base.files import atomic_path, fingerprint
 
-if TYPE_CHECKING:
-    from train.model import Trained
-
+Drawing = Callable[[list[str], list[int]], NDArray[np.uint8]]
+"""Prompts and the keys of their noise -> pictures (N, R, R, 3)."""
 FOLDER, ASKED_FILE = "pictures", "asked.parquet"
 PICTURES = pa.schema(
     [
@@ -35,6 +36,7 @@ PICTURES = pa.schema(
         ("webp", pa.binary()),
     ]
 )
+_TOOK = b"caplab_took"
 AT_ONCE = 256
 """Pictures of a part. A kill leaves whole parts, so that the rest is drawn in the same batches."""
 
@@ -129,24 +131,31 @@ def pairs(table: pa.Table) -> Iterator[tuple[str, str]]:
     return zip(*(table.column(n).to_pylist() for n in ("picture_id", "prompt_id")), strict=True)
 
 
-def draw(run: Path, model: Trained, wanted: pa.Table, sampling: Mapping[str, Any]) -> None:
+def draw(run: Path, drawing: Drawing, wanted: pa.Table) -> None:
     """Draw and keep what is missing of `wanted`, a part at a time."""
-    from train.sample import generate
-
     rows = missing(run, wanted)
     for start in range(0, rows.num_rows, AT_ONCE):
         part = rows.slice(start, AT_ONCE)
-        pictures = generate(
-            model,
-            part.column("prompt").to_pylist(),
-            noise_keys=part.column("noise_seed").to_pylist(),
-            **sampling,
-        )
+        begun = time.perf_counter()
+        prompts, keys = (part.column(name).to_pylist() for name in ("prompt", "noise_seed"))
+        pictures = drawing(prompts, keys)
+        seconds = time.perf_counter() - begun
         kept = part.select(["picture_id", "prompt_id", "noise"])
         webp = pa.array([webp_of(picture) for picture in pictures], pa.binary())
         name = fingerprint(part.column("picture_id").to_pylist())
         with atomic_path(run / FOLDER / f"{name}.parquet") as temporary:
-            pq.write_table(kept.append_column("webp", webp).cast(PICTURES), temporary)
+            table = kept.append_column("webp", webp).cast(PICTURES)
+            pq.write_table(table.replace_schema_metadata(took(seconds)), temporary)
+
+
+def took(seconds: float) -> dict[bytes, bytes]:
+    """Metadata of a part: how long it took to draw or to judge."""
+    return note({"seconds": seconds}, _TOOK)
+
+
+def seconds_in(path: Path) -> float:
+    """How long a part took; 0 where it does not say."""
+    return float(noted_in(path, _TOOK).get("seconds", 0.0))
 
 
 def encoded(run: Path, picture_ids: Sequence[str]) -> list[bytes]:

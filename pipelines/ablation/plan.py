@@ -12,7 +12,13 @@ from pipelines.ablation.judged import checked_scores
 from pipelines.ablation.pictures import missing
 from pipelines.ablation.run import unfinished
 from pipelines.ablation.settings import AblateSettings
-from pipelines.ablation.study import Study, prepare, primary_prompts, sample_pictures
+from pipelines.ablation.study import (
+    Study,
+    prepare,
+    primary_prompts,
+    sample_pictures,
+    sourced_sets,
+)
 from pipelines.judges.protocol import SetJudge
 
 _STEPS = 3
@@ -76,6 +82,7 @@ def plan(dataset_dir: Path | str, settings: AblateSettings, out: Path | str) -> 
         f"A step takes {pace.step:.2g} s, a picture {pace.drawn:.2g} s to draw and "
         f"{pace.judged:.2g} s to judge: about {hours:.2g} hours.",
         *(f"Outside the vocabulary: {count}" for count in study.unknown),
+        *(f"Cut: {count}." for count in study.cut if count.cut),
         *_examples(study, settings),
         f"Primary: {primary.metric} on {primary.form} prompts, {primary.wording} wordings.",
     ]
@@ -130,7 +137,7 @@ def _examples(study: Study, settings: AblateSettings) -> list[str]:
     from recaption.transforms.derive import examples
 
     lines = []
-    for name, derivation in settings.caption_sets.items():
+    for name, derivation in sourced_sets(settings).items():
         lines.append(f"{name} ({derivation.rule} of {derivation.of}):")
         for before, after in examples(study.dataset, name, derivation, _EXAMPLES):
             lines += [f"    {before}", f"    -> {after}"]

@@ -14,24 +14,28 @@ OUT/
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.base.files import atomic_path, remove_leftovers, write_json
 from curate.base.provenance import provenance
 from curate.store.claims import claim_directory
 from curate.store.lock import hold
+from pipelines.ablation.finished import texts
 from pipelines.ablation.judged import JudgeSpec, judge_missing
 from pipelines.ablation.kept import Kept, collect, record_study, write_prompts
-from pipelines.ablation.pictures import Asked, draw, keep_asked, missing
+from pipelines.ablation.pictures import Asked, Drawing, draw, keep_asked, missing
 from pipelines.ablation.runs import RECORD, Run
 from pipelines.ablation.settings import AblateSettings
 from pipelines.ablation.study import Study, prepare
 from pipelines.ablation.tables import study_tables, text_table
+from pipelines.judges.protocol import Pictures
 from pipelines.runners.choice import open_runner
 from pipelines.runners.settings import RunnerSettings
 from pipelines.runners.training import TrainingJob, gpus_each, run_jobs
@@ -158,17 +162,40 @@ def draw_and_judge(
     precision: Any,
 ) -> None:
     """Draw and judge what is missing of a trained run; its model is loaded only to draw."""
-    from train.assemble import load_trained
-
-    model = None
+    drawing = drawing_of(directory, device, precision)
     for sampling in samplings:
         wanted = asked.of(run_id, sampling)
-        keep_asked(directory, wanted)
-        if missing(directory, wanted).num_rows:
-            model = model or load_trained(directory, device, precision)
-            draw(directory, model, wanted, sampling)
-        for spec in judges:
-            judge_missing(directory, spec, wanted, device)
+        draw_and_judge_by(partial(drawing, **sampling), directory, wanted, judges, device)
+
+
+def drawing_of(directory: Path, device: str, precision: Any) -> Callable[..., Pictures]:
+    """`train.sample.generate` of a trained run, which is loaded once there is something to draw."""
+    from train.assemble import load_trained
+    from train.sample import generate
+
+    model = None
+
+    def drawing(prompts: list[str], keys: list[int], **sampling: Any) -> Pictures:
+        nonlocal model
+        model = model or load_trained(directory, device, precision)
+        return generate(model, prompts, noise_keys=keys, **sampling)
+
+    return drawing
+
+
+def draw_and_judge_by(
+    drawing: Drawing,
+    directory: Path,
+    wanted: pa.Table,
+    judges: tuple[JudgeSpec, ...],
+    device: str,
+) -> None:
+    """Draw and judge what is missing of `wanted` with any model; it is called only to draw."""
+    keep_asked(directory, wanted)
+    if missing(directory, wanted).num_rows:
+        draw(directory, drawing, wanted)
+    for spec in judges:
+        judge_missing(directory, spec, wanted, device)
 
 
 def summarise(out: Path) -> AblationSummary:
@@ -184,6 +211,7 @@ def summarise(out: Path) -> AblationSummary:
     for name, table in {**found, **tables.named()}.items():
         with atomic_path(out / "results" / f"{name}.parquet") as temporary:
             pq.write_table(table, temporary, compression="zstd")
+    lost = texts.texts_lost(kept)
     of_judges = dict.fromkeys(limit for spec in kept.judges for limit in spec.limits)
     write_json(
         out / "run.json",
@@ -195,8 +223,10 @@ def summarise(out: Path) -> AblationSummary:
             "primary": kept.settings.primary.resolved(),
             "trends": {name: dict(doses) for name, doses in declared.trends.items()},
             "undefined": tables.undefined,
+            "texts_lost": lost,
             "prompts": kept.asked.prompts.num_rows,
         },
     )
-    table = text_table(tables.arms, tables.undefined)
+    table = text_table(tables.arms, tables.undefined, kept.settings.primary.metric)
+    table = "\n".join([table, "", *texts.told(lost)]).rstrip()
     return AblationSummary(out, tables.headline, table, kept.record["images"])

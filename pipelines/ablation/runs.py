@@ -4,6 +4,7 @@ RUNS/<arm>-<hash>/seed-<n>/     a run; the hash is of everything but the seed
   run.json, summary.json, ...   the trainer's own files (train.run)
   pictures/*.parquet            what it drew (pipelines.ablation.pictures)
   judged/<judge id>/*.parquet   how that was judged (pipelines.ablation.judged)
+RUNS/reference-features/        of the real pictures that judges of sets compare with
 
 Equal arms share a run, whatever they are called. A run of another identity lies elsewhere, so that
 nothing is ever overwritten.
@@ -11,6 +12,7 @@ nothing is ever overwritten.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,9 @@ from train.data.index import TrainingIndex
 from train.model_settings import ModelConfig
 from train.settings import TrainSettings, model_config, stored_settings
 
+REFERENCE = "reference-features"
+"""Below RUNS: what judges of sets keep of the real pictures that they compare with."""
+_OF_A_STUDY = re.compile(r".+-([0-9a-f]{16})/(seed-\d+)")
 RECORD = "study.json"
 """Which runs make up a study, and how it was declared."""
 SAMPLING = ("guidance_scale", "sampling_steps", "sampling_shift", "sampler")
@@ -75,6 +80,12 @@ class Run:
         """The settings to train with: one that was begun keeps how it meant to draw."""
         stored = stored_settings(self.directory / "run.json") or {}
         return self.settings.model_copy(update={n: stored[n] for n in SAMPLING if n in stored})
+
+
+def studied_id(run: Path) -> str | None:
+    """`Run.id` of a run's directory; None of one that is of no study."""
+    found = _OF_A_STUDY.fullmatch(f"{run.parent.name}/{run.name}")
+    return "/".join(found.groups()) if found else None
 
 
 def recipe_mark(settings: TrainSettings, config: ModelConfig, data: Mapping[str, str]) -> str:

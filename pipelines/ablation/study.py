@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +15,32 @@ from numpy.typing import NDArray
 from curate.base.errors import ConfigError
 from curate.base.files import read_record
 from curate.base.settings import load_settings, nearest
-from curate.store.captions import captioned_keys
 from curate.store.dataset import Dataset
-from curate.store.holes import refuse_holes
-from pipelines.ablation.judged import JudgeSpec, checked_scores, refuse_shared_metrics
+from pipelines.ablation.books import Books, arms_of
+from pipelines.ablation.judged import (
+    JudgeSpec,
+    checked_scores,
+    refuse_shared_metrics,
+    said_by,
+)
 from pipelines.ablation.pictures import Asked
 from pipelines.ablation.runs import RECORD, Run, recipe_mark, run_folder, sampling_of
 from pipelines.ablation.settings import AblateSettings, Arm
 from pipelines.judges.prompts import read_prompts
-from pipelines.judges.protocol import Judge, Pictures
-from train.data.index import TrainingIndex, build_index
-from train.run import data_identity
+from pipelines.judges.protocol import Judge, Pictures, SetJudge
+from recaption.transforms.derivation import Derivation
 from train.sample import asked_buckets
 from train.settings import TrainSettings, load_train_settings, model_config, settled
-from train.text.build import build_tokenizer
-from train.text.vocabulary import UnknownWords, refuse_unknown_words, unknown_words
+from train.text.vocabulary import (
+    CutTexts,
+    UnknownWords,
+    refuse_unknown_words,
+)
 
 ALL = "all"
 """The wording that stands for all of them."""
 _TRIED = 64
 """Pictures that each judge looks at before a step is trained, at most."""
-
-Indexes = tuple[TrainingIndex, TrainingIndex]
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Study:
         asked: what every run draws.
         judges: by their ids, the first one first.
         unknown: words of captions and prompts that the models will not be able to read.
+        cut: captions and prompts that are longer than what the models read.
     """
 
     dataset: Dataset
@@ -67,6 +71,7 @@ class Study:
     device: str
     precision: str
     unknown: list[UnknownWords] = field(default_factory=list)
+    cut: list[CutTexts] = field(default_factory=list)
 
     @property
     def runs(self) -> list[Run]:
@@ -101,9 +106,11 @@ def prepare(dataset_dir: Path | str, settings: AblateSettings, out: Path) -> Stu
     stored = read_record(out / RECORD) if (out / RECORD).exists() else None
     train = {name: train_settings(settings, arm, stored) for name, arm in arms_of(settings)}
     first = next(iter(train.values()))
-    judges = tried_judges(settings, prompts, model_config(first).resolution, first.device)
-    sources = derive_sets(dataset, settings)
-    books = _Books(dataset, settings, sources)
+    resolution = model_config(first).resolution
+    judges = tried_judges(settings, prompts, resolution, first.device, judges_added(stored))
+    caption_sets = sourced_sets(settings)
+    sources = {name: derive_set(dataset, name, own) for name, own in caption_sets.items()}
+    books = Books(dataset, settings, sources)
     cells: list[Cell] = []
     runs = Path(settings.runs or out / "runs").absolute()
     folders: dict[str, Path] = {}
@@ -126,13 +133,9 @@ def prepare(dataset_dir: Path | str, settings: AblateSettings, out: Path) -> Stu
             cells.append(Cell(name, seed, run, sampling_of(own, arm.ask)))
     unknown = books.unknown_words(settings, train, prompts)
     refuse_unknown_words(unknown, settings.allow_unknown_words)
+    cut = books.cut_texts(settings, model_config(first), prompts)
     asked = Asked(prompts, settings.noises, settings.generation_seed)
-    return Study(dataset, cells, asked, judges, first.device, first.precision, unknown)
-
-
-def arms_of(settings: AblateSettings) -> Iterable[tuple[str, Arm]]:
-    """Name and arm of each, sweeps' behind the others."""
-    return settings.all_arms.items()
+    return Study(dataset, cells, asked, judges, first.device, first.precision, unknown, cut)
 
 
 def prompts_of(prompts: str | Mapping[str, Any]) -> pa.Table:
@@ -191,10 +194,27 @@ def check_places(settings: AblateSettings, prompts: pa.Table) -> None:
             )
 
 
+def judges_added(stored: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
+    """Name -> options of the judges that `caplab judge` added to a stored study."""
+    added = (stored or {}).get("judges_added", [])
+    return {
+        row["name"]: row["options"]
+        for row in (stored or {}).get("judges", [])
+        if row["name"] in added
+    }
+
+
 def tried_judges(
-    settings: AblateSettings, prompts: pa.Table, resolution: int, device: str
+    settings: AblateSettings,
+    prompts: pa.Table,
+    resolution: int,
+    device: str,
+    added: Mapping[str, Mapping[str, Any]],
 ) -> list[JudgeSpec]:
     """The judges of a study, each loaded and tried.
+
+    Args:
+        added: further ones; where the settings name one of them, theirs counts.
 
     Raises:
         ConfigError: as `loaded_judges`, or the primary metric is given by none or is not defined on
@@ -202,7 +222,9 @@ def tried_judges(
     """
     values: dict[str, NDArray[np.float64]] = {}
     rows = primary_prompts(settings, prompts)
-    specs = loaded_judges(settings.judges, rows, resolution, device, values)
+    judges = settings.judges | {n: own for n, own in added.items() if n not in settings.judges}
+    specs = loaded_judges(judges, rows, resolution, device, values)
+    refuse_small_sets(specs, prompts, settings.noises, device)
     metric = settings.primary.metric
     if metric not in values:
         raise ConfigError(
@@ -237,13 +259,30 @@ def loaded_judges(
     refuse_shared_metrics(specs)
     rows = prompts.slice(0, _TRIED)
     for spec in specs:
-        if not spec.of_sets:
-            judge = spec.made(device)
-            pictures = sample_pictures(judge, rows, resolution)
-            found = checked_scores(spec.name, judge, pictures, rows)
-            if values is not None:
-                values |= found
+        judge = spec.made(device)
+        pictures = sample_pictures(judge, rows, resolution)
+        if isinstance(judge, SetJudge):
+            said_by(spec.name, judge.attempt, pictures, rows)
+            continue
+        found = checked_scores(spec.name, judge, pictures, rows)
+        if values is not None:
+            values |= found
     return specs
+
+
+def refuse_small_sets(
+    specs: Sequence[JudgeSpec], prompts: pa.Table, noises: int, device: str
+) -> None:
+    """
+    Raises:
+        ConfigError: a form and wording has too few pictures for a judge of sets.
+    """
+    counts = prompts.group_by(["form", "wording"]).aggregate([([], "count_all")])
+    for spec in specs:
+        judge = spec.made(device)
+        if isinstance(judge, SetJudge):
+            for count in counts.column("count_all").to_pylist():
+                judge.used(count * noises)
 
 
 def primary_prompts(settings: AblateSettings, prompts: pa.Table) -> pa.Table:
@@ -262,128 +301,21 @@ def sample_pictures(judge: Judge, rows: pa.Table, resolution: int) -> Pictures:
     return pictures
 
 
-def derive_sets(dataset: Dataset, settings: AblateSettings) -> dict[str, str]:
-    """Write the derived caption sets; name -> its source.
+def sourced_sets(settings: AblateSettings) -> dict[str, Derivation]:
+    """The derived caption sets; one that does not say whose captions takes the study's."""
+    whose = settings.caption_sources
+    return {
+        name: own if own.source else own.model_copy(update={"source": whose.get(own.of)})
+        for name, own in settings.caption_sets.items()
+    }
+
+
+def derive_set(dataset: Dataset, name: str, derivation: Derivation) -> str:
+    """Write a derived caption set; its source.
 
     Raises:
-        ConfigError: the captions that a set is made from are not there.
+        ConfigError: the captions that it is made from are not there.
     """
-    if not settings.caption_sets:
-        return {}
     from recaption.transforms.derive import derive
 
-    found: dict[str, str] = {}
-    for name, derivation in settings.caption_sets.items():
-        found[name] = derive(dataset, name, derivation).source
-    return found
-
-
-class _Books:
-    """Keys and indexes of the arms, each made once."""
-
-    def __init__(
-        self, dataset: Dataset, settings: AblateSettings, derived: Mapping[str, str]
-    ) -> None:
-        self.dataset, self.settings = dataset, settings
-        self._shared = {**settings.caption_sources, **derived}
-        self._keys: dict[str, tuple[str, ...]] = {}
-        self._indexes: dict[str, Indexes] = {}
-
-    def sources_of(self, arm: Arm) -> dict[str, str]:
-        """Kind -> who wrote it."""
-        return {**self._shared, **arm.caption_sources}
-
-    def keys(self, selection: str) -> tuple[str, ...]:
-        """Pictures of a selection with an accepted caption of every kind that an arm of it uses.
-
-        Raises:
-            ConfigError: no picture has them all; the kinds that are missing are named.
-        """
-        if selection not in self._keys:
-            self._keys[selection] = self._common(selection)
-        return self._keys[selection]
-
-    def _common(self, selection: str) -> tuple[str, ...]:
-        refuse_holes(self.dataset, [selection])
-        selected = self.dataset.selection_keys(selection)
-        common = set(selected)
-        own = [a for _, a in arms_of(self.settings) if self._selection(a) == selection]
-        for kind, source in sorted(
-            {(kind, self.sources_of(arm).get(kind)) for arm in own for kind in arm.captions},
-            key=str,
-        ):
-            have = captioned_keys(self.dataset, kind, source)
-            if not have.intersection(selected):
-                raise ConfigError(
-                    f"No picture of selection {selection!r} has a caption of kind {kind!r}; write "
-                    f"them with `caplab recaption {self.dataset.directory} --selection "
-                    f"{selection} --kinds {kind}`."
-                )
-            common &= have
-        if not common:
-            raise ConfigError(
-                f"No picture of selection {selection!r} has captions of all kinds "
-                f"{', '.join(self.settings.kinds_of(selection))}; recaption the whole selection."
-            )
-        return tuple(sorted(common))
-
-    def indexes(self, arm: Arm, train: TrainSettings) -> Indexes:
-        """What an arm learns from and is looked at with; equal for arms that differ in captions."""
-        name = self._name(arm, train)
-        if name not in self._indexes:
-            selection = self._selection(arm)
-            self._indexes[name] = build_index(
-                self.dataset,
-                train,
-                model_config(train),
-                selection,
-                self.sources_of(arm),
-                keys=self.keys(selection),
-            )
-        return self._indexes[name]
-
-    def data_of(self, arm: Arm, train: TrainSettings) -> dict[str, str]:
-        """What an arm learns from, by content."""
-        both = self.indexes(arm, train)
-        return data_identity(train, model_config(train), *both)
-
-    def unknown_words(
-        self, settings: AblateSettings, train: Mapping[str, TrainSettings], prompts: pa.Table
-    ) -> list[UnknownWords]:
-        """Words of captions and prompts that are outside of the vocabularies."""
-        config = model_config(next(iter(train.values())))
-        if all(own.kind != "words" for own in config.text):
-            return []
-        found: list[UnknownWords] = []
-        told = prompt_texts(settings, prompts)
-        kinds: dict[str, list[str]] = {}
-        for name, arm in arms_of(settings):
-            own = kinds.setdefault(self._name(arm, train[name]), [])
-            own += [kind for kind in sorted(arm.captions) if kind not in own]
-        for index, own in kinds.items():
-            both = self._indexes[index]
-            tokenizer = build_tokenizer(config, chain.from_iterable(i.texts() for i in both))
-            texts: dict[str, Iterable[str]] = {
-                f"{kind} captions": chain(*(i.texts([kind]) for i in both)) for kind in sorted(own)
-            }
-            grid = next(iter(train.values())).grid_prompts
-            texts |= {"grid_prompts": grid} if grid else {}
-            found += unknown_words(tokenizer, {**texts, **told})
-        return found
-
-    def _selection(self, arm: Arm) -> str:
-        return arm.selection or self.settings.selection
-
-    def _name(self, arm: Arm, train: TrainSettings) -> str:
-        return repr(
-            (self._selection(arm), sorted(self.sources_of(arm).items()), train.condition_on)
-        )
-
-
-def prompt_texts(settings: AblateSettings, prompts: pa.Table) -> dict[str, list[str]]:
-    """Texts of each form, named for a reader."""
-    place = f" of {settings.prompts}" if isinstance(settings.prompts, str) else ""
-    texts: dict[str, list[str]] = {}
-    for row in prompts.select(["form", "prompt"]).to_pylist():
-        texts.setdefault(f"{row['form']} prompts{place}", []).append(row["prompt"])
-    return texts
+    return derive(dataset, name, derivation).source

@@ -119,10 +119,11 @@ def left_out(results: Results) -> list[str]:
     return [", ".join(dict.fromkeys(labels)) + where for where, labels in lines.items()]
 
 
-def text_table(arms: pa.Table, undefined: Sequence[str] = ()) -> str:
+def text_table(arms: pa.Table, undefined: Sequence[str] = (), primary: str = "") -> str:
     """The arms as a plain-text table: a block a form, a row a metric, with 95% intervals.
 
-    All wordings together; where a form has several, they follow for its first metric.
+    All wordings together; where a form has several, they follow for `primary`, or where a form
+    lacks it for its first metric.
     """
     rows = [row for row in arms.to_pylist() if row["group"] == ALL]
     names = list(dict.fromkeys(row["arm"] for row in rows))
@@ -137,7 +138,9 @@ def text_table(arms: pa.Table, undefined: Sequence[str] = ()) -> str:
         lines = [(metric_of(metric).column, ALL, metric) for metric in metrics]
         wordings = [w for w in dict.fromkeys(row["wording"] for row in own) if w != ALL]
         if len(wordings) > 1 and metrics:
-            lines[1:1] = [(f"  {wording}", wording, metrics[0]) for wording in wordings]
+            known = metrics.index(primary) if primary in metrics else 0
+            worded = [(f"  {wording}", wording, metrics[known]) for wording in wordings]
+            lines[known + 1 : known + 1] = worded
         blocks.append((form, lines))
     heads = [f"{form} prompts" for form, _ in blocks]
     labels = [f"  {label}" for _, lines in blocks for label, _, _ in lines]

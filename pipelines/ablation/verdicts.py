@@ -65,8 +65,8 @@ def contrast(
         return f"Exploratory: {arm_a} minus {arm_b} {prompts} is {size(known, found)}."
     if not tested.claimed:
         return (
-            f"Not shown: a difference of {arm_a} and {arm_b} {prompts}; "
-            f"{size(known, found)}{_unseen(known, found, tested)}."
+            f"Not shown: a difference of {arm_a} and {arm_b} {prompts}: "
+            f"{size(known, found)}. {_unseen(known, found, tested)}"
         )
     above = found.mean > 0
     if known.less_is_better:
@@ -92,8 +92,8 @@ def no_worse(
     if tested.claimed:
         return f"{arm} is not worse than {than} {prompts} by {limit} or more: {size(known, found)}."
     return (
-        f"Not shown: that {arm} is not worse than {than} {prompts} by {limit} or more; "
-        f"{size(known, found)}, p {tested.p_holm:.2g} among {tested.family} tests."
+        f"Not shown: that {arm} is not worse than {than} {prompts} by {limit} or more: "
+        f"{size(known, found)} ({_p(tested)})."
     )
 
 
@@ -116,7 +116,7 @@ def interaction(
     if not tested.claimed:
         return (
             f"Not shown: that the difference of {a} and {b} is another on {first} than on {second} "
-            f"({known.label}); {size(known, found)}{_unseen(known, found, tested)}."
+            f"({known.label}): {size(known, found)}. {_unseen(known, found, tested, 2.0)}"
         )
     more = "greater" if found.mean > 0 else "less"
     told = f"{a} minus {b} is {more} on {first} than on {second} ({known.label})"
@@ -141,7 +141,7 @@ def trend(sweep: str, place: Place, name: str, found: Estimate, page: float, tes
         else ""
     )
     if not tested.claimed:
-        return f"Not shown: a trend {prompts}; {slope}{_unseen(known, found, tested)}{order}."
+        return f"Not shown: a trend {prompts}: {slope}{order}. {_unseen(known, found, tested)}"
     return f"{known.label} {'rises' if found.mean > 0 else 'falls'} {prompts}: {slope}{order}."
 
 
@@ -166,14 +166,21 @@ def _told(found: Estimate, known: Metric, what: str, declared: bool) -> str:
     return f"{head}: {what} is {value} everywhere, and what does not vary has no interval."
 
 
-def _unseen(known: Metric, found: Estimate, tested: Tested) -> str:
-    """Why it is not claimed, and what would have been seen in four of five such studies.
+def _unseen(known: Metric, found: Estimate, tested: Tested, times: float = 1.0) -> str:
+    """What would have been seen in four of five such studies.
+
+    Args:
+        times: how many times a difference of two values what is tested can be, at most.
 
     Source: the minimum detectable effect, Bloom (1995), Evaluation Review 19.
     """
     least = found.half_width(ALPHA / tested.family) + found.half_width(_TENTH_SEEN)
+    if least >= times * known.widest or not math.isfinite(least):
+        return f"This study could not have seen any difference ({_p(tested)})."
     digits = known.digits_for(found.low, found.high)
-    return (
-        f", p {tested.p_holm:.2g} among {tested.family} tests; this study would have seen "
-        f"{known.shown(least, digits=digits)}{known.suffix} four times in five"
-    )
+    seen = f"{known.shown(least, digits=digits)}{known.suffix}"
+    return f"This study would have seen {seen} in four cases of five ({_p(tested)})."
+
+
+def _p(tested: Tested) -> str:
+    return f"p {tested.p_holm:.2g} among {tested.family} tests"

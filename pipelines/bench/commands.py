@@ -56,7 +56,7 @@ def pairs_option(required: bool, words: str = "") -> Callable[[Any], Any]:
 
 @benchmark("demo")
 def bench_demo(out: Path | None) -> list[Figure]:
-    """Seconds and peak memory of each stage of `caplab demo`."""
+    """Seconds, CPU seconds and peak memory of each stage of `caplab demo`."""
     from pipelines.bench.common.figures import Figures, work_folder
     from pipelines.demo.demo import demo
     from pipelines.demo.settings import DemoSettings
@@ -66,8 +66,10 @@ def bench_demo(out: Path | None) -> list[Figure]:
     figures = Figures("demo")
     for cost in costs:
         figures.add(f"{cost.stage}/wall", cost.seconds, "s")
+        figures.add(f"{cost.stage}/cpu", cost.cpu_seconds, "s")
         figures.add(f"{cost.stage}/peak_memory", cost.peak_memory_bytes >> 20, "MiB")
     figures.add("total/wall", sum(cost.seconds for cost in costs), "s")
+    figures.add("total/cpu", sum(cost.cpu_seconds for cost in costs), "s")
     return figures
 
 

@@ -15,7 +15,7 @@ from pipelines.terminal.quiet import say
 @click.option("--out", default=Path("runs/demo"), type=PLACE, show_default=True)
 @settings_options(DemoSettings)
 def command(out: Path, settings: DemoSettings) -> None:
-    """Walk the whole road offline on the synthetic world, some twenty minutes on two cores."""
+    """Walk the whole road offline on the synthetic world, in under ten minutes on two cores."""
     say(f"walking the road in {out}")
     from pipelines.demo.demo import demo
 

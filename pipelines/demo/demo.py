@@ -1,4 +1,4 @@
-"""`caplab demo`: the whole road on the synthetic web, offline, over real HTTP, on one Ray.
+"""`caplab demo`: the whole road on the synthetic web, offline and over real HTTP.
 
 Run again, it skips what is finished; killed, it continues.
 """
@@ -6,7 +6,7 @@ Run again, it skips what is finished; killed, it continues.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,16 +16,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.base.errors import ConfigError
-from curate.base.files import atomic_path
+from curate.base.files import atomic_path, write_json
 from curate.base.provenance import provenance
 from curate.store.claims import claim_directory
 from curate.store.dataset import Dataset
 from curate.store.lock import hold
+from pipelines.ablation.declared import NoWorse
 from pipelines.ablation.run import AblationSummary, ablate
-from pipelines.ablation.settings import AblateSettings
+from pipelines.ablation.settings import AblateSettings, Arm
 from pipelines.commands.curate import CurateSettings, curate
 from pipelines.commands.recaption import RecaptionCommandSettings, recaption
-from pipelines.commands.train import TrainCommandSettings, train
+from pipelines.demo.answer import answer_of, bounds_text
 from pipelines.demo.ground_truth import (
     Check,
     caption_checks,
@@ -36,11 +37,11 @@ from pipelines.demo.ground_truth import (
 from pipelines.demo.settings import DemoSettings
 from pipelines.demo.stage_cost import StageCost, measured
 from pipelines.report.build import write_report
-from pipelines.runners.choice import one_ray
 from pipelines.world import weights
 from pipelines.world.scene import WorldConfig
 from pipelines.world.serve import serve
 from pipelines.world.web import build_web
+from recaption.transforms.derivation import Derivation
 
 SELECTION = "clean"
 KINDS = ("short", "descriptive")
@@ -53,38 +54,47 @@ RULES = (
 )
 
 STAGES = pa.schema(
-    [("stage", pa.string()), ("seconds", pa.float64()), ("peak_memory_bytes", pa.int64())]
+    [
+        ("stage", pa.string()),
+        ("seconds", pa.float64()),
+        ("cpu_seconds", pa.float64()),
+        ("peak_memory_bytes", pa.int64()),
+    ]
 )
 
 
 @dataclass(frozen=True)
 class DemoSummary:
-    """What the demo found, and where its report is."""
+    """What the demo found, and where its report is.
+
+    `bounds`: between what the world judge's scores lie. `answer`: what the study shows and what
+    not, in one sentence.
+    """
 
     report: Path
     checks: list[Check]
     ablation: AblationSummary
+    bounds: str
+    answer: str
     costs: list[StageCost] = field(default_factory=list)
 
     def text(self) -> str:
-        """What the command prints; the last line names the report."""
-        costs = "\n".join(
-            f"{cost.stage:<12}{cost.seconds:>8.1f} s {cost.peak_memory_bytes / 2**20:>9.0f} MiB"
-            for cost in self.costs
-        )
+        """What the command prints; the last paragraph is the answer."""
         return "\n\n".join(
             [
                 checks_text(self.checks),
                 self.ablation.table,
+                self.bounds,
                 "\n".join(self.ablation.headline),
-                f"stage       wall time  peak memory\n{costs}",
+                costs_text(self.costs),
                 f"report: {self.report}",
+                self.answer,
             ]
         )
 
 
 def demo(out: Path | str, settings: DemoSettings) -> DemoSummary:
-    """Build a synthetic web, serve it, and walk curate, recaption, train and ablate over it.
+    """Build a synthetic web, serve it, and walk curate, recaption and ablate over it.
 
     Raises:
         DatasetError: `out` belongs to other settings.
@@ -107,30 +117,27 @@ def _demo(shown: Path, out: Path, settings: DemoSettings) -> DemoSummary:
             click.echo(f"writing a synthetic web of {settings.rows} URLs", err=True)
             build_web(world, WorldConfig.small(), settings.rows, settings.seed, base_url)
     _refuse_taken_port(settings.port)
-    with one_ray(settings):
-        with costs.stage("curate"), serve(world, settings.port):
-            curated = curate(world / "urls.parquet", dataset_dir, curate_settings(settings))
-        click.echo(curated.text(), err=True)
-        with costs.stage("recaption"):
-            captions = recaption(dataset_dir, recaption_settings(settings))
-        click.echo(captions.text(), err=True)
-        dataset = Dataset.open(dataset_dir)
-        checks = curation_checks(dataset, truth, RULES)
-        checks += caption_checks(dataset, truth, KINDS, captions.source)
-        with atomic_path(out / "checks.parquet") as temporary:
-            pq.write_table(checks_table(checks), temporary)
-        with costs.stage("train"):
-            train(dataset_dir, out / "train", train_settings(settings))
-        with costs.stage("ablate"):
-            result = ablate(dataset_dir, out / "ablation", ablate_settings(settings, truth))
+    with costs.stage("curate"), serve(world, settings.port):
+        curated = curate(world / "urls.parquet", dataset_dir, curate_settings(settings))
+    click.echo(curated.text(), err=True)
+    with costs.stage("recaption"):
+        captions = recaption(dataset_dir, recaption_settings(settings))
+    click.echo(captions.text(), err=True)
+    dataset = Dataset.open(dataset_dir)
+    checks = curation_checks(dataset, truth, RULES)
+    checks += caption_checks(dataset, truth, KINDS, captions.source)
+    with atomic_path(out / "checks.parquet") as temporary:
+        pq.write_table(checks_table(checks), temporary)
+    study = out / "ablation"
+    with costs.stage("ablate"):
+        result = ablate(dataset_dir, study, ablate_settings(settings, truth))
+    answer = answer_of(study)
+    write_json(out / "answer.json", {"answer": answer})
     with costs.stage("report"):
-        write_report(
-            out / "report.html",
-            dataset_dir=dataset_dir,
-            run_dir=out / "ablation",
-            demo_dir=out,
+        report = write_report(
+            out / "report.html", dataset_dir=dataset_dir, run_dir=study, demo_dir=out
         )
-    return DemoSummary(shown / "report.html", checks, result, costs.all())
+    return DemoSummary(shown / report.name, checks, result, bounds_text(study), answer, costs.all())
 
 
 def curate_settings(settings: DemoSettings) -> CurateSettings:
@@ -164,33 +171,49 @@ def recaption_settings(settings: DemoSettings) -> RecaptionCommandSettings:
     )
 
 
-def train_settings(settings: DemoSettings) -> TrainCommandSettings:
-    """A short single run, to show what a training run leaves behind."""
-    return TrainCommandSettings(
-        selection=SELECTION,
-        model=settings.model,
-        captions={"descriptive": 0.95, "alt": 0.05},
-        steps=settings.train_steps,
-        cpus=1,
-        runner=settings.runner,
-    )
-
-
 def ablate_settings(settings: DemoSettings, truth: Path) -> AblateSettings:
-    """The three arms of DALL-E 3's ablation, on the world."""
+    """Whether captions of what a picture shows beat alt texts, and whether it is their style.
+
+    "shuffled" are the descriptive captions on other pictures: the style without the information.
+    """
     return AblateSettings(
         selection=SELECTION,
+        caption_sets={"shuffled": Derivation(of="descriptive", rule="shuffle")},
+        arms={
+            "alt": Arm(captions={"alt": 1.0}),
+            "shuffled": Arm(captions={"shuffled": 0.95, "alt": 0.05}),
+            "descriptive": Arm(captions={"descriptive": 0.95, "alt": 0.05}),
+        },
+        contrasts=(("descriptive", "alt"), ("descriptive", "shuffled")),
+        no_worse=(NoWorse(arm="descriptive", than="alt", form="short", margin=0.05),),
         seeds=tuple(range(settings.seeds)),
         train={"model": settings.model, "steps": settings.steps},
-        prompts={"scenes": settings.scenes, "exclude_scenes": str(truth)},
-        noises=1,
+        prompts={
+            "scenes": settings.scenes,
+            "forms": ["descriptive", "short"],
+            "exclude_scenes": str(truth),
+        },
+        noises=settings.noises,
         workers=settings.workers,
         runner=settings.runner,
     )
 
 
+def costs_text(costs: Sequence[StageCost]) -> str:
+    """A plain-text table of the stages, with their sum."""
+    lines = ["stage       wall time    CPU time  peak memory"]
+    for cost in costs:
+        lines.append(
+            f"{cost.stage:<12}{cost.seconds:>7.1f} s {cost.cpu_seconds:>9.1f} s "
+            f"{cost.peak_memory_bytes / 2**20:>8.0f} MiB"
+        )
+    seconds, cpu = sum(c.seconds for c in costs), sum(c.cpu_seconds for c in costs)
+    lines.append(f"{'together':<12}{seconds:>7.1f} s {cpu:>9.1f} s")
+    return "\n".join(lines)
+
+
 class _Costs:
-    """Seconds and memory of each stage, kept from the invocation that finished the stage."""
+    """What each stage cost, kept from the invocation that finished the stage."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

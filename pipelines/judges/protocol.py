@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -63,11 +64,32 @@ class Judge(ABC):
 
 
 class SetJudge(Judge):
-    """Scores a set of pictures as a whole, as FID does: one number a run, form and wording."""
+    """Scores a set of pictures as a whole, as FID does: one number a run, form and wording.
+
+    Attributes:
+        keep: folder for what it computes of real pictures; None until its options or a study say.
+    """
+
+    keep: Path | None = None
 
     def score(self, pictures: Pictures, asked: pa.Table) -> dict[str, NDArray[np.float64]]:
         """Nothing is said of a single picture."""
         return {}
+
+    def used(self, count: int) -> int:
+        """How many pictures of a set of `count` are judged.
+
+        Raises:
+            ConfigError: these are too few.
+        """
+        return count
+
+    def attempt(self, pictures: Pictures, asked: pa.Table) -> None:
+        """Look at a few pictures before any model is trained, and raise where it cannot judge.
+
+        One whose sets must be large looks at what a few can show.
+        """
+        self.score_set(pictures, asked)
 
     @abstractmethod
     def score_set(self, pictures: Pictures, asked: pa.Table) -> dict[str, tuple[float, float]]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class WorldJudge(Judge):
     """Scored against the scene, not against the wording.
 
-    Descriptive prompts ask for the whole scene, all others for its main object.
+    Descriptive prompts, tags and JSON ask for the whole scene, all others for its main object.
     """
 
     Options = WorldJudgeSettings
@@ -77,7 +77,7 @@ def world_config(world: World) -> WorldConfig:
 
 def asks_for(form: str) -> Asked:
     """What a prompt of that form asks for: the scene, or its main object alone."""
-    return "scene" if form == "descriptive" else "main"
+    return "scene" if form in ("descriptive", "tags", "json") else "main"
 
 
 def scenes_of(prompts: pa.Table) -> list[Scene]:

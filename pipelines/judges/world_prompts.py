@@ -5,6 +5,7 @@
     short        captioner, varied, typed               its main object
     upsampled    captioner                              the same: what was made up is no intent
     alt          own                                    its main object, as a page would name it
+    tags, json   own                                    the whole scene, as captions of that format
 
 A short prompt means an object of its colour and shape and nothing else of the scene, so that equal
 texts mean the same; size, place and background of its intent are what up-sampling makes up.
@@ -25,10 +26,11 @@ from pipelines.judges.prompts import PROMPTS
 from pipelines.judges.world import asks_for, world_config
 from pipelines.judges.world_settings import Form, WorldPromptSettings
 from pipelines.world.scene import Combinations, Scene, SceneObject, WorldConfig, sample_scenes
-from pipelines.world.wordings import DESCRIPTIVE, SHORT
+from pipelines.world.wordings import DESCRIPTIVE, SHORT, as_json
 from pipelines.world.words import PLACES, article
 from pipelines.world.writers import habitual_short, made_up_scenes, write_alt
 from recaption.prompts.file import rows_of
+from recaption.transforms.tags import tags
 
 
 def world_prompts(options: WorldPromptSettings) -> pa.Table:
@@ -47,7 +49,7 @@ def world_prompts(options: WorldPromptSettings) -> pa.Table:
     rows: list[dict[str, Any]] = []
     for form in options.forms:
         for wording in _wordings(form, options):
-            if form in ("descriptive", "alt"):
+            if form not in ("short", "upsampled"):
                 # Part by part: a scene's words hang on its row alone.
                 meant = [scene for part in scenes for scene in part]
                 texts = [
@@ -77,7 +79,7 @@ def distinct_texts(prompts: pa.Table) -> dict[tuple[str, str], int]:
 def _wordings(form: Form, options: WorldPromptSettings) -> Sequence[str]:
     if form == "upsampled":
         return ["captioner"]
-    if form == "alt":
+    if form in ("alt", "tags", "json"):
         return ["own"]
     writers = DESCRIPTIVE if form == "descriptive" else SHORT
     known = [wording for wording in options.wordings if wording in writers]
@@ -96,6 +98,10 @@ def _texts_of(form: Form, wording: str, scenes: Sequence[Scene], seed: int) -> l
         return [text.text for text in write_alt(scenes, seed, {"good": 1.0})]
     if form == "upsampled":  # the rule that made the scenes up, whose words say them
         return DESCRIPTIVE["captioner"](scenes, seed)
+    if form == "json":
+        return as_json(scenes)
+    if form == "tags":  # by the rule that made such captions
+        return [str(tags(text)) for text in DESCRIPTIVE["captioner"](scenes, seed)]
     return (DESCRIPTIVE if form == "descriptive" else SHORT)[wording](scenes, seed)
 
 

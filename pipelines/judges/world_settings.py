@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from curate.base.settings import Settings
 
 World = Literal["small", "rich"]
-Form = Literal["descriptive", "short", "upsampled", "alt"]
+Form = Literal["descriptive", "short", "upsampled", "alt", "tags", "json"]
 Wording = Literal["captioner", "varied", "place-first", "typed"]
 
 
@@ -25,13 +25,15 @@ class WorldPromptSettings(Settings):
     world: World = Field("small", description="Richness of the world that is asked for")
     scenes: int = Field(192, gt=0, description="Scenes that were never trained on, asked in words")
     forms: tuple[Form, ...] = Field(
-        ("descriptive", "short", "upsampled", "alt"), min_length=1, description="Forms of prompts"
+        ("descriptive", "short", "upsampled", "alt"),
+        min_length=1,
+        description="Forms of prompts; tags and json ask for the scene as such captions would",
     )
     wordings: tuple[Wording, ...] = Field(
         ("captioner", "varied", "place-first", "typed"),
         min_length=1,
         description="Wordings of descriptive and short prompts (short ones are never place-first); "
-        "up-sampled prompts are in the captioner's words, alt texts in their own",
+        "up-sampled prompts are in the captioner's words, alt texts, tags and JSON in their own",
     )
     seed: int = Field(20_000, ge=0, description="Of the scenes and their wordings")
     exclude_scenes: str | None = Field(

@@ -17,23 +17,32 @@ def label(name: str) -> str:
     return metric(name).label
 
 
-def value(name: str, amount: float | None, signed: bool = False) -> str:
-    """A value in the metric's unit: shares in percent (differences in points), others plain."""
+def value(
+    name: str,
+    amount: float | None,
+    signed: bool = False,
+    low: float | None = None,
+    high: float | None = None,
+) -> str:
+    """A value in the metric's unit: shares in percent (differences in points), others plain.
+
+    With the digits that the interval from `low` to `high` allows, where it has one.
+    """
     known = metric(name)
     if amount is None or not math.isfinite(amount):
         return text.MISSING
+    whole = low is not None and high is not None
+    digits = known.digits_for(low, high) if whole else known.digits
     if known.unit == "share" and not signed:
-        return text.percent(amount, known.digits)
-    return known.shown(amount, signed).replace("-", text.MINUS)
+        return text.percent(amount, digits)
+    return known.shown(amount, signed, digits).replace("-", text.MINUS)
 
 
 def interval(name: str, low: float | None, high: float | None, signed: bool = False) -> str:
     """The limits of an interval in the metric's unit; empty where there is none."""
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return ""
-    known = metric(name)
-    limits = ", ".join(known.shown(limit, signed) for limit in (low, high))
-    return f"[{limits}]".replace("-", text.MINUS)
+    return metric(name).limits(low, high, signed).replace("-", text.MINUS)
 
 
 def limits(row: Mapping[str, Any]) -> tuple[float | None, float | None]:

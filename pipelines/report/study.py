@@ -139,7 +139,8 @@ def of_group(group: str) -> str:
 def mean_of(name: str, row: Row, metric: str, label: str = "") -> Estimate:
     """A mean of arms.parquet as a row of a chart, in the colour of `name`."""
     low, high = metrics.limits(row)
-    shown = f"{name}: {metrics.value(metric, row['mean'])} {metrics.interval(metric, low, high)}"
+    mean = metrics.value(metric, row["mean"], low=low, high=high)
+    shown = f"{name}: {mean} {metrics.interval(metric, low, high)}"
     dots = [value for value in row["per_seed"] or [] if value is not None]
     return Estimate(label, name, row["mean"], low, high, dots=dots, title=shown.strip())
 
@@ -148,7 +149,7 @@ def difference_of(row: Row) -> Estimate:
     """A difference of contrasts.parquet as a row of a chart, in its first arm's colour."""
     low, high = metrics.limits(row)
     pair = f"{row['arm_a']} {text.MINUS} {row['arm_b']}"
-    size = metrics.value(row["metric"], row["difference"], signed=True)
+    size = metrics.value(row["metric"], row["difference"], True, low, high)
     limits = metrics.interval(row["metric"], low, high, signed=True)
     return Estimate(
         pair,

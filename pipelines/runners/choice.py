@@ -30,18 +30,6 @@ def open_runner(settings: RunnerSettings) -> Iterator[Runner]:
         yield OnRay(ended, address)
 
 
-@contextmanager
-def one_ray(settings: RunnerSettings) -> Iterator[None]:
-    """One Ray for all commands inside of the block, unless `runner` is local."""
-    if settings.runner == "local":
-        yield
-        return
-    from pipelines.runners.ray_session import ray_session
-
-    with ray_session(settings.ray_address or os.environ.get("RAY_ADDRESS")):
-        yield
-
-
 def ray_runs_here() -> bool:
     """Whether this process has started or joined a Ray. Imports none."""
     ray = sys.modules.get("ray")

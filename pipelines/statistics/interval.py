@@ -10,7 +10,8 @@ and McCulloch 1992, Variance Components, 4.3):
 
 and its limits are those of Banerjee (1960, Sankhya 22, Approximate confidence interval for linear
 functions of means of k populations): half-width^2 = sum of t^2(df_i) x part_i, with S - 1 and C - 1
-degrees of freedom. Its coverage is at least the nominal one whatever the parts' ratio. A quantile
+degrees of freedom. Its coverage is at least the nominal one whatever the parts' ratio. Arms of
+other seeds have a seed part each. A quantile
 of Welch-Satterthwaite's pooled degrees of freedom is narrower and is not taken: with three seeds
 its error reaches 7.7% instead of 5% where seeds make up nine tenths of the variance
 (docs/bench-ablation.md). The p-value is the level at which the interval touches zero, so that the
@@ -44,7 +45,8 @@ ALPHA = 1 - CONFIDENCE
 
 Bounds = Literal["none", "share", "difference of shares"]
 """Where limits must end. `share`: limits of the log-odds, by the delta method, turned back, so that
-they lie inside (0, 1) and are wider towards the middle. `difference of shares`: cut at -1 and 1."""
+they lie inside (0, 1) and are wider towards the middle (`_share_limits`). `difference of shares`:
+cut at -1 and 1."""
 
 # Below this share of the largest value a standard error is rounding and no variance.
 _ROUNDING = 1e-12
@@ -56,9 +58,9 @@ class Estimate:
 
     Attributes:
         p_value: two-sided, of a mean of zero.
-        standard_error: of both parts together; `seed_error` and `prompt_error` are its parts.
-        df: degrees of freedom of the seed part; those of the prompt part are clusters - 1.
+        standard_error: of all parts together.
         per_seed: mean over the prompts of each seed; empty where the arms share no seeds.
+        spread: the parts of the variance, for other levels and other values to test against.
     """
 
     mean: float
@@ -66,12 +68,10 @@ class Estimate:
     high: float
     p_value: float
     standard_error: float
-    df: float
     seeds: int
     clusters: int
     per_seed: tuple[float, ...]
-    seed_error: float
-    prompt_error: float
+    spread: Spread
 
     @property
     def defined(self) -> bool:
@@ -98,13 +98,6 @@ class Estimate:
         """Half of the plain interval of confidence 1 - level."""
         return float(self.spread.half_width(level)) if self.has_interval else math.nan
 
-    @property
-    def spread(self) -> Spread:
-        """The parts of the variance, for other levels and other values to test against."""
-        seed, prompt = np.asarray(self.seed_error**2), np.asarray(self.prompt_error**2)
-        df = np.asarray(self.df)
-        return Spread(np.asarray(self.mean), seed, prompt, df, max(self.clusters - 1, 1))
-
 
 @dataclass(frozen=True)
 class Spread:
@@ -113,6 +106,7 @@ class Spread:
     Attributes:
         seed: variance of the mean over seeds, with `seed_df`; NaN for one seed.
         prompt: variance of the mean over prompts, with `prompt_df`.
+        other: variance over the seeds of the other arm, with `other_df`, where arms share none.
     """
 
     mean: Floats
@@ -120,28 +114,41 @@ class Spread:
     prompt: Floats
     seed_df: Floats
     prompt_df: float
+    other: Floats | float = 0.0
+    other_df: Floats | float = 1.0
+
+    @property
+    def variance(self) -> Floats:
+        """Of the mean."""
+        return np.asarray(self.seed + self.prompt + self.other)
+
+    @property
+    def parts(self) -> list[tuple[Floats | float, Floats | float]]:
+        """Variance and degrees of freedom of each part that is not zero everywhere."""
+        others = [(self.prompt, self.prompt_df), (self.other, self.other_df)]
+        there = [(own, df) for own, df in others if np.any(np.asarray(own) != 0)]
+        return [(self.seed, self.seed_df), *there]
 
     def half_width(self, level: float | Floats = ALPHA) -> Floats:
         """Half of the plain interval of confidence 1 - level, Banerjee (1960)."""
         from scipy.special import stdtrit
 
         upper = 1 - np.asarray(level) / 2
-        square = stdtrit(self.seed_df, upper) ** 2 * self.seed
-        return np.asarray(np.sqrt(square + stdtrit(self.prompt_df, upper) ** 2 * self.prompt))
+        squares = [stdtrit(df, upper) ** 2 * variance for variance, df in self.parts]
+        return np.asarray(np.sqrt(sum(squares)))
 
     def p_value(self, against: float | Floats = 0.0) -> Floats:
         """The level at which the interval touches `against`, two-sided; NaN without variance."""
         from scipy.special import stdtr
 
-        distance = np.abs(self.mean - against)
-        variance = self.seed + self.prompt
+        distance, variance = np.abs(self.mean - against), self.variance
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.where(variance > 0, distance / np.sqrt(variance), np.nan)
-        # The level lies between those of either part's degrees of freedom: halve that bracket.
-        by_seeds, by_prompts = (2 * stdtr(df, -t) for df in (self.seed_df, self.prompt_df))
-        if np.all(self.prompt == 0):
-            return np.asarray(by_seeds)
-        least, most = np.minimum(by_seeds, by_prompts), np.maximum(by_seeds, by_prompts)
+        # The level lies between those of the parts' degrees of freedom: halve that bracket.
+        levels = [2 * stdtr(df, -t) for _, df in self.parts]
+        if len(levels) == 1:
+            return np.asarray(levels[0])
+        least, most = np.min(levels, 0), np.max(levels, 0)
         for _ in range(40):
             middle = (least + most) / 2
             beyond = self.half_width(middle) < distance
@@ -277,8 +284,9 @@ def unpaired(
 ) -> Estimate:
     """a - b of arms of other seeds, `(S, P)` and `(T, P)`, that drew the same prompts.
 
-    The seed part is the sum of both arms', with Welch's degrees of freedom (1947, Biometrika 34);
-    the prompt part is that of the difference of their prompts' means.
+    Each arm has a seed part with degrees of freedom of its own (Welch's pooled ones claim 6%
+    instead of 5 where one arm has three seeds and the other eight); the prompt part is that of the
+    difference of their prompts' means.
 
     Raises:
         ValueError: the numbers of prompts differ.
@@ -289,14 +297,19 @@ def unpaired(
     if used.any():
         a, b, clusters = a[:, used], b[:, used], _taken(clusters, used)
     one, other = crossed(a, clusters), crossed(b, clusters)
-    seed = one.spread.seed + other.spread.seed
-    with np.errstate(invalid="ignore", divide="ignore"):
-        df = seed**2 / sum(arm.spread.seed**2 / arm.spread.seed_df for arm in (one, other))
     columns = one.per_cluster - other.per_cluster
     C = columns.shape[-1]
     between = (columns**2).sum(-1) / (max(C - 1, 1) * C)
     prompt = np.maximum(between - one.residual - other.residual, 0.0)
-    spread = Spread(one.spread.mean - other.spread.mean, seed, prompt, df, one.spread.prompt_df)
+    spread = Spread(
+        one.spread.mean - other.spread.mean,
+        one.spread.seed,
+        prompt,
+        one.spread.seed_df,
+        one.spread.prompt_df,
+        other.spread.seed,
+        other.spread.seed_df,
+    )
     made = Crossed(spread, np.empty(0), columns, one.residual + other.residual)
     return finished(made, bounds, seeds=min(len(a), len(b)))
 
@@ -304,33 +317,49 @@ def unpaired(
 def finished(made: Crossed, bounds: Bounds = "none", seeds: int | None = None) -> Estimate:
     """One study's analysis as an Estimate, with limits inside `bounds`."""
     spread = made.spread
-    mean, p_value = float(spread.mean), float(spread.p_value())
-    known = not math.isnan(p_value)
-    low, high = limits(mean, float(spread.half_width()), bounds) if known else (math.nan, math.nan)
+    p_value = float(spread.p_value())
+    low, high = limits(spread, bounds) if not math.isnan(p_value) else (math.nan, math.nan)
     return Estimate(
-        mean=mean,
+        mean=float(spread.mean),
         low=float(low),
         high=float(high),
         p_value=p_value,
-        standard_error=math.sqrt(spread.seed + spread.prompt),
-        df=float(spread.seed_df),
+        standard_error=math.sqrt(spread.variance),
         seeds=made.per_seed.shape[-1] if seeds is None else seeds,
         clusters=made.per_cluster.shape[-1],
         per_seed=tuple(map(float, made.per_seed)),
-        seed_error=math.sqrt(spread.seed),
-        prompt_error=math.sqrt(spread.prompt),
+        spread=spread,
     )
 
 
-def limits(mean: Floats | float, half: Floats | float, bounds: Bounds) -> tuple[Any, Any]:
-    """Limits of a plain half-width, kept inside `bounds`; see `Bounds`."""
+def limits(spread: Spread, bounds: Bounds) -> tuple[Floats, Floats]:
+    """95% limits inside `bounds`; see `Bounds`."""
     if bounds == "share":
-        from scipy.special import expit, logit
-
-        with np.errstate(divide="ignore", invalid="ignore"):
-            centre, spread = logit(mean), half / (mean * (1 - np.asarray(mean)))
-        return expit(centre - spread), expit(centre + spread)
-    low, high = mean - half, mean + half
+        return _share_limits(spread)
+    half = spread.half_width()
+    low, high = spread.mean - half, spread.mean + half
     if bounds == "difference of shares":
         return np.maximum(low, -1.0), np.minimum(high, 1.0)
     return low, high
+
+
+def _share_limits(spread: Spread) -> tuple[Floats, Floats]:
+    """Limits of the log-odds, turned back.
+
+    Shares of seeds that scatter widely are skewed: their variance rises with their mean, so that a
+    study which finds too small a share finds too small a variance. If the odds are log-normal, the
+    log of their mean is m + s^2/2, whose estimate has variance s^2/S + s^4 / 2(S - 1); the second
+    part is added to the seeds' (Cox's method: Land 1972, Technometrics 14; Zhou and Gao 1997,
+    Statistics in Medicine 16). s^2 is log(1 + the squared coefficient of variation).
+    """
+    from scipy.special import expit, logit
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = (spread.mean * (1 - spread.mean)) ** 2
+        seed, prompt = spread.seed / scale, spread.prompt / scale
+        skew = np.log1p((spread.seed_df + 1) * seed) ** 2 / (2 * spread.seed_df)
+        odds = Spread(
+            np.asarray(logit(spread.mean)), seed + skew, prompt, spread.seed_df, spread.prompt_df
+        )
+        half = odds.half_width()
+        return np.asarray(expit(odds.mean - half)), np.asarray(expit(odds.mean + half))

@@ -5,11 +5,18 @@ import pytest
 
 from curate.store.accounting import accounting
 from pipelines.ablation.run import ablate
-from pipelines.ablation.settings import AblateSettings
 from pipelines.commands.curate import curate
 from pipelines.commands.recaption import dry_run, recaption
 from pipelines.commands.train import TrainCommandSettings, train
-from pipelines.demo.demo import KINDS, RULES, SELECTION, curate_settings, recaption_settings
+from pipelines.demo.answer import answer_of, bounds_text, plain_answer
+from pipelines.demo.demo import (
+    KINDS,
+    RULES,
+    SELECTION,
+    ablate_settings,
+    curate_settings,
+    recaption_settings,
+)
 from pipelines.demo.ground_truth import caption_checks, checks_text, curation_checks
 from pipelines.report import write_report
 
@@ -71,28 +78,40 @@ def test_a_rehearsal_of_recaptioning_tells_rate_and_stores_nothing(curated, smal
 
 @pytest.fixture(scope="module")
 def ablation(curated, small_web, tmp_path_factory):
-    settings = AblateSettings(
-        selection=SELECTION,
-        seeds=(0, 1),
-        train={"model": "tiny-test", "steps": 4, "resolution": 32},
-        noises=1,
-        prompts={"scenes": 12, "exclude_scenes": str(small_web.truth)},
-        allow_unknown_words=True,
-        workers=1,
-        runner="local",
+    """The demo's study with a tiny model."""
+    demo = small_web.settings.model_copy(update={"seeds": 2, "scenes": 8, "noises": 1})
+    settings = ablate_settings(demo, small_web.truth).model_copy(
+        update={
+            "train": {"model": "tiny-test", "steps": 4, "resolution": 32},
+            "allow_unknown_words": True,
+        }
     )
     out = tmp_path_factory.mktemp("run") / "ablation"
     return settings, out, ablate(curated.directory, out, settings)
 
 
-def test_an_ablation_judges_every_prompt_with_every_arm_and_seed(ablation):
+def test_the_demo_s_study_asks_in_every_wording_and_for_pairs_never_trained_on(ablation, small_web):
     settings, out, summary = ablation
     images = pq.read_table(out / "results" / "images.parquet")
-    prompts = pq.read_table(out / "prompts.parquet")
-    assert images.num_rows == 3 * 2 * prompts.num_rows > 0
+    asked = pq.read_table(out / "prompts.parquet").to_pylist()
+    assert images.num_rows == 3 * 2 * len(asked)
+    assert {(row["form"], row["wording"]) for row in asked} == {
+        *(("descriptive", name) for name in ("captioner", "varied", "place-first", "typed")),
+        *(("short", name) for name in ("captioner", "varied", "typed")),
+    }
+    assert {row["held_out"] for row in asked} == {True, False}
+    trained = set(pq.read_table(small_web.truth).column("scene").to_pylist())
+    assert trained.isdisjoint(row["intent"] for row in asked if row["form"] == "descriptive")
     contrasts = pq.read_table(out / "results" / "contrasts.parquet").to_pylist()
-    assert all(len(row["per_seed"]) == 2 for row in contrasts)
-    assert len(summary.headline) == len(settings.contrasts) == 3
+    declared = [row for row in contrasts if row["declared"]]
+    assert [(row["arm_a"], row["arm_b"]) for row in declared] == [
+        ("descriptive", "alt"),
+        ("descriptive", "shuffled"),
+    ]
+    assert all(len(row["per_seed"]) == settings.seeds[-1] + 1 for row in declared)
+    assert len(summary.headline) == 3
+    bounds = bounds_text(out).splitlines()
+    assert [line.split()[0] for line in bounds[1:]] == ["descriptive"] * 2 + ["short"] * 2
 
 
 def test_arms_of_one_seed_train_on_the_same_pictures_and_realise_their_blend(ablation):
@@ -100,20 +119,24 @@ def test_arms_of_one_seed_train_on_the_same_pictures_and_realise_their_blend(abl
     blend = pq.read_table(out / "results" / "blend.parquet").to_pylist()
     alt = [row for row in blend if row["arm"] == "alt"]
     assert [row["share_realised"] for row in alt] == [1.0, 1.0]
-    drawn = [
-        pq.read_table(path, columns=["key", "draws"]).group_by("key").aggregate([("draws", "sum")])
-        for path in out.glob("runs/*/seed-0/receipt.parquet")
-    ]
-    assert len(drawn) == 3
-    assert len({str(sorted(table.to_pylist(), key=str)) for table in drawn}) == 1
+    for seed in (0, 1):
+        receipts = [pq.read_table(path) for path in out.glob(f"runs/*/seed-{seed}/receipt.parquet")]
+        drawn = [table.group_by("key").aggregate([("draws", "sum")]) for table in receipts]
+        assert len(drawn) == 3
+        assert len({str(table.sort_by("key").to_pylist()) for table in drawn}) == 1
 
 
-def test_an_ablation_run_again_gives_the_same_tables_without_training(curated, ablation):
-    settings, out, first = ablation
-    runs = {path: path.stat().st_mtime_ns for path in out.glob("runs/**/*") if path.is_file()}
-    second = ablate(curated.directory, out, settings)
-    assert second.table == first.table
-    assert runs == {p: p.stat().st_mtime_ns for p in out.glob("runs/**/*") if p.is_file()}
+def test_the_demo_s_sentence_says_no_more_than_its_tests(ablation):
+    _, out, _ = ablation
+    sentence = answer_of(out)  # after four steps
+    assert sentence.count("not shown") == 3
+    assert "says nothing of photographs" in sentence
+    rows = {
+        name: [{**row, "claimed": True, "difference": 0.3} for row in table.to_pylist()]
+        for name in ("contrasts", "equivalence")
+        if (table := pq.read_table(out / "results" / f"{name}.parquet"))
+    }
+    assert "not shown" not in plain_answer(rows["contrasts"], rows["equivalence"])
 
 
 def test_training_leaves_a_pipeline_for_diffusers(curated, tmp_path):

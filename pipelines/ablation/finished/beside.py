@@ -22,6 +22,7 @@ from pipelines.ablation import verdicts
 from pipelines.ablation.metrics import metric as metric_of
 from pipelines.ablation.metrics import ordered
 from pipelines.ablation.results import ALL, Place, Results, difference, read
+from pipelines.ablation.runs import RECORD
 from pipelines.ablation.schemas import SETS
 from pipelines.statistics.interval import estimate
 
@@ -62,6 +63,8 @@ def side(place: str) -> Side | None:
     run = directory / "run.json"
     record = read_json(run) if run.exists() else {}
     if record.get("kind") != "ablation":
+        if (directory / RECORD).exists():
+            raise DatasetError(f"{directory} is no finished study; `caplab ablate` continues it.")
         return None
     if not (directory / "results" / "images.parquet").exists():
         raise DatasetError(f"{directory} is no finished study; it has no results/images.parquet.")
@@ -171,6 +174,6 @@ def _row(results: Results, a: str, b: str, place: Place, name: str) -> str | Non
         return None
     means = [estimate(values.matrix, values.intents).mean for values in (one, other)]
     shown = "".join(f"{known.shown(mean):>18}" for mean in means)
-    how = f"{found.seeds} seeds" + ("" if by_seed else ", not paired")
+    how = f"{found.seeds} seed{'s' * (found.seeds != 1)}" + ("" if by_seed else ", not paired")
     p = f", p {found.p_value:.2g}" if found.has_interval else ""
     return f"  {known.column:<28}{shown}  {verdicts.size(known, found)} ({how}{p})"

@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import read_json
 from pipelines.ablation.declared import Declaration
+from pipelines.ablation.judged import SETS_FILE
 from pipelines.ablation.metrics import metric as metric_of
+from pipelines.ablation.pictures import seconds_in
 from pipelines.ablation.results import ALL, Place
 from pipelines.statistics.interval import Floats
 from pipelines.statistics.plan import Cost, Option, Variances, options, pooled, variances
@@ -25,14 +27,13 @@ TIMES = (0.5, 1, 2, 4)
 SHOWN = 8
 
 
-def plan_next(out: Path, declared: Declaration, detect: float, picture_seconds: float = 0.0) -> str:
+def plan_next(out: Path, declared: Declaration, detect: float) -> str:
     """What the next study needs to claim a difference of `detect` in four of five cases.
 
     Args:
         out: a finished study, the pilot.
         declared: the tests that the next study will declare; each counts for Holm.
         detect: in the unit shown: points of a share.
-        picture_seconds: of drawing and judging one picture; 0 leaves it out of the hours.
 
     Raises:
         ConfigError: nothing was declared, or the pilot has fewer than two seeds.
@@ -60,7 +61,7 @@ def plan_next(out: Path, declared: Declaration, detect: float, picture_seconds: 
     clusters = found[0][1]
     arms = len(set(images["arm"].to_pylist()))
     drawn = len(set(images["prompt_id"].to_pylist()))
-    cost = Cost(arms, _train_seconds(out, record), picture_seconds, drawn / clusters)
+    cost = Cost(arms, _train_seconds(out, record), _picture_seconds(out, record), drawn / clusters)
     known = metric_of(metric)
     prompts = sorted({max(2, round(clusters * times)) for times in TIMES})
     ways = options(parts, detect / known.factor, prompts, NOISES, family, cost)
@@ -118,6 +119,27 @@ def _train_seconds(out: Path, record: Mapping[str, Any]) -> float:
         float(read_json(out / run["run"] / "summary.json")["seconds"]) for run in record["runs"]
     ]
     return float(np.mean(seconds))
+
+
+def _picture_seconds(out: Path, record: Mapping[str, Any]) -> float:
+    """Of drawing a picture and of judging it by every judge; 0 where no part says."""
+    judged = [f"judged/{judge['id']}" for judge in record.get("judges", [])]
+    folders = {out / run["run"] for run in record["runs"]}
+    whole = 0.0
+    for place in ("pictures", *judged):
+        seconds = pictures = 0.0
+        for path in (path for own in folders for path in (own / place).glob("*.parquet")):
+            seconds += seconds_in(path)
+            pictures += _pictures_in(path)
+        whole += seconds / max(pictures, 1)
+    return whole
+
+
+def _pictures_in(path: Path) -> int:
+    if path.name != SETS_FILE:
+        return int(pq.read_metadata(path).num_rows)
+    sets = pq.read_table(path, columns=["set_id", "pictures"]).group_by("set_id")
+    return sum(sets.aggregate([("pictures", "max")])["pictures_max"].to_pylist())
 
 
 def told(

@@ -110,7 +110,10 @@ HITS = (
     Hits(0.05, 0.8, 1),
     Hits(0.5, 0.3, 1),
     Hits(0.99, 0.3, 1),
-    Hits(0.03, 0.8, 1, 200),  # seeds scatter as widely as models that fail to train
+    # Seeds scatter as widely as models that fail to train; prompts hide it less and less.
+    Hits(0.03, 0.8, 1, 200),
+    Hits(0.03, 0.8, 0, 200),
+    Hits(0.97, 0.8, 0, 200),
 )
 
 

@@ -1,4 +1,4 @@
-"""Does a plan deliver its power, and is "no downside" claimed where there is one?"""
+"""Does a plan deliver its power; are "no downside" and trends claimed where there are none?"""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pipelines.bench.common.figures import Figures
 from pipelines.statistics.equivalence import not_worse
 from pipelines.statistics.interval import ALPHA, crossed, estimate
 from pipelines.statistics.plan import POWER, Variances, power, seeds_needed, variances
+from pipelines.statistics.trend import ordered, slope
 
 FAMILY = 3
 TRUTHS = {
@@ -20,6 +21,9 @@ TRUTHS = {
     "noises-scatter": (Variances(0.0, 3.0**2, 5.0**2, 50.0**2, 3, 0.0), 5.0),
 }
 PILOTS, PILOT_SEEDS, PROMPTS, NOISES = 200, 5, 100, 2
+DOSES, TREND_PROMPTS = (0.0, 50.0, 80.0, 95.0, 100.0), 30
+PAGE_STUDIES = 1000
+"""Page's test is slow."""
 MARGIN = 2.0
 """In standard errors of the difference."""
 MOST_OFF = 0.03
@@ -87,3 +91,21 @@ def equivalence_figures(figures: Figures, studies: int) -> None:
                 "share",
                 at_most=allowed(ALPHA / 2, studies),
             )
+
+
+def trend_figures(figures: Figures, studies: int) -> None:
+    """Doses without a trend must not be claimed to have one. Page's test is told beside it."""
+    for seeds in (3, 5, 8):
+        for mix in (Mix(1, 0, 0), Mix(0.5, 0.5, 0)):
+            rng = np.random.default_rng(7)
+            parts = mix.variances(seeds, TREND_PROMPTS)
+            doses = normal_arms(rng, parts, studies, len(DOSES), seeds, TREND_PROMPTS)
+            wrong = [slope(study, DOSES).p_value < ALPHA for study in doses]
+            figures.add(
+                f"trend/{mix.name}/{seeds}-seeds/false-claims",
+                float(np.mean(wrong)),
+                "share",
+                at_most=allowed(ALPHA, studies),
+            )
+            page = [ordered(study.mean(-1).T) < ALPHA for study in doses[:PAGE_STUDIES]]
+            figures.add(f"trend/{mix.name}/{seeds}-seeds/page", float(np.mean(page)), "share")

@@ -10,8 +10,9 @@ import math
 
 import numpy as np
 
+from pipelines.bench.ablation.made_accounts import account_figures
 from pipelines.bench.ablation.made_studies import HITS, MIXES, Mix, allowed, normal_arms
-from pipelines.bench.ablation.promises import equivalence_figures, power_figures
+from pipelines.bench.ablation.promises import equivalence_figures, power_figures, trend_figures
 from pipelines.bench.common.figures import Figures, render
 from pipelines.statistics.interaction import interaction
 from pipelines.statistics.interval import ALPHA, Floats, Spread, crossed, limits, unpaired
@@ -45,6 +46,8 @@ def simulation_figures(studies: int = STUDIES, parts: str = "all") -> Figures:
             _interactions(figures, seeds, studies)
             _other_seeds(figures, seeds, studies)
         equivalence_figures(figures, studies)
+        trend_figures(figures, studies)
+        account_figures(figures, studies)
         power_figures(figures, studies)
     return figures
 
@@ -79,8 +82,9 @@ def _false_claims(figures: Figures, name: str, values: Floats) -> Spread:
 
 def _coverage_of_shares(figures: Figures, name: str, values: Floats, truth: float) -> None:
     spread = crossed(values).spread
-    has = spread.seed + spread.prompt > 0  # where all pictures are alike there is no interval
-    low, high = limits(spread.mean[has], spread.half_width()[has], "share")
+    low, high = limits(spread, "share")
+    has = spread.variance > 0  # where all pictures are alike there is no interval
+    low, high = low[has], high[has]
     figures.add(
         f"{name}/coverage-of-share",
         float(np.mean((low <= truth) & (truth <= high))),

@@ -35,8 +35,10 @@ class EvaluateSettings(Settings):
 def command(run: Path, settings: EvaluateSettings) -> None:
     """Draw prompts with one trained model, judge the pictures, print means.
 
-    Pictures and scores are kept in RUN; what is there is not drawn or scored again. One model alone
-    is exploratory: `caplab ablate` compares with seeds and intervals.
+    RUN is a training run, or the folder of a pipeline in diffusers' layout, which draws by its own
+    defaults and is read from safetensors alone. Pictures and scores are kept in RUN; what is there
+    is not drawn or scored again. One model alone is exploratory: `caplab ablate` compares with
+    seeds and intervals.
     """
     say(f"evaluating {run}")
     from pipelines.ablation.evaluate import evaluate

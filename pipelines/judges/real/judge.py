@@ -53,6 +53,7 @@ class RealJudge(SetJudge):
             name: MODELS[name](options, device) for name in networks
         }
         self.limits = tuple(self._limits())
+        self.keep = options.keep
         self._real: dict[tuple[str, int, int], tuple[Features, Features]] = {}
 
     def identity(self) -> dict[str, Any]:
@@ -61,8 +62,19 @@ class RealJudge(SetJudge):
         return {"models": marks, "reference": self.reference.mark if self.reference else None}
 
     def used(self, count: int) -> int:
-        """N: how many pictures of a set of `count` are judged."""
+        """N, of each set."""
+        wanted = self.options.pictures or LEAST
+        if count < wanted:
+            raise ConfigError(
+                f"A set has {count} pictures; the judge real needs {wanted}: ask for more "
+                f"prompts or noises, or for fewer `pictures`."
+            )
         return min(count, self.options.pictures or count)
+
+    def attempt(self, pictures: Pictures, asked: pa.Table) -> None:
+        """The networks alone; that the reference is large enough was seen when it was made."""
+        for model in self.models.values():
+            model(pictures[:LEAST])
 
     def score_set(self, pictures: Pictures, asked: pa.Table) -> dict[str, tuple[float, float]]:
         """Metric -> (value, floor); the floor is NaN where there is no reference.
@@ -72,12 +84,7 @@ class RealJudge(SetJudge):
         Raises:
             ConfigError: the set, or the reference, has too few pictures.
         """
-        count, wanted = self.used(len(pictures)), self.options.pictures or LEAST
-        if count < wanted:
-            raise ConfigError(
-                f"A set has {len(pictures)} pictures; the judge real needs {wanted}: ask for more "
-                f"prompts or noises, or for fewer `pictures`."
-            )
+        count = self.used(len(pictures))
         if count < len(pictures):
             rng = np.random.default_rng(self.options.seed)
             pictures = pictures[np.sort(rng.permutation(len(pictures))[:count])]
@@ -101,7 +108,7 @@ class RealJudge(SetJudge):
             return empty, empty
         size = (network, len(pictures), pictures.shape[1])
         if size not in self._real:
-            keep = self.options.keep or cache_directory() / "reference-features"
+            keep = self.keep or cache_directory() / "reference-features"
             self._real = {known: self._real[known] for known in self._real if known[0] != network}
             self._real[size] = self.reference.features(self.models[network], *size[1:], keep)
         return self._real[size]

@@ -70,7 +70,8 @@ class RealOptions(Settings):
     allow_pickle: list[str] = Field([], description="Pickles that you trust, by name or sha256.")
     keep: Path | None = Field(
         None,
-        description="Where features of the reference are kept; default in CAPLAB_CACHE.",
+        description="Where features of the reference are kept; default beside a study's runs, or "
+        "in CAPLAB_CACHE.",
         json_schema_extra=OPERATIONAL,
     )
 

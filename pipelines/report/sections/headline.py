@@ -52,6 +52,8 @@ def compute(inputs: Inputs) -> Headline:
     """Never None: every report has a head."""
     record = inputs.run_record
     sentences = [str(line) for line in record.get("headline", [])]
+    if inputs.demo is not None and (inputs.demo / "answer.json").exists():
+        sentences.append(read_json(inputs.demo / "answer.json")["answer"])
     arm_tiles, about = _arm_tiles(inputs)
     tiles = arm_tiles
     if inputs.dataset is not None:
@@ -86,8 +88,9 @@ def _arm_tiles(inputs: Inputs) -> tuple[list[Tile], str]:
     for arm in found.arms[:NAMED]:
         row = found.cells.get((arm, found.form, found.wording, ALL, found.metric))
         if row is not None:
-            limits = metrics.interval(found.metric, *metrics.limits(row))
-            tiles.append(Tile(metrics.value(found.metric, row["mean"]), arm, limits, arm))
+            low, high = metrics.limits(row)
+            mean = metrics.value(found.metric, row["mean"], low=low, high=high)
+            tiles.append(Tile(mean, arm, metrics.interval(found.metric, low, high), arm))
     known = metrics.metric(found.metric)
     meaning = f" ({known.meaning})" if known.meaning else ""
     return tiles, f"{known.label}{meaning}; {asked(found.form, found.wording)}; 95% interval"

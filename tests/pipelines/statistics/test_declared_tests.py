@@ -60,10 +60,10 @@ def test_forms_without_common_intents_have_the_prompt_parts_of_both():
         RNG.normal(0, 2, (1, 20)) + np.zeros((4, 1)),
     )
     found = interaction(f, intents, g, intents[:20] + 100)
-    parts = [estimate(each).prompt_error ** 2 for each in (f, g)]
+    parts = [estimate(each).spread.prompt for each in (f, g)]
     assert found.mean == pytest.approx(f.mean() - g.mean())
     # One degree of freedom less between both forms' intents than within each.
-    assert found.prompt_error**2 == pytest.approx(sum(parts), rel=0.05)
+    assert found.spread.prompt == pytest.approx(sum(parts), rel=0.05)
 
 
 def test_the_slope_is_that_of_least_squares():

@@ -1,12 +1,13 @@
 """The one interval, held to closed forms, to scipy and to its own p-value."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from pipelines.statistics.interval import crossed, estimate, limits, paired, unpaired
+from pipelines.statistics.interval import Spread, crossed, estimate, limits, paired, unpaired
 
 RNG = np.random.default_rng(0)
 
@@ -22,7 +23,7 @@ def test_with_one_cluster_it_is_students_interval_and_test_over_seeds():
     student = stats.ttest_1samp([1.0, 2.0, 4.0], 0.0)
     low, high = student.confidence_interval()
     assert (found.low, found.high, found.p_value) == pytest.approx((low, high, student.pvalue))
-    assert (found.df, found.clusters, found.prompt_error) == (2, 1, 0)
+    assert (found.spread.seed_df, found.clusters, found.spread.prompt) == (2, 1, 0)
 
 
 def test_parts_of_a_table_that_is_counted_by_hand():
@@ -30,7 +31,7 @@ def test_parts_of_a_table_that_is_counted_by_hand():
     rows, columns = np.array([[0.0], [2.0]]), np.array([[0.0, 3.0, 6.0]])
     found = estimate(rows + columns)
     # MS_seed = 3 * 2 = 6, MS_cluster = 2 * 9 = 18, MS_residual = 0; parts are those / (2 * 3).
-    assert (found.mean, found.seed_error**2, found.prompt_error**2) == pytest.approx((4, 1, 3))
+    assert (found.mean, found.spread.seed, found.spread.prompt) == pytest.approx((4, 1, 3))
     half = math.sqrt(stats.t.ppf(0.975, 1) ** 2 * 1 + stats.t.ppf(0.975, 2) ** 2 * 3)
     assert (found.low, found.high) == pytest.approx((4 - half, 4 + half))
 
@@ -51,7 +52,7 @@ def test_prompts_of_one_text_count_once():
         (once.mean, once.standard_error)
     )
     assert clustered.clusters == 30
-    assert naive.prompt_error < clustered.prompt_error
+    assert naive.spread.prompt < clustered.spread.prompt
 
 
 def test_a_prompt_that_is_undefined_in_a_seed_leaves_that_seed_alone():
@@ -90,7 +91,7 @@ def test_equal_numbers_everywhere_are_no_proof_of_anything(value: float):
 def test_seeds_that_tie_by_chance_are_not_taken_for_certain():
     # Each seed hits once in four, at another prompt.
     found = estimate(np.eye(3, 4))
-    assert found.seed_error > 0
+    assert found.spread.seed > 0
     assert found.p_value > 0.05
 
 
@@ -98,18 +99,28 @@ def test_shares_end_at_0_and_1_and_their_differences_at_one():
     low_hits = (RNG.random((3, 40)) < 0.05).astype(float)
     found = estimate(low_hits, bounds="share")
     assert 0 < found.low < found.mean < found.high < 1
-    # Odds of 1 to 4, and 0.05 / (0.2 * 0.8) on their logarithm.
-    ends = [1 / (1 + 4 * math.exp(away)) for away in (0.3125, -0.3125)]
-    assert limits(0.2, 0.05, "share") == pytest.approx(ends)
-    assert limits(0.9, 0.4, "difference of shares") == pytest.approx((0.5, 1.0))
+    # Odds of 1 to 4; variances on their logarithm are those over (0.2 * 0.8)^2, and the seeds' has
+    # Cox's term: s^2 = log(1 + 3 seeds * 0.04 / 0.16), s^4 / (2 * 2).
+    spread = Spread(np.array(0.2), np.array(0.04 * 0.16), np.array(0.01 * 0.16), np.array(2.0), 9.0)
+    seed, prompt = 0.04 / 0.16 + math.log(1 + 3 * 0.04 / 0.16) ** 2 / 4, 0.01 / 0.16
+    half = math.sqrt(stats.t.ppf(0.975, 2) ** 2 * seed + stats.t.ppf(0.975, 9) ** 2 * prompt)
+    ends = [1 / (1 + 4 * math.exp(away)) for away in (half, -half)]
+    assert limits(spread, "share") == pytest.approx(ends)
+    wide = replace(spread, mean=np.array(0.9), seed=np.array(0.04), prompt=np.array(0.0))
+    low = 0.9 - stats.t.ppf(0.975, 2) * 0.2
+    assert limits(wide, "difference of shares") == pytest.approx((low, 1.0))
 
 
-def test_arms_of_other_seeds_are_compared_as_welch_does():
+def test_each_arm_of_other_seeds_has_its_own_degrees_of_freedom():
     a, b = np.array([[1.0], [2.0], [4.0]]), np.array([[0.0], [0.5], [3.0], [1.0]])
     found = unpaired(a, b)
-    welch = stats.ttest_ind(a[:, 0], b[:, 0], equal_var=False)
-    assert (found.p_value, found.df) == pytest.approx((welch.pvalue, welch.df))
+    squares = [stats.t.ppf(0.975, len(arm) - 1) ** 2 * arm.var(ddof=1) / len(arm) for arm in (a, b)]
+    assert found.high - found.mean == pytest.approx(math.sqrt(sum(squares)))
+    assert found.half_width(found.p_value) == pytest.approx(abs(found.mean), rel=1e-6)
+    # Welch's is narrower, and with unequal numbers of seeds too narrow.
+    assert found.p_value > stats.ttest_ind(a[:, 0], b[:, 0], equal_var=False).pvalue
     assert not unpaired(a, b[:1]).has_interval
+    assert not unpaired(a[:1], b).has_interval
 
 
 def test_unpaired_arms_share_their_prompts():

@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 
 from pipelines.statistics.plan import Cost, Variances, options, power, seeds_needed, variances
-from pipelines.statistics.variance import account, crossing, pairing
+from pipelines.statistics.variance import account, latin_square, pairing
 
 RNG = np.random.default_rng(2)
+
+
+def whole_crossing(*counts: int) -> np.ndarray:
+    """Every level of each seed with every other."""
+    return np.stack([axis.ravel() for axis in np.indices(counts)], 1)
 
 
 def test_a_pilot_s_parts_are_found_again():
@@ -50,28 +55,25 @@ def test_a_pilot_of_one_seed_plans_nothing():
         variances(np.zeros((1, 10, 2)))
 
 
-def test_each_seed_gets_its_own_part_of_the_account():
-    rows = [
-        (weights, order, noise, sampling, 10.0 * weights + 1.0 * order + RNG.normal(0, 0.1))
-        for weights in range(3)
-        for order in range(3)
-        for noise in range(2)
-        for sampling in range(2)
-    ]
-    parts = {part.name: part for part in account(crossing(rows))}
-    assert parts["weights"].variance == pytest.approx(100, rel=0.05)  # of 0, 10, 20
-    assert parts["order"].variance == pytest.approx(1, rel=0.3)
+@pytest.mark.parametrize("levels", [latin_square(4), whole_crossing(3, 3, 2)])
+def test_each_seed_gets_its_own_part_of_the_account(levels: np.ndarray):
+    results = 10.0 * levels[:, 0] + 1.0 * (levels[:, 1] == 0) + RNG.normal(0, 0.01, len(levels))
+    values = results[:, None] + RNG.normal(0, 0.1, (len(levels), 2))
+    parts = {part.name: part for part in account(levels, values)}
+    weights, order = (np.unique(levels[:, axis]) for axis in (0, 1))
+    assert parts["weights"].variance == pytest.approx(np.var(10.0 * weights, ddof=1), rel=0.05)
+    assert parts["order"].variance == pytest.approx(np.var(order == 0, ddof=1), rel=0.3)
     assert parts["noise"].variance < 0.05
     assert parts["drawing"].low < 0.01 < parts["drawing"].high
-    assert parts["weights"].low < 100 < parts["weights"].high
     assert sum(part.share for part in parts.values()) == pytest.approx(1)
-    with pytest.raises(ValueError, match="each of them once"):
-        crossing(rows[1:])
+    with pytest.raises(ValueError, match="meet evenly"):
+        account(levels[1:], values[1:])
 
 
-def test_pairing_halves_what_arms_share_half_of():
-    shared = RNG.normal(0, 1, 4000)
-    a, b = (shared + RNG.normal(0, 1, 4000) for _ in range(2))
-    saved = pairing(a, b)
-    assert saved.ratio == pytest.approx(0.5, abs=0.05)
+def test_pairing_doubles_what_runs_are_worth_where_arms_share_half():
+    levels = latin_square(40)
+    shared = RNG.normal(0, 1, len(levels))
+    a, b = (shared + RNG.normal(0, 1, len(levels)) for _ in range(2))
+    saved = pairing(levels, a, b)
+    assert saved.ratio == pytest.approx(2, abs=0.2)
     assert saved.low < saved.ratio < saved.high

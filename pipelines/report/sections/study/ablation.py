@@ -84,8 +84,10 @@ def _panel(
         lower = metrics.metric(name).less_is_better
         best = (min(means) if lower else max(means)) if means else math.nan
         for arm, row in rows.items():
-            limits = metrics.interval(name, *metrics.limits(row))
-            cells[name, arm] = Cell(metrics.value(name, row["mean"]), limits, row["mean"] == best)
+            low, high = metrics.limits(row)
+            mean = metrics.value(name, row["mean"], low=low, high=high)
+            limits = metrics.interval(name, low, high)
+            cells[name, arm] = Cell(mean, limits, row["mean"] == best)
     shown = [name for name in names if any(metric == name for metric, _ in cells)]
     own = {row["metric"]: row for row in bounds if row["form"] == form}
     return Panel(asked(form, wording), form, shown, cells, own)

@@ -37,6 +37,7 @@ class Effects:
 
     `answers`: heading -> the tests that were declared before the run. `by_prompt`: prompts in
     words -> differences of the metric that decides; `by_group` likewise, within its form.
+    `lost`: texts that the models did not read, as pipelines.ablation.finished.texts has them.
     """
 
     study: Study
@@ -44,6 +45,7 @@ class Effects:
     answers: dict[str, list[Answer]]
     by_prompt: list[tuple[str, list[Row]]]
     by_group: list[tuple[str, list[Row]]]
+    lost: Mapping[str, Any]
 
 
 def compute(inputs: Inputs) -> Effects | None:
@@ -72,6 +74,7 @@ def compute(inputs: Inputs) -> Effects | None:
         answers={heading: tests for heading, tests in answers.items() if tests},
         by_prompt=[(name, rows) for name, rows in by_prompt if rows],
         by_group=[(name, rows) for name, rows in by_group if rows],
+        lost=inputs.run_record.get("texts_lost") or {},
     )
 
 
