@@ -40,7 +40,7 @@ class PublishedPipeline:
 
         dtype = dtype_of(precision_of(self.precision, self.device, matrix_tiles=True))
         load = DiffusionPipeline.from_pretrained
-        found = tried(lambda: load(self.folder, torch_dtype=dtype, use_safetensors=True))
+        found = tried(lambda: load(self.folder, dtype=dtype, use_safetensors=True))
         if isinstance(found, Exception):
             raise ConfigError(f"The pipeline in {self.folder} does not load ({said(found)}).")
         found.set_progress_bar_config(disable=True)
