@@ -177,7 +177,7 @@ def write_prediction(docs: Path, out: Path, names: Sequence[str], count: int = P
     sets = list(caption_sets(out, names, selection).values())
     kinds = sorted({kind for one in sets for kind in one.kinds})
     scored = scored_kinds(dataset, out / "world" / "truth.parquet", kinds, selection, count)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "set": one.name,
             "captions": ", ".join(f"{kind} {share:.1%}" for kind, share in one.kinds.items()),
@@ -192,7 +192,7 @@ def write_prediction(docs: Path, out: Path, names: Sequence[str], count: int = P
         for one in sets
     ]
     rows.sort(key=lambda row: -float(row["result"]))
-    ranks = []
+    ranks: list[dict[str, Any]] = []
     results = [row["per_seed"] for row in rows]
     if len(rows) > 2 and len({row["result"] for row in rows}) > 1:
         for score, meaning in SCORES.items():
@@ -282,7 +282,7 @@ def _prose(text: str) -> str:
 
 
 def _embeddings(dataset: Dataset, clip: Clip, keys: set[str]) -> dict[str, NDArray[np.float32]]:
-    found = {}
+    found: dict[str, NDArray[np.float32]] = {}
     for shard in dataset.shards():
         rows, pictures = picture_embeddings(dataset, shard, clip)
         found |= {key: pictures[row] for key, row in rows.items() if key in keys}

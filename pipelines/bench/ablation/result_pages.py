@@ -319,7 +319,7 @@ def _groups(study: Finished) -> list[str]:
 
 def _cells(arms: pa.Table) -> dict[tuple[str, ...], str]:
     """(arm, form, wording, group, metric) -> "73.1 [70.4, 75.1]"."""
-    found = {}
+    found: dict[tuple[str, ...], str] = {}
     for row in arms.to_pylist():
         known = metric_of(row["metric"])
         text = known.shown(row["mean"])

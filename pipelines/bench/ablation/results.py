@@ -117,7 +117,8 @@ def planned(out: Path, size: Size | None = None) -> str:
 
     The data must be there, since a run's identity is that of what it learns from.
     """
-    lines, known = [], set()
+    lines: list[str] = []
+    known: set[str] = set()
     for name in NAMES:
         study = prepare(out / "dataset", study_settings(name, out, size), out / name)
         runs = {run.id for run in study.runs}
