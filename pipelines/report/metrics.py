@@ -31,8 +31,7 @@ def value(
     known = metric(name)
     if amount is None or not math.isfinite(amount):
         return text.MISSING
-    whole = low is not None and high is not None
-    digits = known.digits_for(low, high) if whole else known.digits
+    digits = known.digits if low is None or high is None else known.digits_for(low, high)
     if known.unit == "share" and not signed:
         return text.percent(amount, digits)
     return known.shown(amount, signed, digits).replace("-", text.MINUS)
