@@ -65,8 +65,12 @@ def compute(inputs: Inputs) -> Funnels | None:
     if inputs.dataset is None or inputs.selection is None:
         return None
     version = tables_version(inputs.dataset)
-    shown = [_funnel(name, record, version) for name, record in inputs.selection_records.items()]
-    return Funnels(shown)
+    shown = [
+        _funnel(name, record, version)
+        for name, record in inputs.selection_records.items()
+        if "funnel" in record  # `caplab select` writes one; a list of keys of one's own has none
+    ]
+    return Funnels(shown) if shown else None
 
 
 def _funnel(name: str, record: Mapping[str, Any], version: str) -> Funnel:
