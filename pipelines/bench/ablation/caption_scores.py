@@ -1,7 +1,7 @@
 """Which score of captions, taken before a step is trained, tells what a model trained on them does?
 
-A caption set is what an arm draws from: kinds and their shares, on the same pictures. Its score is
-that of its captions, averaged by share over a sample of pictures:
+A caption set is what an arm draws from: kinds and their shares, of one selection. Its score is that
+of its captions, averaged by share over a sample of pictures:
 
     clip, clip_sentences   CLIP similarity of picture and caption, whole and mean of its sentences
     words, clip_tokens     length
@@ -203,8 +203,8 @@ def write_prediction(docs: Path, out: Path, names: Sequence[str], count: int = P
     lines = [
         "# A score of captions that tells beforehand",
         "",
-        f"{len(rows)} caption sets on the same pictures (selection {selection}), scored on "
-        f"{count} of them before a step is trained, against what models trained on them reached: "
+        f"{len(rows)} caption sets of one selection ({selection}), scored on {count} pictures "
+        "that have them all, before any training, against what models trained on them reached: "
         f"{primary.metric} on {primary.form} prompts, wording {primary.wording}, mean over seeds. "
         "Equal arms of several studies are one set.",
         "",

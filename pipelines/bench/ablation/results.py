@@ -47,7 +47,7 @@ class Size:
 
 
 SMALL = Size(
-    DataSize(rows=400, rows_per_shard=100, pairs=512, epochs=1.0),
+    DataSize(rows=400, rows_per_shard=100, pairs=512, epochs=1.0, checkpoints=(0.25, 0.5, 1.0)),
     {"seeds": [0], "noises": 1, "train": {"model": "world-small", "steps": 12, "batch_size": 16}},
     scenes=6,
 )

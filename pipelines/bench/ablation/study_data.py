@@ -66,8 +66,8 @@ class DataSize:
     rows: int = 6000
     rows_per_shard: int = 500
     pairs: int = 2000
-    epochs: float = 6.0
-    checkpoints: tuple[float, ...] = (0.25, 0.5, 1.0)
+    epochs: float = 12.0
+    checkpoints: tuple[float, ...] = (0.15, 0.4, 1.0)
     workers: int = 2
 
 
