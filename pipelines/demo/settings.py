@@ -15,7 +15,7 @@ class DemoSettings(RunnerSettings):
     port: int = Field(8765, gt=0, lt=65536, description="Loopback port that serves the pictures")
     seed: int = Field(0, ge=0, description="Of the synthetic web")
     rows_per_shard: int = Field(500, gt=0, description="Rows of the URL list a shard")
-    steps: int = Field(300, gt=0, description="Steps of every run of the study")
+    steps: int = Field(400, gt=0, description="Steps of every run of the study")
     seeds: int = Field(3, gt=0, description="Training seeds an arm")
     scenes: int = Field(96, gt=0, description="Scenes, none trained on, that every model draws")
     noises: int = Field(1, gt=0, description="Pictures of a prompt")
