@@ -104,7 +104,9 @@ class TrainSettings(Settings):
     )
 
     # ---- seed and length ----
-    seed: int = Field(0, ge=0, description="Of weights, data and noise, unless one has its own.")
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="Of weights, data and noise, unless one has its own."
+    )
     weights_seed: int | None = Field(None, ge=0, description="Of initial weights; null = seed.")
     data_seed: int | None = Field(
         None,

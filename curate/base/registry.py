@@ -81,6 +81,8 @@ def tried(work: Callable[[], Given]) -> Given | Exception:
     """What a stranger's code gives, or what it raises, which may be anything."""
     try:
         return work()
+    except SystemExit as error:  # would end the command, and perhaps as one that went well
+        return RuntimeError(f"it asks to exit with {error.code!r}")
     except Exception as error:
         return error
 

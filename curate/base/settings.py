@@ -261,9 +261,26 @@ def nearest(name: str, valid: list[str]) -> str:
     return f"valid names are {', '.join(sorted(valid))}."
 
 
+class _OnceLoader(yaml.SafeLoader):
+    """PyYAML keeps the last of two values of one name and says nothing; here that is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping whose names stand once."""
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            if (name := (key.tag, key.value)) in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value!r} stands there twice", key.start_mark
+                )
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)
     except FileNotFoundError as error:
         raise ConfigError(f"The settings file {path} does not exist.") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -35,6 +35,12 @@ class NoWorse(Settings):
         "of a share",
     )
 
+    @model_validator(mode="after")
+    def _two_arms(self) -> NoWorse:
+        if self.arm == self.than:
+            raise ValueError(f"{self.arm!r} cannot be worse than itself")
+        return self
+
 
 class Interaction(Settings):
     """Whether arms a and b differ on form f by more than on form g."""
@@ -43,6 +49,12 @@ class Interaction(Settings):
     forms: tuple[str, str]
     wording: str | None = Field(None, description="Wording; none = the primary one")
     metric: str | None = Field(None, description="Metric; none = the primary one")
+
+    @model_validator(mode="after")
+    def _two_of_each(self) -> Interaction:
+        if len(set(self.arms)) < 2 or len(set(self.forms)) < 2:
+            raise ValueError("an interaction is of two arms and of two forms")
+        return self
 
 
 class Sweep(Settings):
@@ -56,8 +68,10 @@ class Sweep(Settings):
     def _shares_are_percents(self) -> Sweep:
         if min(self.shares) < 0 or max(self.shares) > 100:
             raise ValueError("the shares of a sweep are percents, 0 to 100")
-        if len(set(self.shares)) != len(self.shares):
-            raise ValueError("every share of a sweep may stand only once")
+        if len(self.doses) != len(self.shares):
+            raise ValueError("every share of a sweep may stand only once, to six digits")
+        if self.kind == self.rest:
+            raise ValueError("a sweep needs another caption set for the rest")
         return self
 
     @property
@@ -76,6 +90,26 @@ class Sweep(Settings):
             arm: {kind: share for kind, share in blend.items() if share > 0}
             for arm, blend in parts.items()
         }
+
+
+def refuse_empty_tests(
+    contrasts: tuple[tuple[str, str], ...], trends: Mapping[str, Mapping[str, float]]
+) -> None:
+    """
+    Raises:
+        ValueError: a test compares an arm with itself, stands twice, which the family would pay
+            for, or is a trend over less than two doses.
+    """
+    seen: set[frozenset[str]] = set()
+    for pair in map(frozenset, contrasts):
+        if len(pair) < 2:
+            raise ValueError(f"a contrast compares {min(pair)!r} with itself")
+        if pair in seen:
+            raise ValueError(f"the contrast of {' and '.join(sorted(pair))} stands there twice")
+        seen.add(pair)
+    for name, doses in trends.items():
+        if len(set(doses.values())) < 2:
+            raise ValueError(f"the trend {name!r} needs arms of two different doses")
 
 
 @dataclass(frozen=True)

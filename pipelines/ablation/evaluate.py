@@ -27,7 +27,7 @@ from pipelines.ablation.metrics import metric
 from pipelines.ablation.pictures import Asked, Drawing, asked_so_far, missing
 from pipelines.ablation.run import draw_and_judge_by, drawing_of, summarise
 from pipelines.ablation.runs import RECORD, sampling_of, studied_id
-from pipelines.ablation.study import loaded_judges, refuse_small_sets
+from pipelines.ablation.trial import few, loaded_judges, refuse_small_sets
 from pipelines.runners.choice import open_runner
 from pipelines.runners.hand_out import Failed, hand_out
 from pipelines.runners.settings import RunnerSettings
@@ -102,7 +102,7 @@ def evaluate(
     """
     run, device = Path(run).absolute(), device_of(device)
     model = _model(run, device, precision)
-    specs = loaded_judges(judges, prompts, model.resolution, device)
+    specs = loaded_judges(judges, few(prompts), model.resolution, device)
     refuse_small_sets(specs, prompts, noises, device)
     cell = KeptCell(run.name, model.seed, run, model.id, model.sampling)
     wanted = cell.wanted(Asked(prompts, noises, generation_seed))

@@ -22,7 +22,15 @@ from numpy.typing import NDArray
 from curate.base.errors import CaplabError, ConfigError, DatasetError, StageError
 from curate.base.files import atomic_path, fingerprint
 from curate.base.registry import said, tried
-from pipelines.ablation.pictures import AT_ONCE, pairs, pictures_of, seconds_in, took
+from pipelines.ablation.metrics import metric as metric_of
+from pipelines.ablation.pictures import (
+    AT_ONCE,
+    pairs,
+    pictures_of,
+    read_kept,
+    seconds_in,
+    took,
+)
 from pipelines.ablation.runs import REFERENCE, studied_id
 from pipelines.judges.prompts import PROMPTS
 from pipelines.judges.protocol import Judge, Pictures, SetJudge
@@ -103,7 +111,7 @@ def judged(run: Path, judge_id: str) -> dict[tuple[str, str], tuple[pa.Table, in
     for path in sorted((run / FOLDER / judge_id).glob("*.parquet")):
         if path.name == SETS_FILE:
             continue
-        table = _read(path)
+        table = _read(path, ("picture_id", "prompt_id"))
         found |= {pair: (table, row) for row, pair in enumerate(pairs(table))}
     return found
 
@@ -161,7 +169,7 @@ def set_scores(run: Path, spec: JudgeSpec, wanted: pa.Table) -> list[dict[str, A
 def stored_sets(run: Path, judge_id: str) -> pa.Table:
     """What is kept of sets, in the schema SETS; empty where there is nothing."""
     path = run / FOLDER / judge_id / SETS_FILE
-    return _read(path) if path.exists() else SETS.empty_table()
+    return _read(path, SETS.names) if path.exists() else SETS.empty_table()
 
 
 def set_id(wanted: pa.Table) -> str:
@@ -175,17 +183,35 @@ def checked_scores(
     """What a judge says of N pictures, held to what it promises.
 
     Raises:
-        StageError: it raises, or a metric is missing or has no number a picture.
+        StageError: it raises, or a metric is missing, has no number a picture, or one that it
+            cannot have, as infinity or a share above 1.
     """
     columns = said_by(name, judge.score, pictures, asked)
+    found: dict[str, NDArray[np.float64]] = {}
     for metric in judge.metrics:
-        values = np.asarray(columns.get(metric), float) if metric in columns else None
-        if values is None or values.shape != (len(pictures),):
+        given = columns[metric] if isinstance(columns, Mapping) and metric in columns else None
+        values = tried(lambda given=given: _numbers(given))  # type: ignore[misc]
+        if isinstance(values, Exception) or values.shape != (len(pictures),):
+            told = said(columns if given is None else given)
             raise StageError(
-                f"The judge {name} promises {metric} and gave {said(columns.get(metric))} for "
-                f"{len(pictures)} pictures."
+                f"The judge {name} promises {metric} and gave {told} for {len(pictures)} pictures."
             )
-    return {metric: np.asarray(columns[metric], float) for metric in judge.metrics}
+        least, most = metric_of(metric).range
+        wrong = values[~np.isnan(values) & ~((values >= least) & (values <= most))]
+        if np.isinf(values).any() or wrong.size:
+            odd = wrong[0] if wrong.size else values[np.isinf(values)][0]
+            raise StageError(
+                f"The judge {name} gave {metric} = {odd:g}, which is no value of it (NaN says "
+                f"that it does not apply)."
+            )
+        found[metric] = values
+    return found
+
+
+def _numbers(given: Any) -> NDArray[np.float64]:
+    if np.iscomplexobj(given):
+        raise ValueError("complex numbers have no order")
+    return np.asarray(given, np.float64)
 
 
 def _score(run: Path, spec: JudgeSpec, judge: Judge, rows: pa.Table) -> None:
@@ -226,9 +252,13 @@ def _score_sets(run: Path, spec: JudgeSpec, judge: SetJudge, wanted: pa.Table) -
             pq.write_table(sets.replace_schema_metadata(took(seconds)), temporary)
 
 
-def said_by(name: str, ask: Any, pictures: Pictures, asked: pa.Table) -> Any:
-    """What a judge answers; whatever it raises is told as its fault."""
-    answer = tried(lambda: ask(pictures, asked))
+def said_by(name: str, ask: Any, *given: Any) -> Any:
+    """What a judge's method answers.
+
+    Raises:
+        StageError: it raises.
+    """
+    answer = tried(lambda: ask(*given))
     if isinstance(answer, CaplabError):
         raise answer
     if isinstance(answer, Exception):
@@ -249,11 +279,5 @@ def _parts(rows: pa.Table) -> Iterator[pa.Table]:
         yield rows.slice(start, AT_ONCE)
 
 
-def _read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    try:
-        with pq.ParquetFile(path) as file:
-            return file.read(columns)
-    except (OSError, pa.ArrowException) as error:
-        raise DatasetError(
-            f"{path} is unreadable ({error}); delete it, and judge again."
-        ) from error
+def _read(path: Path, needed: Sequence[str]) -> pa.Table:
+    return read_kept(path, None, "delete it, and judge again", needed)

@@ -20,8 +20,8 @@ from curate.base.files import atomic_path, fingerprint, read_json, read_record, 
 from curate.base.progress import tell
 from curate.base.provenance import provenance
 from curate.base.settings import load_settings
-from pipelines.ablation.judged import JudgeSpec, refuse_shared_metrics, scores, set_scores
-from pipelines.ablation.pictures import Asked, decoded, encoded, webp_of
+from pipelines.ablation.judged import JudgeSpec, refuse_shared_metrics, said_by, scores, set_scores
+from pipelines.ablation.pictures import Asked, decoded, encoded, read_kept, webp_of
 from pipelines.ablation.runs import RECORD
 from pipelines.ablation.schemas import DESCRIBING, SETS
 from pipelines.ablation.settings import AblateSettings
@@ -95,7 +95,10 @@ class Kept:
             KeptCell(row["arm"], row["seed"], out / row["run"], row["run_id"], row["sampling"])
             for row in record["runs"]
         ]
-        asked = Asked(pq.read_table(out / PROMPTS_FILE), settings.noises, settings.generation_seed)
+        prompts = read_kept(
+            out / PROMPTS_FILE, None, "`caplab ablate` with the study's file writes it anew"
+        )
+        asked = Asked(prompts, settings.noises, settings.generation_seed)
         judges = [
             JudgeSpec(**{**row, "metrics": tuple(row["metrics"]), "limits": tuple(row["limits"])})
             for row in record["judges"]
@@ -238,7 +241,10 @@ def collect(kept: Kept) -> dict[str, pa.Table]:
                 sets.append({"arm": cell.arm, "seed": cell.seed, **row})
     side = _side(kept)
     judges = [spec.made(kept.device) for spec in kept.judges]
-    bounds = [judge.bounds(kept.asked.prompts, side) for judge in judges]
+    bounds = [
+        said_by(spec.name, judge.bounds, kept.asked.prompts, side)
+        for spec, judge in zip(kept.judges, judges, strict=True)
+    ]
     tables = {
         "images": pa.concat_tables(images, promote_options="default"),
         "sets": pa.Table.from_pylist(sets, schema=SETS),
@@ -285,7 +291,8 @@ def _shown(kept: Kept, judges: Sequence[Judge], side: int) -> pa.Table:
     asked = rows.take(place)
     targets: list[Any] = [None] * len(chosen)
     for judge in judges:
-        meant = judge.targets(asked.select(PROMPTS.names), side)
+        name = type(judge).__name__
+        meant = said_by(name, judge.targets, asked.select(PROMPTS.names), side)
         if meant is not None:
             targets = [webp_of(picture) for picture in meant]
             break

@@ -61,6 +61,12 @@ class Metric:
             return "none"
         return "difference of shares" if difference else "share"
 
+    @property
+    def range(self) -> tuple[float, float]:
+        """Least and greatest value that it can have; a cosine is allowed what rounding adds."""
+        least, most = _BOUNDS[self.unit]
+        return (least - 1e-6, most + 1e-6) if self.unit != "score" else (least, most)
+
     def within(self, low: float, high: float, difference: bool = False) -> tuple[float, float]:
         """Limits cut to what the metric, or a difference of two of its values, can be."""
         least, most = _BOUNDS[self.unit]

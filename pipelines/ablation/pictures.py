@@ -187,8 +187,17 @@ def pictures_of(run: Path, picture_ids: Sequence[str]) -> NDArray[np.uint8]:
 
 
 def decoded(webp: bytes) -> NDArray[np.uint8]:
-    """A picture (R, R, 3) uint8."""
-    return np.asarray(Image.open(io.BytesIO(webp)).convert("RGB"))
+    """A picture (R, R, 3) uint8.
+
+    Raises:
+        DatasetError: it is damaged.
+    """
+    try:
+        return np.asarray(Image.open(io.BytesIO(webp)).convert("RGB"))
+    except (OSError, ValueError) as error:
+        raise DatasetError(
+            f"A kept picture is damaged ({error}); delete its run's pictures, and draw again."
+        ) from error
 
 
 def webp_of(picture: NDArray[np.uint8]) -> bytes:
@@ -198,9 +207,22 @@ def webp_of(picture: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _read(path: Path, columns: Sequence[str] | None) -> pa.Table:
+def read_kept(
+    path: Path, columns: Sequence[str] | None, remedy: str, needed: Sequence[str] = ()
+) -> pa.Table:
+    """A table that a study keeps.
+
+    Raises:
+        DatasetError: it cannot be read, or lacks a column that is `needed`.
+    """
     try:
         with pq.ParquetFile(path) as file:
+            if lost := sorted(set(needed) - set(file.schema_arrow.names)):
+                raise DatasetError(f"{path} has no column {lost[0]!r}; {remedy}.")
             return file.read(columns)
     except (OSError, pa.ArrowException) as error:
-        raise DatasetError(f"{path} is unreadable ({error}); delete it, and draw again.") from error
+        raise DatasetError(f"{path} is unreadable ({error}); {remedy}.") from error
+
+
+def _read(path: Path, columns: Sequence[str] | None) -> pa.Table:
+    return read_kept(path, columns, "delete it, and draw again", columns or ())

@@ -12,13 +12,8 @@ from pipelines.ablation.judged import checked_scores
 from pipelines.ablation.pictures import missing
 from pipelines.ablation.run import unfinished
 from pipelines.ablation.settings import AblateSettings
-from pipelines.ablation.study import (
-    Study,
-    prepare,
-    primary_prompts,
-    sample_pictures,
-    sourced_sets,
-)
+from pipelines.ablation.study import Study, prepare, sourced_sets
+from pipelines.ablation.trial import primary_prompts, sample_pictures
 from pipelines.judges.protocol import SetJudge
 
 _STEPS = 3

@@ -9,7 +9,14 @@ import yaml
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from curate.base.settings import OPERATIONAL, Settings, comma_list
-from pipelines.ablation.declared import Declaration, Interaction, NoWorse, Primary, Sweep
+from pipelines.ablation.declared import (
+    Declaration,
+    Interaction,
+    NoWorse,
+    Primary,
+    Sweep,
+    refuse_empty_tests,
+)
 from pipelines.runners.settings import RunnerSettings
 from recaption.transforms.derivation import Derivation
 
@@ -20,12 +27,14 @@ _DEFAULT_ARMS: dict[str, dict[str, float]] = {
     "short": {"short": 0.95, "alt": 0.05},
     "descriptive": {"descriptive": 0.95, "alt": 0.05},
 }
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")  # names become folders
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")  # names become folders
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""Of training; it is drawn with and stored in 64 bits."""
 
 
 def _named(judges: Any) -> Any:
     names = comma_list(judges) if isinstance(judges, str) else judges
-    if isinstance(names, (list, tuple)):
+    if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names):
         return {name: {} for name in names}
     if isinstance(names, dict):
         return {name: {} if options is None else options for name, options in names.items()}
@@ -34,7 +43,10 @@ def _named(judges: Any) -> Any:
 
 def _of_the_world(prompts: Any) -> Any:
     if isinstance(prompts, str) and prompts.startswith("{"):  # an option's YAML
-        return yaml.safe_load(prompts)
+        try:
+            return yaml.safe_load(prompts)
+        except yaml.YAMLError as error:
+            raise ValueError(f"it is not valid YAML ({error})") from error
     return prompts
 
 
@@ -54,7 +66,7 @@ class Arm(Settings):
     caption_sources: dict[str, str] = Field(
         {}, description="Kind -> who wrote it, where that differs from the study's"
     )
-    seeds: tuple[int, ...] | None = Field(
+    seeds: tuple[Seed, ...] | None = Field(
         None, min_length=1, description="Training seeds of its own; none = the study's"
     )
     condition_on: tuple[str, ...] | None = Field(
@@ -128,7 +140,7 @@ class AblateSettings(RunnerSettings):
         {}, description="Name -> {arm: dose}: trends over arms that are no sweep"
     )
     primary: Primary = Field(Primary(), description="{metric, form, wording} that decide")
-    seeds: tuple[int, ...] = Field(
+    seeds: tuple[Seed, ...] = Field(
         (0, 1, 2), min_length=1, description="Training seeds; every arm trains once with each"
     )
     noises: int = Field(2, gt=0, description="Pictures of a prompt, each from a noise of its own")
@@ -190,17 +202,27 @@ class AblateSettings(RunnerSettings):
             raise ValueError("a study needs at least one judge")
         for name in (*arms, *self.caption_sets):
             if not _NAME.fullmatch(name):
-                raise ValueError(f"the name {name!r} may hold letters, digits, _ . + and - alone")
+                raise ValueError(
+                    f"the name {name!r} may hold letters, digits, _ . + and - alone, 100 at most"
+                )
         for where, named in self._named_arms():
             for arm in named:
                 if arm not in arms:
                     raise ValueError(f"{where} names an arm {arm!r} that is not there")
+        refuse_empty_tests(self.contrasts, self.trends)
+        if both := sorted(self.sweeps.keys() & self.trends.keys()):
+            raise ValueError(f"a sweep and a trend are both called {both[0]!r}")
         for seeds in (self.seeds, *(arm.seeds or () for arm in arms.values())):
             if len(set(seeds)) != len(seeds):
                 raise ValueError("every seed may stand only once")
         for name in SET_BY_THE_STUDY:
             if name in self.train:
                 raise ValueError(f"train.{name} is set by the study itself; remove it")
+        if all(self.train.get(f"{name}_seed") is not None for name in ("weights", "data", "noise")):
+            raise ValueError(
+                "train fixes weights_seed, data_seed and noise_seed, so that runs of other seeds "
+                "would be one run; leave one of them free"
+            )
         return self
 
     @property

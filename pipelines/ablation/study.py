@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from curate.base.errors import ConfigError
 from curate.base.files import read_record
-from curate.base.settings import load_settings, nearest
+from curate.base.settings import load_settings
 from curate.store.dataset import Dataset
 from pipelines.ablation.books import Books, arms_of
-from pipelines.ablation.judged import (
-    JudgeSpec,
-    checked_scores,
-    refuse_shared_metrics,
-    said_by,
-)
+from pipelines.ablation.judged import JudgeSpec
 from pipelines.ablation.pictures import Asked
 from pipelines.ablation.runs import RECORD, Run, recipe_mark, run_folder, sampling_of
 from pipelines.ablation.settings import AblateSettings, Arm
+from pipelines.ablation.trial import check_places, tried_judges
 from pipelines.judges.prompts import read_prompts
-from pipelines.judges.protocol import Judge, Pictures, SetJudge
 from recaption.transforms.derivation import Derivation
 from train.sample import asked_buckets
 from train.settings import TrainSettings, load_train_settings, model_config, settled
@@ -36,11 +27,6 @@ from train.text.vocabulary import (
     UnknownWords,
     refuse_unknown_words,
 )
-
-ALL = "all"
-"""The wording that stands for all of them."""
-_TRIED = 64
-"""Pictures that each judge looks at before a step is trained, at most."""
 
 
 @dataclass(frozen=True)
@@ -170,30 +156,6 @@ def train_settings(
     return settled(load_train_settings(None, given), stored)
 
 
-def check_places(settings: AblateSettings, prompts: pa.Table) -> None:
-    """
-    Raises:
-        ConfigError: a form or wording that was declared is that of no prompt.
-    """
-    forms = list(dict.fromkeys(prompts.column("form").to_pylist()))
-    wordings = [ALL, *dict.fromkeys(prompts.column("wording").to_pylist())]
-    primary = settings.primary
-    named = [("primary", primary.form, primary.wording)]
-    named += [("no_worse", own.form, own.wording) for own in settings.no_worse]
-    for own in settings.interactions:
-        named += [("interactions", form, own.wording or primary.wording) for form in own.forms]
-    for where, form, wording in named:
-        if form not in forms:
-            raise ConfigError(
-                f"No prompt has the form {form!r} that {where} names; {nearest(form, forms)}"
-            )
-        if wording not in wordings:
-            raise ConfigError(
-                f"No prompt has the wording {wording!r} that {where} names; "
-                f"{nearest(wording, wordings)}"
-            )
-
-
 def judges_added(stored: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
     """Name -> options of the judges that `caplab judge` added to a stored study."""
     added = (stored or {}).get("judges_added", [])
@@ -202,103 +164,6 @@ def judges_added(stored: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any
         for row in (stored or {}).get("judges", [])
         if row["name"] in added
     }
-
-
-def tried_judges(
-    settings: AblateSettings,
-    prompts: pa.Table,
-    resolution: int,
-    device: str,
-    added: Mapping[str, Mapping[str, Any]],
-) -> list[JudgeSpec]:
-    """The judges of a study, each loaded and tried.
-
-    Args:
-        added: further ones; where the settings name one of them, theirs counts.
-
-    Raises:
-        ConfigError: as `loaded_judges`, or the primary metric is given by none or is not defined on
-            the primary form.
-    """
-    values: dict[str, NDArray[np.float64]] = {}
-    rows = primary_prompts(settings, prompts)
-    judges = settings.judges | {n: own for n, own in added.items() if n not in settings.judges}
-    specs = loaded_judges(judges, rows, resolution, device, values)
-    refuse_small_sets(specs, prompts, settings.noises, device)
-    metric = settings.primary.metric
-    if metric not in values:
-        raise ConfigError(
-            f"No judge of single pictures ({', '.join(settings.judges)}) gives the metric "
-            f"{metric!r} that primary names; {nearest(metric, list(values))}"
-        )
-    if np.isnan(values[metric]).all():
-        raise ConfigError(
-            f"The metric {metric!r} is not defined on {settings.primary.form} prompts; name "
-            f"another metric or form in `primary`."
-        )
-    return specs
-
-
-def loaded_judges(
-    judges: Mapping[str, Mapping[str, Any]],
-    prompts: pa.Table,
-    resolution: int,
-    device: str,
-    values: dict[str, NDArray[np.float64]] | None = None,
-) -> list[JudgeSpec]:
-    """The judges, each of which has judged a few pictures of the models' size.
-
-    Args:
-        values: receives what they said.
-
-    Raises:
-        ConfigError: one does not load, or two give one metric.
-        StageError: one does not judge.
-    """
-    specs = [JudgeSpec.of(name, options, device) for name, options in judges.items()]
-    refuse_shared_metrics(specs)
-    rows = prompts.slice(0, _TRIED)
-    for spec in specs:
-        judge = spec.made(device)
-        pictures = sample_pictures(judge, rows, resolution)
-        if isinstance(judge, SetJudge):
-            said_by(spec.name, judge.attempt, pictures, rows)
-            continue
-        found = checked_scores(spec.name, judge, pictures, rows)
-        if values is not None:
-            values |= found
-    return specs
-
-
-def refuse_small_sets(
-    specs: Sequence[JudgeSpec], prompts: pa.Table, noises: int, device: str
-) -> None:
-    """
-    Raises:
-        ConfigError: a form and wording has too few pictures for a judge of sets.
-    """
-    counts = prompts.group_by(["form", "wording"]).aggregate([([], "count_all")])
-    for spec in specs:
-        judge = spec.made(device)
-        if isinstance(judge, SetJudge):
-            for count in counts.column("count_all").to_pylist():
-                judge.used(count * noises)
-
-
-def primary_prompts(settings: AblateSettings, prompts: pa.Table) -> pa.Table:
-    """The prompts of the primary form and wording."""
-    here = pc.equal(prompts.column("form"), settings.primary.form)
-    if settings.primary.wording != ALL:
-        here = pc.and_(here, pc.equal(prompts.column("wording"), settings.primary.wording))
-    return prompts.filter(here)
-
-
-def sample_pictures(judge: Judge, rows: pa.Table, resolution: int) -> Pictures:
-    """What the prompts meant, or black pictures, which show as well what is defined on them."""
-    pictures = judge.targets(rows, resolution)
-    if pictures is None:
-        return np.zeros((rows.num_rows, resolution, resolution, 3), np.uint8)
-    return pictures
 
 
 def sourced_sets(settings: AblateSettings) -> dict[str, Derivation]:

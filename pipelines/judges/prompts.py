@@ -87,6 +87,7 @@ def _prompt(row: Row, number: int, path: Path) -> dict[str, Any]:
     prompt = row.get("prompt")
     if not isinstance(prompt, str) or not prompt.strip():
         raise ConfigError(f"{place} has no text in 'prompt'.")
+    prompt = _text(prompt, "prompt", place) or ""
     given = dict(row)
     if all(name in row for name in _GENEVAL):
         record = {name: row[name] for name in sorted(row)}
@@ -102,16 +103,29 @@ def _prompt(row: Row, number: int, path: Path) -> dict[str, Any]:
         "intent": texts["intent"],
         "category": texts["category"],
         "questions": _questions(given.get("questions"), place),
-        "held_out": str(given.get("held_out") or "").lower() in ("true", "1"),
+        "held_out": _yes_or_no(given.get("held_out"), place),
     }
 
 
 def _text(value: object, name: str, place: str) -> str | None:
     if value is None or value == "":
         return None
+    if name == "wording" and value == "all":
+        raise ConfigError(f"{place} has the wording 'all', which stands for all of them.")
     if isinstance(value, str) or (name == "id" and isinstance(value, int)):
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"{place} has half a character (a surrogate) in {name!r}.") from None
         return str(value)
     raise ConfigError(f"{place} has a {name!r} that is no text.")
+
+
+def _yes_or_no(value: object, place: str) -> bool:
+    said = str(value or "").lower()
+    if said not in ("", "true", "1", "false", "0", "0.0", "1.0"):
+        raise ConfigError(f"{place} has 'held_out' = {value!r}, which is not true or false.")
+    return said in ("true", "1", "1.0")
 
 
 def _questions(value: object, place: str) -> list[str]:

@@ -12,7 +12,12 @@ from curate.base.errors import CaplabError, ConfigError
 from curate.base.files import fingerprint
 from curate.base.registry import load, said, tried
 from curate.base.settings import load_settings
+from pipelines.judges.prompts import PROMPTS
 from pipelines.judges.protocol import Judge
+
+_METRIC = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
+TAKEN = ("arm", "seed", "noise", "noise_seed", "picture_id", *PROMPTS.names)
+"""Columns that describe a picture beside its scores."""
 
 JUDGES = {
     "world": "pipelines.judges.world:WorldJudge",
@@ -53,6 +58,14 @@ def make_judge(name: str, options: Mapping[str, Any], device: str) -> Judge:
         raise ConfigError(f"The judge {name} cannot be made ({said(judge)}).") from judge
     if not judge.metrics:
         raise ConfigError(f"The judge {name} names no metrics.")
+    if isinstance(judge.metrics, str):
+        raise ConfigError(f"The judge {name} has metrics that are one text; they are a tuple.")
+    for metric in judge.metrics:
+        if not (isinstance(metric, str) and _METRIC.fullmatch(metric)) or metric in TAKEN:
+            raise ConfigError(
+                f"The judge {name} has a metric {metric!r}; metrics are columns of letters, digits "
+                f"and _, and {', '.join(TAKEN)} are others."
+            )
     return judge
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from curate.base.errors import DatasetError
 from curate.base.files import read_json
@@ -21,6 +20,7 @@ from curate.store.claims import flat
 from pipelines.ablation import verdicts
 from pipelines.ablation.metrics import metric as metric_of
 from pipelines.ablation.metrics import ordered
+from pipelines.ablation.pictures import read_kept
 from pipelines.ablation.results import ALL, Place, Results, difference, read
 from pipelines.ablation.runs import RECORD
 from pipelines.ablation.schemas import SETS
@@ -144,7 +144,7 @@ def _read(own: Side, name: str, letter: str) -> pa.Table:
     path = own.directory / "results" / f"{name}.parquet"
     if name == "sets" and not path.exists():
         return SETS.empty_table()
-    table = pq.read_table(path)
+    table = read_kept(path, None, "`caplab ablate` with the study's file writes it anew")
     arms = pa.array([f"{letter}:{arm}" for arm in table["arm"].to_pylist()], pa.string())
     return table.set_column(table.column_names.index("arm"), "arm", arms)
 

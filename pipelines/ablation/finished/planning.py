@@ -16,7 +16,7 @@ from curate.base.files import read_json
 from pipelines.ablation.declared import Declaration
 from pipelines.ablation.judged import SETS_FILE
 from pipelines.ablation.metrics import metric as metric_of
-from pipelines.ablation.pictures import seconds_in
+from pipelines.ablation.pictures import read_kept, seconds_in
 from pipelines.ablation.results import ALL, Place
 from pipelines.statistics.interval import Floats
 from pipelines.statistics.plan import Cost, Option, Variances, options, pooled, variances
@@ -36,13 +36,19 @@ def plan_next(out: Path, declared: Declaration, detect: float) -> str:
         detect: in the unit shown: points of a share.
 
     Raises:
-        ConfigError: nothing was declared, or the pilot has fewer than two seeds.
+        ConfigError: `detect` is no difference, nothing was declared or varies, or the pilot has
+            fewer than two seeds.
         DatasetError: `out` is no finished study.
     """
     path = out / "results" / "images.parquet"
     if not path.exists():
         raise DatasetError(f"{out} is no finished study; it has no results/images.parquet.")
-    images, record = pq.read_table(path), read_json(out / "run.json")
+    known = metric_of(declared.primary.metric)
+    most = known.factor * known.range[1]
+    if not 0 < detect < most:
+        raise ConfigError(f"--detect {detect:g} is no difference of {known.label} to claim.")
+    images = read_kept(path, None, "`caplab ablate` with the study's file writes it anew")
+    record = read_json(out / "run.json")
     family = sum(
         len(tests)
         for tests in (
@@ -62,7 +68,11 @@ def plan_next(out: Path, declared: Declaration, detect: float) -> str:
     arms = len(set(images["arm"].to_pylist()))
     drawn = len(set(images["prompt_id"].to_pylist()))
     cost = Cost(arms, _train_seconds(out, record), _picture_seconds(out, record), drawn / clusters)
-    known = metric_of(metric)
+    if not (parts.cautious_seed or parts.prompt or parts.both):
+        raise ConfigError(
+            f"In {out} the difference of {known.label} is the same everywhere, so that it tells "
+            f"nothing of how it scatters; a plan needs a pilot of models that learnt something."
+        )
     prompts = sorted({max(2, round(clusters * times)) for times in TIMES})
     ways = options(parts, detect / known.factor, prompts, NOISES, family, cost)
     return told(ways, parts, detect, family, declared, cost)

@@ -39,7 +39,12 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("image_size: -1", "image_size = -1"), ("[1, 2]", "name: value"), ("a: [", "not valid YAML")],
+    [
+        ("image_size: -1", "image_size = -1"),
+        ("[1, 2]", "name: value"),
+        ("a: [", "not valid YAML"),
+        ("image_size: 1\nimage_size: 2\n", "'image_size' stands there twice"),
+    ],
 )
 def test_a_wrong_file_gives_one_sentence(tmp_path, text, message):
     path = tmp_path / "settings.yaml"

@@ -16,6 +16,7 @@ from pipelines.world.weights import clip_dir
 from tests.train.data.small_dataset import add_scores, make_dataset, select
 
 TINY = {"model": "tiny-test", "resolution": 32}
+LESS = {"arm": "alt", "than": "short", "form": "short", "margin": 0.05}
 SHORT = {"scenes": 4, "forms": ["descriptive", "short"], "wordings": ["captioner"]}
 
 
@@ -76,6 +77,15 @@ def test_a_dry_run_tries_every_part_and_writes_no_study(dataset: Dataset, tmp_pa
         ),
         ({"caption_sets": {"x": {"of": "dense", "rule": "shuffle"}}}, "no dense captions"),
         ({"interactions": [{"arms": ["alt", "short"], "forms": ["short", "long"]}]}, "'long'"),
+        ({"no_worse": [{**LESS, "margin": 5}]}, "can lose the margin 5"),
+        ({"no_worse": [{**LESS, "metric": "objct"}]}, "'objct' that no_worse names"),
+        ({"no_worse": [{**LESS, "metric": "position"}]}, "form in `no_worse`"),
+        ({"no_worse": [{**LESS, "than": "alt"}]}, "worse than itself"),
+        ({"contrasts": [["alt", "alt"]]}, "'alt' with itself"),
+        ({"contrasts": [["alt", "short"], ["short", "alt"]]}, "stands there twice"),
+        ({"trends": {"t": {"alt": 1, "short": 1}}}, "two different doses"),
+        ({"seeds": [-1]}, "greater than or equal to 0"),
+        ({"train": {**TINY, "weights_seed": 1, "data_seed": 1, "noise_seed": 1}}, "one run"),
     ],
 )
 def test_what_would_fail_after_training_fails_before_it(
