@@ -72,7 +72,7 @@ class Finished:
     @property
     def arms(self) -> list[str]:
         """In the order of the file."""
-        return list(self.settings.all_arms)
+        return [arm["name"] for arm in self.record["arms"]]
 
 
 def write_page(

@@ -115,6 +115,7 @@ def made(name: str) -> Finished:
         "headline": tables.headline,
         "versions": {"python": "3.11", "torch": "2"},
         "images": 24,
+        "arms": [{"name": name} for name in settings.all_arms],
         "device": "cpu",
         "precision": "fp32",
         "limits": ["The pictures are drawn by a program."],
