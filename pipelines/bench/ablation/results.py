@@ -26,6 +26,7 @@ from curate.base.files import read_json, write_json
 from curate.base.progress import tell
 from curate.base.settings import load_settings, nearest
 from curate.store.dataset import Dataset
+from pipelines.ablation.kept import Kept
 from pipelines.ablation.run import ablate
 from pipelines.ablation.settings import AblateSettings
 from pipelines.ablation.study import prepare
@@ -96,10 +97,17 @@ def make_results(
             tell(ablate(dataset.directory, out / name, settings).text())
         study = Finished.read(out, name)
         write_page(docs, study, seconds(out)[name], changed_shares(dataset, settings))
-    done = [name for name in NAMES if (out / name / "run.json").exists()]
+    done = [name for name in NAMES if is_finished(out / name)]
     with _timed(out, "predict"):
         write_prediction(docs, out, done)
     write_index(docs, [Finished.read(out, name) for name in done], seconds(out))
+
+
+def is_finished(study: Path) -> bool:
+    """Whether a study has its tables, and every run that it is made of by now."""
+    if not (study / "run.json").exists():
+        return False
+    return all((cell.directory / "summary.json").exists() for cell in Kept.open(study).cells)
 
 
 def changed_shares(dataset: Dataset, settings: AblateSettings) -> dict[str, float]:
