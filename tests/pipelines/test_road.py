@@ -1,5 +1,7 @@
 """The whole road on a small synthetic web: real HTTP, the shipped models."""
 
+import shutil
+
 import pyarrow.parquet as pq
 import pytest
 
@@ -87,7 +89,9 @@ def ablation(curated, small_web, tmp_path_factory):
         }
     )
     out = tmp_path_factory.mktemp("run") / "ablation"
-    return settings, out, ablate(curated.directory, out, settings)
+    # It derives captions, and other files read the same web.
+    shutil.copytree(curated.directory, out.parent / "data")
+    return settings, out, ablate(out.parent / "data", out, settings)
 
 
 def test_the_demo_s_study_asks_in_every_wording_and_for_pairs_never_trained_on(ablation, small_web):

@@ -107,8 +107,12 @@ def test_photographs_from_the_written_arms_to_the_report(
     sets = pq.read_table(out / "results" / "sets.parquet")
     assert set(sets["pictures"].to_pylist()) == {12}
     assert list((out / "runs" / "reference-features").iterdir())
+    # Models of three steps hit nothing, and what does not vary plans nothing.
+    varying = tmp_path / "varying.yaml"
+    primary = {"metric": "clip_similarity", "form": "own"}
+    varying.write_text(yaml.safe_dump({**arms, "primary": primary}))
     assert "training, drawing and judging" in called(
-        "ablate", "--plan", out, "--detect", 20, "--arms", file
+        "ablate", "--plan", out, "--detect", 0.1, "--arms", varying
     )
 
     # A judge that looks later, and stays when the study is run again.

@@ -13,6 +13,7 @@ from pipelines.bench.commands import bench
 from pipelines.cli import HELP, cli
 from pipelines.commands.captioner import command as captioner
 from pipelines.commands.curate import CurateSettings
+from pipelines.commands.experiment.evaluate import EvaluateSettings
 from pipelines.commands.recaption import RecaptionCommandSettings
 from pipelines.commands.score import ScoreCommandSettings
 from pipelines.commands.train import TrainCommandSettings
@@ -156,6 +157,7 @@ COMPUTING = {
     "score": ScoreCommandSettings,
     "recaption": RecaptionCommandSettings,
     "train": TrainCommandSettings,
+    "evaluate": EvaluateSettings,
     "captioner fit": FitSettings,
     "upsample": UpsampleSettings,
 }
@@ -164,6 +166,7 @@ COMPUTING = {
 def test_precision_and_device_take_the_same_words_in_every_command():
     for option, kind in (("precision", Precision), ("device", str)):
         having = {n for n, c in COMMANDS.items() if any(p.name == option for p in c.params)}
+        having -= {"judge"}  # it takes what a judge takes, and has no settings of its own
         assert having == set(COMPUTING)
         fields = [cls.model_fields[option] for cls in COMPUTING.values()]
         assert {str(field.annotation) for field in fields} == {str(kind)}
