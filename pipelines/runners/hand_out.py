@@ -79,10 +79,12 @@ def hand_out(
             start(worker)
     while under_way:
         try:
-            future = ended.get(timeout=BEAT_SECONDS if beat else None)
+            # Never without end: a Ctrl-C that came while this thread let none through is only seen
+            # when it wakes.
+            future = ended.get(timeout=BEAT_SECONDS)
         except queue.Empty:
-            assert beat is not None
-            beat()
+            if beat is not None:
+                beat()
             continue
         done = under_way.pop(future)
         error = future.exception()
