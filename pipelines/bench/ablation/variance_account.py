@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,6 @@ ARMS = {"descriptive": {"descriptive": 0.95, "alt": 0.05}, "alt": {"alt": 1.0}}
 STUDY: dict[str, Any] = {
     "arms": ARMS,
     "contrasts": [],
-    "seeds": [0],
     "selection": SELECTION,
     "noises": 4,
     "train": {"model": "world-small"},
@@ -89,14 +89,23 @@ def variance_account(
     found: dict[str, list[Floats]] = {name: [] for name in ARMS}
     study = {**STUDY, **(changes or {})}
     for seeds in square.tolist():
-        three = dict(zip(("weights_seed", "data_seed", "noise_seed"), seeds, strict=True))
-        own = {**study, "train": {**study["train"], **three}, "runs": str(out / "runs")}
         place = out / "studies" / "-".join(map(str, seeds))
-        ablate(dataset, place, load_settings(AblateSettings, None, own))
+        ablate(dataset, place, study_of(seeds, out, study))
         images = pq.read_table(place / "results" / "images.parquet")
         for arm, results in found.items():
             results.append(_by_noise(images, arm))
     return _table(square, {arm: np.stack(results) for arm, results in found.items()})
+
+
+def study_of(seeds: Sequence[int], out: Path, study: Mapping[str, Any]) -> AblateSettings:
+    """The study of one combination of seeds: of the weights, the data's order, the training noise.
+
+    The noise is that of the study's own seed, since a study has to leave one of the three free.
+    """
+    weights, order, noise = seeds
+    fixed = {**study["train"], "weights_seed": weights, "data_seed": order}
+    own = {**study, "train": fixed, "seeds": [noise], "runs": str(out / "runs")}
+    return load_settings(AblateSettings, None, own)
 
 
 def _by_noise(images: pa.Table, arm: str) -> Floats:

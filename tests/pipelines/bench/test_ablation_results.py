@@ -18,6 +18,7 @@ from pipelines.bench.ablation.result_pages import Finished, write_index, write_p
 from pipelines.bench.ablation.results import SMALL, study_settings
 from pipelines.bench.ablation.study_data import EARLY, KINDS, VARIED, write_truth_captions
 from pipelines.bench.ablation.study_files import NAMES, question
+from pipelines.bench.ablation.variance_account import STUDY, study_of
 from pipelines.judges.world import WorldJudge
 from pipelines.judges.world_prompts import world_prompts
 from pipelines.judges.world_settings import WorldJudgeSettings, WorldPromptSettings
@@ -39,6 +40,11 @@ def test_a_study_trains_on_captions_that_are_made(name: str, tmp_path: Path) -> 
     assert question(name).endswith((".", "?"))
     small = study_settings(name, tmp_path, SMALL)
     assert {len(small.seeds_of(arm)) for arm in small.all_arms} == {1}
+
+
+def test_a_study_of_the_variance_account_has_its_three_seeds(tmp_path: Path) -> None:
+    study = study_of([1, 2, 3], tmp_path, STUDY)
+    assert (study.train["weights_seed"], study.train["data_seed"], study.seeds) == (1, 2, (3,))
 
 
 def test_error_free_captions_are_the_truths_and_say_so(tmp_path: Path) -> None:
