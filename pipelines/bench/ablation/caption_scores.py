@@ -219,9 +219,10 @@ def write_prediction(docs: Path, out: Path, names: Sequence[str], count: int = P
                 [[r["score"], r["meaning"], f"{r['spearman']:+.2f}", _interval(r)] for r in ranks],
             ),
             "",
-            "The detector is the world's parser, which is nearly exact: a detector of photographs "
-            "will tell less. Sets are not drawn from a population of captioners: many are doses of "
-            "one harm, which a score of facts sees by construction.",
+            "The detector is the world's parser, which is nearly exact, and CLIP was trained on "
+            "this very world: on photographs both will tell less. Sets are not drawn from a "
+            "population of captioners: many are doses of one harm, which a score of facts sees by "
+            "construction.",
         ]
     else:
         lines.append("Fewer than three sets are there, or all reached the same: no order to tell.")

@@ -174,7 +174,8 @@ def main(out: Path, docs: Path | None, names: tuple[str, ...], small: bool, plan
     size = SMALL if small else Size()
     out = out.absolute()
     if plan:
-        make_data(out, size.data)
+        with _timed(out, "data"):
+            make_data(out, size.data)
         click.echo(planned(out, size))
         return
     make_results(out, docs or (out / "docs" if small else DOCS), names or NAMES, size)
