@@ -139,7 +139,8 @@ def write_index(docs: Path, studies: Sequence[Finished], seconds: Mapping[str, f
         "",
         *markdown(head, rows),
         "",
-        f"{len(known)} runs, {_minutes(total)} minutes of wall time on {hardware()}.",
+        f"{len(known)} runs, {_minutes(total)} minutes of wall time on {hardware()}, what else ran "
+        "there included.",
         "",
         "[Which score of captions tells beforehand](predict.md) compares all caption sets.",
         "",
