@@ -35,6 +35,7 @@ HELP = {
     "judge": "Score the kept pictures of a study or a run with one more judge.",
     "evaluate": "Draw prompts with one trained model and judge the pictures.",
     "export-images": "Write pictures in the folders that benchmarks' own scorers read.",
+    "view": "Look at a dataset, a run or a study in the browser.",
     "report": "Write report.html, one self-contained file, for a dataset or a run.",
     "demo": "Walk the whole road offline on the synthetic world.",
     "captioner": "Make captioners of your own.",
@@ -52,6 +53,7 @@ HELP = {
     elsewhere={
         "demo": "pipelines.demo.command",
         "bench": "pipelines.bench.commands",
+        "view": "pipelines.view.command",
         "derive": "pipelines.commands.experiment.derive",
         "judge": "pipelines.commands.experiment.judge",
         "evaluate": "pipelines.commands.experiment.evaluate",

@@ -27,8 +27,8 @@ ROAD = {
     "train": "model_settings protocols sources presets samplers settings meter objectives "
     "optimizer latents text backbones model distributed adapters data checkpoints assemble sample "
     "export validation loop run",
-    "pipelines": "terminal world make_weights runners statistics judges ablation report commands "
-    "demo bench cli",
+    "pipelines": "terminal world make_weights runners statistics judges ablation report view "
+    "commands demo bench cli",
 }
 RAY = "pipelines.runners"
 MOST_FILES, MOST_LINES = 18, 400

@@ -142,12 +142,12 @@ def _attempt(raw: bytes, view: PictureView, more: Sequence[PictureView] = ()) ->
 
 def _decode(raw: bytes, view: PictureView, more: Sequence[PictureView]) -> _Decoded:
     floor = max(view.size, GREY_SIDE)
-    upright, size = _upright(raw, view.draft, floor)
+    upright, size = decode_upright(raw, view.draft, floor)
     fine = upright
     larger = [other.size for other in more if other.size > floor]
     if larger and upright.size != size:
         # Further models must not change what all others see, so a larger one decodes again.
-        fine, _ = _upright(raw, view.draft, max(larger))
+        fine, _ = decode_upright(raw, view.draft, max(larger))
     pixels = upright.tobytes()
     digest = hashlib.sha256(b"%d %d " % upright.size + pixels).hexdigest()
     grey = upright.convert("L")
@@ -163,8 +163,11 @@ def _decode(raw: bytes, view: PictureView, more: Sequence[PictureView]) -> _Deco
     )
 
 
-def _upright(raw: bytes, draft: bool, floor: int) -> tuple[Image.Image, tuple[int, int]]:
-    """The picture as RGB, and its full size; a JPEG's shorter side may shrink to `floor`."""
+def decode_upright(raw: bytes, draft: bool, floor: int) -> tuple[Image.Image, tuple[int, int]]:
+    """The picture as RGB, and its full size; a JPEG's shorter side may shrink to `floor`.
+
+    Raises almost anything on hostile bytes, see `_attempt`.
+    """
     with Image.open(io.BytesIO(without_texts(raw))) as opened:
         width, height = opened.size
         if width * height > MAX_PIXELS:

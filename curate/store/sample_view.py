@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,13 @@ class SampleTables:
         self.connection.execute(
             f"CREATE VIEW sample AS SELECT * FROM ({self.source([*self._own, *self._joined])})"
         )
+
+    def apart(self) -> SampleTables:
+        """The same on a cursor of its own, for another thread; what is added there stays there."""
+        other = copy(self)
+        other.connection = self.connection.cursor()
+        other._joined = dict(self._joined)
+        return other
 
     @property
     def columns(self) -> list[str]:

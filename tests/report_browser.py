@@ -127,6 +127,10 @@ class Browser:
 
     def open(self, path: Path, width: int = 1280, dark: bool = False) -> None:
         """Open a file at a viewport width in CSS pixels and wait until it is loaded."""
+        self.visit(path.absolute().as_uri(), width, dark)
+
+    def visit(self, address: str, width: int = 1280, dark: bool = False) -> None:
+        """The same of any address; another hash of the page that is open loads nothing."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -137,7 +141,7 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self._loaded = False
-        self.call("Page.navigate", url=path.absolute().as_uri())
+        self.call("Page.navigate", url=address)
         while not self._loaded:
             self._note(json.loads(self._socket.recv()))
 
@@ -149,6 +153,14 @@ class Browser:
         if "exceptionDetails" in answer:
             raise RuntimeError(answer["exceptionDetails"]["text"])
         return answer["result"].get("value")
+
+    def press(self, key: str) -> None:
+        """Press and release a key by its `KeyboardEvent.key`; a character is typed as well."""
+        text = {"text": "\r" if key == "Enter" else key} if len(key) == 1 or key == "Enter" else {}
+        codes = {"Enter": 13, "Escape": 27, "Tab": 9}
+        code = {"windowsVirtualKeyCode": codes[key]} if key in codes else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text, **code)
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=key, **code)
 
     def screenshot(self, target: Path) -> Path:
         """The whole page as PNG."""

@@ -1,0 +1,32 @@
+"""Settings of `caplab view`."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from curate.base.settings import OPERATIONAL, Settings
+
+
+class ViewSettings(Settings):
+    """Where the page is served, and for whom."""
+
+    port: int = Field(
+        8765,
+        ge=0,
+        le=65535,
+        description="port of the page; 0 takes a free one",
+        json_schema_extra=OPERATIONAL,
+    )
+    host: str = Field(
+        "127.0.0.1",
+        description="address to listen on; one that others reach needs --allow-remote",
+        json_schema_extra=OPERATIONAL,
+    )
+    open: bool = Field(
+        False, description="open the page in the browser", json_schema_extra=OPERATIONAL
+    )
+    allow_remote: bool = Field(
+        False,
+        description="let other machines look and write: there is no password",
+        json_schema_extra=OPERATIONAL,
+    )

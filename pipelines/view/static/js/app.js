@@ -1,0 +1,85 @@
+// The shell: which page stands at which address, the navigation, and what went wrong.
+//
+// #/NAME?parameters shows js/pages/NAME.js; #/sample/KEY gives the page the parameter `key`.
+// A page exports `async show(main, params)` and may return a function that is called on leaving.
+
+import { about, link } from "./api.js";
+import { el, fill, notice } from "./dom.js";
+import { clearKeys, listKeys } from "./keys.js";
+
+const PAGES = {
+  pictures: { title: "Pictures" },
+  rule: { title: "Rule" },
+  sample: { title: "A picture", rest: "key", within: "pictures" },
+  copies: { title: "Copies" },
+  captions: { title: "Captions" },
+  search: { title: "Search" },
+  run: { title: "Run" },
+  study: { title: "Study" },
+};
+
+const main = document.getElementById("main");
+let leave = null;
+let turn = 0;
+
+/** {name, params} of an address. */
+function place(hash) {
+  const [path, query = ""] = hash.replace(/^#\/?/, "").split(/\?(.*)/s);
+  const [name, ...rest] = path.split("/");
+  const params = new URLSearchParams(query);
+  if (rest.length && PAGES[name]?.rest) params.set(PAGES[name].rest, decodeURIComponent(rest.join("/")));
+  return { name, params };
+}
+
+async function turnTo() {
+  const mine = (turn += 1);
+  leave?.();
+  leave = null;
+  clearKeys();
+  document.getElementById("keys").close();
+  main.removeAttribute("class");
+  try {
+    const facts = await about(true);
+    const { name, params } = place(location.hash);
+    if (!Object.hasOwn(PAGES, name)) {
+      if (location.hash.length > 2) notice("There is no such page here.");
+      history.replaceState(null, "", link(facts.pages[0]));
+      if (mine === turn) turnTo();
+      return;
+    }
+    draw(facts, name);
+    const page = await import(`./pages/${name}.js`).catch((error) => {
+      throw new Error(`The page ${PAGES[name].title} could not be loaded (${error.message}).`);
+    });
+    if (mine !== turn) return;
+    const shown = el("div", { class: `page ${name}` });
+    fill(main, shown);
+    const end = await page.show(shown, params);
+    if (mine === turn) leave = end ?? null;
+    else end?.();
+  } catch (error) {
+    if (mine === turn) failed(error);
+  }
+}
+
+function draw(facts, name) {
+  document.title = `${PAGES[name].title} · ${facts.name}`;
+  fill(document.getElementById("name"), facts.name);
+  document.getElementById("name").title = facts.directory;
+  const current = PAGES[name].within ?? name;
+  fill(document.getElementById("pages"), facts.pages.map((one) =>
+    el("a", { href: link(one), "aria-current": one === current && "page" }, PAGES[one].title)));
+}
+
+function failed(error) {
+  if (error?.name !== "AbortError") notice(error?.message || String(error));
+}
+
+window.addEventListener("unhandledrejection", (event) => {
+  event.preventDefault();
+  failed(event.reason);
+});
+window.addEventListener("error", (event) => failed(event.error ?? new Error(event.message)));
+window.addEventListener("hashchange", turnTo);
+document.getElementById("help").addEventListener("click", () => listKeys());
+turnTo();

@@ -1,0 +1,144 @@
+// All pictures in an order: sorted by a column, of a selection, as dense as wanted.
+
+import { about, columnOf, get, link, remember } from "../api.js";
+import { el, fill, number, shown } from "../dom.js";
+import { thumbnail, windowedGrid } from "../grid.js";
+import { onKeys } from "../keys.js";
+
+const DENSITIES = { small: 96, medium: 160, large: 280 };
+const LINE = 19; // px of a line under a picture
+
+export async function show(main, params) {
+  const facts = await about();
+  const state = {
+    sort: params.get("sort") ?? "",
+    down: params.get("down") === "1",
+    selection: params.get("selection") ?? "",
+    random: params.get("random") ?? "",
+    show: (params.get("show") ?? "").split(",").filter((name) => columnOf(facts, name)),
+    size: params.get("size") in DENSITIES ? params.get("size") : "medium",
+    at: Number(params.get("at")) || 0,
+  };
+  if (!params.has("show") && columnOf(facts, state.sort)) state.show = [state.sort];
+
+  const place = el("div", { class: "grid-place" });
+  const count = el("output", { class: "count" });
+  const go = (change) => { location.hash = link("pictures", written({ ...state, at: 0, ...change })); };
+  const written = (of) => ({ ...of, show: of.show.join(","), size: of.size === "medium" ? "" : of.size,
+    at: of.at || "" });
+
+  fill(main, el("div", { class: "bar" },
+    sorting(facts, state, go), selecting(facts, state, go), showing(facts, state, go),
+    density(state, go), count), place);
+
+  const order = () => get("/api/order", { sort: state.sort, down: state.down,
+    selection: state.selection, random: state.random });
+  let { order: name, total } = await order();
+  fill(count, `${number(total)} ${total === 1 ? "picture" : "pictures"}`);
+  if (!total) {
+    place.append(el("p", { class: "empty" }, state.selection
+      ? `The selection ${state.selection} holds no picture.`
+      : "No picture is stored yet; they appear here as `caplab curate` stores them."));
+    return undefined;
+  }
+  const edge = DENSITIES[state.size];
+  const grid = windowedGrid(place, {
+    total, edge, lines: 8 + LINE * state.show.length, start: state.at,
+    async rows(start, count) {
+      const asked = () => get("/api/window", { order: name, start: start || "0", count,
+        show: state.show.join(",") });
+      try {
+        return (await asked()).rows;
+      } catch (error) {
+        if (error.status !== 409) throw error; // the server was started anew
+        ({ order: name } = await order());
+        return (await asked()).rows;
+      }
+    },
+    cell: (row) => cell(facts, state, row, edge),
+    open: (row) => { location.hash = link(`sample/${row.key}`); },
+    moved(index) {
+      state.at = index;
+      remember("pictures", written(state));
+    },
+  });
+  grid.box.focus({ preventScroll: true });
+  onKeys({
+    "s": ["choose the column to sort by", () => main.querySelector("#sort").focus()],
+    "d": ["turn the order", () => go({ down: !state.down })],
+    "r": ["another random order", () => go({ random: 1 + Math.floor(Math.random() * 1e6), sort: "" })],
+    "-": ["more, smaller pictures", () => go({ size: next(state.size, -1), at: state.at })],
+    "+": ["fewer, larger pictures", () => go({ size: next(state.size, 1), at: state.at })],
+    "g": ["go to the grid", () => grid.box.focus()],
+  });
+  return () => grid.destroy();
+}
+
+function next(size, step) {
+  const names = Object.keys(DENSITIES);
+  return names[Math.max(0, Math.min(names.length - 1, names.indexOf(size) + step))];
+}
+
+function cell(facts, state, row, edge) {
+  return el("a", { class: "shot", href: link(`sample/${row.key}`), tabindex: "-1", title: row.text || "" },
+    el("div", { class: "frame" }, thumbnail(row, edge)),
+    state.show.map((name) => el("div", { class: "told" },
+      state.show.length > 1 && el("span", { class: "muted" }, `${columnOf(facts, name).label} `),
+      shown(row.values[name], columnOf(facts, name)))));
+}
+
+function sorting(facts, state, go) {
+  const columns = facts.columns.filter(({ name }) => name !== "key" && name !== "row");
+  const select = el("select", {
+    id: "sort", value: state.random ? "random" : state.sort,
+    on: { change: ({ target: { value } }) => (value === " random"
+      ? go({ sort: "", random: 1, down: false })
+      : go({ sort: value, random: "", down: value !== "", show: withSort(state, value) })) },
+  },
+  el("option", { value: "" }, "as in the input"),
+  el("option", { value: " random" }, "at random"),
+  columns.map(({ name, label }) => el("option", { value: name }, label)));
+  select.value = state.random ? " random" : state.sort;
+  return el("span", { class: "field" }, el("label", { for: "sort" }, "Sort"), select,
+    el("button", {
+      type: "button", id: "down", "aria-pressed": state.down ? "true" : "false",
+      disabled: Boolean(state.random), title: "Turn the order (d)",
+      on: { click: () => go({ down: !state.down }) },
+    }, state.down ? "↓ high first" : "↑ low first"));
+}
+
+/** What one sorts by is shown, in place of what was shown for the sake of the last order. */
+function withSort(state, sort) {
+  const others = state.show.filter((name) => name !== state.sort && name !== sort);
+  return sort ? [sort, ...others] : others;
+}
+
+function selecting(facts, state, go) {
+  if (!facts.selections.length) return null;
+  return el("span", { class: "field" }, el("label", { for: "selection" }, "Of"),
+    el("select", { id: "selection", value: state.selection,
+      on: { change: ({ target }) => go({ selection: target.value }) } },
+    el("option", { value: "" }, "all stored"),
+    facts.selections.map(({ name, selected }) =>
+      el("option", { value: name }, selected === null ? name : `${name} (${number(selected)})`))));
+}
+
+function showing(facts, state, go) {
+  const choose = ({ target }) => {
+    const others = state.show.filter((name) => name !== target.value);
+    go({ show: target.checked ? [...others, target.value] : others, at: state.at });
+  };
+  return el("details", { class: "menu" },
+    el("summary", {}, state.show.length ? `Shown: ${state.show.length}` : "Show values"),
+    el("div", { class: "choices" }, facts.columns.filter(({ name }) => name !== "key").map((column) =>
+      el("label", {}, el("input", { type: "checkbox", value: column.name,
+        checked: state.show.includes(column.name), on: { change: choose } }), column.label))));
+}
+
+function density(state, go) {
+  return el("span", { class: "field segmented", role: "group", "aria-label": "Size of the pictures" },
+    Object.keys(DENSITIES).map((size) => el("button", {
+      type: "button", "aria-pressed": state.size === size ? "true" : "false",
+      on: { click: () => go({ size, at: state.at }) },
+    }, size)));
+}
