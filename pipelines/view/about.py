@@ -13,10 +13,8 @@ from pipelines.report.sql import identifier
 from pipelines.report.text import words
 from pipelines.view.answers import Asked, get
 from pipelines.view.opened import Opened
-from pipelines.view.tables import Tables
+from pipelines.view.tables import Tables, kind_of
 
-_NUMBERS = ("FLOAT", "DOUBLE", "INT", "UINT", "TINYINT", "SMALLINT", "BIGINT", "UTINYINT")
-_NUMBERS += ("INTEGER", "UINTEGER", "USMALLINT", "UBIGINT", "HUGEINT")
 _HASHES = ("text_hash",)
 
 
@@ -67,7 +65,8 @@ def facts(tables: Tables) -> dict[str, Any]:
 
 def columns(tables: Tables) -> list[dict[str, Any]]:
     """Name, label, type, and of numbers the range and the digits that tell their values apart."""
-    types = {name: kind_of(name, kind) for name, kind in tables.columns.items()}
+    types = {name: kind_of(kind) for name, kind in tables.columns.items()}
+    types |= {name: "text" for name in types if name in _HASHES}  # numbers by type alone
     numbers = [name for name, kind in types.items() if kind == "number"]
     parts = ", ".join(f"min({n}), max({n})" for n in map(identifier, numbers))
     found = tables.connection.cursor().execute(f"SELECT {parts or 'NULL'} FROM sample")
@@ -88,17 +87,6 @@ def columns(tables: Tables) -> list[dict[str, Any]]:
             }
         )
     return told
-
-
-def kind_of(name: str, kind: str) -> str:
-    """number, bool, text or time."""
-    if name in _HASHES:
-        return "text"
-    if kind == "BOOLEAN":
-        return "bool"
-    if kind.startswith(_NUMBERS):
-        return "number"
-    return "time" if kind.startswith(("TIMESTAMP", "DATE")) else "text"
 
 
 def _digits(low: float | None, high: float | None) -> int:
@@ -131,7 +119,7 @@ def _kinds(tables: Tables) -> list[dict[str, Any]]:
 
 def _pages(opened: Opened, found: dict[str, Any]) -> list[str]:
     """The pages that have something to show here."""
-    pages = [opened.kind] if opened.kind != "dataset" else []
+    pages: list[str] = [opened.kind] if opened.kind != "dataset" else []
     pages += ["pictures", "rule"]
     pages += ["copies"] if found["methods"] else []
     pages += ["captions"] if found["kinds"] else []

@@ -89,11 +89,13 @@ def local_or_numbered(host: str) -> bool:
     """
     try:
         name = urlsplit(f"//{host}").hostname or ""
-        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    try:
+        return bool(ipaddress.ip_address(name))
     except ValueError:
         own = platform.node().lower()
-        return name in ("localhost", own, own.partition(".")[0])
-    return True
+        return name != "" and name in ("localhost", own, own.partition(".")[0])
 
 
 class _Guard:

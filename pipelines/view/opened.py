@@ -126,9 +126,10 @@ def find(directory: Path | str) -> Opened:
         )
     record = read_record(directory / "run.json")
     kind: Kind = "study" if record.get("kind") == "ablation" else "run"
-    place = record.get("dataset_directory")
-    known = isinstance(place, str) and (Path(place) / "dataset.json").exists()
-    return Opened(directory, kind, cache_of(directory), Dataset.open(place) if known else None)
+    place = str(record.get("dataset_directory") or "")
+    known = place and (Path(place) / "dataset.json").exists()
+    dataset = Dataset.open(place) if known else None
+    return Opened(directory, kind, cache_of(directory), dataset)
 
 
 def cache_of(directory: Path) -> Path:

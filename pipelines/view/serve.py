@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import secrets
 import socket
+import threading
 from collections.abc import Callable
 
-from curate.base.errors import ConfigError
+from curate.base.errors import CaplabError, ConfigError
 from pipelines.view.opened import Opened
 from pipelines.view.settings import ViewSettings
 
@@ -45,6 +47,8 @@ def serve(opened: Opened, settings: ViewSettings, ready: Callable[[str], None]) 
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
     )
+    if opened.dataset is not None:
+        threading.Thread(target=_look_ahead, args=(opened,), daemon=True).start()
     # The kernel holds who comes before the loop runs.
     ready(f"http://{_bracketed(settings.host)}:{port}/")
     try:
@@ -52,6 +56,12 @@ def serve(opened: Opened, settings: ViewSettings, ready: Callable[[str], None]) 
     finally:
         opened.close()
         listening.close()
+
+
+def _look_ahead(opened: Opened) -> None:
+    """Begin with the copy of the tables while the browser starts; the page tells what is wrong."""
+    with contextlib.suppress(CaplabError):
+        _ = opened.tables
 
 
 def listen(settings: ViewSettings) -> socket.socket:

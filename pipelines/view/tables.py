@@ -29,9 +29,6 @@ from pipelines.report.sql import identifier
 
 _LEFT_OUT = ("status", "reason", "detail", "sha256")  # nobody sorts by them
 _REMEMBERED = 100_000  # shards of keys that the page saw
-_SIMPLE = ("BOOLEAN", "VARCHAR", "FLOAT", "DOUBLE", "DATE")
-_SIMPLE += tuple(f"{sign}{kind}INT" for sign in ("", "U") for kind in ("TINY", "SMALL", "BIG"))
-_SIMPLE += ("INTEGER", "UINTEGER", "HUGEINT")
 
 
 class Tables:
@@ -130,9 +127,8 @@ class Tables:
         kept = [
             identifier(str(row[0]))
             for row in described
-            if str(row[0]) not in _LEFT_OUT and str(row[1]).startswith(_SIMPLE)
-            and "[" not in str(row[1])
-        ]  # fmt: skip
+            if str(row[0]) not in _LEFT_OUT and kind_of(str(row[1])) is not None
+        ]
         connection.execute(f"ATTACH {sql_text(plain_path(target))} AS copying")
         connection.execute(
             f"CREATE TABLE copying.sample AS SELECT {', '.join(kept)} FROM ({source})"
@@ -177,6 +173,16 @@ class Tables:
         self.connection.execute(f"SET allowed_directories = [{allowed}]")
         self.connection.execute("SET enable_external_access = false")
         self.connection.execute("SET lock_configuration = true")
+
+
+def kind_of(kind: str) -> str | None:
+    """number, bool, text or time, of a type in DuckDB's words; None where it is no plain value."""
+    if "[" in kind or "(" in kind:
+        return None
+    if kind in ("FLOAT", "DOUBLE") or "INT" in kind:
+        return "number"
+    times = "time" if kind.startswith(("TIMESTAMP", "DATE")) else None
+    return {"BOOLEAN": "bool", "VARCHAR": "text"}.get(kind, times)
 
 
 def files_mark(dataset: Dataset, tables: tuple[str, ...], selections: bool = False) -> str:
