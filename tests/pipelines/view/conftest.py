@@ -10,16 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from report_browser import Browser, chromium
-from view_page import Page, Server, served
+from view_page import COLUMN, SCRIPT, Page, Server, served
 
 from curate.selection.select import select
 from curate.selection.settings import SelectSettings
 from curate.store.dataset import Dataset
 from pipelines.bench.common.generate_dataset import Shape, generate
-
-SCRIPT = "<script>window.stolen = 1</script><img src=x onerror='window.stolen = 1'>"
-COLUMN = "<img src=x onerror='window.stolen = 1'>"
-"""Texts of an attacker: an alt text, and the name of a score."""
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,9 @@ from pipelines.view.app import build_app, loopback_hosts
 from pipelines.view.opened import Opened, find
 
 TOKEN = "a token of the tests"
+SCRIPT = "<script>window.stolen = 1</script><img src=x onerror='window.stolen = 1'>"
+COLUMN = "<img src=x onerror='window.stolen = 1'>"
+"""Texts of an attacker: an alt text, and the name of a score."""
 
 
 @dataclass

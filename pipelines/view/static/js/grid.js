@@ -21,9 +21,9 @@ const ROWS_AROUND = 2; // lines of cells above and below the view
  *   cell       (row, index) => Node, of which the first child is as high as it is wide
  *   open       (row, index) => void, on Enter and on a click that no link takes
  *   start      the row to begin with
- *   moved      (index) => void, when another row is the first in view or has the focus
+ *   moved      (index) => void, when another row has the focus
  *   label      of the list, for a screen reader
- * @returns {refresh(total), focus(index), index(), row(index), destroy()}
+ * @returns {refresh(total), focus(index), index(), row(index), columns(), box, destroy()}
  */
 export function windowedGrid(container, options) {
   const { edge, rows, cell, open, lines = 28, gap = 10, label = "Pictures" } = options;
@@ -235,6 +235,7 @@ export function windowedGrid(container, options) {
     },
     focus,
     index: () => focused,
+    columns: () => columns,
     row: rowAt,
     box,
     destroy() {
