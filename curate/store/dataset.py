@@ -289,7 +289,17 @@ class Dataset:
         connection.execute("SET enable_progress_bar = false")
         # A table is a file a shard; without this every query reads every footer again.
         connection.execute("SET parquet_metadata_cache = true")
-        for table in tables or SCHEMAS:
+        self.add_views(connection, tables or SCHEMAS, shard)
+        return connection
+
+    def add_views(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        tables: Iterable[str],
+        shard: str | None = None,
+    ) -> None:
+        """Make the views that `connect` offers on a connection that is there."""
+        for table in tables:
             if shard is not None and self.has_shard(table, shard):
                 files = [self.table_path(table, shard)]
             else:
@@ -304,4 +314,3 @@ class Dataset:
                     f'NULL::{duckdb_type(field.type)} AS "{field.name}"' for field in SCHEMAS[table]
                 )
                 connection.execute(f"CREATE VIEW {table} AS SELECT {columns} WHERE false")
-        return connection

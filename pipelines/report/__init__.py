@@ -3,7 +3,3 @@
 `inputs` finds what there is; every module of `sections` computes its facts and then draws them with
 `charts`, `pictures` and a template; `page` escapes everything and puts the parts together.
 """
-
-from pipelines.report.build import write_report
-
-__all__ = ["write_report"]

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import duckdb
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -27,6 +28,7 @@ from pipelines.terminal.failures import in_words
 from pipelines.view import about, pictures, rows
 from pipelines.view.answers import answer
 from pipelines.view.opened import Opened
+from pipelines.view.tables import unreadable
 
 STATIC = Path(__file__).parent / "static"
 TOKEN_HEADER = "X-Caplab-Token"
@@ -71,7 +73,13 @@ def build_app(opened: Opened, token: str, hosts: Iterable[str] | None = None) ->
     routes = [Route("/", _index(token)), Route("/static/{name:path}", _static())]
     for feature in FEATURES:
         routes += feature(opened)
-    app = Starlette(routes=routes, exception_handlers=_FAILURES)
+
+    def damaged(request: Request, error: Exception) -> Response:
+        assert opened.dataset is not None
+        return answer({"error": unreadable(opened.dataset, error)}, 409)
+
+    damage = dict.fromkeys((duckdb.IOException, duckdb.InvalidInputException), damaged)
+    app = Starlette(routes=routes, exception_handlers={**_FAILURES, **damage})
     allowed = None if hosts is None else frozenset(hosts)
     app.add_middleware(_Guard, token=token, hosts=allowed)
     return app

@@ -44,7 +44,7 @@ class Packs:
         """The pack of a shard; reads the tar's headers where it is new.
 
         Raises:
-            DatasetError: the tar is missing or damaged.
+            DatasetError: the tar is damaged.
         """
         if not re.fullmatch(r"\w[\w.-]*", shard, re.ASCII):
             raise DatasetError(f"{shard!r} names no shard.")
@@ -93,10 +93,17 @@ class Pack:
         return database
 
     def refresh(self) -> None:
-        """Read the tar's headers, where the file is not of the tar as it is now."""
+        """Read the tar's headers, where the file is not of the tar as it is now.
+
+        Raises:
+            DatasetError: the tar is damaged. What was kept of one that went away stays.
+        """
         try:
             found = self._tar.stat()
-            mark = (found.st_size, found.st_mtime_ns)
+        except FileNotFoundError:
+            return
+        mark = (found.st_size, found.st_mtime_ns)
+        try:
             with self._lock:
                 if self._database.execute("SELECT size, changed FROM tar").fetchone() == mark:
                     return
@@ -111,8 +118,6 @@ class Pack:
                 self._database.executemany("INSERT OR IGNORE INTO place VALUES (?, ?, ?)", places)
                 self._database.execute("INSERT INTO tar VALUES (?, ?)", mark)
                 self._database.execute("COMMIT")
-        except FileNotFoundError as error:
-            raise DatasetError(f"{self._tar} is missing.") from error
         except (OSError, ValueError, tarfile.TarError) as error:
             raise DatasetError(f"{self._tar} is unreadable ({error}).") from error
 
@@ -120,18 +125,21 @@ class Pack:
         """A sample's picture as it is stored.
 
         Raises:
-            DatasetError: the tar does not hold it.
+            DatasetError: the tar is missing, or does not hold it.
         """
         with self._lock:
             place = self._database.execute(
                 "SELECT start, size FROM place WHERE key = ?", (key,)
             ).fetchone()
-        if place is None:
-            raise DatasetError(f"{self._tar} holds no picture of {key}.")
-        start, size = place
-        with open(self._tar, "rb") as tar:
-            tar.seek(start - _BLOCK)
-            content = tar.read(_BLOCK + size)
+        try:
+            with open(self._tar, "rb") as tar:
+                if place is None:
+                    raise DatasetError(f"{self._tar} holds no picture of {key}.")
+                start, size = place
+                tar.seek(start - _BLOCK)
+                content = tar.read(_BLOCK + size)
+        except OSError as error:
+            raise DatasetError(f"{self._tar} cannot be read ({error.strerror}).") from error
         # The tar may have been written anew since its headers were read.
         if len(content) < _BLOCK + size or not content.startswith(f"{key}.".encode()):
             raise DatasetError(f"{self._tar} is being written; look again in a moment.")

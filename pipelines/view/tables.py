@@ -11,12 +11,15 @@ does not grow.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import threading
 import weakref
 from collections import OrderedDict
 from functools import cached_property
 from pathlib import Path
+
+import duckdb
 
 from curate.base.duplicate_methods import METHODS
 from curate.base.errors import DatasetError
@@ -26,8 +29,10 @@ from curate.store.dataset import Dataset
 from curate.store.sample_view import SEMDEDUP, TABLES, SampleTables
 from curate.store.scans import sql_text
 from pipelines.report.sql import identifier
+from pipelines.terminal.failures import first_line
 
 _LEFT_OUT = ("status", "reason", "detail", "sha256")  # nobody sorts by them
+_NUMBER = itertools.count()
 _REMEMBERED = 100_000  # shards of keys that the page saw
 
 
@@ -45,23 +50,27 @@ class Tables:
         """Name -> rows of the orders that are kept, the latest used last."""
         self.lock, self.making = threading.Lock(), threading.Lock()
         self._shard_of: dict[str, str] = {}
-        self._scored = dataset.has_table("samples") and dataset.has_table("scores")
-        self._samples = SampleTables(dataset) if self._scored else None
-        self.connection = (
-            self._samples.connection if self._samples is not None else dataset.connect()
-        )
-        self._own = temporary_path(cache / mark)
-        shutil.rmtree(self._own, ignore_errors=True)
+        # Of one that still answers in this process there may be another.
+        self._own = temporary_path(cache / f"{mark}-{next(_NUMBER)}")
         self._own.mkdir()
         self._folder = plain_path(self._own)
         weakref.finalize(self, shutil.rmtree, self._own, ignore_errors=True)
+        try:
+            self._open()
+        except duckdb.Error as error:
+            raise DatasetError(unreadable(dataset, error)) from error
+
+    def _open(self) -> None:
+        dataset = self.dataset
+        scored = dataset.has_table("samples") and dataset.has_table("scores")
+        self._samples = SampleTables(dataset) if scored else None
+        self.connection = (
+            self._samples.connection if self._samples is not None else dataset.connect()
+        )
         self.connection.execute(f"SET temp_directory = {sql_text(self._folder / 'spill')}")
-        for table in set(SCHEMAS) - set(TABLES) if self._scored else ():
-            if dataset.has_table(table):
-                self.connection.execute(
-                    f"CREATE OR REPLACE VIEW {table} AS "
-                    f"SELECT * FROM {dataset.scan(table, union_by_name=True)}"
-                )
+        if scored:
+            made = {*TABLES, *(["caption_scores"] if dataset.has_table("caption_scores") else [])}
+            dataset.add_views(self.connection, [name for name in SCHEMAS if name not in made])
         self._attach()
         self._lock_connection()
 
@@ -110,13 +119,16 @@ class Tables:
         """Attach the copy and the orders, and let `sample` mean the copy."""
         mark = files_mark(self.dataset, (*TABLES, "caption_scores"))
         path = self.cache / f"samples-{mark}.duckdb"
-        if not path.exists():
+        attach = f"ATTACH {sql_text(plain_path(path))} AS copied (READ_ONLY)"
+        try:
+            self.connection.execute(attach)
+        except duckdb.Error:  # not there yet, damaged, or of another version of DuckDB
             with atomic_path(path) as temporary:
                 self._copy(temporary)
             for old in self.cache.glob("samples-*.duckdb"):
                 if old != path:
                     old.unlink(missing_ok=True)
-        self.connection.execute(f"ATTACH {sql_text(plain_path(path))} AS copied (READ_ONLY)")
+            self.connection.execute(attach)
         self.connection.execute(f"ATTACH {sql_text(self._folder / 'orders.duckdb')} AS orders")
         self.connection.execute("CREATE OR REPLACE VIEW sample AS SELECT * FROM copied.sample")
 
@@ -173,6 +185,12 @@ class Tables:
         self.connection.execute(f"SET allowed_directories = [{allowed}]")
         self.connection.execute("SET enable_external_access = false")
         self.connection.execute("SET lock_configuration = true")
+
+
+def unreadable(dataset: Dataset, error: Exception) -> str:
+    """A sentence on what DuckDB says of a damaged table."""
+    words = first_line(error)
+    return f"A table cannot be read ({words}); `caplab check {dataset.directory}` says which."
 
 
 def kind_of(kind: str) -> str | None:

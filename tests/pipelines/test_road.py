@@ -20,7 +20,7 @@ from pipelines.demo.demo import (
     recaption_settings,
 )
 from pipelines.demo.ground_truth import caption_checks, checks_text, curation_checks
-from pipelines.report import write_report
+from pipelines.report.build import write_report
 
 
 def test_every_row_of_the_list_is_accounted_for(curated, small_web):

@@ -452,7 +452,7 @@ def _write(path: Path, rows: list[dict]) -> None:
 if __name__ == "__main__":
     import sys
 
-    from pipelines.report import write_report
+    from pipelines.report.build import write_report
 
     demo = make_demo(Path(sys.argv[1]), rows=1500)
     print(json.dumps(str(write_report(demo / "report.html", demo_dir=demo))))

@@ -15,7 +15,7 @@ from curate.base.errors import DatasetError
 from curate.base.files import read_json, write_json
 from curate.store.contract import SAMPLES
 from curate.store.dataset import Dataset
-from pipelines.report import write_report
+from pipelines.report.build import write_report
 
 # Texts that become markup, or leave an attribute, where somebody forgot to escape them.
 SCRIPT = "<script>window.stolen = 1</script>"

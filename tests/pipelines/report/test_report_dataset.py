@@ -17,7 +17,7 @@ from curate.store.contract import DUPLICATE_PAIRS, DUPLICATES, SAMPLES
 from curate.store.dataset import Dataset
 from pipelines.bench.common.generate_dataset import Shape, generate
 from pipelines.commands.report import report as write
-from pipelines.report import write_report
+from pipelines.report.build import write_report
 from pipelines.report.data import Inputs, find_inputs, registered_domain
 from pipelines.report.kept_copy import kept_copy
 from pipelines.report.pictures import ShardPictures

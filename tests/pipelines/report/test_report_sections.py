@@ -8,7 +8,7 @@ import pytest
 from report_example import make_demo
 
 from curate.base.errors import ConfigError
-from pipelines.report import write_report
+from pipelines.report.build import write_report
 from pipelines.report.data import Inputs, find_inputs
 from pipelines.report.sections import (
     accounting,

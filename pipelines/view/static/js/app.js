@@ -37,9 +37,9 @@ async function turnTo() {
   leave = null;
   clearKeys();
   document.getElementById("keys").close();
-  main.removeAttribute("class");
+  const waiting = setTimeout(() => fill(main, el("p", { class: "empty" }, "Reading the tables…")), 400);
   try {
-    const facts = await about(true);
+    const facts = await about(true).finally(() => clearTimeout(waiting));
     const { name, params } = place(location.hash);
     if (!Object.hasOwn(PAGES, name)) {
       if (location.hash.length > 2) notice("There is no such page here.");

@@ -15,6 +15,8 @@ export async function show(main, params) {
     down: params.get("down") === "1",
     selection: params.get("selection") ?? "",
     random: params.get("random") ?? "",
+    where: params.get("where") ?? "",
+    side: params.get("side") ?? "",
     show: (params.get("show") ?? "").split(",").filter((name) => columnOf(facts, name)),
     size: params.get("size") in DENSITIES ? params.get("size") : "medium",
     at: Number(params.get("at")) || 0,
@@ -29,15 +31,15 @@ export async function show(main, params) {
 
   fill(main, el("div", { class: "bar" },
     sorting(facts, state, go), selecting(facts, state, go), showing(facts, state, go),
-    density(state, go), count), place);
+    density(state, go), count), ruled(state, go), place);
 
   const order = () => get("/api/order", { sort: state.sort, down: state.down,
-    selection: state.selection, random: state.random });
+    selection: state.selection, random: state.random, where: state.where, side: state.side });
   let { order: name, total } = await order();
   fill(count, `${number(total)} ${total === 1 ? "picture" : "pictures"}`);
   if (!total) {
-    place.append(el("p", { class: "empty" }, state.selection
-      ? `The selection ${state.selection} holds no picture.`
+    place.append(el("p", { class: "empty" }, state.selection || state.where
+      ? "No picture is among these."
       : "No picture is stored yet; they appear here as `caplab curate` stores them."));
     return undefined;
   }
@@ -66,7 +68,7 @@ export async function show(main, params) {
   onKeys({
     "s": ["choose the column to sort by", () => main.querySelector("#sort").focus()],
     "d": ["turn the order", () => go({ down: !state.down })],
-    "r": ["another random order", () => go({ random: 1 + Math.floor(Math.random() * 1e6), sort: "" })],
+    "r": ["another random order", () => go({ random: Number(state.random || 0) + 1, sort: "", down: false })],
     "-": ["more, smaller pictures", () => go({ size: next(state.size, -1), at: state.at })],
     "+": ["fewer, larger pictures", () => go({ size: next(state.size, 1), at: state.at })],
     "g": ["go to the grid", () => grid.box.focus()],
@@ -87,24 +89,43 @@ function cell(facts, state, row, edge) {
       shown(row.values[name], columnOf(facts, name)))));
 }
 
+const GROUPS = { number: "Numbers", bool: "Yes or no", text: "Texts", time: "Times" };
+const WAYS = { number: ["low first", "high first"], bool: ["no first", "yes first"],
+  text: ["A first", "Z first"], time: ["early first", "late first"] };
+const RANDOM = " random"; // no column's name begins so
+
 function sorting(facts, state, go) {
   const columns = facts.columns.filter(({ name }) => name !== "key" && name !== "row");
-  const select = el("select", {
-    id: "sort", value: state.random ? "random" : state.sort,
-    on: { change: ({ target: { value } }) => (value === " random"
-      ? go({ sort: "", random: 1, down: false })
-      : go({ sort: value, random: "", down: value !== "", show: withSort(state, value) })) },
-  },
-  el("option", { value: "" }, "as in the input"),
-  el("option", { value: " random" }, "at random"),
-  columns.map(({ name, label }) => el("option", { value: name }, label)));
-  select.value = state.random ? " random" : state.sort;
-  return el("span", { class: "field" }, el("label", { for: "sort" }, "Sort"), select,
-    el("button", {
-      type: "button", id: "down", "aria-pressed": state.down ? "true" : "false",
-      disabled: Boolean(state.random), title: "Turn the order (d)",
-      on: { click: () => go({ down: !state.down }) },
-    }, state.down ? "↓ high first" : "↑ low first"));
+  const type = columnOf(facts, state.sort)?.type;
+  const chosen = ({ target: { value } }) => (value === RANDOM
+    ? go({ sort: "", random: 1, down: false })
+    : go({ sort: value, random: "", down: columnOf(facts, value)?.type === "number",
+      show: withSort(state, value) }));
+  const ways = WAYS[type] ?? ["first to last", "last to first"];
+  return el("span", { class: "field" }, el("label", { for: "sort" }, "Sort"),
+    el("select", { id: "sort", value: state.random ? RANDOM : state.sort, on: { change: chosen } },
+      el("option", { value: "" }, "as in the input"), el("option", { value: RANDOM }, "at random"),
+      Object.entries(GROUPS).map(([kind, label]) => {
+        const these = columns.filter((column) => column.type === kind);
+        return these.length > 0 && el("optgroup", { label }, these.map((column) =>
+          el("option", { value: column.name }, column.label)));
+      })),
+    state.random
+      ? el("button", { type: "button", id: "again", title: "Another random order (r)",
+        on: { click: () => go({ random: Number(state.random) + 1 }) } }, "↻ again")
+      : el("button", { type: "button", id: "down", "aria-pressed": state.down ? "true" : "false",
+        title: "Turn the order (d)", on: { click: () => go({ down: !state.down }) } },
+      state.down ? `↓ ${ways[1]}` : `↑ ${ways[0]}`));
+}
+
+/** The rule that chooses these pictures, where one does. */
+function ruled(state, go) {
+  if (!state.where) return null;
+  return el("div", { class: "bar" },
+    el("span", {}, state.side === "dropped" ? "Dropped by " : state.side === "kept" ? "Kept by " : "Rule ",
+      el("a", { href: link("rule", { where: state.where, selection: state.selection }) },
+        el("code", {}, state.where))),
+    el("button", { type: "button", on: { click: () => go({ where: "", side: "" }) } }, "Show all"));
 }
 
 /** What one sorts by is shown, in place of what was shown for the sake of the last order. */
