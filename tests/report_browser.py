@@ -118,7 +118,7 @@ class Browser:
             self.complaints.append(f"{about['entry']['level']}: {about['entry']['text']}")
         elif method == "Network.requestWillBeSent":
             self.requests.append(about["request"]["url"])
-        elif method == "Network.loadingFailed":
+        elif method == "Network.loadingFailed" and not about.get("canceled"):  # not by the page
             self.complaints.append(f"request failed: {about['errorText']}")
         elif method == "Page.javascriptDialogOpening":
             self.complaints.append(f"dialog: {about['message']}")

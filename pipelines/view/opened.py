@@ -99,11 +99,15 @@ class Opened:
         self._ends.append(function)
 
     def close(self) -> None:
-        """End what runs, and remove what serves this process alone."""
-        with self._lock:
+        """End what runs, and remove what serves this process alone.
+
+        Tables that are being copied are not waited for: the next start removes what is left.
+        """
+        if self._lock.acquire(timeout=1):
             if self._tables is not None:
                 self._tables.close()
                 self._tables = None
+            self._lock.release()
         for function in self._ends:
             function()
 

@@ -16,7 +16,7 @@ from curate.base.reasons import printable
 from curate.pictures.decode import decode_upright
 from pipelines.view.answers import Asked, get
 from pipelines.view.opened import Opened
-from pipelines.view.packs import Packs
+from pipelines.view.thumbnails import Thumbnails
 
 EDGES = (160, 320)
 """Longest sides of thumbnails in pixels."""
@@ -30,7 +30,8 @@ def routes(opened: Opened) -> list[Route]:
     """GET /thumbnail/KEY and /picture/KEY."""
     if opened.dataset is None:
         return []
-    packs = Packs(opened.dataset, opened.cache)
+    kept = Thumbnails(opened.dataset, opened.cache)
+    opened.at_end(kept.close)
     # More at once than there are cores would only hold more decoded pictures in memory.
     decoding = threading.BoundedSemaphore(os.cpu_count() or 1)
 
@@ -38,13 +39,12 @@ def routes(opened: Opened) -> list[Route]:
         edge = asked.whole("edge", EDGES[0], EDGES[0], EDGES[-1])
         if edge not in EDGES:
             raise ConfigError(f"Thumbnails have an edge of {' or '.join(map(str, EDGES))} pixels.")
-        key = asked["key"]
-        pack = packs.of(opened.tables.shard_of(key))
-        webp = pack.thumbnail(key, edge)
+        shard, key = opened.tables.shard_of(asked["key"]), asked["key"]
+        webp = kept.get(shard, key, edge)
         if webp is None:
             with decoding:
-                webp = thumbnail(pack.picture(key), edge)
-            pack.keep(key, edge, webp)
+                webp = thumbnail(kept.picture(shard, key), edge)
+            kept.keep(shard, key, edge, webp)
         mark = f'"{hashlib.sha256(webp).hexdigest()[:20]}"'
         headers = {"ETag": mark, "Cache-Control": _DAY}
         if asked.request.headers.get("if-none-match") == mark:
@@ -52,7 +52,7 @@ def routes(opened: Opened) -> list[Route]:
         return Response(webp, media_type="image/webp", headers=headers)
 
     def whole(asked: Asked) -> Response:
-        picture = packs.of(opened.tables.shard_of(asked["key"])).picture(asked["key"])
+        picture = kept.picture(opened.tables.shard_of(asked["key"]), asked["key"])
         kind = next((kind for start, kind in _TYPES if picture.startswith(start)), None)
         if kind is None:
             raise DatasetError("The stored picture is of no kind that a browser shows.")

@@ -14,9 +14,9 @@ from view_page import Server, served
 from curate.base.errors import ConfigError, DatasetError
 from curate.store.dataset import Dataset
 from pipelines.view.opened import Opened, find
-from pipelines.view.packs import Pack
 from pipelines.view.pictures import thumbnail
 from pipelines.view.rows import Order, make_order, rows_of_keys
+from pipelines.view.thumbnails import Thumbnails
 
 
 def keys_of(server: Server, show: str = "", **order: str) -> list[dict]:
@@ -111,7 +111,7 @@ def test_an_order_that_was_shown_is_made_again_when_the_tables_change(own: Datas
 
 def test_thumbnails_are_made_once_and_outlive_damage(own: Dataset) -> None:
     key = own.read_table("scores", "00000").column("key")[0].as_py()
-    pack = own.directory / "view" / "thumbnails" / "00000.sqlite"
+    kept = own.directory / "view" / "pictures.sqlite"
     with served(own.directory) as server:
         small = httpx.get(f"{server.address}/thumbnail/{key}?edge=160")
         assert small.headers["content-type"] == "image/webp"
@@ -131,7 +131,7 @@ def test_thumbnails_are_made_once_and_outlive_damage(own: Dataset) -> None:
         assert httpx.get(f"{server.address}/thumbnail/{key}").content == small.content
         assert httpx.get(f"{server.address}/picture/{key}").status_code == 409
     aside.rename(tar)
-    for damaged in (pack, *own.directory.glob("view/samples-*.duckdb")):
+    for damaged in (kept, *own.directory.glob("view/samples-*.duckdb")):
         damaged.write_bytes(b"no database at all" * 1000)
     with served(own.directory) as server:
         assert httpx.get(f"{server.address}/thumbnail/{key}").content == small.content
@@ -147,18 +147,21 @@ def _pictures(dataset: Dataset) -> list[bytes]:
 def test_a_tar_that_is_written_anew_has_new_thumbnails(own: Dataset, tmp_path: Path) -> None:
     tar = own.shard_path("00001")
     key = own.read_table("scores", "00001").column("key")[0].as_py()
-    pack = Pack(tar, tmp_path / "pack.sqlite")
-    pack.refresh()
-    pack.keep(key, 160, b"a thumbnail")
-    pack.refresh()
-    assert pack.thumbnail(key, 160) == b"a thumbnail"
-    content = pack.picture(key)
-    tar.write_bytes(tar.read_bytes().replace(key.encode(), b"f" * 32))
-    with pytest.raises(DatasetError, match="being written"):
-        pack.picture(key)
-    pack.refresh()
-    assert pack.thumbnail(key, 160) is None
-    assert pack.picture("f" * 32) == content
+    kept = Thumbnails(own, tmp_path)
+    content = kept.picture("00001", key)
+    kept.keep("00001", key, 160, b"a thumbnail")
+    assert kept.get("00001", key, 160) == b"a thumbnail"
+    with tar.open("r+b") as opened:
+        changed = opened.read().replace(key.encode(), b"f" * 32)
+        opened.seek(0)
+        opened.write(changed)
+    assert kept.get("00001", key, 160) is None
+    with pytest.raises(DatasetError, match="holds no picture"):
+        kept.picture("00001", key)
+    assert kept.picture("00001", "f" * 32) == content
+    with pytest.raises(DatasetError, match="names no shard"):
+        kept.picture("../../00001", key)
+    kept.close()
 
 
 def test_what_is_no_picture_is_told(own: Dataset) -> None:

@@ -53,7 +53,13 @@ def served(directory: Path) -> Iterator[Server]:
         listening.listen(64)
         port = listening.getsockname()[1]
         app = build_app(opened, TOKEN, loopback_hosts(port))
-        config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            log_level="critical",
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=lambda: server.run(sockets=[listening]))
         thread.start()

@@ -37,8 +37,9 @@ export function windowedGrid(container, options) {
   let columns = 1, width = edge, height = edge + lines; // of a cell, px
   let offset = 0, last = 0;
   let focused = Math.min(options.start ?? 0, Math.max(0, total - 1));
-  let version = 0, ended = false, waiting = 0;
+  let version = 0, ended = false, waiting = 0, marked;
   const cells = new Map(); // index -> element
+  const places = new WeakMap(); // element -> where it stands
   const blocks = new Map(); // number of a block -> rows, or a promise of them
 
   const trueHeight = () => Math.ceil(total / columns) * (height + gap) + gap;
@@ -52,7 +53,8 @@ export function windowedGrid(container, options) {
     width = Math.floor(inner / columns) - gap;
     height = width + lines;
     canvas.style.height = `${barHeight()}px`;
-    box.setAttribute("aria-multiselectable", "false");
+    canvas.style.setProperty("--cell-width", `${width}px`);
+    canvas.style.setProperty("--cell-height", `${height}px`);
   }
 
   /** Bring the true pixel `top` to the upper edge of the view. */
@@ -106,9 +108,9 @@ export function windowedGrid(container, options) {
         canvas.append(node);
       }
       const left = gap + (index % columns) * (width + gap);
-      node.style.transform = `translate(${left}px, ${topOf(index) - offset}px)`;
-      node.style.width = `${width}px`;
-      node.style.height = `${height}px`;
+      const at = `${left}px, ${topOf(index) - offset}px`;
+      if (places.get(node) !== at) node.style.transform = `translate(${at})`;
+      places.set(node, at);
       missing ||= row === undefined;
     }
     if (missing) fetchSoon(first, end);
@@ -155,11 +157,14 @@ export function windowedGrid(container, options) {
   }
 
   function mark() {
-    for (const [index, node] of cells) {
-      node.classList.toggle("focused", index === focused);
-      node.setAttribute("aria-selected", index === focused ? "true" : "false");
+    const now = cells.get(focused);
+    if (marked === now) return;
+    for (const [node, is] of [[marked, false], [now, true]]) {
+      node?.classList.toggle("focused", is);
+      node?.setAttribute("aria-selected", String(is));
     }
-    if (cells.has(focused)) box.setAttribute("aria-activedescendant", `cell-${focused}`);
+    marked = now;
+    if (now) box.setAttribute("aria-activedescendant", `cell-${focused}`);
     else box.removeAttribute("aria-activedescendant");
   }
 
