@@ -78,14 +78,14 @@ class SelectionSummary:
 
 
 def rule_counts(
-    connection: duckdb.DuckDBPyConnection, rules: Sequence[str]
+    connection: duckdb.DuckDBPyConnection, rules: Sequence[str], passed: str = "passed"
 ) -> tuple[list[RuleCount], int]:
     """Counts of each rule and of stored samples, in one scan of `passed`.
 
     Args:
-        connection: holds the table `passed` with the booleans r0, r1, ..., one a rule, null where
-            a sample lacks a score.
         rules: their texts.
+        passed: what stands behind FROM: a row a stored sample with the booleans r0, r1, ..., one a
+            rule, null where a sample lacks a score.
     """
     parts = ["count(*)"]
     for index in range(len(rules)):
@@ -97,7 +97,7 @@ def rule_counts(
             f"count(*) FILTER ({before} AND r{index} IS NULL)",
             f"count(*) FILTER ({all_of(index + 1)})",
         ]
-    row = connection.execute(f"SELECT {', '.join(parts)} FROM passed").fetchall()[0]
+    row = connection.execute(f"SELECT {', '.join(parts)} FROM {passed}").fetchall()[0]
     counts = [int(value) for value in row]
     funnel = [
         RuleCount(rule, *counts[1 + 5 * index : 6 + 5 * index]) for index, rule in enumerate(rules)

@@ -13,9 +13,11 @@ Memory and time grow with the pairs, about 60 bytes each, not with the dataset.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,7 @@ from numpy.typing import NDArray
 from curate.base.duplicate_methods import METHODS, WIDEST
 from curate.base.errors import ConfigError
 from curate.duplicates.tables import keep_best
+from curate.selection.funnel import RuleCount
 from curate.selection.rules import split_rules
 from curate.store.finite import FINITE
 from curate.store.sample_view import SEMDEDUP, SampleTables
@@ -31,29 +34,64 @@ if TYPE_CHECKING:
     import duckdb
 
 
+# Of equal copies the larger is better, then the one whose text fits.
+_QUALITY = ("width * height", "clip_similarity")
+
+
 @dataclass(frozen=True)
 class Copies:
     """Samples with a near one, in order of quality (a row's number is its rank), and their pairs.
 
-    `passes` (N,): whether the other rules let the sample through. `pairs` (P, 2) rows; `exact`
-    (P,): whether the two are equal.
+    `total`: N, how many there are; the table `_copies` (rank, key) names them. `pairs` (P, 2)
+    rows; `exact` (P,): whether the two are equal. `methods` and `quality`: what they rest on.
     """
 
-    passes: NDArray[np.bool_]
+    total: int
     pairs: NDArray[np.int64]
     exact: NDArray[np.bool_]
+    methods: tuple[str, ...] = ()
+    quality: tuple[str, ...] = ()
+
+    def step(self, ranks: NDArray[np.int64], left: int) -> tuple[RuleCount, NDArray[np.int64]]:
+        """The keep rule as a step of the funnel, and the rows that it drops.
+
+        Args:
+            ranks: rows that the other rules let through.
+            left: how many samples they let through, those without a near one included.
+        """
+        among = np.zeros(self.total, bool)
+        among[ranks] = True
+        dropped = np.flatnonzero(self.dropped(among))
+        text = f"best of its copies ({self.level or 'no pair on record'})"
+        return RuleCount(text, self._alone, 0, len(dropped), 0, left - len(dropped)), dropped
+
+    @property
+    def level(self) -> str | None:
+        """The widest method whose pairs count."""
+        return self.methods[-1] if self.methods else None
+
+    def record(self) -> dict[str, Any]:
+        """For the selection's record."""
+        return {
+            "level": self.level,
+            "methods": list(self.methods),
+            "quality": list(self.quality),
+        }
+
+    @cached_property
+    def _alone(self) -> int:
+        return int(self.dropped(np.ones(self.total, bool)).sum())
 
     def dropped(self, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(N,): the rows of `among` (N,) that the keep rule drops where only those take part."""
-        total = len(among)
-        if not total:
+        if not self.total:
             return np.zeros(0, bool)
-        group = _groups(self.pairs[self.exact], total)
+        group = _groups(self.pairs[self.exact], self.total)
         # Rows stand in order of quality, so the first row of a group that takes part is its best.
         rows = np.flatnonzero(among)
         groups, place = np.unique(group[rows], return_index=True)
         best = rows[place]
-        position = np.full(total, -1)
+        position = np.full(self.total, -1)
         position[groups] = np.arange(len(groups))
         lifted = position[group[self.pairs[~self.exact]]]
         lifted = lifted[(lifted >= 0).all(axis=1) & (lifted[:, 0] != lifted[:, 1])]
@@ -106,22 +144,23 @@ def levels(connection: duckdb.DuckDBPyConnection, level: str) -> tuple[str, ...]
     return METHODS[: METHODS.index(level) + 1]
 
 
-def find_copies(
-    tables: SampleTables, methods: Sequence[str], quality: Sequence[str], passed: str
-) -> Copies:
-    """Read the pairs of `methods`; leaves the table `_copies` (rank, key) on the connection.
+def find_copies(tables: SampleTables, level: str, quality: Sequence[str] = ()) -> Copies:
+    """Read the pairs of `level`; leaves the table `_copies` (rank, key) on the connection.
 
     Args:
+        level: see `levels`.
         quality: SQL expressions over a sample's columns, larger for the better copy; later ones
-            break ties, and the key does last.
-        passed: SQL for a table with `key` and the boolean `passes`, a row a stored sample.
+            break ties, and the key does last. By default the larger picture, then the higher
+            clip_similarity where there is one.
 
     Raises:
-        ConfigError: a quality expression that does not work.
+        ConfigError: no such level, or a quality expression that does not work.
     """
     import duckdb
 
     connection = tables.connection
+    methods = levels(connection, level)
+    quality = quality or [part for part in _QUALITY if _known(part, tables.columns)]
     named = ", ".join(f"'{method}'" for method in methods) or "''"
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE _pairs AS SELECT method = '{METHODS[0]}' AS exact, "
@@ -136,23 +175,38 @@ def find_copies(
     order = ", ".join([*(f"{FINITE}({part}) DESC NULLS LAST" for part in quality), "key"])
     try:
         connection.execute(
-            "CREATE OR REPLACE TEMP TABLE _copies AS "
-            "WITH members AS (SELECT key_a AS key FROM _pairs UNION SELECT key_b FROM _pairs), "
-            f"mine AS (SELECT * FROM ({tables.source(used)}) SEMI JOIN members USING (key)) "
-            f"SELECT row_number() OVER (ORDER BY {order}) - 1 AS rank, key, passes "
-            f"FROM mine JOIN ({passed}) USING (key)"
+            "CREATE OR REPLACE TABLE _copies AS "
+            "WITH members AS (SELECT key_a AS key FROM _pairs UNION SELECT key_b FROM _pairs) "
+            f"SELECT row_number() OVER (ORDER BY {order}) - 1 AS rank, key "
+            f"FROM ({tables.source(used)}) SEMI JOIN members USING (key)"
         )
     except duckdb.Error as error:
         raise ConfigError(
             f"The quality {', '.join(quality)} does not work: {str(error).splitlines()[0]}"
         ) from error
-    rows = connection.execute("SELECT rank, passes FROM _copies").fetchnumpy()
-    passes = np.zeros(len(rows["rank"]), bool)
-    passes[rows["rank"]] = np.ma.filled(rows["passes"], False)
+    counted = connection.execute("SELECT count(*) FROM _copies").fetchall()[0][0]
     # A pair of a sample that is not scored (yet) concerns nobody.
     found = connection.execute(
         "SELECT a.rank AS a, b.rank AS b, exact FROM _pairs "
         "JOIN _copies a ON a.key = key_a JOIN _copies b ON b.key = key_b"
     ).fetchnumpy()
     pairs = np.stack([np.asarray(found["a"], np.int64), np.asarray(found["b"], np.int64)], axis=1)
-    return Copies(passes, pairs, np.asarray(found["exact"], bool))
+    exact = np.asarray(found["exact"], bool)
+    return Copies(int(counted), pairs, exact, methods, tuple(quality))
+
+
+def ranks_of(connection: duckdb.DuckDBPyConnection, passing: str) -> NDArray[np.int64]:
+    """(R,) the ranks, in any order, that the SQL `passing` yields in its column `rank`."""
+    return np.asarray(connection.execute(passing).fetchnumpy()["rank"], np.int64)
+
+
+def put_ranks(connection: duckdb.DuckDBPyConnection, table: str, ranks: NDArray[np.int64]) -> None:
+    """Make the temporary table `table` (rank)."""
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} (rank BIGINT)")
+    # By hand: DuckDB would import pandas to register an Arrow table.
+    for part in np.split(ranks, range(1 << 17, len(ranks), 1 << 17)):
+        connection.execute(f"INSERT INTO {table} SELECT unnest($1)", [part.tolist()])
+
+
+def _known(expression: str, columns: Sequence[str]) -> bool:
+    return set(re.findall(r"[a-z_]+", expression)) <= set(columns)

@@ -7,6 +7,7 @@ DuckDB's own parser does the work (`json_serialize_sql` gives the syntax tree as
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ _ALLOWED = frozenset(
     {"COLUMN_REF", "CONSTANT", "COMPARISON", "CONJUNCTION", "FUNCTION", "OPERATOR", "CASE"}
     | {"CAST", "TYPE", "BETWEEN", "COLLATE"}
 )
+
+_DEEPEST = 200  # levels of the tree, two or three each of the expression; Python walks it
 
 # Where the sides of a comparison stand in its node.
 _COMPARED = {"COMPARISON": ("left", "right"), "BETWEEN": ("input", "lower", "upper")}
@@ -56,7 +59,7 @@ def split_rules(
     expression = parse(connection, where)
     volatile = _volatile_functions(connection)
     rules = []
-    for node in _conjuncts(expression):
+    for node in conjuncts(expression):
         read = [_column_name(part) for part in _walk(node, where, volatile) if _is_column(part)]
         for name in read:
             if name.lower() not in {column.lower() for column in columns}:
@@ -69,7 +72,10 @@ def parse(connection: duckdb.DuckDBPyConnection, where: str) -> Node:
     """The syntax tree of one expression; ConfigError where it is something else."""
     if not where.strip():
         raise ConfigError('The rule of a selection is empty; write "true" to keep every sample.')
-    tree = json.loads(_ask(connection, "json_serialize_sql", f"SELECT {where}\n"))
+    serialized = _ask(connection, "json_serialize_sql", f"SELECT {where}\n")
+    if _depth(serialized) > _DEEPEST:
+        raise ConfigError(f"{where[:60]!r}... nests too deeply; write it with fewer brackets.")
+    tree = json.loads(serialized)
     if tree.get("error"):
         raise ConfigError(f"{where!r} is not a valid SQL expression: {tree['error_message']}.")
     node = tree["statements"][0]["node"]
@@ -93,10 +99,11 @@ def parse(connection: duckdb.DuckDBPyConnection, where: str) -> Node:
     return expression
 
 
-def _conjuncts(node: Node) -> Iterator[Node]:
+def conjuncts(node: Node) -> Iterator[Node]:
+    """What the top-level ANDs of a syntax tree join, in order."""
     if node["type"] == "CONJUNCTION_AND":
         for child in node["children"]:
-            yield from _conjuncts(child)
+            yield from conjuncts(child)
     else:
         yield node
 
@@ -174,6 +181,15 @@ def guarded(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
         return visited | {side: finite(visited[side]) for side in sides}
 
     return unparse(connection, visit(parse(connection, sql)))
+
+
+def _depth(serialized: str) -> int:
+    """How deep JSON is nested at most; brackets in texts count as well, which does no harm."""
+    deepest = depth = 0
+    for bracket in re.findall(r"[\[{}\]]", serialized):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _ask(connection: duckdb.DuckDBPyConnection, function: str, argument: str) -> str:

@@ -19,18 +19,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from curate.base.errors import ConfigError, DatasetError
+from curate.base.errors import ConfigError
 from curate.base.files import fingerprint
 from curate.base.provenance import provenance
-from curate.scoring.scorers.head_source import add_head_functions
 from curate.selection.balance import balance, resolve_balance
 from curate.selection.funnel import RuleCount, SelectionSummary, all_of, rule_counts, summary_of
-from curate.selection.keep_among import find_copies, levels
+from curate.selection.keep_among import find_copies, put_ranks, ranks_of
 from curate.selection.near_reference import NearReference, reference_mark
-from curate.selection.presets import preset_where
-from curate.selection.rule_functions import Resolved, resolve
-from curate.selection.rules import guarded, split_rules
+from curate.selection.rule_functions import Resolved
 from curate.selection.settings import SelectSettings
+from curate.selection.work_out import (
+    Rules,
+    checked_values,
+    first_sentence,
+    refuse_unscored,
+    work_out,
+)
 from curate.store.dataset import Dataset
 from curate.store.holes import json_damage, refuse_holes
 from curate.store.lock import writing
@@ -39,10 +43,6 @@ from curate.store.sample_view import (
     file_mark,
     tables_version,
 )
-
-# Of equal copies the larger is better, then the one whose text fits.
-_QUALITY = ("width * height", "clip_similarity")
-
 
 _TABLE = "table "  # no selection's name holds a space
 
@@ -70,18 +70,16 @@ def select(dataset: Dataset, settings: SelectSettings) -> SelectionSummary:
 def _select(dataset: Dataset, settings: SelectSettings) -> SelectionSummary:
     tables = SampleTables(dataset)
     with tables.connection as connection:
-        _refuse_unscored(dataset, tables)
+        refuse_unscored(tables)
         reference = _reference(dataset, settings)
         if reference is not None:
             tables.add_keys("near_reference", reference.register(connection))
         tables.lock()
-        preset = preset_where(settings, dataset, tables.columns)
-        where = _joined(preset.where if preset else None, settings.where)
-        add_head_functions(connection, where)
-        rules = [resolve(rule, tables) for rule in split_rules(connection, where, tables.columns)]
+        ruled = work_out(tables, settings)
+        rules = ruled.rules
         groups = resolve_balance(tables, settings.balance) if settings.balance else None
-        _evaluate(tables, rules)
-        funnel, stored = rule_counts(connection, [rule.text for rule in rules])
+        _evaluate(tables, ruled)
+        funnel, stored = rule_counts(connection, ruled.texts)
         dropped: dict[str, Any] | None = None
         if not settings.keep_duplicates:
             dropped = _drop_copies(tables, settings, len(rules), funnel, stored)
@@ -97,14 +95,14 @@ def _select(dataset: Dataset, settings: SelectSettings) -> SelectionSummary:
         total = connection.execute("SELECT count(*) FROM samples").fetchall()[0][0]
     selected = keys.num_rows
     summary = SelectionSummary(
-        settings.name, where, int(total), stored, selected, tuple(funnel), True, balanced
+        settings.name, ruled.where, int(total), stored, selected, tuple(funnel), True, balanced
     )
     record = {
-        "where": where,
-        "rules": [rule.text for rule in rules],
+        "where": ruled.where,
+        "rules": ruled.texts,
         "sql": [rule.sql for rule in rules],
         "fractions": [asdict(part) for rule in rules for part in rule.fractions],
-        "preset": preset.record() if preset else None,
+        "preset": ruled.preset.record() if ruled.preset else None,
         "duplicates": dropped,
         "keep_duplicates": settings.keep_duplicates,
         "balance": balanced,
@@ -126,31 +124,12 @@ def _select(dataset: Dataset, settings: SelectSettings) -> SelectionSummary:
     return summary
 
 
-def _refuse_unscored(dataset: Dataset, tables: SampleTables) -> None:
-    """Samples that came by a retry whose scoring was cut short would be missing without a word."""
-    stored, scored = tables.connection.execute(
-        "SELECT (SELECT count(*) FROM samples WHERE status = 'stored'), "
-        "(SELECT count(*) FROM scores)"
-    ).fetchall()[0]
-    if stored > scored:
-        raise DatasetError(
-            f"{stored - scored:,} of {stored:,} stored samples of {dataset.directory} have no "
-            f"scores yet; `caplab score {dataset.directory}` computes them."
-        )
-
-
 def check_name(name: str) -> None:
     """Raise ConfigError for a name that is no plain file name."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,99}", name):
         raise ConfigError(
             f"{name!r} cannot name a selection; use letters, digits, dots, dashes, underscores."
         )
-
-
-def _joined(preset: str | None, where: str) -> str:
-    if preset is None:
-        return where
-    return preset if where.strip().lower() == "true" else f"({preset}) AND ({where})"
 
 
 def _reference(dataset: Dataset, settings: SelectSettings) -> NearReference | None:
@@ -220,77 +199,32 @@ def _selection_mark(dataset: Dataset, name: str) -> str | None:
     return fingerprint([path.stat().st_size, file_mark(path)]) if path.exists() else None
 
 
-def _evaluate(tables: SampleTables, rules: Sequence[Resolved]) -> None:
+def _evaluate(tables: SampleTables, ruled: Rules) -> None:
     """Make the table `passed`: key and r0, r1, ...: true, false or null for each rule."""
     import duckdb
 
-    connection = tables.connection
-    source = tables.source([name for rule in rules for name in rule.columns])
-    for rule in rules:
-        try:
-            kind = connection.execute(
-                f"SELECT key, ({rule.sql}) FROM ({source}) LIMIT 0"
-            ).description
-        except duckdb.Error as error:
-            raise ConfigError(f"The rule {rule.text!r} does not work: {_first(error)}") from error
-        if kind is None or str(kind[1][1]).upper() not in ("BOOLEAN", "BOOL"):
-            raise ConfigError(
-                f"The rule {rule.text!r} is no yes or no; compare it with something, such as "
-                f"{rule.text!r} >= 1."
-            )
-    values = ", ".join(
-        f"({guarded(connection, rule.sql)}) AS r{index}" for index, rule in enumerate(rules)
-    )
+    source = tables.source(ruled.columns)
+    values = checked_values(tables, ruled.rules, source)
     try:
         # Keys are sorted in the end; their order on the way is nobody's business.
-        connection.execute(f"CREATE TEMP TABLE passed AS SELECT key, {values} FROM ({source})")
+        tables.connection.execute(f"CREATE TEMP TABLE passed AS SELECT key{values} FROM ({source})")
     except duckdb.Error as error:
-        raise ConfigError(f"The rules cannot be computed: {_first(error)}") from error
+        raise ConfigError(f"The rules cannot be computed: {first_sentence(error)}") from error
 
 
 def _drop_copies(
-    tables: SampleTables,
-    settings: SelectSettings,
-    rules: int,
-    funnel: list[RuleCount],
-    stored: int,
+    tables: SampleTables, settings: SelectSettings, rules: int, funnel: list[RuleCount], stored: int
 ) -> dict[str, Any]:
     """Apply the keep rule, make the table `_dropped` and append its step to the funnel."""
-    import numpy as np
-
     connection = tables.connection
-    methods = levels(connection, settings.duplicate_level)
-    quality = settings.quality or [part for part in _QUALITY if _known(part, tables.columns)]
-    copies = find_copies(
-        tables, methods, quality, f"SELECT key, coalesce({all_of(rules)}, false) AS passes "
-        "FROM passed",
-    )  # fmt: skip
-    everybody = np.ones(len(copies.passes), bool)
-    alone = int(copies.dropped(everybody).sum())
-    ranks = np.flatnonzero(copies.dropped(copies.passes))
-    connection.execute("CREATE TEMP TABLE _dropped_ranks (rank BIGINT)")
-    # By hand: DuckDB would import pandas to register an Arrow table.
-    for part in np.split(ranks, range(1 << 17, len(ranks), 1 << 17)):
-        connection.execute("INSERT INTO _dropped_ranks SELECT unnest($1)", [part.tolist()])
+    copies = find_copies(tables, settings.duplicate_level, settings.quality)
+    passing = f"(SELECT key FROM passed WHERE {all_of(rules)})"
+    ranks = ranks_of(connection, f"SELECT rank FROM _copies SEMI JOIN {passing} USING (key)")
+    step, dropped = copies.step(ranks, funnel[-1].left if funnel else stored)
+    put_ranks(connection, "_dropped_ranks", dropped)
     connection.execute(
         "CREATE TEMP TABLE _dropped AS SELECT key FROM _copies "
         "SEMI JOIN _dropped_ranks USING (rank)"
     )
-    level = methods[-1] if methods else None
-    left = funnel[-1].left if funnel else stored
-    funnel.append(
-        RuleCount(
-            f"best of its copies ({level or 'no pair on record'})",
-            alone, 0, len(ranks), 0, left - len(ranks),
-        )
-    )  # fmt: skip
-    return {"level": level, "methods": list(methods), "quality": quality}
-
-
-def _known(expression: str, columns: Sequence[str]) -> bool:
-    return set(re.findall(r"[a-z_]+", expression)) <= set(columns)
-
-
-def _first(error: Exception) -> str:
-    message = str(error).splitlines()[0]
-    return re.sub(r"^\w+ Error: ", "", message).strip().rstrip(".") + "."
+    funnel.append(step)
+    return copies.record()

@@ -56,8 +56,8 @@ def sample_view(dataset: Dataset) -> duckdb.DuckDBPyConnection:
 class SampleTables:
     """The tables that make a sample, on one connection.
 
-    `columns` are the names that a rule may read. `source(used)` is the FROM clause, with WHERE,
-    that yields one row a stored sample with at least `used` among its columns.
+    `columns` are the names that a rule may read. `source(used)` is the SELECT that yields one row a
+    stored sample with at least `used` among its columns.
     """
 
     def __init__(self, dataset: Dataset, shard: str | None = None) -> None:
@@ -88,6 +88,8 @@ class SampleTables:
         self._joined: dict[str, str] = {}
         self._lookups = lookups(dataset, self.connection, self._scores) if shard is None else {}
         self._complete: bool | None = None
+        self._copy: str | None = None
+        self._copied: dict[str, str] = {}
         self._make_flags()
         for purpose in ("contaminated", "known"):
             matched = f"SELECT DISTINCT key FROM reference_matches WHERE purpose = '{purpose}'"
@@ -102,6 +104,15 @@ class SampleTables:
         other.connection = self.connection.cursor()
         other._joined = dict(self._joined)
         return other
+
+    def read_copy(self, table: str, columns: Sequence[str]) -> None:
+        """Take what `source` yields from a copy of it wherever the copy has all that is asked for.
+
+        Args:
+            table: has one row a stored sample, as `source` would give it.
+            columns: of that table; `key` is one.
+        """
+        self._copy, self._copied = table, {name.lower(): _name(name) for name in columns}
 
     @property
     def columns(self) -> list[str]:
@@ -142,22 +153,15 @@ class SampleTables:
     def source(self, used: Sequence[str]) -> str:
         """A SELECT of `key` and the columns in `used`, one row a stored sample."""
         wanted = {name.lower() for name in used} | {"key"}
-        mine = [name for name in self._samples if name.lower() in wanted and name != "key"]
-        scored = [name for name in self._scores if name.lower() in wanted]
-        flags = [name for name in self._flags if name in wanted]
+        if self._copy is None or wanted & {name.lower() for name in self._own} - set(self._copied):
+            columns, tables = self._from_tables(wanted)
+        else:
+            columns = [
+                f"scores.{self._copied[name]}" for name in sorted(wanted & set(self._copied))
+            ]
+            tables = f"{self._copy} scores"
+            wanted -= set(self._copied)
         joined = [name for name in self._joined if name.lower() in wanted]
-        columns = ["scores.key AS key"]
-        columns += [f"samples.{_name(name)}" for name in mine]
-        for name in scored:
-            value = finite(f"scores.{_name(name)}", self._kinds[name])
-            columns.append(f"{value} AS {_name(name)}")
-        columns += [f"coalesce(_flags.{name}, false) AS {name}" for name in flags]
-        tables, where = "scores", "true"
-        if mine or not self._scores_are_complete():
-            tables += " JOIN samples ON samples.key = scores.key"
-            where = "samples.status = 'stored'"
-        if flags:
-            tables += " LEFT JOIN _flags ON _flags.key = scores.key"
         for index, name in enumerate(joined):
             columns.append(f"_k{index}.key IS NOT NULL AS {_name(name)}")
             source = self._joined[name]
@@ -166,7 +170,25 @@ class SampleTables:
         columns += [f"{look.value} AS {_name(name)}" for name, look in looked.items()]
         for join in dict.fromkeys(look.join for look in looked.values()):
             tables += f" {join}"
-        return f"SELECT {', '.join(columns)} FROM {tables} WHERE {where}"
+        return f"SELECT {', '.join(columns)} FROM {tables}"
+
+    def _from_tables(self, wanted: set[str]) -> tuple[list[str], str]:
+        """Columns and FROM of what stands in samples, scores and duplicates."""
+        mine = [name for name in self._samples if name.lower() in wanted and name != "key"]
+        scored = [name for name in self._scores if name.lower() in wanted]
+        flags = [name for name in self._flags if name in wanted]
+        columns = ["scores.key AS key"]
+        columns += [f"samples.{_name(name)}" for name in mine]
+        for name in scored:
+            value = finite(f"scores.{_name(name)}", self._kinds[name])
+            columns.append(f"{value} AS {_name(name)}")
+        columns += [f"coalesce(_flags.{name}, false) AS {name}" for name in flags]
+        tables = "scores"
+        if mine or not self._scores_are_complete():
+            tables += " JOIN samples ON samples.key = scores.key AND samples.status = 'stored'"
+        if flags:
+            tables += " LEFT JOIN _flags ON _flags.key = scores.key"
+        return columns, tables
 
     def lock(self) -> SampleTables:
         """From here on the connection reads the dataset's own files and no other."""

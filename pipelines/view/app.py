@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from curate.base.errors import CaplabError, ConfigError
 from pipelines.terminal.failures import in_words
-from pipelines.view import about, pictures, rows
+from pipelines.view import about, pictures, rows, rule
 from pipelines.view.answers import answer
 from pipelines.view.opened import Opened
 from pipelines.view.tables import unreadable
@@ -52,7 +52,7 @@ FEATURES: tuple[Callable[[Opened], Iterable[Route]], ...] = (
     about.routes,
     rows.routes,
     pictures.routes,
-    # rule
+    rule.routes,
     # record
     # copies
     # captions

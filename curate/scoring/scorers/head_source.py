@@ -192,7 +192,7 @@ def head_sql(head: Head, embedding: str = "embedding") -> str:
 
 def macro_sql(name: str, head: Head) -> str:
     """A statement that makes the head a function of an embedding."""
-    return f"CREATE OR REPLACE TEMP MACRO {name}(embedding) AS {head_sql(head)}"
+    return f"CREATE OR REPLACE MACRO {name}(embedding) AS {head_sql(head)}"
 
 
 def add_head_functions(connection: duckdb.DuckDBPyConnection, rule: str) -> None:

@@ -87,7 +87,7 @@ def test_it_does_what_going_through_the_samples_one_by_one_does() -> None:
         pairs = pairs[pairs[:, 0] != pairs[:, 1]]
         exact = random.random(len(pairs)) < 0.2
         among = random.random(total) < 0.6
-        dropped = Copies(among, pairs, exact).dropped(among)
+        dropped = Copies(total, pairs, exact).dropped(among)
         assert dropped.tolist() == _one_by_one(pairs, exact, among)
 
 
@@ -110,5 +110,5 @@ def test_groups_of_equals_are_found_along_paths_of_pairs() -> None:
     order = random.permutation(2000)
     path = np.stack([order[:-1], order[1:]], axis=1)
     cut = path[np.arange(1999) != 700]
-    dropped = Copies(np.ones(2000, bool), cut, np.ones(len(cut), bool)).dropped(np.ones(2000, bool))
+    dropped = Copies(2000, cut, np.ones(len(cut), bool)).dropped(np.ones(2000, bool))
     assert np.flatnonzero(~dropped).tolist() == sorted([order[:701].min(), order[701:].min()])

@@ -48,6 +48,7 @@ def test_a_rule_knows_its_columns() -> None:
         ("length(read_text('/etc/passwd')) > 0", "reads outside"),
         ("aesthetic > ?", "parameter"),
         ("COLUMNS('a.*') > 1", "star"),
+        ("abs(" * 300 + "nsfw" + ")" * 300 + " > 1", "nests too deeply"),
         ("   ", "empty"),
     ],
 )
