@@ -22,8 +22,8 @@ MAY_IMPORT = {
 # A room imports only rooms that stand before it (docs/architecture.md draws them).
 ROAD = {
     "curate": "base pictures store intake download scoring duplicates selection export",
-    "recaption": "gates structured prompts measure engines captioning transforms fit upsample "
-    "judging",
+    "recaption": "gates structured prompts measure engines captioning human transforms fit "
+    "upsample judging",
     "train": "model_settings protocols sources presets samplers settings meter objectives "
     "optimizer latents text backbones model distributed adapters data checkpoints assemble sample "
     "export validation loop run",

@@ -61,11 +61,11 @@ from curate.duplicates.settings import DuplicateSettings
 from curate.duplicates.tables import group_rows, pair_rows
 from curate.duplicates.verify.thumbnails import scratch_folder
 from curate.duplicates.verify.verifier import Verifier
+from curate.store.contract import DUPLICATES_NOTE
 from curate.store.dataset import Dataset
 from curate.store.holes import DUPLICATE_TABLES, find_holes, note_finished
 from curate.store.sample_view import tables_version
 
-_NOTE = b"caplab_found"
 _READ = ("samples", "scores", "fingerprints", "embeddings")
 BYTES_A_SAMPLE = 600
 """Keys, hashes, descriptors, and the order of quality: what is in memory for every sample."""
@@ -149,7 +149,7 @@ def _find(
     dataset.write_table("duplicate_pairs", pairs)
     dataset.write_table("duplicate_searched", searched_rows(samples, compared, marks))
     # The mark stands in the table that is written last, so a killed run leaves none.
-    last = note({"mark": mark, "counts": counts}, _NOTE)
+    last = note({"mark": mark, "counts": counts, "quality": settings.quality}, DUPLICATES_NOTE)
     groups = pa.concat_tables(group_tables).replace_schema_metadata(last)
     dataset.write_table("duplicates", groups)
     return counts
@@ -174,7 +174,7 @@ def _found_before(dataset: Dataset, mark: str) -> dict[str, int] | None:
     """The counts of an earlier run with this mark."""
     if not (dataset.has_shard("duplicates") and dataset.has_shard("duplicate_pairs")):
         return None
-    last = noted_in(dataset.table_path("duplicates"), _NOTE)
+    last = noted_in(dataset.table_path("duplicates"), DUPLICATES_NOTE)
     counts: dict[str, int] | None = last.get("counts") if last.get("mark") == mark else None
     return counts
 

@@ -23,6 +23,8 @@ TEXT_COLUMNS = (
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "picture")
 # Where a file that lies beside a list of texts is named.
 FILE_COLUMNS = ("file_name", "filename", "image_path", "image", "file", "path")
+# Where a sample of a dataset of ours is named.
+KEY_COLUMNS = ("key", "sample_key")
 
 # Hashes that a download is checked against, under the names that they have in the shards.
 HASH_COLUMNS = {"md5": "md5", "sha256": "sha256", "sha512": "sha512"}

@@ -20,7 +20,7 @@ from gzip import BadGzipFile, GzipFile
 from typing import IO, Any
 
 from curate.base.errors import ConfigError
-from curate.intake.columns import FILE_COLUMNS, URL_COLUMNS, find_column
+from curate.intake.columns import FILE_COLUMNS, KEY_COLUMNS, URL_COLUMNS, find_column
 from curate.intake.locations import Store
 
 LONGEST_LINE = 16 << 20
@@ -217,13 +217,14 @@ def separator(header: str, usual: str, url_column: str | None) -> str:
 
     Args:
         usual: of the format; also the answer where no mark does.
-        url_column: its name; None for the usual ones, or those of files.
+        url_column: its name; None for the usual ones, or those of files, or else of keys.
     """
-    wanted = (*URL_COLUMNS, *FILE_COLUMNS) if url_column is None else (url_column.lower(),)
-    for mark in (usual, *_SEPARATORS.replace(usual, "")):
-        names = [name.strip().strip('"') for name in header.removesuffix("\r").split(mark)]
-        if find_column(names, wanted) is not None:
-            return mark
+    usual_names = ((*URL_COLUMNS, *FILE_COLUMNS), KEY_COLUMNS)
+    for wanted in usual_names if url_column is None else ((url_column.lower(),),):
+        for mark in (usual, *_SEPARATORS.replace(usual, "")):
+            names = [name.strip().strip('"') for name in header.removesuffix("\r").split(mark)]
+            if find_column(names, wanted) is not None:
+                return mark
     return usual
 
 

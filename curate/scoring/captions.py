@@ -18,7 +18,6 @@ The picture's embedding is the stored one, so no picture is opened. A caption th
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -39,7 +38,7 @@ from curate.scoring.scorers.clip_tokens import truncated_tokens
 from curate.scoring.scorers.scorer import ScorerGraph
 from curate.scoring.scorers.sentences import fitting, sentences
 from curate.scoring.settings import ScoreSettings
-from curate.store.captions import SCORED_CAPTION
+from curate.store.captions import SCORED_CAPTION, text_mark
 from curate.store.dataset import Dataset
 from curate.store.stage import Stage
 
@@ -160,7 +159,7 @@ class CaptionScoreStage(Stage):
             wanted = pc.and_(wanted, pc.is_in(table.column("kind"), kinds))
         table = table.filter(wanted).drop_columns(["status"])
         texts = table.column("text").to_pylist()
-        marks = [hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts]
+        marks = [text_mark(text) for text in texts]
         table = table.append_column("source", pa.array([source] * len(table), pa.string()))
         table = table.append_column("text_sha256", pa.array(marks, pa.string()))
         return table.append_column("row_key", _row_keys(table)).select(

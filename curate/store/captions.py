@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +16,8 @@ from curate.store.write_samples import ALT_TEXTS
 
 SCORED_CAPTION = ("key", "kind", "source", "sample_index", "text_sha256")
 """Columns that say of which caption a row of caption_scores speaks; the others are scores."""
+
+MADE_FROM = "made_from"
 
 
 def accepted_captions(
@@ -44,6 +49,32 @@ def accepted_captions(
         )
     order = [(name, "ascending") for name in ("key", "kind", "sample_index")]
     return pa.concat_tables(tables).sort_by(order)
+
+
+@dataclass(frozen=True)
+class CaptionRef:
+    """A stored caption, named so that one made from it can tell whether it has changed since."""
+
+    kind: str
+    source: str
+    sample_index: int
+    text_sha256: str  # `text_mark` of its text
+
+
+def text_mark(text: str) -> str:
+    """What a text is told by: the first 16 hex digits of its sha256."""
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def made_from(refs: Sequence[CaptionRef]) -> str:
+    """JSON of the captions that one was made from, as its `prompt_variables` tell them."""
+    return json.dumps({MADE_FROM: [vars(ref) for ref in refs]}, sort_keys=True)
+
+
+def read_made_from(prompt_variables: str | None) -> list[CaptionRef]:
+    """The captions that `made_from` told; empty for any other caption."""
+    told = json.loads(prompt_variables or "{}").get(MADE_FROM)
+    return [CaptionRef(**ref) for ref in told] if isinstance(told, list) else []
 
 
 def several_alt_texts(dataset: Dataset, shard: str) -> dict[str, list[str]]:

@@ -92,6 +92,8 @@ DUPLICATES = pa.schema(
         ("distance", pa.float32()),  # to the kept sample it is near
     ]
 )
+DUPLICATES_NOTE = b"caplab_found"
+"""Note in the table's metadata: the search's mark and counts, and the quality that it kept by."""
 
 # By which methods a sample was compared with all others; see curate.duplicates.earlier_search.
 DUPLICATE_SEARCHED = pa.schema(
@@ -166,6 +168,9 @@ DERIVED = "derived-"
 """Start of the names of sources whose captions a rule made from stored ones, see
 `recaption.transforms.derive`; of such rows `model` is the source of those, `prompt_id` the rule and
 `sampling` its JSON."""
+WRITTEN_BY, IMPORTED_FROM = "human-", "imported-"
+"""Starts of the names of sources of kind `human`: written or marked here, and taken in from files;
+see `recaption.human`."""
 CAPTIONS_VOLATILE = ("latency_seconds", "created_at")
 """Columns in which two equal runs differ."""
 

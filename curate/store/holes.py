@@ -22,7 +22,7 @@ from pathlib import Path
 
 from curate.base.errors import DatasetError
 from curate.base.files import read_json, write_json
-from curate.store.contract import DERIVED
+from curate.store.contract import DERIVED, IMPORTED_FROM, WRITTEN_BY
 from curate.store.dataset import Dataset
 from curate.store.shards import tar_note
 
@@ -301,6 +301,10 @@ def repairing(dataset: Dataset, hole: Hole) -> str:
     kind, _, source = hole.table.partition("/")
     if kind == "captions" and source.startswith(DERIVED):
         return f"caplab derive {place}, with the settings in captioners/{source}.json"
+    if kind == "captions" and source.startswith(IMPORTED_FROM):
+        return f"caplab import-captions {place}, with the settings in captioners/{source}.json"
+    if kind == "captions" and source.startswith(WRITTEN_BY):
+        return "put it back from a backup: people wrote it"
     if kind == "captions" and hole.table != ALT:
         return f"caplab recaption {place}, with the settings in captioners/{source}.json"
     if kind == "reference_matches":

@@ -104,6 +104,8 @@ class RecaptionSummary:
         """What the command prints."""
         from recaption.gates.registry import NEAR_DUPLICATE
 
+        if not self.counts:
+            return "no caption was missing"
         lines = [f"{sum(self.counts.values()):,} captions by {self.source}"]
         for counts in (self.counts, self.reasons):
             if counts:
@@ -151,7 +153,11 @@ def _recaption(
         provenance(settings, {stage.captioner.model: stage.captioner.digest}),
     )
     with open_runner(settings.part(RunnerSettings)) as runner:
-        caption_shards(runner, stage, dataset, settings.workers, settings.gpus_per_worker)
+        plan = caption_shards(runner, stage, dataset, settings.workers, settings.gpus_per_worker)
+    if stage.only_missing is not None:
+        stage.only_missing.forget(dataset)
+    if not plan.wanted:
+        return RecaptionSummary(stage.source, {}, {})
     note_finished(dataset, f"captions/{stage.source}")
     write_dataset_card(dataset)
     repeats = mark_near_duplicates(dataset, stage.source, settings)

@@ -48,10 +48,13 @@ def rehearse(
     """
     plan = plan_captions(stage, dataset, workers)
     left = sum(plan.missing.values())
+    told = plan.told()
     if not left:
         raise ConfigError(
             f"All {plan.wanted:,} captions are written already."
             if plan.wanted
+            else f"Nothing is missing ({told})."
+            if told
             else f"Selection {stage.settings.selection!r} has no stored pictures."
         )
     work = _sampled(dataset, stage, plan.missing, pictures)
@@ -76,6 +79,7 @@ def rehearse(
         f"{_told(read)} tokens read and {_told(wrote)} written a caption, "
         f"{counts['ok'] / captions:.0%} accepted",
         *([f"not accepted: {', '.join(reasons)}"] if reasons else []),
+        *([told] if told else []),
         f"left: {left:,} of {plan.wanted:,} captions, about {hours:.2f} hours with {hands}",
     ]
     if prices.hour:

@@ -14,9 +14,10 @@ from __future__ import annotations
 import math
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -55,11 +56,18 @@ class Plan:
             them; finished shards are left out.
         wanted: captions of all shards, with those that are there.
         block_captions: captions in a block.
+        held: kind -> pictures that are not asked, since they have one; see `only_missing`.
     """
 
     missing: dict[str, int]
     wanted: int
     block_captions: int
+    held: Counter[str] = field(default_factory=Counter)
+
+    def told(self) -> str:
+        """What `only_missing` leaves out; empty where it leaves out nothing."""
+        kinds = ", ".join(f"{kind} of {count:,}" for kind, count in self.held.items() if count)
+        return kinds and f"not asked, for somebody's is accepted already: {kinds} pictures"
 
 
 def plan_captions(stage: CaptionStage, dataset: Dataset, workers: int) -> Plan:
@@ -69,10 +77,11 @@ def plan_captions(stage: CaptionStage, dataset: Dataset, workers: int) -> Plan:
         DatasetError: the tar of a shard with missing captions is not there.
     """
     missing: dict[str, int] = {}
-    wanted = 0
+    wanted, held = 0, Counter[str]()
     slots = len(stage.plans) * stage.settings.samples_per_image
     for shard in dataset.shards():
-        wanted += len(stage.selected(dataset, shard)) * slots
+        wanted += len(stage.wanted(dataset, shard))
+        held.update(stage.held(dataset, shard))
         if not stage.is_done(dataset, shard):
             missing[shard] = len(stage.missing(dataset, shard))
             if not dataset.shard_path(shard).exists():
@@ -83,13 +92,13 @@ def plan_captions(stage: CaptionStage, dataset: Dataset, workers: int) -> Plan:
     share = math.ceil(sum(missing.values()) / (workers * _BLOCKS_A_WORKER))
     # A run that should end after so many captions cannot end in the middle of a block.
     most = min(stage.settings.checkpoint_rows, stage.settings.stop_after_unaccepted or share)
-    return Plan(missing, wanted, max(1, slots, min(most, share)))
+    return Plan(missing, wanted, max(1, slots, min(most, share)), held)
 
 
 def caption_shards(
     runner: Runner, stage: CaptionStage, dataset: Dataset, workers: int, gpus: float = 0.0
-) -> None:
-    """Write every caption that is missing.
+) -> Plan:
+    """Write every caption that is missing; what was planned.
 
     Args:
         workers: at most. One on this machine that drives a server or computes on CPUs is this
@@ -102,12 +111,18 @@ def caption_shards(
             Or none of those asked for was accepted, or none of the last `stop_after_unaccepted`:
             they are kept, and a rerun asks for them again.
     """
+    if stage.only_missing is not None:
+        stage.only_missing.fix(dataset)
     plan = plan_captions(stage, dataset, workers)
+    if told := plan.told():
+        tell(f"{stage.name}: {told}")
+    if not plan.wanted and told:
+        return plan
     if not plan.wanted:
         raise DatasetError(f"{dataset.directory} has no stored pictures that are to be captioned.")
     if not plan.missing:
         tell(f"{stage.name}: {plan.wanted:,} of {plan.wanted:,} captions were there")
-        return
+        return plan
     run = _Run(stage, dataset, plan)
     if run.total < plan.wanted:
         tell(f"{stage.name}: {plan.wanted - run.total:,} of {plan.wanted:,} captions were there")
@@ -142,6 +157,7 @@ def caption_shards(
                 board.clear()
         run.finish()
     run.raise_what_is_left()
+    return plan
 
 
 class _Run:

@@ -28,6 +28,7 @@ from pipelines.terminal.failures import in_words
 from pipelines.view import about, pictures, rows, rule
 from pipelines.view.answers import answer
 from pipelines.view.opened import Opened
+from pipelines.view.record import captions, copies, marks, record
 from pipelines.view.tables import unreadable
 
 STATIC = Path(__file__).parent / "static"
@@ -53,10 +54,10 @@ FEATURES: tuple[Callable[[Opened], Iterable[Route]], ...] = (
     rows.routes,
     pictures.routes,
     rule.routes,
-    # record
-    # copies
-    # captions
-    # marks
+    record.routes,
+    copies.routes,
+    captions.routes,
+    marks.routes,
     # search
     # runs
 )

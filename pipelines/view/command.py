@@ -40,6 +40,7 @@ def view(directory: Path | str, settings: ViewSettings | None = None) -> None:
 
     settings = settings or ViewSettings()
     opened = find(directory)
+    opened.by = settings.by
     if opened.cache != opened.directory / "view":
         click.echo(
             f"{opened.directory} cannot be written; thumbnails go to {opened.cache}", err=True

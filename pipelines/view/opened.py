@@ -11,6 +11,7 @@ import os
 import tempfile
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from curate.store.sample_view import SampleTables
+    from pipelines.view.rows import Order
 
 Kind = Literal["dataset", "run", "study"]
 LOOKED_EVERY = 2.0
@@ -43,6 +45,12 @@ class Opened:
     dataset: Dataset | None
     rule_keys: Callable[[Opened, str, str], str] | None = None
     """A rule and its side ("kept", "dropped") -> a SELECT of `key`; the rule box provides it."""
+    caption_keys: Callable[[Opened, str], str] | None = None
+    """Filters of captions as a query -> a SELECT of `key`; the page of captions provides it."""
+    by: str | None = None
+    """Who looks, for the marks that they make; None where nobody said."""
+    orders: OrderedDict[str, Order] = field(default_factory=OrderedDict)
+    """Name -> what decides it, of the orders that were asked for last; see pipelines.view.rows."""
     _tables: Tables | None = None
     _looked: float = 0.0
     _look_seconds: float = 0.0

@@ -7,7 +7,6 @@ wherever it begins. The orders asked for last are kept.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -41,6 +40,8 @@ class Order:
     where: str = ""
     side: str = "all"
     random: int | None = None
+    captions: str = ""
+    """A query of filters that one caption of the picture meets; see Opened.caption_keys."""
 
     @property
     def name(self) -> str:
@@ -50,7 +51,7 @@ class Order:
 
 def routes(opened: Opened) -> list[Route]:
     """GET /api/order and /api/window."""
-    orders: OrderedDict[str, Order] = OrderedDict()
+    orders = opened.orders
 
     def order(asked: Asked) -> dict[str, Any]:
         wanted = Order(
@@ -60,6 +61,7 @@ def routes(opened: Opened) -> list[Route]:
             where=asked.text("where"),
             side=asked.one_of("side", "all", "kept", "dropped"),
             random=asked.whole("random", 0) if asked.text("random") else None,
+            captions=asked.text("captions"),
         )
         total = make_order(opened, opened.tables, wanted)
         orders[wanted.name] = wanted
@@ -68,24 +70,33 @@ def routes(opened: Opened) -> list[Route]:
         return {"order": wanted.name, "total": total}
 
     def window(asked: Asked) -> dict[str, Any]:
-        wanted = orders.get(asked.text("order"))
-        if wanted is None:
-            raise DatasetError("That order is not known any more; load the page again.")
-        tables = opened.tables
-        make_order(opened, tables, wanted)
         start = asked.whole("start", 0)
         count = asked.whole("count", 200, 1, LARGEST_WINDOW)
-        table = f"orders.{identifier(wanted.name)}"
-        return {
-            "rows": rows(
-                tables,
-                f"{table} o JOIN copied.sample s ON s.rowid = o.id "
-                f"WHERE o.rowid >= {start} AND o.rowid < {start + count} ORDER BY o.rowid",
-                asked.names("show"),
-            )
-        }
+        return {"rows": window_of(opened, asked.text("order"), start, count, asked.names("show"))}
 
     return [get("/api/order", order), get("/api/window", window)]
+
+
+def window_of(
+    opened: Opened, name: str, start: int, count: int, show: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """The rows of a window of an order, by its name.
+
+    Raises:
+        ConfigError: no such column.
+        DatasetError: the order is not known.
+    """
+    wanted = opened.orders.get(name)
+    if wanted is None:
+        raise DatasetError("That order is not known any more; load the page again.")
+    tables = opened.tables
+    make_order(opened, tables, wanted)
+    return rows(
+        tables,
+        f"orders.{identifier(wanted.name)} o JOIN copied.sample s ON s.rowid = o.id "
+        f"WHERE o.rowid >= {start} AND o.rowid < {start + count} ORDER BY o.rowid",
+        show,
+    )
 
 
 def make_order(opened: Opened, tables: Tables, order: Order) -> int:
@@ -190,4 +201,8 @@ def _limits(opened: Opened, tables: Tables, order: Order) -> list[str]:
         if opened.rule_keys is None:
             raise ConfigError("This page has no rules.")
         limits.append(f"s.key IN ({opened.rule_keys(opened, order.where, order.side)})")
+    if order.captions:
+        if opened.caption_keys is None:
+            raise ConfigError("This page has no captions.")
+        limits.append(f"s.key IN ({opened.caption_keys(opened, order.captions)})")
     return limits

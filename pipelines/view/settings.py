@@ -30,3 +30,10 @@ class ViewSettings(Settings):
         description="let other machines look and write: there is no password",
         json_schema_extra=OPERATIONAL,
     )
+    by: str | None = Field(
+        None,
+        max_length=60,
+        pattern=r"^[a-z0-9][a-z0-9._-]*$",
+        description="who looks, such as anna: whose captions the marks are (human-anna)",
+        json_schema_extra=OPERATIONAL,
+    )

@@ -24,7 +24,7 @@ import duckdb
 from curate.base.duplicate_methods import METHODS
 from curate.base.errors import DatasetError
 from curate.base.files import atomic_path, fingerprint, plain_path, temporary_path
-from curate.store.contract import SCHEMAS
+from curate.store.contract import SCHEMAS, WRITTEN_BY
 from curate.store.dataset import Dataset
 from curate.store.sample_view import SEMDEDUP, TABLES, SampleTables
 from curate.store.scans import sql_text
@@ -205,7 +205,13 @@ def kind_of(kind: str) -> str | None:
 
 def files_mark(dataset: Dataset, tables: tuple[str, ...], selections: bool = False) -> str:
     """Changes whenever a file of these tables does; one look at each file's size and time."""
-    files = [path for table in tables for path in dataset.table_files(table)]
+    # A mark from the page rewrites a file, and changes nothing that stands in an order.
+    files = [
+        path
+        for table in tables
+        for path in dataset.table_files(table)
+        if table != "captions" or not path.parent.name.startswith(WRITTEN_BY)
+    ]
     if selections:
         files += map(dataset.selection_path, dataset.selections())
     stats = ((path, path.stat()) for path in files)

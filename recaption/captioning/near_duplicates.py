@@ -12,10 +12,8 @@ DuckDB holds the buckets and spills to the dataset's own disk.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
@@ -23,22 +21,20 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from curate.base.files import plain_path
 from curate.store.dataset import Dataset
 from curate.store.sample_view import METHODS
-from curate.store.scans import parquet_scan, sql_text
+from curate.store.scans import parquet_scan
 from recaption.captioning.answers import read_answers
 from recaption.captioning.drafts import OK, REJECTED
 from recaption.captioning.settings import RecaptionSettings
 from recaption.captioning.signature import HASHES, agreement, signatures
+from recaption.captioning.spilling import spilling_database
 from recaption.gates.registry import NEAR_DUPLICATE
 
 BANDS = 16
 COMPARED_IN_A_BUCKET = 16
 _BAND_BYTES = 2 * HASHES // BANDS
 _PAIRS_AT_ONCE = 65_536
-# Of DuckDB; what does not fit waits on disk.
-_MEMORY = "2GB"
 
 
 def mark_near_duplicates(
@@ -60,7 +56,7 @@ def mark_near_duplicates(
     paths = dataset.table_files("captions", source)
     if not paths:
         return counts
-    with _database(dataset) as database:
+    with spilling_database(dataset) as database:
         counts["compared"] = _read_captions(database, dataset, paths, settings)
         _compare(database, settings.near_duplicate_threshold)
         # Written only after everything was read: DuckDB looks at the files until then.
@@ -71,24 +67,6 @@ def mark_near_duplicates(
             counts[NEAR_DUPLICATE] += len(rows)
             counts["lost"] += _mark_shard(dataset, source, path.stem, rows, settings)
     return counts
-
-
-@contextmanager
-def _database(dataset: Dataset) -> Iterator[duckdb.DuckDBPyConnection]:
-    """An in-memory database that spills into a folder of the dataset."""
-    scratch = dataset.directory / ".scratch"
-    scratch.mkdir(exist_ok=True)
-    with TemporaryDirectory(prefix="near-duplicates-", dir=scratch) as folder:
-        connection = duckdb.connect()
-        try:
-            connection.execute("SET enable_progress_bar = false")
-            connection.execute(f"SET memory_limit = '{_MEMORY}'")
-            # Numbers of rows are only handles; without an order to keep, less stays in memory.
-            connection.execute("SET preserve_insertion_order = false")
-            connection.execute(f"SET temp_directory = {sql_text(plain_path(folder))}")
-            yield connection
-        finally:
-            connection.close()
 
 
 def _read_captions(

@@ -8,6 +8,7 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from curate.base.errors import ConfigError
+from curate.base.kinds import ALT, HUMAN
 from curate.base.settings import OPERATIONAL, nearest
 from recaption.engines.settings import EngineSettings, ShownSettings
 from recaption.gates.registry import DEFAULT_REJECTS, GATES
@@ -28,6 +29,11 @@ class RecaptionSettings(MeasureSettings, ShownSettings, EngineSettings):
 
     selection: str = Field(
         "", description="Selection whose samples are captioned; empty takes every stored sample."
+    )
+    only_missing: bool = Field(
+        False,
+        description="Ask a kind only for pictures without an accepted caption of it by anybody, "
+        "people and imports included.",
     )
     kinds: tuple[str, ...] = Field(
         ("short", "descriptive"),
@@ -131,8 +137,10 @@ class RecaptionSettings(MeasureSettings, ShownSettings, EngineSettings):
     def _distinct(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(kinds)) != len(kinds):
             raise ValueError("a kind stands there twice")
-        if "alt" in kinds:
+        if ALT in kinds:
             raise ValueError("alt texts are not captioned; they are read from the dataset")
+        if HUMAN in kinds:
+            raise ValueError("people write these; `caplab import-captions` takes them in")
         return kinds
 
     @field_validator("reject")

@@ -21,6 +21,7 @@ from curate.store.shards import iter_shard
 from curate.store.stage import Stage
 from recaption.captioning.ask import KindPlan, caption_kind, missing_picture_rows
 from recaption.captioning.missing import WorkRows, iter_pending
+from recaption.captioning.only_missing import OnlyMissing
 from recaption.captioning.parts import CaptionId, ShardCaptions
 from recaption.captioning.settings import RecaptionSettings
 from recaption.engines.identity import Captioner
@@ -75,6 +76,9 @@ class CaptionStage(Stage):
         )
         self.plans = _plans(settings, templates)
         self.source = source_name(settings, self.captioner, templates)
+        self.only_missing = (
+            OnlyMissing(self.source, settings.kinds) if settings.only_missing else None
+        )
         self.measures = CaptionMeasures(settings, dataset, settings.device, settings.prompt_columns)
         if "below_alt_text" in settings.reject and self.measures.similarity.clip is None:
             raise ConfigError(
@@ -92,7 +96,7 @@ class CaptionStage(Stage):
         if not dataset.has_shard("samples", shard):
             return False
         written = ShardCaptions(dataset, self.source, shard)
-        return self._wanted_ids(self.selected(dataset, shard)) <= written.finished(
+        return self.wanted(dataset, shard) <= written.finished(
             without_failed=self.settings.retry_failed
         )
 
@@ -121,9 +125,7 @@ class CaptionStage(Stage):
     def missing(self, dataset: Dataset, shard: str) -> set[CaptionId]:
         """Captions of a shard that are wanted and not written."""
         written = ShardCaptions(dataset, self.source, shard)
-        return self._wanted_ids(self.selected(dataset, shard)) - written.written(
-            self.settings.retry_failed
-        )
+        return self.wanted(dataset, shard) - written.written(self.settings.retry_failed)
 
     def blocks(self, dataset: Dataset, shard: str, captions: int) -> Iterator[Lacking]:
         """What is missing now in a shard, about `captions` captions at a time, in its order."""
@@ -218,8 +220,29 @@ class CaptionStage(Stage):
             samples = samples.filter(pc.is_in(samples.column("key"), value_set=selected))
         return dict(zip(*(samples.column(n).to_pylist() for n in ("key", "alt_text")), strict=True))
 
-    def _wanted_ids(self, alt_texts: dict[str, str | None]) -> set[CaptionId]:
-        return set(product(alt_texts, self.plans, range(self.settings.samples_per_image)))
+    def wanted(self, dataset: Dataset, shard: str) -> set[CaptionId]:
+        """Every caption of a shard that should be there, written or not."""
+        indices = range(self.settings.samples_per_image)
+        keys = self.selected(dataset, shard)
+        if self.only_missing is None:
+            return set(product(keys, self.plans, indices))
+        held = self.only_missing.held(dataset, shard)
+        return {
+            (key, kind, index)
+            for kind in self.plans
+            for key in keys.keys() - held[kind]
+            for index in indices
+        }
+
+    def held(self, dataset: Dataset, shard: str) -> dict[str, int]:
+        """Kind -> selected pictures that are not asked for it, since they have one."""
+        if self.only_missing is None:
+            return {}
+        keys = self.selected(dataset, shard).keys()
+        return {
+            kind: len(keys & there)
+            for kind, there in self.only_missing.held(dataset, shard).items()
+        }
 
 
 def _pictures(dataset: Dataset, shard: str, keys: Container[str]) -> Iterator[tuple[str, bytes]]:
@@ -249,7 +272,10 @@ def source_name(
     ask for more of the same. The wording of every known prompt is part of it.
     """
     decisive = settings.identity()
-    for name in ("captioner", "selection", "kinds", "samples_per_image", "prompts", "revision"):
+    for name in (
+        *("captioner", "selection", "only_missing", "kinds", "samples_per_image"),
+        *("prompts", "revision"),
+    ):
         del decisive[name]
     if not settings.gates:
         del decisive["gates"]  # as before there was this setting

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from curate.base.errors import ConfigError
+from curate.base.kinds import check_kind
 from recaption.gates.placeholders import without_placeholders
 
 _VARIABLE = re.compile(r"\{(\w+)\}")
-_KIND_NAME = re.compile(r"[a-z][a-z0-9_]*")
 ALT_TEXT = "alt_text"
 STRUCTURED = "structured"
 """The kind whose captions are JSON, of the schema in recaption.structured.schema."""
@@ -53,11 +53,7 @@ class PromptTemplate:
     columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not _KIND_NAME.fullmatch(self.name) or self.name == "alt":
-            raise ConfigError(
-                f"{self.name!r} cannot be a caption kind; use lower-case letters, digits and _, "
-                f"and another name than 'alt'."
-            )
+        check_kind(self.name)
         if ALT_TEXT in {*self.variables, *self.columns}:
             raise ConfigError(
                 f"alt_text is each sample's own text, so the prompt template {self.name!r} cannot "

@@ -12,7 +12,6 @@ and so is stale as a whole where any of its shards changed.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ import pyarrow.parquet as pq
 from curate.base.column_marks import note, noted_in
 from curate.base.errors import ConfigError, StageError
 from curate.base.files import fingerprint, write_json
+from curate.base.kinds import check_kind
 from curate.base.progress import progress, tell
 from curate.base.provenance import provenance
 from curate.store.captions import caption_writers, writers_of
@@ -48,7 +48,6 @@ BLOCK_ROWS = 200_000
 # Raised where a rule gives other captions than before.
 VERSION = 1
 _NOTE = b"caplab_derived"
-_NAME = re.compile(r"[a-z][a-z0-9_-]*")
 _COLUMNS = ["key", "kind", "sample_index", "status", "reason", "text"]
 
 
@@ -159,11 +158,7 @@ def examples(
 
 
 def _planned(dataset: Dataset, name: str, derivation: Derivation) -> _Plan:
-    if not _NAME.fullmatch(name):
-        raise ConfigError(
-            f"{name!r} cannot be the name of a caption set; use lower-case letters, digits, _ "
-            f"and -."
-        )
+    check_kind(name)
     of = caption_writers(
         dataset,
         [derivation.of],

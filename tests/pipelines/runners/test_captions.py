@@ -26,6 +26,8 @@ from pipelines.world import weights
 from recaption.captioning.parts import ShardCaptions
 from recaption.captioning.settings import RecaptionSettings
 from recaption.captioning.stage import CaptionStage
+from recaption.human.rows import HumanCaption, store_human
+from recaption.measure.token_counts import TokenCounter
 from tests.curate.tiny import drawn, encoded, make_dataset
 from tests.pipelines.runners.stages_that_tell import EachWorkerIsSeen, KilledOnce
 from tests.recaption.moody_server import moody_server
@@ -123,6 +125,49 @@ def asked(tmp_path):
         whole = make_dataset(tmp_path / "whole", [pictures])
         caption_shards(Local(), CaptionStage(settings, dataset=whole), whole, workers=1)
         yield make_dataset(tmp_path / "data", [pictures]), settings, whole
+
+
+def test_only_missing_asks_for_what_nobody_has_and_a_killed_run_keeps_to_its_plan(asked):
+    dataset, base, _ = asked
+    keys = [row["key"] for row in dataset.read_table("samples", "00000").to_pylist()][:16]
+    tokens = TokenCounter("")
+
+    def write_by_hand(some: list[str]) -> None:
+        for key in some:
+            told = HumanCaption(key, "written by hand", sample_index=0)
+            store_human(dataset, "human-anna", "00000", [told], tokens)
+
+    write_by_hand(keys[:5])
+    # Another captioner, whose captions of kind short are all accepted.
+    dataset.write_selection("some", pa.array(keys[3:9]), {})
+    other = base.model_copy(update={"selection": "some", "seed": 1})
+    caption_shards(Local(), CaptionStage(other, dataset=dataset), dataset, workers=1)
+
+    settings = RecaptionCommandSettings(**{**base.resolved(), "only_missing": True})
+    told = dry_run(dataset.directory, settings, 2)
+    assert "not asked, for somebody's is accepted already: short of 9 pictures" in told
+    assert "left: 7 of 7 captions" in told
+    stage = stage_of(settings, dataset)
+    assert stage.source == stage_of(RecaptionCommandSettings(**base.resolved()), dataset).source
+    assert not stage.only_missing.fixed(dataset), "a rehearsal fixes nothing"
+
+    # A run that is killed behind its first block; meanwhile somebody else goes on.
+    stage.only_missing.fix(dataset)
+    stage.open()
+    first = next(stage.blocks(dataset, "00000", 2))
+    stage.write(dataset, stage.work(dataset, "00000", first))
+    more = base.model_copy(update={"selection": "more", "seed": 1})
+    dataset.write_selection("more", pa.array(keys[12:14]), {})
+    caption_shards(Local(), CaptionStage(more, dataset=dataset), dataset, workers=1)
+    recaption(dataset.directory, settings)
+
+    rows = dataset.read_table("captions", "00000", stage.source).to_pylist()
+    assert {row["key"] for row in rows} == {*keys[9:]}
+    assert recaption(dataset.directory, settings).text() == "no caption was missing"
+    # Two kinds are two questions.
+    both = RecaptionCommandSettings(**{**settings.resolved(), "kinds": ["short", "descriptive"]})
+    plan = plan_captions(stage_of(both, dataset), dataset, 1)
+    assert (plan.wanted, plan.held["short"], plan.held["descriptive"]) == (11, 16, 5)
 
 
 def test_all_workers_share_one_shard_and_each_caption_stands_once(asked, tmp_path):

@@ -38,6 +38,12 @@ class Server:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
+    def text(self, path: str) -> str:
+        """The text of a GET that succeeds."""
+        answer = httpx.get(self.address + path, timeout=60)
+        assert answer.status_code == 200, answer.text
+        return answer.text
+
     def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
         """The response of a POST with the page's token and origin."""
         given = {"X-Caplab-Token": TOKEN, "Origin": self.address, **headers}

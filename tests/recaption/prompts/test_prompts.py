@@ -57,6 +57,7 @@ def test_a_template_of_the_users_own_has_variables_and_a_version(tmp_path: Path)
         ("tags: {txt: hello}", "did you mean 'text'"),
         ("tags: {text: ''}", "has no text"),
         ("alt: {text: hello}", "cannot be a caption kind"),
+        ("human: {text: hello}", "cannot be a caption kind"),
         ("tags: hello", "blocks"),
         ("tags: {text: [}", "not valid YAML"),
         ("tags: {text: [1, 2]}", "must be strings"),

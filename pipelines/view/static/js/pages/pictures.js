@@ -33,8 +33,9 @@ export async function show(main, params) {
     sorting(facts, state, go), selecting(facts, state, go), showing(facts, state, go),
     density(state, go), count), ruled(state, go), place);
 
-  const order = () => get("/api/order", { sort: state.sort, down: state.down,
-    selection: state.selection, random: state.random, where: state.where, side: state.side });
+  const way = { sort: state.sort, down: state.down, selection: state.selection, random: state.random,
+    where: state.where, side: state.side };
+  const order = () => get("/api/order", way);
   let { order: name, total } = await order();
   fill(count, `${number(total)} ${total === 1 ? "picture" : "pictures"}`);
   if (!total) {
@@ -44,6 +45,7 @@ export async function show(main, params) {
     return undefined;
   }
   const edge = DENSITIES[state.size];
+  const address = (row, index) => link(`sample/${row.key}`, { ...way, at: String(index) });
   const grid = windowedGrid(place, {
     total, edge, lines: 8 + LINE * state.show.length, start: state.at,
     async rows(start, count) {
@@ -57,8 +59,8 @@ export async function show(main, params) {
         return (await asked()).rows;
       }
     },
-    cell: (row) => cell(facts, state, row, edge),
-    open: (row) => { location.hash = link(`sample/${row.key}`); },
+    cell: (row, index) => cell(facts, state, row, edge, address(row, index)),
+    open: (row, index) => { location.hash = address(row, index); },
     moved(index) {
       state.at = index;
       remember("pictures", written(state));
@@ -81,8 +83,8 @@ function next(size, step) {
   return names[Math.max(0, Math.min(names.length - 1, names.indexOf(size) + step))];
 }
 
-function cell(facts, state, row, edge) {
-  return el("a", { class: "shot", href: link(`sample/${row.key}`), tabindex: "-1", title: row.text || "" },
+function cell(facts, state, row, edge, href) {
+  return el("a", { class: "shot", href, tabindex: "-1", title: row.text || "" },
     el("div", { class: "frame" }, thumbnail(row, edge)),
     state.show.map((name) => el("div", { class: "told" },
       state.show.length > 1 && el("span", { class: "muted" }, `${columnOf(facts, name).label} `),

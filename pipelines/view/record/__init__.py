@@ -1,0 +1,1 @@
+"""Single pictures in the view: the whole record of one, its copies, its captions, and marks."""

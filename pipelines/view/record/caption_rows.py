@@ -1,0 +1,103 @@
+"""The captions of some pictures, by all who wrote any, each with the mark that a person gave it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from curate.store.captions import text_mark
+from curate.store.contract import CAPTIONS
+from curate.store.dataset import Dataset
+from curate.store.scans import parquet_scan, sql_text
+from recaption.human.marks import Judged, judged_by, said_text, told
+
+if TYPE_CHECKING:
+    import duckdb
+
+_NAMES = [name for name in CAPTIONS.names if name != "signature"]
+_ORDER = ("alt", "short", "descriptive")
+
+
+def caption_rows(
+    connection: duckdb.DuckDBPyConnection,
+    dataset: Dataset,
+    places: Mapping[str, str],
+    mine: str,
+    sets: Sequence[tuple[str, str]] | None = None,
+) -> dict[str, list[dict[str, Any]]]:
+    """Key -> its captions in a fixed order: alt texts first, then by kind and source.
+
+    A mark of one's own stands with the caption that it is about, and by itself where that is gone.
+    Reads the shards that hold these pictures, and of those the rows of these keys.
+
+    Args:
+        places: key -> shard.
+        mine: the source of one's own marks.
+        sets: (source, kind) that are wanted; None means all.
+    """
+    sources = dataset.caption_sources()
+    if sets is not None:
+        sources = [name for name in sources if name == mine or name in dict(sets)]
+    shards = sorted({*places.values()})
+    parts = []
+    for source in sources:
+        files = [
+            dataset.table_path("captions", shard, source)
+            for shard in shards
+            if dataset.has_shard("captions", shard, source)
+        ]
+        if files:
+            parts.append(
+                f"SELECT {sql_text(source)} AS source, COLUMNS('^({'|'.join(_NAMES)})$') "
+                f"FROM {parquet_scan(files, union_by_name=True)} WHERE key IN $keys"
+            )
+    found: dict[str, list[dict[str, Any]]] = {key: [] for key in places}
+    if not parts:
+        return found
+    rows = fetch(connection, " UNION ALL BY NAME ".join(parts), {"keys": list(places)})
+    marks = {
+        judged: row
+        for row in rows
+        if row["source"] == mine and (judged := judged_by(row)) is not None
+    }
+    written = {_id(row) for row in rows}
+    for row in sorted(rows, key=_place):
+        alone = row["source"] != mine or judged_by(row) not in written
+        if alone if sets is None else (row["source"], row["kind"]) in sets:
+            found[row["key"]].append(_sent(row, marks.get(_id(row)), row["source"] != mine))
+    return found
+
+
+def fetch(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """The result of a query, one dict a row."""
+    done = connection.execute(sql, dict(parameters or {}))
+    names = [column[0] for column in done.description or []]
+    return [dict(zip(names, row, strict=True)) for row in done.fetchall()]
+
+
+def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    kind = row["kind"]
+    first = _ORDER.index(kind) if kind in _ORDER else len(_ORDER)
+    return (first, kind, row["source"], row.get("sample_index") or 0)
+
+
+def _id(row: Mapping[str, Any]) -> Judged:
+    return Judged(row["key"], row["kind"], row["source"], row.get("sample_index") or 0)
+
+
+def _sent(row: dict[str, Any], mark: Mapping[str, Any] | None, markable: bool) -> dict[str, Any]:
+    seen = text_mark(said_text(row) or "")
+    shown = None
+    if mark is not None:
+        shown = {name: told(mark)[name] for name in ("mark", "text", "created_at")}
+        # Of a text that its captioner has replaced since.
+        shown["stale"] = told(mark)["text_sha256"] != seen
+    return {
+        **dict.fromkeys(_NAMES),
+        **row,
+        "text_sha256": seen,
+        "mark": shown,
+        "markable": markable,
+    }

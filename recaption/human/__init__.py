@@ -1,0 +1,1 @@
+"""Captions of kind `human`: what people wrote, corrected or judged, here or in files."""
