@@ -25,6 +25,7 @@ HELP = {
     "duplicates": "Find duplicates: exact, near and embedding, and SemDeDup's rule.",
     "decontaminate": "Find the samples that show a picture of an evaluation set.",
     "select": "Select samples by SQL over stored scores; pictures are never touched.",
+    "search": "Find pictures by a text, or like one, over the stored CLIP embeddings.",
     "recaption": "Write captions with a vision-language model into the captions table.",
     "import-captions": "Take in captions that people wrote, from .txt files or a list.",
     "derive": "Make a caption set from stored captions by rule, with no model.",
@@ -60,6 +61,7 @@ HELP = {
         "judge": "pipelines.commands.experiment.judge",
         "evaluate": "pipelines.commands.experiment.evaluate",
         "export-images": "pipelines.commands.experiment.export_images",
+        "search": "pipelines.commands.look.search",
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

@@ -16,7 +16,8 @@
       tables/duplicates/all.parquet   every sample that is in a group, with the sample kept for it
       tables/duplicate_searched/all.parquet   which samples were compared, for the next search
       tables/reference_matches/NAME.parquet   samples that show a picture of the reference set NAME
-      search/                         centroids that later searches use again
+      search/                         centroids that later searches use again, and the index of
+                                      `caplab search`: all of it can be made anew
       references/NAME/                fingerprints of a folder of reference pictures
       tables/captions/SOURCE/00000.parquet   one row a caption (long format), SOURCE = who wrote it
       selections/NAME.parquet         the keys of a selection, and weights where it is balanced;

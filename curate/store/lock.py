@@ -5,6 +5,7 @@
 NAME says what is written, so that commands which write different things may run side by side:
 
     samples, scores, duplicates      of a dataset
+    search                           the index of `caplab search`, while it is built
     captions+SOURCE                  captions by one captioner
     selections+NAME, references+NAME
     run                              a whole run or export directory

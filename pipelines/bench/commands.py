@@ -98,6 +98,30 @@ def bench_select(out: Path | None, rows: int, presets: tuple[str, ...]) -> list[
     return select_figures(out, rows, presets)
 
 
+@benchmark("view")
+@click.option(
+    "--rows", default="10000,1000000", show_default=True, help="Rows of the generated datasets."
+)
+@click.option("--width", default=512, show_default=True, help="Numbers of an embedding.")
+@click.option("--questions", default=50, show_default=True, help="Of each kind.")
+@click.option(
+    "--part",
+    type=click.Choice(["page", "search", "all"]),
+    default="all",
+    show_default=True,
+    help="What to measure.",
+)
+def bench_view(out: Path | None, rows: str, width: int, questions: int, part: str) -> list[Figure]:
+    """Seconds to the first picture of `caplab view`, its questions, and the search's index.
+
+    The index stands beside faiss's exact search over the same vectors: recall, bytes and time. A
+    million rows take some minutes and 4 GB of disk to generate, once a folder.
+    """
+    from pipelines.bench.view.both import view_figures
+
+    return view_figures(out, [int(size) for size in rows.split(",")], width, questions, part)
+
+
 @benchmark("download")
 @click.option("--images", required=True, type=PLACE, help="Folder of JPEG photographs.")
 @click.option("--count", default=5000, show_default=True, help="Pictures to download.")

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from curate.base.errors import CaplabError, ConfigError
 from pipelines.terminal.failures import in_words
-from pipelines.view import about, pictures, rows, rule
+from pipelines.view import about, pictures, rows, rule, search
 from pipelines.view.answers import answer
 from pipelines.view.opened import Opened
 from pipelines.view.record import captions, copies, marks, record
@@ -58,7 +58,7 @@ FEATURES: tuple[Callable[[Opened], Iterable[Route]], ...] = (
     copies.routes,
     captions.routes,
     marks.routes,
-    # search
+    search.routes,
     # runs
 )
 

@@ -1,0 +1,1 @@
+"""Search by text and by picture over the stored CLIP embeddings."""

@@ -1,0 +1,1 @@
+"""The browser and the search: their times on generated datasets."""
