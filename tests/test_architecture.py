@@ -21,7 +21,8 @@ MAY_IMPORT = {
 }
 # A room imports only rooms that stand before it (docs/architecture.md draws them).
 ROAD = {
-    "curate": "base pictures store intake download scoring duplicates selection search export",
+    "curate": "base pictures store intake download served scoring duplicates selection search "
+    "export",
     "recaption": "gates structured prompts measure engines captioning human transforms fit "
     "upsample judging",
     "train": "model_settings protocols sources presets samplers settings meter objectives "

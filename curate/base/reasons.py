@@ -118,6 +118,13 @@ class Reason(StrEnum):
         "the file is not the one that the list's md5, sha256 or sha512 names",
     )
 
+    LISTED_HASH = (
+        auto(),
+        _POLICY,
+        "the file or the picture is on the list of what is never stored (hash_list); nothing of it "
+        "was written, and detail says by which hash it was known",
+    )
+
     # The file.
     NOT_AN_IMAGE = auto(), _PERMANENT, "the bytes are no picture format we read"
     UNSUPPORTED_FORMAT = (
@@ -176,3 +183,9 @@ def printable(text: str) -> str:
 def without_addresses(text: str) -> str:
     """An error's words without the places of objects in memory, so that equal runs say the same."""
     return _ADDRESS.sub("", text)
+
+
+def words(error: Exception) -> str:
+    """An error in one line: its type and its first line."""
+    lines = without_addresses(str(error)).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}".rstrip(": ")

@@ -35,6 +35,10 @@ S = TypeVar("S", bound="Settings")
 OPERATIONAL: dict[str, Any] = {"identity": False}
 """`json_schema_extra` of a setting that says how a command works and not what it makes."""
 
+EACH: dict[str, Any] = {"each": True}
+"""`json_schema_extra` of named values that are texts: an option gives one, `--option NAME=TEXT`, as
+often as wanted, and commas are part of the text."""
+
 NONE = "none"
 """Clears a setting that may be empty, in YAML and on the command line."""
 

@@ -11,9 +11,7 @@ The package imports wandb and pandas, which takes seconds: it is imported by the
 
 from __future__ import annotations
 
-import hashlib
 import http.client
-import io
 import logging
 import os
 import re
@@ -38,10 +36,11 @@ from curate.base.progress import advance
 from curate.base.reasons import Failure, FailureError, Reason
 from curate.download.addresses import Resolver, lookup
 from curate.download.connections import connect_any
+from curate.download.img2dataset_files import LISTED, NotingResizer
 from curate.download.settings import DownloadSettings
 from curate.download.wire import Deadline
+from curate.pictures.hash_list import hash_list
 from curate.pictures.resize import StoredImage
-from curate.pictures.sniff import sniff
 from curate.store.contract import STORED
 from curate.store.dataset import Dataset
 from curate.store.shards import write_shard
@@ -91,6 +90,7 @@ _RESIZE_ERRORS = (
     (r"^image too small$", Reason.TOO_SMALL),
     (r"^image area too large$", Reason.TOO_MANY_PIXELS),
     (r"^aspect ratio too large$", Reason.ASPECT),
+    (rf"^{LISTED}", Reason.LISTED_HASH),
 )
 
 
@@ -101,8 +101,13 @@ class Img2datasetStage(Stage):
     adds: ClassVar[tuple[str, ...]] = ("samples",)
 
     def __init__(self, settings: DownloadSettings) -> None:
-        """Nothing is fetched, and img2dataset not imported, yet."""
+        """Nothing is fetched, and img2dataset not imported, yet.
+
+        Raises:
+            ConfigError: a hash list that cannot be read.
+        """
         self.settings = settings
+        hash_list(settings.hash_list, settings.hash_distance)
 
     def is_done(self, dataset: Dataset, shard: str) -> bool:
         """Whether the shard's samples table and its tar are there and whole."""
@@ -151,7 +156,7 @@ class Img2datasetStage(Stage):
         feather = scratch / "rows.feather"
         with pa.OSFile(str(feather), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
-        resizer = _NotingResizer(
+        resizer = NotingResizer(
             img2dataset.resizer.Resizer(
                 image_size=settings.image_size,
                 resize_mode=settings.resize_mode,
@@ -164,6 +169,7 @@ class Img2datasetStage(Stage):
                 max_aspect_ratio=settings.max_aspect or float("inf"),
                 blurrer=img2dataset.blurrer.BoundingBoxBlurrer() if settings.bbox_col else None,
             ),
+            settings,
         )
         outcomes: dict[int, Outcome] = {}
         base = img2dataset.writer.WebDatasetSampleWriter
@@ -254,24 +260,6 @@ def _its_columns(rows: pa.Table, settings: DownloadSettings) -> pa.Table:
     return pa.table(columns)
 
 
-class _NotingResizer:
-    """Its resizer, which also notes of the file what its own table does not say."""
-
-    def __init__(self, resizer: Any) -> None:
-        self._resizer = resizer
-        self.original_format: str | None = None
-        self.original_bytes: int | None = None
-        self.sha256: str | None = None
-
-    def __call__(self, stream: io.BytesIO, boxes: Any = None) -> Any:
-        content = stream.getbuffer()
-        self.original_format = sniff(bytes(content[:64]))
-        self.original_bytes = len(content)
-        self.sha256 = hashlib.sha256(content).hexdigest()
-        content.release()
-        return self._resizer(stream, boxes)
-
-
 def _writer_class(base: Any) -> Any:
     """Its writer with our keys for its running numbers, that notes what became of each row.
 
@@ -283,7 +271,7 @@ def _writer_class(base: Any) -> Any:
             self,
             *args: Any,
             keys: list[str],
-            seen: _NotingResizer,
+            seen: NotingResizer,
             outcomes: dict[int, Outcome],
         ) -> None:
             super().__init__(*args)
@@ -307,6 +295,7 @@ def _writer_class(base: Any) -> Any:
                 original_format=self._seen.original_format or "unknown",
                 original_bytes=self._seen.original_bytes or 0,
                 sha256=self._seen.sha256 or "",
+                jpeg_quality=self._seen.jpeg_quality,
             )
             self._outcomes[place] = Spooled(image, 0, len(img_str))
 

@@ -174,7 +174,7 @@ def _apply(dataset: Dataset, shard: str) -> None:
 def _replaced(before: pa.Table, rows: pa.Table, positions: Sequence[int]) -> pa.Table:
     """The samples table with the rows at `positions` taken from `rows`."""
     now = conform("samples", rows.replace_schema_metadata(before.schema.metadata))
-    both = pa.concat_tables([before.select(now.column_names).cast(now.schema), now])
+    both = pa.concat_tables([conform("samples", before).cast(now.schema), now])
     take = list(range(before.num_rows))
     for number, position in enumerate(positions):
         take[position] = before.num_rows + number

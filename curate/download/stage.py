@@ -22,6 +22,7 @@ from curate.download.schedule import Job
 from curate.download.settings import DownloadSettings
 from curate.download.urls import parse_url
 from curate.pictures.file_hashes import HASHES
+from curate.pictures.hash_list import hash_list
 from curate.pictures.resize import Resizer, StoredImage
 from curate.store.dataset import Dataset
 from curate.store.stage import Stage
@@ -54,9 +55,10 @@ class DownloadStage(Stage):
         """Nothing is fetched yet.
 
         Raises:
-            ConfigError: a proxy that is none.
+            ConfigError: a proxy that is none, or a hash list that cannot be read.
         """
         self.settings = settings
+        hash_list(settings.hash_list, settings.hash_distance)
         SafeClient(settings.http_limits())
         self._web: _Web | None = None
 

@@ -4,7 +4,8 @@ Each picture is opened once and yields all that any scorer needs, at fixed shape
 possible, so that everything after this file is an array operation over a batch:
 
     picture   (B, S, S, 3) uint8      the CLIP model's input, before normalisation
-    views     (B, S, S, 3) uint8      the inputs of further models, each of its own size S
+    views     (B, S, S, 3) uint8      the inputs of further models, each of its own size S; of a
+                                      `whole` view a list of (h, w, 3), none longer than S
     canvas    (B, 128, 128, 3) uint8  the whole picture squashed to a square: hashes and basics
     grey      list of (h, w) uint8    luma with its shorter side at most 256 px: sharpness
     size      (B, 2) int32            width and height in pixels, upright
@@ -27,6 +28,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,12 +53,18 @@ class PictureView:
     squash: resize both sides to S (SigLIP) instead of the shorter one with a centre crop (CLIP).
     resample: "bicubic" or "bilinear", both with antialiasing.
     draft: allow JPEG decoding at a reduced scale.
+    whole: keep the picture's shape; its longer side is shrunk to S where it is longer.
     """
 
     size: int = 224
     squash: bool = False
     resample: str = "bicubic"
     draft: bool = True
+    whole: bool = False
+
+
+Pixels = NDArray[np.uint8] | list[NDArray[np.uint8]]
+"""A view of B pictures: (B, S, S, 3), or a list of B of their own shapes."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +74,12 @@ class PictureBatch:
     keys: list[str]
     decoded: NDArray[np.bool_]
     error: list[str | None]
-    picture: NDArray[np.uint8]
+    picture: NDArray[np.uint8]  # of a whole view, a list
     canvas: NDArray[np.uint8]
     grey: list[NDArray[np.uint8]]
     size: NDArray[np.int32]
     pixel_sha256: list[str | None]
-    views: tuple[NDArray[np.uint8], ...] = ()
+    views: tuple[Pixels, ...] = ()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -205,12 +213,18 @@ def _from_deep(image: Image.Image) -> Image.Image:
 
 
 def model_view(picture: NDArray[np.uint8], view: PictureView) -> NDArray[np.uint8]:
-    """One (H, W, 3) uint8 picture as a model wants it: (S, S, 3) uint8."""
+    """One (H, W, 3) uint8 picture as a model wants it: (S, S, 3) uint8, unless it is `whole`."""
     return _view_of(Image.fromarray(picture), view)
 
 
 def _view_of(image: Image.Image, view: PictureView) -> NDArray[np.uint8]:
     side, resample = view.size, _RESAMPLE[view.resample]
+    if view.whole:
+        scale = side / max(image.size)
+        if scale >= 1:
+            return np.asarray(image)
+        width, height = (max(1, round(extent * scale)) for extent in image.size)
+        return np.asarray(image.resize((width, height), resample))
     if view.squash:
         return np.asarray(image.resize((side, side), resample))
     if max(image.size) > _EXTREME_ASPECT * min(image.size):
@@ -248,9 +262,8 @@ def _collate(
     view: PictureView,
     more: Sequence[PictureView],
 ) -> PictureBatch:
-    count, side = len(batch), view.size
-    picture = np.zeros((count, side, side, 3), np.uint8)
-    views = tuple(np.zeros((count, other.size, other.size, 3), np.uint8) for other in more)
+    count = len(batch)
+    picture, *views = (_blank(count, one) for one in (view, *more))
     canvas = np.zeros((count, CANVAS, CANVAS, 3), np.uint8)
     size = np.zeros((count, 2), np.int32)
     grey = [np.zeros((1, 1), np.uint8)] * count
@@ -273,5 +286,11 @@ def _collate(
         grey=grey,
         size=size,
         pixel_sha256=digest,
-        views=views,
+        views=tuple(views),
     )
+
+
+def _blank(count: int, view: PictureView) -> Any:
+    if view.whole:
+        return [np.zeros((1, 1, 3), np.uint8)] * count
+    return np.zeros((count, view.size, view.size, 3), np.uint8)

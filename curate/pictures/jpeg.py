@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from curate.pictures.exif import exif_orientation
 
-_START_OF_SCAN, _END, _COMMENT = 0xDA, 0xD9, 0xFE
+_START_OF_SCAN, _END, _COMMENT, _TABLES = 0xDA, 0xD9, 0xFE, 0xDB
 _APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
 _MOST_SEGMENTS = 10_000
 # Frames of 8 bits: baseline to progressive, Huffman or arithmetic coding.
@@ -53,6 +53,7 @@ class JpegHeader:
     progressive: bool
     orientation: int  # 1 to 8
     profile: bytes | None  # ICC
+    steps: tuple[int, ...] | None = None  # 64, of the first component's quantisation, zigzag
 
 
 def read_header(content: bytes) -> JpegHeader:
@@ -64,11 +65,16 @@ def read_header(content: bytes) -> JpegHeader:
     frame: tuple[int, int, int, bool] | None = None
     turn = 1
     profile: dict[int, bytes] = {}
+    tables: dict[int, tuple[int, ...]] = {}
+    first = -1
     try:
         for marker, _, start, stop in _segments(content):
             if marker in _FRAMES and frame is None:
                 height, width, components = struct.unpack_from(">HHB", content, start + 1)
                 frame = (width, height, components, marker in _PROGRESSIVE)
+                first = content[start + 8] if components else -1
+            elif marker == _TABLES:
+                tables |= _quantisation(content[start:stop])
             elif marker == _APP1 and content.startswith(_EXIF, start):
                 turn = exif_orientation(content[start + len(_EXIF) : stop])
             elif marker == _APP2 and content.startswith(_ICC, start):
@@ -79,7 +85,20 @@ def read_header(content: bytes) -> JpegHeader:
     if frame is None:
         raise DamagedJpegError("no frame of a kind that is decoded")
     icc = b"".join(profile[number] for number in sorted(profile)) or None
-    return JpegHeader(*frame, turn, icc)
+    return JpegHeader(*frame, turn, icc, tables.get(first))
+
+
+def _quantisation(segment: bytes) -> dict[int, tuple[int, ...]]:
+    """Number -> 64 steps of the tables in a DQT segment; of one that is cut short what is whole."""
+    tables, place = {}, 0
+    while place < len(segment):
+        wide, number = segment[place] >> 4, segment[place] & 15
+        size = 128 if wide else 64
+        steps = segment[place + 1 : place + 1 + size]
+        if len(steps) == size:
+            tables[number] = struct.unpack(">64H" if wide else "64B", steps)
+        place += 1 + size
+    return tables
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, int, int, int]]:

@@ -24,6 +24,8 @@ from curate.pictures import jpeg
 from curate.pictures.colours import PixelRangeError, to_resizable, to_srgb
 from curate.pictures.exif import orientation, upright_pixels
 from curate.pictures.file_hashes import verify
+from curate.pictures.hash_list import hash_list
+from curate.pictures.jpeg_quality import jpeg_quality
 from curate.pictures.png_chunks import damaged_pixel_data, without_texts
 from curate.pictures.settings import PictureSettings
 from curate.pictures.shrink import shrink
@@ -41,6 +43,7 @@ _DECODE_MARGIN = 1.5
 _REDUCING_GAP = 1.5
 # Each scan of a progressive JPEG goes over the whole picture; real ones have about ten.
 _MOST_SCANS = 100
+_HASHED_SIDE = 256  # pixels of the longer side that a perceptual hash is taken of at least
 _START_OF_SCAN = b"\xff\xda"
 
 
@@ -57,14 +60,20 @@ class StoredImage:
     original_format: str  # "jpeg", "png", ...: sniffed from the bytes
     original_bytes: int
     sha256: str  # of the original file, hex
+    jpeg_quality: int | None = None  # of the original, see curate.pictures.jpeg_quality
 
 
 class Resizer:
     """Stores pictures of one size, mode and format. Safe to use from many threads."""
 
     def __init__(self, settings: PictureSettings | None = None) -> None:
-        """Keep what is wanted; None: the settings' defaults."""
+        """Keep what is wanted; None: the settings' defaults.
+
+        Raises:
+            ConfigError: a hash list that cannot be read.
+        """
         self.settings = settings or PictureSettings()
+        self._never = hash_list(self.settings.hash_list, self.settings.hash_distance)
 
     def outcome(
         self, content: bytes, expected: Mapping[str, str | None] | None = None
@@ -79,6 +88,8 @@ class Resizer:
         """
         try:
             verify(content, expected or {})
+            if self._never is not None:
+                self._never.check_bytes(content)
             return self.store(content)
         except FailureError as error:
             return replace(
@@ -93,33 +104,14 @@ class Resizer:
 
         Raises:
             FailureError: not_an_image, unsupported_format, broken_image, unsupported_image,
-                too_many_pixels, too_small or aspect.
+                too_many_pixels, too_small, aspect or listed_hash.
         """
-        original_format = sniff(content)
-        if original_format is None:
-            unsupported = sniff_unsupported(content)
-            if unsupported is not None:
-                raise FailureError(Reason.UNSUPPORTED_FORMAT, unsupported)
-            raise FailureError(Reason.NOT_AN_IMAGE, _first_bytes(content))
-        # Decoders raise whatever they like on hostile bytes (OSError, SyntaxError, struct.error,
-        # KeyError, TypeError, ...); each of them means that the file is broken.
-        try:
-            small, size = (
-                self._jpeg(content)
-                if original_format == "jpeg"
-                else self._other(content, original_format)
-            )
+        original_format = _format_of(content)
+        with _damage_told():
+            small, size = self._decoded(content, original_format)
+            if self._never is not None and self._never.sees:
+                self._never.check_pixels(self._whole(content, small))
             encoded = self._encode(small)
-        except (FailureError, MemoryError):
-            raise
-        except Image.DecompressionBombError as error:
-            raise FailureError(Reason.TOO_MANY_PIXELS, error) from error
-        except PixelRangeError as error:
-            raise FailureError(Reason.UNSUPPORTED_IMAGE, error) from error
-        except jpeg.DamagedJpegError as error:
-            raise FailureError(Reason.BROKEN_IMAGE, error) from error
-        except Exception as error:
-            raise FailureError(Reason.BROKEN_IMAGE, f"{type(error).__name__}: {error}") from error
         return StoredImage(
             content=encoded,
             format=self.settings.encode_format,
@@ -130,7 +122,39 @@ class Resizer:
             original_format=original_format,
             original_bytes=len(content),
             sha256=hashlib.sha256(content).hexdigest(),
+            jpeg_quality=jpeg_quality(content) if original_format == "jpeg" else None,
         )
+
+    def check_listed(self, content: bytes) -> None:
+        """Raise FailureError (listed_hash) for what is on the hash list; nothing else is raised."""
+        if self._never is None:
+            return
+        self._never.check_bytes(content)
+        if self._never.sees:
+            try:
+                pixels = self.pixels(content)
+            except FailureError:
+                return  # whoever stores it will say what is wrong
+            self._never.check_pixels(pixels)
+
+    def pixels(self, content: bytes) -> Pixels:
+        """(H, W, 3) sRGB as it would be stored, before it is encoded; raises as `store`."""
+        with _damage_told():
+            return self._decoded(content, _format_of(content))[0]
+
+    def _whole(self, content: bytes, small: Pixels) -> Pixels:
+        """The whole picture, large enough for its perceptual hash."""
+        cropped = self.settings.resize_mode in ("center_crop", "border")
+        if not cropped and self.settings.image_size >= _HASHED_SIDE:
+            return small
+        plain = PictureSettings(image_size=_HASHED_SIDE, max_pixels=self.settings.max_pixels)
+        return Resizer(plain).pixels(content)
+
+    def _decoded(self, content: bytes, original_format: str) -> tuple[Pixels, tuple[int, int]]:
+        """The picture at its stored size, upright, and the original's size."""
+        if original_format == "jpeg":
+            return self._jpeg(content)
+        return self._other(content, original_format)
 
     def _jpeg(self, content: bytes) -> tuple[Pixels, tuple[int, int]]:
         """The picture at its stored size, (H, W, 3) sRGB, upright; and the original's size."""
@@ -246,6 +270,39 @@ def _silent_stderr() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+def _format_of(content: bytes) -> str:
+    """The file's format by its bytes.
+
+    Raises:
+        FailureError: unsupported_format or not_an_image.
+    """
+    found = sniff(content)
+    if found is not None:
+        return found
+    unsupported = sniff_unsupported(content)
+    if unsupported is not None:
+        raise FailureError(Reason.UNSUPPORTED_FORMAT, unsupported)
+    raise FailureError(Reason.NOT_AN_IMAGE, _first_bytes(content))
+
+
+@contextmanager
+def _damage_told() -> Iterator[None]:
+    """Decoders raise whatever they like on hostile bytes (OSError, SyntaxError, struct.error,
+    KeyError, TypeError, ...); each of them means that the file is broken."""
+    try:
+        yield
+    except (FailureError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise FailureError(Reason.TOO_MANY_PIXELS, error) from error
+    except PixelRangeError as error:
+        raise FailureError(Reason.UNSUPPORTED_IMAGE, error) from error
+    except jpeg.DamagedJpegError as error:
+        raise FailureError(Reason.BROKEN_IMAGE, error) from error
+    except Exception as error:
+        raise FailureError(Reason.BROKEN_IMAGE, f"{type(error).__name__}: {error}") from error
 
 
 def _turned(size: tuple[int, int], turn: int) -> tuple[int, int]:

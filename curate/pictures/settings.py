@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from curate.base.settings import Settings
+from curate.base.settings import OPERATIONAL, Settings
 
 ResizeMode = Literal["keep_ratio_largest", "keep_ratio", "center_crop", "border", "no"]
 EncodeFormat = Literal["jpg", "png", "webp"]
@@ -29,6 +29,19 @@ class PictureSettings(Settings):
         ge=0,
         le=100,
         description="Quality of jpg and webp, 1 to 100; img2dataset's png takes 0 to 9 (effort).",
+    )
+    hash_list: str | None = Field(
+        None,
+        description="File of md5, sha256 or PDQ hashes, as text or CSV: what is listed is refused "
+        "before a byte of it is written.",
+        json_schema_extra=OPERATIONAL,
+    )
+    hash_distance: int = Field(
+        31,
+        ge=0,
+        le=31,
+        description="Bits by which a picture's PDQ may differ from a listed one.",
+        json_schema_extra=OPERATIONAL,
     )
     min_side: int = Field(
         0, ge=0, description="Pictures with a shorter side below this many pixels are not stored."

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from curate.base.settings import OPERATIONAL, Device, Precision, Settings
+from curate.base.settings import EACH, OPERATIONAL, Device, Precision, Settings
+from curate.served.address import check_address, check_key_name
 
 
 class ScoreSettings(Settings):
@@ -43,6 +44,46 @@ class ScoreSettings(Settings):
         description="Further heads: COLUMN -> HEAD, or HEAD@LABEL on the embedding of one of the "
         "further CLIP models.",
     )
+    classifier: dict[str, str] = Field(
+        {},
+        description="Image classifiers of transformers: COLUMN=MODEL@LABEL, the probability of a "
+        "label, or of several as LABEL+LABEL; MODEL is hf-hub:ORG/NAME, hf-hub:ORG/NAME@REVISION "
+        "or a folder. Once for each column.",
+        json_schema_extra=EACH,
+    )
+    ask: dict[str, str] = Field(
+        {},
+        description='Questions to a vision-language model, COLUMN="Is there a logo?": the '
+        "probability that it answers yes. Once for each column.",
+        json_schema_extra=EACH,
+    )
+    ask_model: str | None = Field(
+        None,
+        description="Who answers: hf-hub:ORG/NAME, hf-hub:ORG/NAME@REVISION, a folder, or the base "
+        "URL of an OpenAI-compatible server that gives log-probabilities (http://HOST:8000/v1).",
+    )
+    ask_served_model: str = Field(
+        "", description="Its name on that server; empty takes the only one."
+    )
+    ask_api_key_env: str = Field(
+        "",
+        description="NAME of the environment variable with the server's key.",
+        json_schema_extra=OPERATIONAL,
+    )
+    ask_precision: Precision = Field(
+        "auto", description="Of a model in this process; auto: bf16 on a GPU, fp32 on a CPU."
+    )
+    text_area: str | None = Field(
+        None,
+        description="Text detector of transformers for the column text_area, the share of the "
+        "picture that is text: hf-hub:PaddlePaddle/PP-OCRv5_mobile_det_safetensors, another of its "
+        "kind, or an object detector as MODEL@LABEL.",
+    )
+    face_area: str | None = Field(
+        None,
+        description="Object detector of transformers for the columns face_area, the share of the "
+        "picture that is faces, and face_area_largest: hf-hub:ORG/NAME@LABEL or FOLDER@LABEL.",
+    )
     nsfw_classifier: str | None = Field(
         None,
         description="Image classifier of transformers for the column nsfw_classifier: "
@@ -74,6 +115,7 @@ class ScoreSettings(Settings):
         "No other pickle is ever loaded.",
         json_schema_extra=OPERATIONAL,
     )
+
     precision: Precision = Field(
         "fp32",
         description="Precision of CLIP's weights and activations; auto: bf16 on a GPU, else fp32.",
@@ -102,3 +144,16 @@ class ScoreSettings(Settings):
         "each scoring thread decodes its own.",
         json_schema_extra=OPERATIONAL,
     )
+
+    @field_validator("ask_model")
+    @classmethod
+    def _no_secret_in_address(cls, model: str | None) -> str | None:
+        if model is not None and model.startswith(("http://", "https://")):
+            check_address(model)
+        return model
+
+    @field_validator("ask_api_key_env")
+    @classmethod
+    def _a_name_not_a_key(cls, name: str) -> str:
+        check_key_name(name)
+        return name

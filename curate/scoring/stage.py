@@ -48,7 +48,6 @@ from curate.scoring.scored_with import MODELS, similarity_models
 from curate.scoring.scorers.clip import Clip, opening_of
 from curate.scoring.scorers.head_source import HeadScorer
 from curate.scoring.scorers.make import make_scorers
-from curate.scoring.scorers.own import GuardedScorer
 from curate.scoring.scorers.scorer import Columns, Plan, Scorer, ScorerGraph
 from curate.scoring.settings import ScoreSettings
 from curate.store.dataset import Dataset
@@ -94,8 +93,9 @@ class ScoreStage(Stage):
             ConfigError: see make_scorers and ScorerGraph.
         """
         # Auto is resolved once and stored, so that a later run on another machine keeps it.
-        precision = precision_of(settings.precision, settings.device)
-        self.settings = settings = settings.model_copy(update={"precision": precision})
+        wanted = ("precision", "ask_precision") if settings.ask else ("precision",)
+        kept = {name: precision_of(getattr(settings, name), settings.device) for name in wanted}
+        self.settings = settings = settings.model_copy(update=kept)
         self.graph = ScorerGraph([*make_scorers(settings), *(extra or [])])
         self._opened: set[str] = set()
 
@@ -302,15 +302,13 @@ class ScoreStage(Stage):
     def _counts(
         self, dataset: Dataset, shard: str, texts: Mapping[str, str | None]
     ) -> dict[str, int]:
-        own = [one for one in self.graph.scorers if isinstance(one, GuardedScorer)]
-        columns = [DECODE_ERROR, *(scorer.error for scorer in own)]
+        own = [name for one in self.graph.scorers if (name := getattr(one, "error", None))]
+        columns = [DECODE_ERROR, *own]
         rows = dataset.read_table("scores", shard, columns=columns)
         failed = [rows.num_rows - rows.column(name).null_count for name in columns]
         counts = {"scored": rows.num_rows, "undecodable": failed[0]}
         counts["empty_text"] = sum(not (text or "").strip() for text in texts.values())
-        return counts | {
-            scorer.error: count for scorer, count in zip(own, failed[1:], strict=True) if count
-        }
+        return counts | {name: count for name, count in zip(own, failed[1:], strict=True) if count}
 
     # ---- models -------------------------------------------------------------------------------
 

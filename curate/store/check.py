@@ -25,8 +25,6 @@ from curate.store.contract import (
     CONTRACT_VERSION,
     RETRY_DIRECTORY,
     RETRY_NOTE,
-    SCHEMA_VERSIONS,
-    SCHEMAS,
     SELECTION,
     STORED,
     WEIGHTED_SELECTION,
@@ -272,7 +270,7 @@ class _Checker:
         kind = table.partition("/")[0]
         try:
             with pq.ParquetFile(path) as parquet:
-                if problem := unlike(parquet.schema_arrow, SCHEMAS[kind], SCHEMA_VERSIONS[kind]):
+                if problem := unlike(parquet.schema_arrow, kind):
                     self._say(table, name, problem)
                     return None
                 rows = parquet.read(columns=None if self.read_all else columns)

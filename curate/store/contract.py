@@ -35,8 +35,12 @@ SAMPLES = pa.schema(
         ("height", pa.int32()),
         ("format", pa.string()),  # file extension in the shard
         ("sha256", pa.string()),  # of the original bytes, hex
+        # Of the original, IJG scale, 1 to 100, estimated; null where that was no JPEG.
+        ("jpeg_quality", pa.int32()),
     ]
 )
+ADDED_LATER: Mapping[str, tuple[str, ...]] = {"samples": ("jpeg_quality",)}
+"""Columns that files of the same schema version may lack: older ones have nulls."""
 
 # Scorers add their own columns behind the key; see curate.scoring.scorers.
 SCORES = pa.schema([("key", pa.string())])
@@ -226,6 +230,9 @@ def conform(table: str, rows: pa.Table) -> pa.Table:
         DatasetError: a declared column is missing, or an undeclared one is there.
     """
     schema = SCHEMAS[table]
+    for name in ADDED_LATER.get(table, ()):
+        if name not in rows.column_names:
+            rows = rows.append_column(name, pa.nulls(rows.num_rows, schema.field(name).type))
     missing = [name for name in schema.names if name not in rows.column_names]
     extra = [name for name in rows.column_names if name not in schema.names]
     if missing:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from curate.store.contract import ADDED_LATER, SCHEMA_VERSIONS, SCHEMAS
+
 
 def tar_members(path: Path) -> Iterator[tuple[str, set[str]]]:
     """(key, extensions) of every sample of a tar, whose end has to be there."""
@@ -28,13 +30,16 @@ def tar_members(path: Path) -> Iterator[tuple[str, set[str]]]:
         yield key, extensions
 
 
-def unlike(found: pa.Schema, declared: pa.Schema, version: int) -> str | None:
-    """How a file's schema differs from the declared one; None where it does not."""
+def unlike(found: pa.Schema, table: str) -> str | None:
+    """How a file's schema differs from its table's declared one; None where it does not."""
+    version = SCHEMA_VERSIONS[table]
     said = (found.metadata or {}).get(b"caplab_schema_version", b"?").decode()
     if said != str(version):
         return f"is of schema version {said}, not {version}"
-    for field in declared:
+    for field in SCHEMAS[table]:
         if field.name not in found.names:
+            if field.name in ADDED_LATER.get(table, ()):
+                continue
             return f"lacks the column {field.name}"
         if found.field(field.name).type != field.type:
             return f"has {field.name} as {found.field(field.name).type}, not {field.type}"

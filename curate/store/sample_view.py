@@ -1,6 +1,7 @@
 """One row a stored sample: what a rule of a selection sees.
 
     samples      key, url, alt_text, width, height, original_width, original_bytes, ...
+                 and bytes_per_pixel: bytes of the original over its pixels
     scores       clip_similarity, aesthetic, nsfw, aspect_ratio, blur, text_words, ...
     duplicates   duplicate_exact, duplicate_near, duplicate_embedding, and apart from these
                  duplicate_semdedup, which verifies nothing: duplicate search would drop the
@@ -29,11 +30,12 @@ from typing import TYPE_CHECKING, Any
 from curate.base.duplicate_methods import METHODS
 from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import fingerprint, plain_path
+from curate.store.contract import ADDED_LATER, SCHEMAS
 from curate.store.dataset import Dataset
 from curate.store.finite import add_finite, finite
 from curate.store.holes import refuse_damaged
 from curate.store.sample_lookups import lookups
-from curate.store.scans import parquet_scan, sql_text
+from curate.store.scans import duckdb_type, parquet_scan, sql_text
 
 if TYPE_CHECKING:
     import duckdb
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 """Levels of duplicates, each including those before it."""
 SEMDEDUP = "semdedup"
 """A level beside them: equal files and near embeddings, nothing verified."""
+BYTES_PER_PIXEL = "bytes_per_pixel"
 TABLES = ("samples", "scores", "duplicates", "duplicate_pairs", "reference_matches")
 
 
@@ -77,7 +80,14 @@ class SampleTables:
         self.dataset = dataset
         self.connection = dataset.connect(TABLES, shard)
         add_finite(self.connection)
-        self._samples = list(self._types("samples"))
+        self._samples = {name: f"samples.{_name(name)}" for name in self._types("samples")}
+        for name in ADDED_LATER["samples"]:
+            kind = duckdb_type(SCHEMAS["samples"].field(name).type)
+            self._samples.setdefault(name, f"NULL::{kind}")
+        self._samples[BYTES_PER_PIXEL] = (
+            "(samples.original_bytes / "
+            "nullif(samples.original_width::BIGINT * samples.original_height, 0))::FLOAT"
+        )
         # The samples table says what a sample is; a score of the same name would be a second truth.
         self._kinds = self._types("scores")
         self._scores = [name for name in self._kinds if name not in self._samples]
@@ -178,7 +188,7 @@ class SampleTables:
         scored = [name for name in self._scores if name.lower() in wanted]
         flags = [name for name in self._flags if name in wanted]
         columns = ["scores.key AS key"]
-        columns += [f"samples.{_name(name)}" for name in mine]
+        columns += [f"{self._samples[name]} AS {_name(name)}" for name in mine]
         for name in scored:
             value = finite(f"scores.{_name(name)}", self._kinds[name])
             columns.append(f"{value} AS {_name(name)}")

@@ -181,7 +181,8 @@ def sample_rows(rows: pa.Table, outcomes: Sequence[Outcome], shard: str) -> pa.T
         "reason": [failure and failure.reason.value for failure in failures],
         "detail": [failure and (failure.detail or None) for failure in failures],
     }
-    for part, names in ((images, ("width", "height", "format")), (sources, (*_ORIGINAL, "sha256"))):
+    of_stored = ("width", "height", "format", "jpeg_quality")
+    for part, names in ((images, of_stored), (sources, (*_ORIGINAL, "sha256"))):
         columns |= {name: [one and getattr(one, name) for one in part] for name in names}
     given = {name: rows.column(name) for name in _GIVEN}
     return pa.table({**given, "shard": [shard] * rows.num_rows, **columns})

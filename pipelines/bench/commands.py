@@ -206,6 +206,20 @@ def bench_duplicates(
     click.echo(render(figures, as_json))
 
 
+@benchmark("calibration")
+@click.option("--scenes", default=200, show_default=True, help="Pictures that are drawn.")
+@click.option(
+    "--config", type=PLACE, help="YAML of `caplab score`: whose models are calibrated as well."
+)
+def bench_calibration(out: Path | None, scenes: int, config: Path | None) -> list[Figure]:
+    """Scores of files and pictures against what the synthetic world knows of them."""
+    from curate.base.settings import load_settings
+    from curate.scoring.settings import ScoreSettings
+    from pipelines.bench.score.calibration import calibration_figures
+
+    return calibration_figures(scenes, load_settings(ScoreSettings, config, {}))
+
+
 @benchmark("score")
 @pairs_option(required=True)
 @click.option("--limit", default=2000, show_default=True, help="Pairs in all.")

@@ -105,7 +105,8 @@ def _score(dataset: Dataset, settings: ScoreCommandSettings) -> ScoreSummary:
 
     part = settings.part(ScoreSettings)
     stage = ScoreStage(part)
-    settings = settings.model_copy(update={"precision": stage.settings.precision})
+    resolved = ("precision", "ask_precision")
+    settings = settings.model_copy(update={n: getattr(stage.settings, n) for n in resolved})
     captions = CaptionScoreStage(part, settings.captions) if settings.captions else None
     if captions is not None:
         captions.check(dataset)

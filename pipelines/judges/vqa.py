@@ -16,7 +16,7 @@ answers with one of them, and does not sink with a model's habit of beginning ot
 
 from __future__ import annotations
 
-import io
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,14 +24,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field, field_validator
 
+from curate.base.errors import CaplabError
 from curate.base.settings import OPERATIONAL, Precision, Settings
+from curate.served.address import check_address, check_key_name
 from pipelines.judges.asked import READ_LIMIT, Against, texts_of
 from pipelines.judges.protocol import Judge, Pictures
-from recaption.engines.http.address import check_address, check_key_name
 from recaption.engines.settings import EngineSettings
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from curate.scoring.models.yes_no import Answerer
+    from recaption.engines.identity import Captioner
+
+logger = logging.getLogger(__name__)
 
 _ATOM = "{} Answer in one word."  # as GenEval 2's evaluation.py ends its questions
 
@@ -97,7 +103,6 @@ class VqaJudge(Judge):
     )
 
     def __init__(self, options: VqaOptions, device: str) -> None:
-        from pipelines.judges.yes_no import opened
         from recaption.engines.registry import identify
 
         super().__init__(options, device)
@@ -112,21 +117,21 @@ class VqaJudge(Judge):
             in_flight=options.in_flight,
         )
         self._captioner = identify(engine)
-        self._answerer = opened(engine, self._captioner)
+        self._answerer = _answerer(engine, self._captioner)
 
     def identity(self) -> dict[str, Any]:
         return {"model": self._captioner.model, "digest": self._captioner.digest}
 
     def score(self, pictures: Pictures, asked: pa.Table) -> dict[str, NDArray[np.float64]]:
-        encoded = [_png(picture) for picture in pictures]
+        images = [Image.fromarray(picture) for picture in pictures]
         whole = [self.options.question.format(t) for t in texts_of(asked, self.options.against)]
         atoms = [
             [_ATOM.format(question) for question in questions or []]
             for questions in asked.column("questions").to_pylist()
         ]
         rows = [row for row, questions in enumerate(atoms) for _ in questions]
-        said = self._answerer.yes(
-            encoded + [encoded[row] for row in rows], whole + [q for some in atoms for q in some]
+        said = self._yes(
+            images + [images[row] for row in rows], whole + [q for some in atoms for q in some]
         )
         vqa_score, rest = said[: len(whole)], said[len(whole) :]
         bounds = np.cumsum([len(questions) for questions in atoms])[:-1]
@@ -137,6 +142,38 @@ class VqaJudge(Judge):
             "soft_tifa_all": np.array([geometric_mean(part) for part in parts]),
         }
 
+    def _yes(self, images: list[Image.Image], questions: list[str]) -> NDArray[np.float64]:
+        """P(yes), (N,); NaN where there is no answer, which is told.
+
+        Raises:
+            CaplabError: not one of these questions was answered.
+        """
+        answers = self._answerer.yes(images, questions)
+        if lost := len(answers.errors):
+            why = next(iter(answers.errors.values()))
+            if lost == len(questions):
+                raise CaplabError(f"{self.options.model} answers no question ({why}).")
+            logger.warning("%d of %d questions have no answer (%s)", lost, len(questions), why)
+        return answers.yes
+
+
+def _answerer(engine: EngineSettings, captioner: Captioner) -> Answerer:
+    """The model that the settings name, after it has answered a question.
+
+    Raises:
+        ConfigError: it does not load or answer, or cannot say yes and no.
+    """
+    from curate.scoring.models.yes_no import LocalAnswerer, ServedAnswerer, tried
+    from recaption.engines.http.engine import server_of
+
+    made: Answerer
+    if captioner.engine == "http":
+        made = ServedAnswerer(server_of(engine, captioner.model), engine.in_flight)
+    else:
+        folder, size = captioner.folder(), engine.batch_size
+        made = LocalAnswerer(folder, engine.device, engine.precision, size, captioner.model)
+    return tried(made, captioner.model)
+
 
 def geometric_mean(probabilities: NDArray[np.float64]) -> float:
     """Of probabilities (Q,); 0 where one of them is, NaN of none."""
@@ -144,9 +181,3 @@ def geometric_mean(probabilities: NDArray[np.float64]) -> float:
         return float("nan")
     with np.errstate(divide="ignore"):
         return float(np.exp(np.log(probabilities).mean()))
-
-
-def _png(picture: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "png", compress_level=1)
-    return buffer.getvalue()

@@ -15,6 +15,7 @@ from click.core import ParameterSource
 from pydantic.fields import FieldInfo
 
 from curate.base.settings import (
+    EACH,
     NONE,
     Settings,
     comma_list,
@@ -86,6 +87,10 @@ def _option(name: str, info: FieldInfo) -> Callable[[Command], Command]:
         help_text += f"  [default: {default}]"
     if base is bool:
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=help_text)
+    if isinstance(info.json_schema_extra, dict) and EACH.items() <= info.json_schema_extra.items():
+        return click.option(
+            flag, name, multiple=True, type=_Named(), callback=_joined, help=help_text
+        )
     kind = _parameter_type(base)
     if may_be_none(info.annotation):
         kind = _OrNone(kind)
@@ -152,6 +157,30 @@ class _NamedValues(click.ParamType):
         if isinstance(value, str) and value.lstrip().startswith("{"):
             return _Yaml().convert(value, param, ctx)
         return named_values(value) if isinstance(value, str) else value
+
+
+class _Named(click.ParamType):
+    """`logo=Is there a logo, or a mark?` -> ("logo", "Is there a logo, or a mark?")."""
+
+    name = "name=text"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        name, _, text = (part.strip() for part in value.partition("="))
+        if not (name and text):
+            self.fail(f"{value!r} is not of the form NAME=TEXT", param, ctx)
+        return name, text
+
+
+def _joined(ctx: click.Context, param: click.Parameter, pairs: Any) -> dict[str, str]:
+    """The values of an option that was given several times, by name."""
+    joined = dict(pairs)
+    if len(joined) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise click.BadParameter(f"{twice!r} is given twice", ctx, param)
+    return joined
 
 
 class _Yaml(click.ParamType):

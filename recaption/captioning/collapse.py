@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 
 from curate.base.errors import DatasetError
 from curate.base.files import read_json, write_json
+from curate.served.reply import CONTENT_FILTER, REFUSED
 from curate.store.dataset import Dataset
 from recaption.captioning.drafts import OK
-from recaption.engines.http.reply import CONTENT_FILTER, REFUSED
 from recaption.engines.protocol import BROKEN_PICTURE, NO_PICTURE
 
 MISSING_PICTURE = "missing_picture"

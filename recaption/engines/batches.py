@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from curate.base.progress import advance
-from curate.base.reasons import without_addresses
+from curate.base.reasons import words
 from curate.base.threads import in_threads
 from recaption.engines.pictures import BrokenPictureError, decode
 from recaption.engines.protocol import (
@@ -138,23 +138,3 @@ def consecutive(rows: Sequence[int], size: int) -> list[Sequence[int]]:
 def threads_of(setting: int) -> int:
     """Threads that prepare batches: as set; 0 is one a CPU, 8 at most."""
     return setting or min(8, os.cpu_count() or 1)
-
-
-def words(error: Exception) -> str:
-    """An error in one line: its type and its first line."""
-    lines = without_addresses(str(error)).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}".rstrip(": ")
-
-
-class ControlTokens:
-    """What a prompt must not spell: "<image>" in an alt text would become a real control token."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        found = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
-        self._tokens = sorted(found, key=len, reverse=True)
-
-    def out_of(self, prompt: str) -> str:
-        """`prompt` with spaces in their place."""
-        for token in self._tokens:
-            prompt = prompt.replace(token, " ")
-        return prompt

@@ -20,17 +20,17 @@ import torch.nn.functional as F
 from PIL import Image
 
 from curate.base.errors import ConfigError
+from curate.base.reasons import words
 from curate.base.settings import Precision, device_of, precision_of
 from curate.scoring.scorers import clip_source
-from recaption.engines.batches import Batch, caption_in_batches, consecutive, words
+from recaption.engines.batches import Batch, caption_in_batches, consecutive
 from recaption.engines.identity import Captioner
 from recaption.engines.pictures import encode
 from recaption.engines.protocol import CaptionOutcome, CaptionRequest, Sampling
 from recaption.engines.sampling import draw
 from recaption.engines.settings import EngineSettings, Shown, ShownSettings
 
-_THREADS = 4
-_TEXTS_ALONE = "a CoCa cannot work on a text alone"
+_THREADS, _TEXTS_ALONE = 4, "a CoCa cannot work on a text alone"
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
 

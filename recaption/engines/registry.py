@@ -50,7 +50,8 @@ def identify(settings: EngineSettings) -> Captioner:
         return local_captioner(settings.captioner, settings.revision, engine)
     model = settings.served_model
     if not model:
-        from recaption.engines.http.models import served_model, server_of
+        from curate.served.models import served_model
+        from recaption.engines.http.engine import server_of
 
         model = served_model(server_of(settings, model))
     return served_captioner(settings.captioner, model)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from curate.base.settings import OPERATIONAL, Device, Precision, Settings
-from recaption.engines.http.address import (
+from curate.served.address import (
     OmittableField,
     TokenLimitField,
     check_address,

@@ -14,14 +14,14 @@ from typing import Any
 from PIL import Image
 
 from curate.base.errors import ConfigError
+from curate.base.reasons import words
 from curate.base.settings import Precision
+from curate.scoring.models.chat import ControlTokens
 from recaption.engines.batches import (
     Batch,
-    ControlTokens,
     caption_in_batches,
     consecutive,
     threads_of,
-    words,
 )
 from recaption.engines.identity import Captioner
 from recaption.engines.pictures import encode

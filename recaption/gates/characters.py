@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 
-REPLACEMENT = "\ufffd"
-"""What decoders write where bytes were no character."""
+from curate.base.characters import REPLACEMENT
 
 # ECMA-48: CSI and OSC sequences and single ones, also where the escape character was spelled out.
 _ESCAPE = re.compile(
@@ -38,7 +37,6 @@ _UNSEEN = re.compile(
     rf"\U0001d173-\U0001d17a\U000e0000-\U000e00ff{_SELECTORS}"
     "]"
 )
-_SURROGATE = re.compile("[\ud800-\udfff]")
 # A lost character beside a letter or digit was part of a word, which nobody can mend.
 _LOST_ALONE = re.compile(rf"\s*(?<![\w{REPLACEMENT}]){REPLACEMENT}+(?![\w{REPLACEMENT}])")
 
@@ -46,11 +44,6 @@ _LOST_ALONE = re.compile(rf"\s*(?<![\w{REPLACEMENT}]){REPLACEMENT}+(?![\w{REPLAC
 def readable(text: str) -> str:
     """`text` without what is no text; its white space and line breaks stay."""
     return _UNSEEN.sub(lambda found: found["text"] or "", _ESCAPE.sub("", text))
-
-
-def encodable(text: str) -> str:
-    """`text` with U+FFFD for lone surrogates, which JSON can spell and no UTF-8 file can hold."""
-    return _SURROGATE.sub(REPLACEMENT, text)
 
 
 def without_lost_characters(text: str) -> str:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recaption.gates.characters import REPLACEMENT
+from curate.base.characters import REPLACEMENT
 from recaption.gates.patterns import (
     BLOCKS,
     BOILERPLATE,

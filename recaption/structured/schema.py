@@ -19,7 +19,8 @@ from typing import Annotated, Any, Literal, NotRequired, cast
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic takes typing's from Python 3.12 on
 
-from recaption.gates.characters import REPLACEMENT, encodable, readable
+from curate.base.characters import REPLACEMENT, encodable
+from recaption.gates.characters import readable
 
 Reason = Literal[
     "json_syntax",

@@ -1,6 +1,6 @@
-"""Image classifiers: any of transformers', for NSFW or watermarks, and LAION's watermark detector.
+"""Image classifiers: any of transformers', and LAION's watermark detector.
 
-A score is the probability of the labels that mean it: the sum of their softmax. Each classifier has
+A score is the probability of the labels that mean it. Each classifier has
 a view of the picture of its own (curate.pictures.decode), from the same decode as all else.
 """
 
@@ -12,15 +12,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from curate.base.errors import ConfigError
-from curate.base.files import atomic_path, fingerprint, read_json, sha256_file
-from curate.base.settings import device_of, nearest
-from curate.base.weight_download import HUB, converted, hub_folder, keep_safetensors, split_hash
+from curate.base.files import atomic_path, fingerprint, sha256_file
+from curate.base.settings import device_of
+from curate.base.weight_download import HUB, converted, keep_safetensors, split_hash
 from curate.base.weights import SAFE_SUFFIX, load_state_dict, weight_hashes
 from curate.pictures.decode import PictureView
+from curate.scoring.models.source import (
+    label_indices,
+    labels_of,
+    model_folder,
+    numbers_of,
+    small_files,
+    split_labels,
+)
 from curate.scoring.scorers.published import PUBLISHED
-from curate.scoring.scorers.scorer import VIEW_PREFIX, Column, Columns, ModelScorer
+from curate.scoring.scorers.scorer import (
+    VIEW_PREFIX,
+    Column,
+    Columns,
+    ModelScorer,
+    check_column,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +44,11 @@ if TYPE_CHECKING:
 
 
 _RESAMPLE = {2: "bilinear", 3: "bicubic"}
+# Steps of an image processor that are its own: reversed channels, a shifted range, a second
+# normalisation (EfficientNet), padding.
+_MORE = ("do_flip_channel_order", "rescale_offset", "include_top", "do_pad")
+_WHOLE = 1024
+"""Longest side in pixels of a picture that is given to a model's own image processor."""
 
 
 class _Classifier(ModelScorer[Any]):
@@ -39,6 +59,7 @@ class _Classifier(ModelScorer[Any]):
     indices: list[int]  # of the classes that count
     normalisation: tuple[Sequence[float], Sequence[float]]  # mean and deviation, 0 to 1
     weights: Mapping[str, str]
+    several = False  # whether a picture may have several labels, each with a sigmoid of its own
 
     def __init__(self, column: str, source: str, device: str) -> None:
         self.name, self.adds = column, (column,)
@@ -67,53 +88,78 @@ class _Classifier(ModelScorer[Any]):
         import torch
 
         pictures = columns[self.needs[0]]
+        if not len(pictures):
+            return {self.name: np.zeros(0, np.float32)}
+        device = next(self.model.parameters()).device
+        with torch.inference_mode():
+            logits = self.logits(self.prepared(pictures, device)).float()
+            if self.several:
+                return {self.name: np.asarray(logits.sigmoid()[:, self.indices].amax(1).cpu())}
+            shares = np.asarray(torch.softmax(logits, dim=-1).cpu().numpy())
+        return {self.name: shares[:, self.indices].sum(axis=1)}
+
+    def prepared(self, pictures: Any, device: torch.device) -> torch.Tensor:
+        """A batch of the view -> (B, 3, S, S), cropped and normalised."""
+        import torch
+
         if self.crop < pictures.shape[1]:
             start = round((pictures.shape[1] - self.crop) / 2)
             stop = start + self.crop
             pictures = np.ascontiguousarray(pictures[:, start:stop, start:stop])
-        device = next(self.model.parameters()).device
         mean, deviation = (
             torch.tensor(values, device=device, dtype=torch.float32).reshape(1, 3, 1, 1) * 255
             for values in self.normalisation
         )
-        with torch.inference_mode():
-            batch = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2)
-            logits = self.logits((batch - mean) / deviation)
-            shares = np.asarray(torch.softmax(logits.float(), dim=-1).cpu().numpy())
-        return {self.name: shares[:, self.indices].sum(axis=1)}
+        batch = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2)
+        return (batch - mean) / deviation
 
 
 class ImageClassifier(_Classifier):
-    """A classifier of transformers (AutoModelForImageClassification).
+    """Any classifier of transformers (AutoModelForImageClassification).
+
+    The score is the sum of the softmax of the labels that count; of a model with several labels a
+    picture (`problem_type` multi_label_classification) the greatest of their sigmoids.
+
+    Where the model resizes to a square, bicubic or bilinear, and takes its centre, it shares the
+    decode's own resizing; every other preparation is the model's own image processor over the
+    whole picture.
 
     Args:
         column: the score's name; 0 to 1.
         source: hf-hub:ORG/NAME, hf-hub:ORG/NAME@REVISION, or a folder as save_pretrained writes it,
             with weights in safetensors.
-        labels: the labels whose probabilities are added up, by name, in any case.
+        labels: the labels that count, by name, in any case; a text is several joined by +.
         device, draft: as for Clip.
 
     Raises:
-        ConfigError: no such model, a label that it does not have, or preparation of pictures that
-            cannot be reproduced (anything but a square of bicubic or bilinear resizing).
+        ConfigError: no such model, or a label that it does not have.
     """
 
     def __init__(
         self,
         column: str,
         source: str,
-        labels: Sequence[str],
+        labels: str | Sequence[str],
         device: str = "auto",
         draft: bool = True,
     ) -> None:
         super().__init__(column, source, device)
-        folder = classifier_folder(source)
+        self.folder = folder = model_folder(source, "image classifier")
         self.weights = weight_hashes(folder)
-        config = read_json(folder / "config.json")
-        self.indices = _label_indices(source, config, labels)
-        preparation = read_json(folder / "preprocessor_config.json")
-        self.view, self.crop, *normalisation = _preparation(source, preparation, draft)
-        self.normalisation = (normalisation[0], normalisation[1])
+        configs = small_files(folder)
+        config, preparation = configs["config.json"], configs.get("preprocessor_config.json", {})
+        if not preparation and "pretrained_cfg" not in config:  # timm's models keep it in the other
+            raise ConfigError(f"{source} is no image classifier: no preprocessor_config.json.")
+        known = labels_of(folder)
+        if isinstance(labels, str):
+            self.indices = label_indices(source, known, labels)
+        else:
+            self.indices = numbers_of(source, known, labels)
+        self.several = config.get("problem_type") == "multi_label_classification"
+        if len(known) < 2 and not self.several:
+            raise ConfigError(
+                f"{source} has one label alone, whose probability is always 1; it is no classifier."
+            )
         self._signature = {
             "version": 1,
             "weights": self.weights,
@@ -121,16 +167,28 @@ class ImageClassifier(_Classifier):
             "labels": self.indices,
             "draft": draft,
         }
+        plain = _plain(preparation, draft) if preparation else None
+        if plain is not None:
+            self.view, self.crop, *normalisation = plain
+            self.normalisation = (normalisation[0], normalisation[1])
+        else:
+            self.view = PictureView(_WHOLE, draft=draft, whole=True)
+            self._signature["whole"] = _WHOLE
+        if self.several:
+            self._signature["several"] = True
 
     @classmethod
     def of(cls, settings: ScoreSettings) -> list[ImageClassifier]:
-        """For NSFW, and for watermarks where that is not LAION's."""
+        """Those that are named, that for NSFW, and that for watermarks where it is not LAION's."""
+        wanted: list[tuple[str, str, str | Sequence[str]]] = []
         nsfw, watermark = settings.nsfw_classifier, settings.watermark_model
-        wanted = []
         if nsfw is not None:
             wanted.append(("nsfw_classifier", nsfw, settings.nsfw_labels))
         if watermark is not None and not _is_laion_watermark(watermark):
             wanted.append(("watermark", watermark, settings.watermark_labels))
+        for column, given in settings.classifier.items():
+            check_column(column)
+            wanted.append((column, *split_labels(given)))
         return [cls(*one, settings.device, settings.jpeg_draft) for one in wanted]
 
     def signature(self) -> dict[str, Any]:
@@ -138,52 +196,41 @@ class ImageClassifier(_Classifier):
         return self._signature
 
     def network(self) -> Any:
-        from transformers import AutoModelForImageClassification
+        from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-        folder = str(classifier_folder(self.source))
+        folder = str(self.folder)
         try:
+            if self.view.whole:
+                self._processor = AutoImageProcessor.from_pretrained(folder)
             return AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
             first = str(error).strip().splitlines()
             raise ConfigError(
                 f"The image classifier {self.source} does not load ({first[0] if first else ''})."
             ) from error
 
+    def prepared(self, pictures: Any, device: torch.device) -> torch.Tensor:
+        if not self.view.whole:
+            return super().prepared(pictures, device)
+        images = [Image.fromarray(picture) for picture in pictures]
+        values: torch.Tensor = self._processor(images=images, return_tensors="pt").pixel_values
+        return values.to(device)
+
     def logits(self, batch: torch.Tensor) -> torch.Tensor:
         answer: torch.Tensor = self.model(pixel_values=batch).logits
         return answer
 
-
-def classifier_folder(source: str) -> Path:
-    """The classifier's folder: config.json, preprocessor_config.json and weights in safetensors."""
-    if source.startswith(HUB):
-        folder = hub_folder(source, ["config.json", "preprocessor_config.json", f"*{SAFE_SUFFIX}"])
-    else:
-        folder = Path(source)
-    for name in ("config.json", "preprocessor_config.json"):
-        if not (folder / name).is_file():
-            raise ConfigError(f"{source} is no image classifier of transformers: no {name}.")
-    if not list(folder.glob(f"*{SAFE_SUFFIX}")):
-        raise ConfigError(
-            f"{source} has no weights in {SAFE_SUFFIX}; a pickle is never loaded, so convert them."
-        )
-    return folder
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_processor": None}
 
 
-def _label_indices(source: str, config: Mapping[str, Any], labels: Sequence[str]) -> list[int]:
-    known = {str(name).lower(): int(index) for index, name in config.get("id2label", {}).items()}
-    for label in labels:
-        if label.lower() not in known:
-            raise ConfigError(f"{source} has no label {label!r}; {nearest(label, list(known))}")
-    if not labels:
-        raise ConfigError(f"Say which labels of {source} count: {', '.join(known)}.")
-    return sorted(known[label.lower()] for label in labels)
+def _plain(
+    config: Mapping[str, Any], draft: bool
+) -> tuple[PictureView, int, Sequence[float], Sequence[float]] | None:
+    """How pictures are resized, the side of the centre crop, mean and deviation (0 to 1).
 
-
-def _preparation(
-    source: str, config: Mapping[str, Any], draft: bool
-) -> tuple[PictureView, int, Sequence[float], Sequence[float]]:
-    """How pictures are resized, the side of the centre crop, mean and deviation (0 to 1)."""
+    None where it takes more than a square, bicubic or bilinear, its centre and that.
+    """
     size = config.get("size", 224)
     size = {"height": size, "width": size} if isinstance(size, int) else dict(size)
     squash = "shortest_edge" not in size
@@ -197,10 +244,11 @@ def _preparation(
     resample = _RESAMPLE.get(config.get("resample", 2))
     square = squash is False or size.get("height") == size.get("width")
     if not (square and side and crop <= side and resample and config.get("do_resize", True)):
-        raise ConfigError(
-            f"{source} prepares its pictures in a way that is not supported here (size {size}, "
-            f"resample {config.get('resample')}); use one with a square, bilinear or bicubic."
-        )
+        return None
+    if any(config.get(name) for name in _MORE) or not config.get("do_rescale", True):
+        return None
+    if abs(config.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
+        return None
     plain = config.get("do_normalize", True) is False
     mean = (0.0,) * 3 if plain else tuple(config.get("image_mean") or (0.5,) * 3)
     std = (1.0,) * 3 if plain else tuple(config.get("image_std") or (0.5,) * 3)

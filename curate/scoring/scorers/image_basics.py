@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.base.files import sha256_file
@@ -162,5 +163,5 @@ class Fingerprint(ModelScorer[CopyDescriptor]):
             "phash": perceptual_hashes(canvas),
             "thumbnail": thumbnails(canvas),
             "copy_descriptor": self.model(canvas),
-            "pixel_hash": columns["pixel_sha256"],
+            "pixel_hash": pa.array(columns["pixel_sha256"], pa.string()),
         }

@@ -25,6 +25,9 @@ BUILTIN: Mapping[str, str] = {
         "image_classifier": "classifier:ImageClassifier",
         "laion_watermark": "classifier:LaionWatermark",
     }.items()
+} | {
+    "ask": "curate.scoring.models.ask:Ask",
+    "area": "curate.scoring.models.areas:Area",
 }
 """Part of every run, as far as the settings ask for what they need; in the order of columns."""
 

@@ -25,13 +25,11 @@ import pyarrow as pa
 
 from curate.base.errors import CaplabError, ConfigError
 from curate.base.registry import said, tried
-from curate.scoring.scorers.scorer import Column, Columns, Scorer
-from curate.store.contract import SAMPLES
+from curate.scoring.scorers.scorer import OF_OTHERS, TAKEN, Column, Columns, Scorer
 
 if TYPE_CHECKING:
     from curate.pictures.decode import PictureView
 
-_TAKEN = frozenset({*SAMPLES.names, "decode_error"})
 Given = TypeVar("Given")
 
 
@@ -133,7 +131,7 @@ def _undeclared(found: type[OwnScorer]) -> str | None:
     for word in (found.name, *found.types):
         if not (isinstance(word, str) and word.isidentifier() and word == word.lower()):
             return f"calls something {word!r}; use lower-case letters, digits and underscores"
-        if word in _TAKEN or word.startswith(("image_embedding", "text_embedding", "imported_")):
+        if word in TAKEN or word.startswith(OF_OTHERS):
             return f"adds {word!r}, which is the name of a column of every dataset"
     for column, kind in found.types.items():
         if not isinstance(kind, pa.DataType):

@@ -4,7 +4,8 @@ A batch is a dictionary of columns of equal length B. Inputs that the reader sup
 
     alt_text         list[str | None]              exactly as it came
     picture          (B, S, S, 3) uint8            main CLIP's view, see curate.pictures.decode
-    picture_NAME     (B, S, S, 3) uint8            the view of the scorer that asks for it by name
+    picture_NAME     (B, S, S, 3) uint8            the view of the scorer that asks for it by name,
+                     or list of (h, w, 3)          where that is whole
     canvas           (B, 128, 128, 3) uint8        see curate.pictures.decode
     grey             list of (h, w) uint8          see curate.pictures.decode
     size             (B, 2) int32                  width, height
@@ -26,6 +27,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from curate.base.errors import ConfigError
 from curate.base.files import fingerprint
 from curate.base.settings import nearest
+from curate.store.contract import SAMPLES
+from curate.store.sample_view import BYTES_PER_PIXEL
 
 if TYPE_CHECKING:
     from curate.pictures.decode import PictureView
@@ -118,6 +121,10 @@ class ModelScorer(Scorer, Generic[Model]):
         return {**self.__dict__, "_model": None}
 
 
+TAKEN = frozenset({*SAMPLES.names, "decode_error", BYTES_PER_PIXEL})
+"""Names of columns that every dataset has, and no scorer may add."""
+OF_OTHERS = ("image_embedding", "text_embedding", "imported_")
+"""How the names of columns begin that further CLIP models, or imported scores, have."""
 _LABEL = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
 
 
@@ -127,6 +134,13 @@ def check_label(label: str) -> None:
         raise ConfigError(
             f"{label!r} cannot name a column; use lower-case letters, digits and underscores."
         )
+
+
+def check_column(name: str) -> None:
+    """Raise ConfigError for a name that no score of one's own can have."""
+    check_label(name)
+    if name in TAKEN or name.startswith(OF_OTHERS):
+        raise ConfigError(f"{name!r} is the name of a column of every dataset; choose another.")
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 
 from curate.base.errors import CaplabError, ConfigError
 from curate.base.progress import tell
+from curate.served.address import Server
 from curate.store.dataset import Dataset
 from pipelines.bench.common.figures import Figures, work_folder
 from pipelines.bench.common.loopback import CAPTION, MODEL, bare_rate, slow_captioner, work
@@ -38,7 +39,6 @@ from pipelines.bench.common.packed_pictures import pack_pictures, pictures_of, r
 from pipelines.bench.common.processes import run_measured
 from recaption.captioning.settings import RecaptionSettings
 from recaption.captioning.stage import CaptionStage
-from recaption.engines.http.address import Server
 from recaption.engines.http.body import ChatBodies
 from recaption.engines.http.engine import HttpEngine
 from recaption.engines.pictures import for_sending, size_as_it_is

@@ -10,7 +10,7 @@ import base64
 import json
 from typing import Any
 
-from recaption.engines.http.address import Server
+from curate.served.address import Server
 from recaption.engines.pictures import PictureFormat
 from recaption.engines.protocol import CaptionRequest, Sampling
 

@@ -20,6 +20,7 @@ from PIL import Image
 
 from curate.base.errors import ConfigError
 from curate.base.settings import Precision, device_of, dtype_of, precision_of
+from curate.scoring.models.chat import end_token_ids, load_captioner, picture_token
 from recaption.engines.batches import Batch, caption_in_batches, consecutive, threads_of
 from recaption.engines.identity import Captioner
 from recaption.engines.pictures import encode, shown_pixels
@@ -27,7 +28,6 @@ from recaption.engines.protocol import CaptionOutcome, CaptionRequest, Sampling
 from recaption.engines.sampling import SeededProcessor
 from recaption.engines.settings import EngineSettings, Shown, ShownSettings
 from recaption.engines.transformers.inputs import Preparer
-from recaption.engines.transformers.loading import end_token_ids, load_captioner, picture_token
 from recaption.prompts.templates import NATIVE, SHORT
 
 _PROBE_SIZES = ((64, 64), (160, 128))

@@ -6,18 +6,22 @@ import json
 import pickle
 import resource
 import tarfile
+import urllib.request
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from curate.base.errors import ConfigError
 from curate.base.reasons import Reason
 from curate.download.settings import DownloadSettings
-from curate.download.stage import DownloadStage
+from curate.download.stage import DownloadStage, download_stage
 from curate.intake.read import plan_shards
+from curate.pictures.pdq import pdq_hash
 from curate.store.accounting import accounting, accounting_line
 from curate.store.dataset import Dataset
 from curate.store.shards import iter_shard
@@ -217,6 +221,28 @@ def test_repeated_rows_keep_keys_of_their_own(server, tmp_path):
     plan_shards(path, dataset)
     assert run(dataset) == {"stored": 3}
     assert len({key for key, _, _ in iter_shard(dataset, "00000")}) == 3
+
+
+@pytest.mark.parametrize("engine", ["caplab", "img2dataset"])
+def test_what_is_on_the_hash_list_is_counted_and_never_written(server, tmp_path, engine):
+    urls = [server.url(path) for path in ("good/1", "good/2", "good/3")]
+    files = [urllib.request.urlopen(url).read() for url in urls]
+    looks = pdq_hash(np.asarray(Image.open(io.BytesIO(files[2])).convert("RGB")))[0]
+    path = tmp_path / "known.csv"
+    path.write_text(f"sha256,pdq\n{hashlib.sha256(files[0]).hexdigest()},{looks.tobytes().hex()}\n")
+    options = {"hash_list": str(path), "engine": engine, "allow_private_addresses": True}
+    settings = DownloadSettings(**options)
+    dataset = make_dataset(tmp_path, urls)
+    stage = download_stage(settings)
+    stage.open()
+    assert stage.run(dataset, "00000") == {"listed_hash": 2, "stored": 1}
+    rows = dataset.read_table("samples", "00000").to_pylist()
+    told = {row["url"]: row["detail"] for row in rows if row["reason"] == "listed_hash"}
+    assert told[urls[0]].endswith("sha256, on known.csv")
+    assert "pdq within" in told[urls[2]]
+    assert [key for key, *_ in iter_shard(dataset, "00000")] == [rows[1]["key"]]
+    with pytest.raises(ConfigError, match="cannot be read"):
+        download_stage(DownloadSettings(**{**options, "hash_list": "/no/list"}))
 
 
 def test_loopback_is_refused_unless_it_is_allowed(server, tmp_path):

@@ -55,6 +55,9 @@ def test_a_retried_dataset_is_the_one_that_would_have_come_without_the_errors(se
     dataset = downloaded(tmp_path / "retried", urls)
     assert retryable(dataset, "00000") == [0, 3, 5]
     untouched = dataset.shard_path("00001").stat()
+    path = dataset.table_path("samples", "00000")
+    told = pq.read_table(path)
+    pq.write_table(told.drop_columns(["jpeg_quality"]), path)  # as an older version left it
     server.healed = True
     stage = RetryStage(SETTINGS)
     assert stage.run(dataset, "00000") == {"stored": 3}
@@ -74,6 +77,16 @@ def test_a_retry_that_gains_nothing_leaves_every_file_as_it_was(server, tmp_path
     assert content(dataset) == before
     after = [dataset.table_path("samples", shard).stat().st_mtime_ns for shard in before]
     assert after == times
+
+
+def test_a_samples_table_of_an_older_version_gains_its_new_column(server, tmp_path):
+    dataset = downloaded(tmp_path, [server.url(path) for path in PATHS[:3]])
+    path = dataset.table_path("samples", "00000")
+    pq.write_table(pq.read_table(path).drop_columns(["jpeg_quality"]), path)
+    server.healed = True
+    assert RetryStage(SETTINGS).run(dataset, "00000") == {"stored": 1}
+    told = dataset.read_table("samples", "00000").column("jpeg_quality").to_pylist()
+    assert [quality is not None for quality in told] == [True, False, False]
 
 
 def test_a_row_that_fails_in_another_way_has_its_new_reason(server, tmp_path):

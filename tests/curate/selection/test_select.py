@@ -3,14 +3,17 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from curate.base.errors import ConfigError, DatasetError
 from curate.selection.select import select
 from curate.selection.settings import SelectSettings
+from curate.store.check import check
 from curate.store.contract import DUPLICATE_PAIRS, DUPLICATES, SAMPLES
 from curate.store.dataset import Dataset
 from curate.store.sample_view import sample_view
+from tests.curate.scored import make_scored
 from tests.curate.tiny import make_dataset, write_input
 
 
@@ -133,6 +136,21 @@ def test_the_top_fraction_is_counted_over_all_stored_samples(dataset: Dataset) -
 def test_width_is_that_of_the_samples_table(dataset: Dataset) -> None:
     settings = SelectSettings(name="wide", where="width > 0", keep_duplicates=True)
     assert select(dataset, settings).selected == 360
+
+
+def test_bytes_per_pixel_and_jpeg_quality_are_columns_of_old_and_new_datasets(tmp_path: Path):
+    told = {"original_bytes": 300, "original_width": 20, "original_height": 10, "jpeg_quality": 40}
+    rows = [{"key": "a", "aesthetic": 5.0, **told}, {"key": "b", "aesthetic": 5.0}]
+    dataset = make_scored(tmp_path / "data", rows)
+    question = "SELECT key, bytes_per_pixel, jpeg_quality FROM sample ORDER BY key"
+    found = sample_view(dataset).execute(question).fetchall()
+    assert found == [("a", 1.5, 40), ("b", None, None)]
+    path = dataset.table_path("samples", "00000")
+    pq.write_table(pq.read_table(path).drop_columns(["jpeg_quality"]), path)  # of an older version
+    assert sample_view(dataset).execute(question).fetchall() == [("a", 1.5, None), found[1]]
+    select(dataset, SelectSettings(name="some", where="bytes_per_pixel > 1"))
+    assert dataset.selection_keys("some") == ["a"]
+    assert not [hole for hole in check(dataset).holes if hole.table == "samples"]
 
 
 def test_selecting_again_is_a_no_op_that_tells_the_same(dataset: Dataset) -> None:

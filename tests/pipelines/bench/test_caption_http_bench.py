@@ -1,10 +1,10 @@
 from pathlib import Path
 
+from curate.served.address import Server
+from curate.served.models import served_model
 from pipelines.bench.caption.over_http import HttpRun, http_figures
 from pipelines.bench.common.loopback import CAPTION, MODEL, bare_rate, slow_captioner, work
-from recaption.engines.http.address import Server
 from recaption.engines.http.engine import HttpEngine
-from recaption.engines.http.models import served_model
 from recaption.engines.protocol import CaptionRequest, Sampling
 
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from curate.base.errors import CaplabError, ConfigError
+from curate.scoring.models.yes_no import word_tokens
 from pipelines.judges.vqa import VqaJudge, VqaOptions
-from pipelines.judges.yes_no import word_tokens
 from tests.pipelines.judges.asked_rows import asked, pictures
 from tests.recaption import tiny_captioners
 from tests.recaption.moody_server import moody_server

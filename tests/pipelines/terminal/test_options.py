@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from pydantic import Field
 
 from curate.base.errors import ConfigError
-from curate.base.settings import Precision, Settings, load_settings, named_values
+from curate.base.settings import EACH, Precision, Settings, load_settings, named_values
 from pipelines.bench.commands import bench
 from pipelines.cli import HELP, cli
 from pipelines.commands.captioner import command as captioner
@@ -33,6 +33,7 @@ class Example(Settings):
     blend: dict[str, float] = Field({"alt": 1.0}, description="Shares.")
     source: Literal["csv", "jsonl"] | None = Field(None, description="Where from.")
     tags: tuple[str, ...] | None = Field(None, description="Which, if any.")
+    ask: dict[str, str] = Field({}, description="Questions.", json_schema_extra=EACH)
     arms: dict[str, dict[str, float]] = Field({"a": {"alt": 1.0}}, description="Nested.")
 
 
@@ -114,6 +115,15 @@ def test_a_mistyped_option_is_answered_with_the_nearest(run):
 
 def test_named_values_with_commas_are_written_as_in_yaml(run):
     assert run("--blend", "{alt: 0.25, short: 0.75}").blend == {"alt": 0.25, "short": 0.75}
+
+
+def test_a_named_text_is_given_as_often_as_wanted_and_keeps_its_commas(run):
+    asked = run("--ask", "logo=Is there a logo, or a mark?", "--ask", "sum=Is 1+1=2?").ask
+    assert asked == {"logo": "Is there a logo, or a mark?", "sum": "Is 1+1=2?"}
+    assert run().ask == {}
+    for wrong, told in ((["a=b", "a=c"], "'a' is given twice"), (["logo"], "NAME=TEXT")):
+        arguments = [part for one in wrong for part in ("--ask", one)]
+        assert told in CliRunner().invoke(run.command, arguments).output
 
 
 def test_a_part_without_a_value_is_refused():

@@ -342,7 +342,7 @@ def test_captions_are_measured_by_source_and_kind(tmp_path: Path, moody: MoodySe
         ({"captioner": "BLIP", "kinds": ["descriptive"]}, "no prompt for captions of kind"),
         ({"captioner": "BLIP", "kinds": ["short"], "show_alt_text": True}, "cannot show the alt"),
         ({"captioner": "EMPTY"}, "holds no .safetensors"),
-        ({"captioner": "http://127.0.0.1:9/v1"}, "No captioner answers"),
+        ({"captioner": "http://127.0.0.1:9/v1"}, "No model answers"),
     ],
 )
 def test_a_wrong_setting_gets_one_sentence_before_any_work(

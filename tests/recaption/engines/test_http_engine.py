@@ -7,10 +7,10 @@ from moody_server import MoodyServer, moody_server
 from tiny_captioners import picture
 
 from curate.base.errors import ConfigError
-from recaption.engines.http.address import Server
+from curate.served.address import Server
+from curate.served.models import served_model
+from curate.served.reply import understand
 from recaption.engines.http.engine import HttpEngine
-from recaption.engines.http.models import served_model
-from recaption.engines.http.reply import understand
 from recaption.engines.protocol import CaptionOutcome, CaptionRequest, Sampling
 
 SAMPLED = Sampling(max_new_tokens=50, temperature=0.8, top_p=0.9, top_k=20)
@@ -155,7 +155,7 @@ def test_a_broken_picture_is_never_sent(moody: MoodyServer) -> None:
 
 
 def test_a_server_that_is_not_there_gets_one_sentence() -> None:
-    with pytest.raises(ConfigError, match=r"No captioner answers at http://127\.0\.0\.1:9/v1"):
+    with pytest.raises(ConfigError, match=r"No model answers at http://127\.0\.0\.1:9/v1"):
         HttpEngine(Server("http://127.0.0.1:9/v1", "tiny-vlm", timeout=2.0))
 
 

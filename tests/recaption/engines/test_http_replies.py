@@ -10,9 +10,9 @@ import pytest
 from moody_server import MoodyServer, moody_server
 from tiny_captioners import picture
 
-from recaption.engines.http.address import Server
+from curate.served.address import Server
+from curate.served.reply import understand
 from recaption.engines.http.engine import HttpEngine
-from recaption.engines.http.reply import understand
 from recaption.engines.protocol import CaptionOutcome, CaptionRequest, Sampling
 from recaption.gates.gates import GateColumns, Verdict, judge
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import aiohttp
 
+from curate.base.characters import encodable
 from curate.download.hosts import retry_after as seconds_to_wait
-from recaption.engines.http.finish import BROKEN_OFF, CUT_OFF, FILTERED, WHOLE, finish_word
-from recaption.engines.protocol import NO_ANSWER, CaptionOutcome
-from recaption.gates.characters import encodable
+from curate.served.finish import BROKEN_OFF, CUT_OFF, FILTERED, WHOLE, finish_word
+from curate.served.outcome import NO_ANSWER, CaptionOutcome
 
 NOT_JSON = "not_json"
 CONNECTION = "connection"

@@ -1,4 +1,4 @@
-"""A server as the settings name it, and the models that it offers."""
+"""The models that a server offers."""
 
 from __future__ import annotations
 
@@ -8,27 +8,11 @@ import json
 import aiohttp
 
 from curate.base.errors import ConfigError
-from recaption.engines.http.address import Server
-from recaption.engines.http.loop_thread import LoopThread
-from recaption.engines.http.reply import read
-from recaption.engines.settings import EngineSettings
+from curate.served.address import Server
+from curate.served.loop_thread import LoopThread
+from curate.served.reply import read
 
 _SECONDS = 30.0
-
-
-def server_of(settings: EngineSettings, model: str) -> Server:
-    """The server that the settings name."""
-    return Server(
-        base_url=settings.captioner.rstrip("/"),
-        model=model,
-        api_key_env=settings.api_key_env,
-        timeout=settings.timeout,
-        attempts=settings.request_attempts,
-        patience=settings.patience,
-        token_limit_field=settings.token_limit_field,
-        omit_fields=settings.omit_fields,
-        extra_body=settings.extra_body,
-    )
 
 
 def served_model(server: Server) -> str:
@@ -61,7 +45,7 @@ async def _model_names(server: Server) -> list[str]:
             status, raw = response.status, await read(response)
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         raise ConfigError(
-            f"No captioner answers at {server.base_url} ({type(error).__name__}: {error})."
+            f"No model answers at {server.base_url} ({type(error).__name__}: {error})."
         ) from error
     if status in (401, 403):
         raise ConfigError(

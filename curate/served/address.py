@@ -102,22 +102,22 @@ def check_address(base_url: str) -> None:
         parts, port_is_fine = urlsplit(""), False
     if "@" in parts.netloc:
         raise ConfigError(
-            "The captioner's URL holds a password, which would be stored; remove it and name an "
+            "The server's URL holds a password, which would be stored; remove it and name an "
             "environment variable that holds the key with api_key_env."
         )
     for name, _ in parse_qsl(parts.query, keep_blank_values=True):
         if _SECRET_NAME.search(name):
             raise ConfigError(
-                f"The captioner's URL holds a key (its parameter {name!r}), which would be stored; "
+                f"The server's URL holds a key (its parameter {name!r}), which would be stored; "
                 f"remove it and name an environment variable that holds the key with api_key_env."
             )
     if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_fine:
         raise ConfigError(
-            "The captioner's URL must be of the form http://HOST:PORT/v1 or https://HOST/v1."
+            "The server's URL must be of the form http://HOST:PORT/v1 or https://HOST/v1."
         )
     if parts.path.rstrip("/").endswith("/chat/completions"):
         raise ConfigError(
-            "The captioner's URL must be the base URL: leave out its end /chat/completions."
+            "The server's URL must be the base URL: leave out its end /chat/completions."
         )
 
 

@@ -1,0 +1,1 @@
+"""Models of transformers, in this process or behind a server, that are asked about a picture."""
