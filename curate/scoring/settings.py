@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
 
 from curate.base.settings import EACH, OPERATIONAL, Device, Precision, Settings
+from curate.scoring.clip_presets import resolved_label, with_preset
 from curate.served.address import check_address, check_key_name
 
 
@@ -13,13 +16,14 @@ class ScoreSettings(Settings):
 
     clip_model: str = Field(
         "ViT-L-14-quickgelu",
-        description="CLIP model: an open_clip name, hf-hub:ORG/NAME, local-dir:FOLDER, or a "
-        "model config .json of your own.",
+        description="CLIP model: a short name (siglip2-so400m-384, dfn5b-h14, metaclip2-h14, "
+        "pe-core-l14-336; all in docs/scores.md), an open_clip name, hf-hub:ORG/NAME, "
+        "local-dir:FOLDER, or a model config .json of your own.",
     )
     clip_pretrained: str | None = Field(
         "openai",
         description="Its weights: a pretrained tag or a .safetensors file; none for hf-hub: and "
-        "local-dir: models, which bring their own.",
+        "local-dir: models, which bring their own. A short name stands for both.",
     )
     clip_tokenizer: str | None = Field(
         None, description="Folder with a tokenizer.json, in place of the model's own tokenizer."
@@ -36,8 +40,8 @@ class ScoreSettings(Settings):
     )
     more_clips: dict[str, str] = Field(
         {},
-        description="Further CLIP models side by side: LABEL -> MODEL@WEIGHTS, such as "
-        "b32=ViT-B-32-quickgelu@openai; columns such as clip_similarity_b32.",
+        description="Further CLIP models side by side: LABEL -> MODEL@WEIGHTS or a short name, as "
+        "in b32=ViT-B-32-quickgelu@openai; columns such as clip_similarity_b32.",
     )
     more_heads: dict[str, str] = Field(
         {},
@@ -144,6 +148,16 @@ class ScoreSettings(Settings):
         "each scoring thread decodes its own.",
         json_schema_extra=OPERATIONAL,
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_name(cls, given: Any) -> Any:
+        return with_preset(given)
+
+    @field_validator("more_clips")
+    @classmethod
+    def _short_names(cls, given: dict[str, str]) -> dict[str, str]:
+        return {label: resolved_label(source) for label, source in given.items()}
 
     @field_validator("ask_model")
     @classmethod

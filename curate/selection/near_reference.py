@@ -24,10 +24,9 @@ from numpy.typing import NDArray
 
 from curate.base.arrow_columns import to_numpy
 from curate.base.errors import ConfigError, DatasetError
-from curate.base.files import sha256_file
 from curate.duplicates.candidates.clusters import kmeans
+from curate.scoring.whole.targets import Vectors, reference_mark, reference_vectors, units
 from curate.store.dataset import Dataset
-from curate.store.sample_view import tables_version
 
 if TYPE_CHECKING:
     import duckdb
@@ -37,8 +36,6 @@ ITERATIONS = 20
 TRAINING = 1_000_000
 """Vectors at most that k-means sees: 2 GiB at 512 numbers each."""
 _PER_CLUSTER = 256
-
-Vectors = NDArray[np.float32]
 
 
 class NearReference:
@@ -126,7 +123,7 @@ class NearReference:
                     f"{', '.join(name for name in names if name != 'key') or 'none'}."
                 )
             table = self._dataset.read_table("embeddings", shard, columns=["key", self._column])
-            vectors, known = _units(to_numpy(table.column(self._column)))
+            vectors, known = units(to_numpy(table.column(self._column)))
             if known.any():
                 yield table.column("key"), vectors, known
 
@@ -140,54 +137,3 @@ def nearest(vectors: Vectors, centroids: Vectors) -> NDArray[np.int64]:
     _, found = index.search(np.ascontiguousarray(vectors), 1)
     numbers: NDArray[np.int64] = found[:, 0]
     return numbers
-
-
-def reference_vectors(path: Path, column: str = "image") -> Vectors:
-    """(R, D) unit vectors of a dataset directory, a .npy or a Parquet file.
-
-    Raises:
-        ConfigError: it is none of these or holds none.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        if path.is_dir():
-            dataset = Dataset.open(path)
-            shards = [name for name in dataset.shards() if dataset.has_shard("embeddings", name)]
-            parts = [
-                to_numpy(dataset.read_table("embeddings", name, columns=[column]).column(0))
-                for name in shards
-            ]
-            raw = np.concatenate(parts) if parts else np.zeros((0, 0))
-        elif path.suffix == ".npy":
-            raw = np.load(path, allow_pickle=False)
-        else:
-            raw = to_numpy(pq.read_table(path, columns=[column]).column(0))
-    except (OSError, ValueError, KeyError, pa.ArrowInvalid) as error:
-        raise ConfigError(f"The reference {path} cannot be read: {error}.") from error
-    if raw.ndim != 2 or not raw.size:
-        raise ConfigError(
-            f"The reference {path} holds no embeddings; give a dataset, a .npy of shape (R, D) or "
-            f"a Parquet file with the list column {column!r}."
-        )
-    vectors, known = _units(raw)
-    return vectors[known]
-
-
-def reference_mark(reference: str | None) -> str | None:
-    """A mark that changes when the reference does; None without one or where it is gone."""
-    if reference is None:
-        return None
-    path = Path(reference)
-    if path.is_dir():
-        return tables_version(Dataset(path), ["embeddings"])
-    return sha256_file(path) if path.exists() else None
-
-
-def _units(raw: NDArray[Any]) -> tuple[Vectors, NDArray[np.bool_]]:
-    vectors = np.asarray(raw, np.float32)
-    norms = np.linalg.norm(vectors, axis=1) if vectors.size else np.zeros(len(vectors))
-    known = np.isfinite(norms) & (norms > 0)
-    vectors = np.where(known[:, None], vectors / np.where(known, norms, 1)[:, None], 0)
-    return np.asarray(vectors, np.float32), known

@@ -96,6 +96,12 @@ _NEAR_REFERENCE = Need(
     "say --reference EMBEDDINGS, or --preset-columns \"near_reference=in_selection('NAME')\" for "
     "a selection of yours",
 )
+_FIT_AMONG_OTHERS = Need(
+    "neg_clip_loss",
+    "negCLIPLoss of picture and alt text",
+    ("neg_clip_loss",),
+    "score with --neg-clip-loss model",
+)
 _WORDS = Need(
     "words",
     "the number of words of the alt text",
@@ -132,6 +138,12 @@ _SD2 = (
 _DATACOMP = (
     "Gadre et al., DataComp: In search of the next generation of multimodal datasets, 2023 (arXiv "
     "2304.14108), and mlfoundations/datacomp, baselines/apply_filter.py"
+)
+
+_NEG_CLIP_LOSS = (
+    "Wang et al., CLIPLoss and Norm-Based Data Selection Methods for Multimodal Contrastive "
+    "Learning, 2024 (arXiv 2405.19547): the best 30% of DataComp-medium by negCLIPLoss of OpenAI's "
+    "ViT-L/14, batches of 32,768, 10 divisions, temperature 0.01"
 )
 
 _SIZE_512 = "original_width >= {min_side} AND original_height >= {min_side}"
@@ -207,6 +219,14 @@ _ALL = (
         _DATACOMP_TOP,
         _DATACOMP,
         (_SIMILARITY_L14,),
+        {"fraction": 0.3},
+    ),
+    Preset(
+        "neg-clip-loss",
+        "pairs that fit each other better than others: the top fraction by negCLIPLoss",
+        "top_fraction({neg_clip_loss}, {fraction})",
+        _NEG_CLIP_LOSS,
+        (_FIT_AMONG_OTHERS,),
         {"fraction": 0.3},
     ),
     Preset(

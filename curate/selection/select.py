@@ -22,10 +22,11 @@ from typing import Any
 from curate.base.errors import ConfigError
 from curate.base.files import fingerprint
 from curate.base.provenance import provenance
+from curate.scoring.whole.targets import reference_mark
 from curate.selection.balance import balance, resolve_balance
 from curate.selection.funnel import RuleCount, SelectionSummary, all_of, rule_counts, summary_of
 from curate.selection.keep_among import find_copies, put_ranks, ranks_of
-from curate.selection.near_reference import NearReference, reference_mark
+from curate.selection.near_reference import NearReference
 from curate.selection.rule_functions import Resolved
 from curate.selection.settings import SelectSettings
 from curate.selection.work_out import (

@@ -243,6 +243,19 @@ def bench_score(
     return score_figures(folders, limit, out)
 
 
+@benchmark("pair-scores")
+@click.option("--rows", default=2000, show_default=True, help="URLs of the synthetic web.")
+@click.option("--seed", default=0, show_default=True, help="Of the web.")
+def bench_pair_scores(out: Path | None, rows: int, seed: int) -> list[Figure]:
+    """How well clip_similarity and negCLIPLoss tell wrong texts, where the truth is known.
+
+    Curates a synthetic web with the world's own CLIP. Nothing is timed.
+    """
+    from pipelines.bench.score.pair_scores import pair_figures
+
+    return pair_figures(out, rows, seed)
+
+
 @benchmark("caption")
 @click.option(
     "--part",

@@ -13,6 +13,7 @@ from pydantic import Field
 from curate.base.files import read_record, write_json
 from curate.base.settings import load_settings
 from curate.scoring.settings import ScoreSettings
+from curate.scoring.whole.settings import WholeSettings
 from pipelines.runners.settings import RunnerSettings, WorkerSettings
 from pipelines.terminal.options import dataset_argument, settings_options
 from pipelines.terminal.quiet import say
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pipelines.runners.shards import StageSummary
 
 
-class ScoreCommandSettings(ScoreSettings, WorkerSettings):
+class ScoreCommandSettings(ScoreSettings, WholeSettings, WorkerSettings):
     """Scores of an existing dataset; what is not given stays as it was scored before."""
 
     captions: tuple[str, ...] = Field(
@@ -46,6 +47,7 @@ def command(directory: Path, config: Path | None, given: dict[str, Any]) -> None
       caplab score data/mine --nsfw-head laion-nsfw-l14       one more column, no picture opened
       caplab score data/mine --captions descriptive           how each caption fits, by sentence
       caplab score data/mine --more-clips b32=ViT-B-32-quickgelu@openai
+      caplab score data/mine --neg-clip-loss model            from stored embeddings
     """
     say(f"reading the scores of {directory}")
     click.echo(score(directory, on_top_of_stored(directory, config, given)).text())
@@ -92,6 +94,7 @@ def _score(dataset: Dataset, settings: ScoreCommandSettings) -> ScoreSummary:
     from curate.intake.read import read_intake
     from curate.scoring.captions import CaptionScoreStage
     from curate.scoring.stage import ScoreStage
+    from curate.scoring.whole.stage import WholeScoreStage
     from curate.store.dataset_card import write_dataset_card
     from curate.store.holes import (
         DUPLICATE_TABLES,
@@ -105,6 +108,7 @@ def _score(dataset: Dataset, settings: ScoreCommandSettings) -> ScoreSummary:
 
     part = settings.part(ScoreSettings)
     stage = ScoreStage(part)
+    among = WholeScoreStage(settings.part(WholeSettings), part)
     resolved = ("precision", "ask_precision")
     settings = settings.model_copy(update={n: getattr(stage.settings, n) for n in resolved})
     captions = CaptionScoreStage(part, settings.captions) if settings.captions else None
@@ -123,6 +127,10 @@ def _score(dataset: Dataset, settings: ScoreCommandSettings) -> ScoreSummary:
             run_stage(runner, each, dataset, workers, gpus=settings.gpus_per_worker)
             for each, workers in stages
         ]
+        if among.columns:  # they rest on the embeddings of all shards
+            among.prepare(dataset)
+            workers = settings.workers
+            done.append(run_stage(runner, among, dataset, workers, gpus=settings.gpus_per_worker))
     write_json(record_path(dataset), provenance(settings, stage.weights()))
     note_finished(dataset, *SCORE_TABLES)
     if settings.captions:

@@ -16,7 +16,7 @@ from PIL import Image
 from curate.base.errors import ConfigError
 from curate.base.reasons import words
 from curate.base.settings import Precision
-from curate.scoring.models.chat import ControlTokens
+from curate.scoring.models.chat import NO_THINKING, ControlTokens
 from recaption.engines.batches import (
     Batch,
     caption_in_batches,
@@ -141,7 +141,9 @@ class VllmEngine:
 
     def _write(self, request: CaptionRequest, part: Batch) -> list[CaptionOutcome]:
         sampling = [self._sampling(request.sampling, request.seeds[row]) for row in part.rows]
-        answers = self._llm.chat(part.inputs, sampling, use_tqdm=False)
+        answers = self._llm.chat(
+            part.inputs, sampling, use_tqdm=False, chat_template_kwargs=NO_THINKING
+        )
         return [_outcome(answer, size) for answer, size in zip(answers, part.sizes, strict=True)]
 
     def _sampling(self, sampling: Sampling, seed: int) -> Any:

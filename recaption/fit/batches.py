@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
+from curate.scoring.models.chat import NO_THINKING
 from recaption.engines.pictures import decode
 from recaption.fit.pairs import Pairs
 from recaption.fit.settings import ALT
@@ -113,7 +114,9 @@ def render_prompt(processor: Any, template: PromptTemplate | None) -> str:
     """The chat up to the caption's first word, as the engine renders it; None shows the picture
     and asks nothing."""
     return str(
-        processor.apply_chat_template(_turns(template), add_generation_prompt=True, tokenize=False)
+        processor.apply_chat_template(
+            _turns(template), add_generation_prompt=True, tokenize=False, **NO_THINKING
+        )
     )
 
 

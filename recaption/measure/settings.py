@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from curate.base.settings import OPERATIONAL, Settings
+from curate.scoring.clip_presets import with_preset
 
 
 class MeasureSettings(Settings):
@@ -54,6 +55,11 @@ class MeasureSettings(Settings):
         description="Captions of fewer words may repeat: simple scenes are told alike.",
         json_schema_extra=OPERATIONAL,
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_name(cls, given: Any) -> Any:
+        return with_preset(given)
 
     @field_validator("clip_gate", mode="before")
     @classmethod

@@ -96,7 +96,7 @@ def build_smolvlm(directory: Path) -> Path:
     return build_idefics3(directory, "smolvlm")
 
 
-def build_internvl(directory: Path) -> Path:
+def build_internvl(directory: Path, text: str = "qwen2") -> Path:
     """An InternVL: a picture is cut into as many tiles as its shape asks for."""
     from transformers import (
         GotOcr2ImageProcessor,
@@ -118,8 +118,9 @@ def build_internvl(directory: Path) -> Path:
     tokenizer._set_model_specific_special_tokens(names)
     config = InternVLConfig(
         text_config={
-            "model_type": "qwen2", "vocab_size": len(tokenizer), **SMALL,
+            "model_type": text, "vocab_size": len(tokenizer), **SMALL,
             "num_key_value_heads": 2, "max_position_embeddings": 512, **ENDS,
+            **({"head_dim": 16} if text == "qwen3" else {}),
         },
         vision_config={**VISION, "image_size": [16, 16], "patch_size": [4, 4]},
         image_token_id=tokenizer.vocab["<IMG_CONTEXT>"], image_seq_length=4,

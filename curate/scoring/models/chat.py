@@ -14,6 +14,9 @@ import torch
 from curate.base.errors import ConfigError
 from curate.base.reasons import words
 
+NO_THINKING = {"enable_thinking": False}
+"""For a chat template: Qwen3.5 and others think aloud unless told not to; most ask nothing."""
+
 
 def load_captioner(folder: Path | str, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
     """(processor, model on its device), ready for batches and for greedy search.
@@ -120,7 +123,7 @@ class ModelInputs:
         if system:
             turns.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
         text: str = self._processor.apply_chat_template(
-            turns, add_generation_prompt=True, tokenize=False
+            turns, add_generation_prompt=True, tokenize=False, **NO_THINKING
         )
         return text
 

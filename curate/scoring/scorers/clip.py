@@ -2,6 +2,7 @@
 
 Where the model comes from (`model`, `pretrained`):
 
+    siglip2-so400m-384                  a short name of curate.scoring.clip_presets
     ViT-L-14-quickgelu, openai          a built-in name and a pretrained tag
     ViT-B-32, /path/weights.safetensors a built-in name and local weights
     /path/config.json, /path/x.safetensors   a config of one's own: open_clip's model config, or an
@@ -30,6 +31,7 @@ from numpy.typing import NDArray
 from curate.base.errors import ConfigError
 from curate.base.settings import Precision, device_of, dtype_of, precision_of
 from curate.pictures.decode import PictureView, model_view
+from curate.scoring.clip_presets import resolved_clip
 from curate.scoring.scorers.clip_forward import picture_features, text_features
 from curate.scoring.scorers.clip_source import (
     check_source,
@@ -92,6 +94,7 @@ class Clip(ModelScorer["ClipModel"]):
                 "clip_truncated_tokens",
             )
         )
+        model, pretrained = resolved_clip(model, pretrained)
         self.source, self.pretrained, self.tokenizer = model, pretrained, tokenizer
         self.precision = precision_of(precision, device)
         self.device, self.draft = device, draft

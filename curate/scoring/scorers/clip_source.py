@@ -18,6 +18,7 @@ from curate.base.files import fingerprint, read_json, sha256_file
 from curate.base.settings import nearest
 from curate.base.weight_download import check_pickle, hub_folder
 from curate.base.weights import SAFE_SUFFIX, weight_hashes
+from curate.scoring.clip_presets import CLIP_PRESETS
 
 _LOCAL_DIR, _HUB = "local-dir:", "hf-hub:"
 # No pickle is ever asked for.
@@ -96,11 +97,22 @@ def hub_clip(model: str) -> Path:
 
 def refuse_pickle(model: str, tag: str, allowed: Collection[str]) -> None:
     """Raise ConfigError where a pretrained tag's file is a pickle that the user did not name."""
-    import open_clip
-
-    path = Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(model, tag)))
+    path = weights_file(model, tag)
     if path.suffix != SAFE_SUFFIX:
         check_pickle(path, path.name, sha256_file(path), allowed)
+
+
+def weights_file(model: str, pretrained: str | None) -> Path:
+    """Where a model's weights lie that `check_source` took; those of a tag are fetched once."""
+    name = f"open_clip_model{SAFE_SUFFIX}"
+    if model.startswith(_LOCAL_DIR):
+        return Path(model.removeprefix(_LOCAL_DIR)) / name
+    if model.startswith(_HUB):
+        return hub_clip(model) / name
+    if pretrained is not None and pretrained.endswith(SAFE_SUFFIX):
+        return Path(pretrained)
+    open_clip = import_open_clip()
+    return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(model, pretrained)))
 
 
 def _refuse_second_weights(model: str, pretrained: str | None) -> None:
@@ -137,7 +149,7 @@ def _check_tag(model: str, tag: str) -> None:
     folder, published = _published()
     configs = {path.stem: path for path in (folder / "model_configs").glob("*.json")}
     if model not in configs:
-        hint = nearest(model, list(configs))
+        hint = nearest(model, [*CLIP_PRESETS, *configs])
         raise ConfigError(f"open_clip has no model {model!r}; {hint}")
     config = read_json(configs[model])
     tags = published.list_pretrained_tags_by_model(model)

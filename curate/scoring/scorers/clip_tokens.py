@@ -33,9 +33,18 @@ def load_tokenizer(name: str, tokenizer: str | None) -> Any:
         return open_clip.get_tokenizer(name)
     folder = Path(tokenizer)
     folder = folder if folder.is_dir() else folder.parent
-    config = open_clip.get_model_config(name)
-    length = (config or {}).get("text_cfg", {}).get("context_length", 77)
-    return open_clip.tokenizer.HFTokenizer(str(folder), context_length=length)
+    if name.startswith("local-dir:"):
+        config = read_json(Path(name.removeprefix("local-dir:")) / "open_clip_config.json")
+        config = config["model_cfg"]
+    else:
+        config = open_clip.get_model_config(name) or {}
+    text = config.get("text_cfg", {})
+    # SigLIP's texts are lower case without punctuation; its config says so under tokenizer_kwargs.
+    return open_clip.tokenizer.HFTokenizer(
+        str(folder),
+        context_length=text.get("context_length", 77),
+        **text.get("tokenizer_kwargs", {}),
+    )
 
 
 def truncated_tokens(tokenize: Any, text: str) -> int:

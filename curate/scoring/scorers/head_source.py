@@ -5,10 +5,11 @@ Aesthetic heads as SQL: a head without activations is one dot product, so DuckDB
     aesthetic_v2(image_embedding)          LAION's improved predictor (sac+logos+ava1), on ViT-L/14
     aesthetic_v1_l14(image_embedding)      LAION's first ones, each on its own CLIP model
     aesthetic_v1_b32(...), aesthetic_v1_b16(...)
+    aesthetic_v25(image_embedding)         aesthetic predictor v2.5, on SigLIP so400m
 
 in a rule of `caplab select` compute the score from the stored embeddings, whether or not it was
-ever scored. `head_sql` writes the same for any DuckDB over the Parquet files. The weights are
-LAION's own, out of the cache (`caplab weights laion-aesthetic-v2`); none are shipped here.
+ever scored. `head_sql` writes the same for any DuckDB over the Parquet files. The weights are their
+authors' own, out of the cache (`caplab weights laion-aesthetic-v2`); none are shipped here.
 """
 
 from __future__ import annotations
@@ -94,9 +95,12 @@ class HeadScorer(ModelScorer[Head]):
 def _check_clip(column: str, head: str, clip: str) -> None:
     """Raise ConfigError for a published head on another published CLIP model than its own.
 
-    Local weights and hub models are taken at their user's word: they may be the same model.
+    By its name, or by the name of its file: SigLIP and SigLIP 2 give embeddings of one width, and
+    a head of the one loads on the other. Local CLIP weights and hub models are taken at their
+    user's word: they may be the same model.
     """
-    entry = PUBLISHED.get(split_hash(head)[0])
+    name = split_hash(head)[0]
+    entry = PUBLISHED.get(name) or by_file_name(Path(name).name)
     published = "/" not in clip and ":" not in clip and not clip.endswith(".json")
     if entry is not None and entry.clip and published and clip != entry.clip:
         raise ConfigError(
@@ -173,6 +177,7 @@ FUNCTIONS: Mapping[str, str] = {
     "aesthetic_v1_l14": "laion-aesthetic-v1-l14",
     "aesthetic_v1_b32": "laion-aesthetic-v1-b32",
     "aesthetic_v1_b16": "laion-aesthetic-v1-b16",
+    "aesthetic_v25": "aesthetic-v2.5",
 }
 
 
@@ -209,6 +214,6 @@ def add_head_functions(connection: duckdb.DuckDBPyConnection, rule: str) -> None
             path = find_head(published)
         except ConfigError as error:
             raise ConfigError(
-                f"{name}() needs LAION's weights, once: run `caplab weights {published}` ({error})"
+                f"{name}() needs its weights, once: run `caplab weights {published}` ({error})"
             ) from error
         connection.execute(macro_sql(name, Head.load(path)))

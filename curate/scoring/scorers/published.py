@@ -18,6 +18,9 @@ _AESTHETIC_V2 = (
     "6934dd81792f086e613a121dbce43082cb8be85e"
 )
 _NSFW = f"{_RAW}/LAION-AI/CLIP-based-NSFW-Detector/d6bb8fe31fd4aecbfed7dfb62df4fe5858bfc014"
+_AESTHETIC_V25 = (
+    f"{_RAW}/discus0434/aesthetic-predictor-v2-5/c0e15567fa61252cbff43d70c49a8bd27202ca9a/models"
+)
 _H14_ACTIVATIONS = "relu,relu,relu,relu,relu,none"
 
 
@@ -87,6 +90,15 @@ PUBLISHED: Mapping[str, Published] = {
         "linear",
         "ViT-L-14-quickgelu@openai",
         "aesthetic >= 5",
+    ),
+    # Five layers, 1152 to 1, with dropout and no activation between them, on the pooled output of
+    # SigLIP, L2-normalised (discus0434/aesthetic-predictor-v2-5, siglip_v2_5.py).
+    "aesthetic-v2.5": Published(
+        f"{_AESTHETIC_V25}/aesthetic_predictor_v2_5.pth",
+        "a6caf256b3dc434273c98dcb12f6bf17c5d4fc647d8df11f038386923dd06220",
+        "linear",
+        "ViT-SO400M-14-SigLIP-384@webli",
+        "aesthetic >= 5.5",
     ),
     "laion-nsfw-l14": Published(
         f"{_NSFW}/clip_autokeras_binary_nsfw.zip",

@@ -24,6 +24,7 @@ GOOD: Row = {
     "height": 384,
     "clip_similarity": 0.30,
     "clip_similarity_b32": 0.32,
+    "neg_clip_loss": -0.05,
     "aesthetic": 6.1,
     "aesthetic_v1": 7.5,
     "nsfw": 0.01,
@@ -40,16 +41,18 @@ def sample(key: str, **changes: object) -> Row:
 
 # Each row but the first is good except for what its comment says.
 ROWS = [
-    sample("a good"),
+    sample("a good", neg_clip_loss=-0.01),
     sample("b short text", alt_text="lake", text_words=1),  # 4 characters
     sample("c small file", original_bytes=4_999),
     sample("d german", language="de", clip_similarity_b32=0.31),
     sample("e fits less", clip_similarity_b32=0.29, clip_similarity=0.20),
     sample("f fits badly", clip_similarity_b32=0.24, clip_similarity=0.10),
-    sample("g plain", aesthetic=4.4, aesthetic_v1=6.0, clip_similarity=0.25),
+    sample("g plain", aesthetic=4.4, aesthetic_v1=6.0, clip_similarity=0.25, neg_clip_loss=-0.02),
     sample("h marked", watermark=0.6, nsfw=0.3, clip_similarity=0.22),
     sample("i narrow", original_width=900, original_height=280, clip_similarity=0.15),
-    sample("j elsewhere", image=[-0.2, 1.0], clip_similarity=0.29, aesthetic=5.0),
+    sample(
+        "j elsewhere", image=[-0.2, 1.0], clip_similarity=0.29, aesthetic=5.0, neg_clip_loss=-0.03
+    ),
 ]
 ALL = "abcdefghij"
 
@@ -62,6 +65,7 @@ ANSWERS = {
     "sd2-base": "abcdefj",  # h is unsafe at 0.1
     "datacomp-basic": "acefghj",  # b has few words, d is German, i is 3.2 : 1
     "datacomp-clip": "abcd",  # 0-based third largest of ten is 0.30, with its ties
+    "neg-clip-loss": "agj",  # the best three of ten
     "datacomp-clip-b32": "abcdeghij",
     "datacomp-laion-2b": "abceghij",
     "datacomp-image": "acefghi",

@@ -1,0 +1,1 @@
+"""Scores of a sample among others, from stored embeddings: negCLIPLoss and NormSim."""
