@@ -23,8 +23,8 @@ MAY_IMPORT = {
 ROAD = {
     "curate": "base pictures store intake download served scoring duplicates selection search "
     "export",
-    "recaption": "gates structured prompts measure engines captioning human transforms fit "
-    "upsample judging",
+    "recaption": "gates structured prompts measure engines captioning human fuse transforms "
+    "fit upsample judging",
     "train": "model_settings protocols sources presets samplers settings meter objectives "
     "optimizer latents text backbones model distributed adapters data checkpoints assemble sample "
     "export validation loop run",

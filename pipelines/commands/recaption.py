@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,6 +74,7 @@ def command(directory: Path, pictures: int | None, settings: RecaptionCommandSet
       caplab recaption data/mine --selection good --captioner Qwen/Qwen2.5-VL-3B-Instruct
       caplab recaption data/mine --selection good --captioner http://localhost:8000/v1 \\
           --served-model my-vlm --kinds descriptive
+      caplab recaption data/mine --captioner Qwen/Qwen3-4B-Instruct-2507 --fuse alt,descriptive
     """
     say(f"opening the captioner {settings.captioner}")
     if pictures is None:
@@ -93,12 +94,14 @@ class RecaptionSummary:
         counts: "KIND STATUS" -> captions.
         reasons: "KIND REASON" -> captions that were not accepted.
         repeats: what `mark_near_duplicates` counted.
+        losses: each time that the captioner died or hung, and over which pictures.
     """
 
     source: str
     counts: dict[str, int]
     reasons: dict[str, int]
     repeats: Mapping[str, int] = field(default_factory=dict)
+    losses: Sequence[str] = ()
 
     def text(self) -> str:
         """What the command prints."""
@@ -112,6 +115,9 @@ class RecaptionSummary:
                 lines.append(", ".join(f"{name} {count:,}" for name, count in counts.items()))
         if repeats := self.repeats.get(NEAR_DUPLICATE):
             lines.append(f"{repeats:,} nearly repeat the caption of another picture")
+        if self.losses:
+            lines.append(f"the captioner was started anew {len(self.losses):,} times, for")
+            lines += [f"  {loss}" for loss in self.losses]
         if lost := self.repeats.get("lost"):
             lines.append(
                 f"{lost:,} repeat nobody any more, but this version would not give their text "
@@ -167,7 +173,7 @@ def _recaption(
         raise StageError(
             f"None of the {sum(counts.values()):,} captions by {stage.source} is accepted ({told})."
         )
-    return RecaptionSummary(stage.source, counts, reasons, repeats)
+    return RecaptionSummary(stage.source, counts, reasons, repeats, plan.losses)
 
 
 def dry_run(directory: Path | str, settings: RecaptionCommandSettings, pictures: int) -> str:
@@ -190,11 +196,14 @@ def dry_run(directory: Path | str, settings: RecaptionCommandSettings, pictures:
 
 def _stage(dataset: Dataset, settings: RecaptionCommandSettings) -> CaptionStage:
     from recaption.captioning.stage import CaptionStage
+    from recaption.fuse.stage import FuseStage
 
     if (settings.precision, settings.device) != ("auto", "auto"):
         precision_of(settings.precision, settings.device)
     if settings.selection:
         dataset.selection_keys(settings.selection)
+    if settings.fuse:
+        return FuseStage(settings.part(RecaptionSettings), dataset)
     return CaptionStage(settings.part(RecaptionSettings), dataset=dataset)
 
 

@@ -37,7 +37,7 @@ def written_by(folder: Path, kind: str, pictures: Sequence[bytes], batch: int = 
     About 100 descriptive captions a second on one core for a captioner of 2 M parameters.
     """
     settings = RecaptionSettings(captioner=str(folder), kinds=(kind,), batch_size=batch)
-    sampling = Sampling(max_new_tokens=settings.max_new_tokens_of(kind))
+    sampling = Sampling(max_new_tokens=settings.lengths_of(kind).max_new_tokens)
     engine = open_engine(settings, identify(settings), sampling, settings)
     prompt = load_templates()[kind].render([None])[0]
     request = CaptionRequest(

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from curate.base.errors import ConfigError
 from curate.base.progress import counted, progress
 from curate.store.dataset import Dataset
+from curate.store.write_samples import SOURCE_FILE, SOURCE_KEY
 from pipelines.runners.captions import plan_captions
 from recaption.captioning.stage import CaptionStage, row_counts
 
 _MILLION = 1e6
+_LINE = 100  # characters of an alt text
 EXAMPLES = 4
 
 
@@ -86,7 +89,7 @@ def rehearse(
         cost = hours * workers * prices.hour
         lines.append(f"at {prices.hour:g} an hour and worker: about {cost:.2f}")
     lines += _token_cost(prices, rows, left)
-    return "\n".join([*lines, "", *_examples(rows)])
+    return "\n".join([*lines, "", *_examples(dataset, work, rows)])
 
 
 def _sampled(
@@ -138,10 +141,37 @@ def _token_cost(prices: Prices, rows: pa.Table, left: int) -> list[str]:
     return [f"at the given prices of tokens: about {cost:.2f}"]
 
 
-def _examples(rows: pa.Table) -> list[str]:
-    told = rows.filter(pc.is_valid(rows.column("raw_text"))).to_pylist()
-    step = max(1, len(told) // EXAMPLES)
-    return [
-        f"  {row['kind']}, {row['reason'] or 'ok'}: {row['text'] or row['raw_text']}"
-        for row in told[::step][:EXAMPLES]
-    ]
+def _examples(dataset: Dataset, work: pa.Table, rows: pa.Table) -> list[str]:
+    """Some pictures, evenly spread: which they are, and every caption of each."""
+    pictures = work.select(["shard", "key", "alt_text"]).to_pylist()
+    step = max(1, len(pictures) // EXAMPLES)
+    lines = []
+    for picture in pictures[::step][:EXAMPLES]:
+        shard, key = picture["shard"], picture["key"]
+        lines.append(f"  {key} in shard {shard}: {_named(dataset, shard, key) or 'no name'}")
+        lines.append(f"    came with: {_short(picture['alt_text'] or 'no text')}")
+        for row in rows.filter(pc.field("key") == key).to_pylist():
+            said = row["text"] or row["raw_text"] or row["detail"] or "nothing"
+            lines.append(f"    {row['kind']}, {row['reason'] or 'ok'}: {said}")
+    return lines
+
+
+def _named(dataset: Dataset, shard: str, key: str) -> str:
+    """A picture's file in the input and its URL, as far as there are any."""
+    samples = dataset.read_table("samples", shard, columns=["key", "url"])
+    tables = [(samples, ["url"])]
+    with pq.ParquetFile(dataset.input_path(shard)) as given:
+        if {"key", SOURCE_FILE, SOURCE_KEY} <= set(given.schema_arrow.names):
+            names = [SOURCE_FILE, SOURCE_KEY]
+            tables.insert(0, (given.read(columns=["key", *names]), names))
+    told = []
+    for table, names in tables:
+        for row in table.filter(pc.field("key") == key).to_pylist():
+            told += [str(row[name]) for name in names if row[name]]
+    # Of a picture that lay in a folder, the key there is only its file's name once more.
+    return ", ".join(name for n, name in enumerate(told) if not any(name in o for o in told[:n]))
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _LINE else f"{line[:_LINE]}..."

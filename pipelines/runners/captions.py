@@ -17,7 +17,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,13 +26,16 @@ import pyarrow as pa
 from curate.base.errors import CaplabError, ConfigError, DatasetError, StageError
 from curate.base.progress import progress, tell
 from curate.store.dataset import Dataset
+from pipelines.runners.caption_watch import Block, CaptionWatch
 from pipelines.runners.hand_out import Failed, hand_out
 from pipelines.runners.local import gpus_here
 from pipelines.runners.protocol import Runner
+from pipelines.runners.pulse import TellPulse
 from pipelines.runners.told import Board, telling
 from pipelines.terminal.failures import in_words
 from recaption.captioning.collapse import Acceptance, Tally, note_collapse
-from recaption.captioning.stage import CaptionStage, Lacking
+from recaption.captioning.stage import CaptionStage
+from recaption.engines.attention import watched_by
 
 # A block whose worker died (a lost machine, a device that failed) is tried this often; a fault that
 # repeats should be seen.
@@ -43,8 +46,8 @@ MOST_FAILED_BLOCKS = 10
 BLOCKS_AT_ONCE = 2
 # Blocks for each worker at the least, so that no worker is idle at the end for long.
 _BLOCKS_A_WORKER = 4
-# torch.AcceleratorError: nothing works any more in this process, and another one has to go on.
-_DEVICE_FAILED = "AcceleratorError"
+# torch's and vLLM's: nothing works any more in this process, and another one has to go on.
+_ENGINE_IS_GONE = ("AcceleratorError", "EngineDeadError")
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,14 @@ class Plan:
         wanted: captions of all shards, with those that are there.
         block_captions: captions in a block.
         held: kind -> pictures that are not asked, since they have one; see `only_missing`.
+        losses: what happened each time that the captioner was lost; see CaptionWatch.
     """
 
     missing: dict[str, int]
     wanted: int
     block_captions: int
     held: Counter[str] = field(default_factory=Counter)
+    losses: tuple[str, ...] = ()
 
     def told(self) -> str:
         """What `only_missing` leaves out; empty where it leaves out nothing."""
@@ -101,8 +106,8 @@ def caption_shards(
     """Write every caption that is missing; what was planned.
 
     Args:
-        workers: at most. One on this machine that drives a server or computes on CPUs is this
-            process itself; a GPU's is a process of its own, for a device can fail.
+        workers: at most. One on this machine that drives a server is this process itself; any
+            other is a process of its own, which may hang or die.
         gpus: of each worker, where the runner shares them out.
 
     Raises:
@@ -124,6 +129,7 @@ def caption_shards(
         tell(f"{stage.name}: {plan.wanted:,} of {plan.wanted:,} captions were there")
         return plan
     run = _Run(stage, dataset, plan)
+    watch: CaptionWatch | None = None
     if run.total < plan.wanted:
         tell(f"{stage.name}: {plan.wanted - run.total:,} of {plan.wanted:,} captions were there")
     remote = stage.captioner.engine == "http"
@@ -138,18 +144,25 @@ def caption_shards(
             # the threads of matrix products.
             cpus = 1 if remote or not on_cpus else share_of_cpus(runner.machines(), workers)
             board = Board(_told(stage, dataset), bar)
+            watch = CaptionWatch(
+                _told(stage, dataset), stage.settings.stuck_after, run.give_up, board
+            )
             crew = runner.workers(
                 _BlockWork(stage, dataset, board.read),
                 workers,
                 cpus=cpus,
                 gpus=gpus,
                 at_once=at_once,
-                here=remote or on_cpus,
+                here=remote,  # what is in a process of its own may hang or die
             )
             try:
                 with crew as hands:
-                    given = hand_out(hands, run.blocks(), at_once, TRIES_OF_A_BLOCK, board.read)
+                    given = hand_out(
+                        hands, run.blocks(), at_once, TRIES_OF_A_BLOCK, board.read, watch
+                    )
                     for block, outcome in given:
+                        if isinstance(outcome, Report):
+                            watch.ended(block, outcome.slowest)
                         board.end(block.name, run.take(block, outcome))
                         if run.hopeless:
                             break
@@ -157,7 +170,7 @@ def caption_shards(
                 board.clear()
         run.finish()
     run.raise_what_is_left()
-    return plan
+    return replace(plan, losses=tuple(watch.losses) if watch else ())
 
 
 class _Run:
@@ -201,6 +214,13 @@ class _Run:
         if not self._left[block.shard]:
             self._merge(block.shard)
         return outcome.captions
+
+    def give_up(self, block: Block, reason: str, detail: str) -> int:
+        """Store a block's captions as failed; how many they are."""
+        began = datetime.now(UTC)
+        work = self._stage.work(self._dataset, block.shard, block.lacking)
+        rows = self._stage.write_failed(self._dataset, work, reason, detail)
+        return self.take(block, Report(rows.num_rows, Tally.of(rows, began)))
 
     @property
     def hopeless(self) -> bool:
@@ -260,15 +280,6 @@ def _told(stage: CaptionStage, dataset: Dataset) -> Path:
 
 
 @dataclass(frozen=True)
-class Block:
-    """Some pictures of a shard, with the captions that each lacks; `name` is no other's."""
-
-    name: str
-    shard: str
-    lacking: Lacking
-
-
-@dataclass(frozen=True)
 class Report:
     """What a worker made of a block.
 
@@ -277,6 +288,7 @@ class Report:
         tally: of these rows.
         failure: why they could not be written.
         fatal: why the captioner did not open.
+        slowest: seconds of the engine's slowest batch.
         collapse: that nothing the worker asks for is accepted any more, and since when.
     """
 
@@ -285,6 +297,7 @@ class Report:
     failure: str | None = None
     fatal: str | None = None
     collapse: tuple[str, datetime] | None = None
+    slowest: float = 0.0
 
 
 class _BlockWork:
@@ -323,16 +336,27 @@ class _BlockWork:
         try:
             work = self._stage.work(self._dataset, block.shard, block.lacking)
             most = sum(len(slots) for slots in block.lacking.values())
-            with telling(_told(self._stage, self._dataset), block.name, most, self._heard):
-                rows = self._stage.write(self._dataset, work)
+            pulse = self._pulse(block)
+            with (
+                telling(_told(self._stage, self._dataset), block.name, most, self._heard),
+                watched_by(pulse),
+            ):
+                alone = {"row_by_row": True} if block.alone else {}
+                rows = self._stage.write(self._dataset, work, **alone)
         except Exception as error:
             # An engine turns a row's fault into its outcome, so this is the disk, or a defect: the
             # block is lost, told of, and the others go on.
-            if type(error).__name__ == _DEVICE_FAILED:
+            if type(error).__name__ in _ENGINE_IS_GONE:
                 os._exit(1)
             known = isinstance(error, CaplabError)
             return Report(failure=str(error) if known else in_words(error))
         tally = Tally.of(rows, began)
         with self._lock:
             self._acceptance.add(tally)
-        return Report(rows.num_rows, tally)
+        return Report(rows.num_rows, tally, slowest=pulse.slowest if pulse else 0.0)
+
+    def _pulse(self, block: Block) -> TellPulse | None:
+        """A server has its own limits of time, and nobody can end the driver itself."""
+        if self._stage.captioner.engine == "http" or self._heard is not None:
+            return None
+        return TellPulse(_told(self._stage, self._dataset), block.name)

@@ -1,14 +1,19 @@
-"""The one loop that hands out work: few tasks in flight, two tries each, failures as data."""
+"""The one loop that hands out work: few tasks in flight, two tries each, failures as data.
+
+A worker that died is replaced. One that hangs is noticed by whoever watches over the tasks, and
+ended; what is tried in the place of a task that was lost is for the watch to say.
+"""
 
 from __future__ import annotations
 
 import queue
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Generic
+from typing import Generic, Protocol
 
 from curate.base.errors import CaplabError
 from pipelines.runners.protocol import Result, Task, Worker
@@ -18,6 +23,8 @@ from pipelines.terminal.failures import in_words
 # passing fault should not stop a run, a fault that repeats should be seen.
 TRIES = 2
 BEAT_SECONDS = 2.0
+# What Ray raises where an actor is no more.
+_DEATHS = ("ActorDiedError", "RayActorError", "ActorUnavailableError", "WorkerCrashedError")
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,21 @@ class Failed:
     """Why a task failed as often as it was tried."""
 
     reason: str
+
+
+class Watch(Protocol[Task]):
+    """Looks after tasks that are under way, and decides about those whose worker is lost."""
+
+    beat_seconds: float
+
+    def stuck(self, task: Task, /) -> str | None:
+        """Why the task's worker is to be ended; None where it works."""
+
+    def instead(self, task: Task, reason: str, /) -> list[Task] | None:
+        """What is tried in the place of a task whose worker died, or was ended for `reason`.
+
+        None where it is to be tried as often as any other; nothing where it is settled.
+        """
 
 
 @dataclass
@@ -42,6 +64,7 @@ def hand_out(
     at_once: int = 1,
     tries: int = TRIES,
     beat: Callable[[], object] | None = None,
+    watch: Watch[Task] | None = None,
 ) -> Iterator[tuple[Task, Result | Failed]]:
     """Yield each task with its result, or with why it failed, in the order in which they end.
 
@@ -51,7 +74,8 @@ def hand_out(
     Args:
         at_once: tasks that a worker has at a time.
         tries: of a task, each on a fresh worker.
-        beat: called every two seconds at the most while nothing ends.
+        beat: called every two seconds or so.
+        watch: see Watch; a task that it settles is not yielded.
 
     Raises:
         CaplabError: as soon as a worker raised one; a setting that is wrong is wrong for all.
@@ -77,17 +101,25 @@ def hand_out(
     for _ in range(at_once):
         for worker in workers:
             start(worker)
+    every = min(BEAT_SECONDS, watch.beat_seconds) if watch else BEAT_SECONDS
+    next_beat = time.monotonic() + every
+    ended_for: dict[Future[Result], str] = {}
     while under_way:
         try:
             # Never without end: a Ctrl-C that came while this thread let none through is only seen
             # when it wakes.
-            future = ended.get(timeout=BEAT_SECONDS)
+            future = ended.get(timeout=max(0.0, next_beat - time.monotonic()))
         except queue.Empty:
+            next_beat = time.monotonic() + every
             if beat is not None:
                 beat()
+            for future, under in list(under_way.items()) if watch else ():
+                if future not in ended_for and (reason := watch.stuck(under.task)):
+                    ended_for[future] = reason
+                    under.worker.replace(future)
             continue
-        done = under_way.pop(future)
-        error = future.exception()
+        done, reason = under_way.pop(future), ended_for.pop(future, None)
+        error = CancelledError() if future.cancelled() else future.exception()
         if error is None:
             start(done.worker)
             yield done.task, future.result()
@@ -96,15 +128,28 @@ def hand_out(
         if isinstance(known, CaplabError):
             raise known
         done.worker.replace(future)
-        if done.tries < tries:
+        lost = reason is not None or _died(error)
+        instead = watch.instead(done.task, reason or _in_words(error)) if watch and lost else None
+        if instead is not None:
+            again.extend((task, 0) for task in instead)
+        elif done.tries < tries:
             again.append((done.task, done.tries))
         start(done.worker)
-        if done.tries == tries:
-            yield done.task, Failed(_in_words(error))
+        for worker in workers if again else ():
+            if sum(under.worker is worker for under in under_way.values()) < at_once:
+                start(worker)
+        if instead is None and done.tries == tries:
+            yield done.task, Failed(reason or _in_words(error))
+
+
+def _died(error: BaseException) -> bool:
+    """Whether a worker is no more, and whatever it held with it."""
+    named = type(error).__name__ in _DEATHS
+    return named or isinstance(error, BrokenProcessPool | CancelledError)
 
 
 def _in_words(error: BaseException) -> str:
     """A death has no traceback that says anything."""
-    if isinstance(error, BrokenProcessPool):
+    if _died(error):
         return "its worker died (killed, out of memory, or a crash)"
     return in_words(error)

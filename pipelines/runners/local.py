@@ -18,18 +18,21 @@ import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import Pipe, get_context
-from multiprocessing.connection import Connection
+from multiprocessing import Pipe, active_children, get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any, Generic
 
+import psutil
 from tqdm import tqdm
 
 from curate.base.errors import StageError
 from pipelines.runners.hand_out import Failed, hand_out
 from pipelines.runners.protocol import Result, Task, Work, Worker
 
+_END_SECONDS = 5.0
 _ENVIRONMENT = {
     # glibc gives each thread an arena and returns large blocks to the system at once; pictures
     # come and go in many threads, and every page would be fetched and cleared anew.
@@ -184,6 +187,7 @@ class _Process(Generic[Task, Result]):
         self._payload = payload
         self._environment = environment
         self._pool: ProcessPoolExecutor | None = None
+        self._process: BaseProcess | None = None
         self._line: Connection | None = None
         self._given: weakref.WeakSet[Future[Result]] = weakref.WeakSet()
 
@@ -191,12 +195,15 @@ class _Process(Generic[Task, Result]):
         if self._pool is not None:
             future = self._pool.submit(_run, task)
         else:
+            before = set(active_children())
             theirs, self._line = Pipe(duplex=False)
             arguments = (self._payload, theirs)
             self._pool = ProcessPoolExecutor(1, get_context("spawn"), _begin, arguments)
             try:
                 with theirs, _starting(self._environment, self._payload):
                     future = self._pool.submit(_run, task)
+                # None where it has ended already.
+                self._process = next(iter(set(active_children()) - before), None)
             except OSError:
                 self._pool = None  # of a process that never was there is nothing to end
                 self._line.close()
@@ -214,8 +221,23 @@ class _Process(Generic[Task, Result]):
         pool, self._pool = self._pool, None
         self._given.clear()
         if pool is not None and self._line is not None:
+            process = self._process
+            family = _family(process.pid) if process else []
             self._line.close()
+            if process and not wait([process.sentinel], _END_SECONDS):
+                process.kill()  # it holds the interpreter's lock, and does not hear us
+            for orphan in family:
+                with suppress(psutil.NoSuchProcess):
+                    orphan.kill()
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _family(process: int | None) -> list[psutil.Process]:
+    """What a process has started, such as vLLM's engine: it would outlive it."""
+    try:
+        return psutil.Process(process).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 @contextmanager

@@ -10,9 +10,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from curate.store.captions import MADE_FROM
 from recaption.captioning.answers import read_answers
 from recaption.captioning.drafts import FAILED, OK, REJECTED, Draft, KindPlan, Pending
 from recaption.captioning.rows import caption_table
+from recaption.engines.attention import asking
 from recaption.engines.identity import Captioner
 from recaption.engines.protocol import CaptionEngine, CaptionOutcome, CaptionRequest
 from recaption.gates.gates import GateColumns, judge
@@ -87,6 +89,17 @@ def missing_picture_rows(
 ) -> pa.Table:
     """Failed rows for samples whose picture is not in their shard."""
     outcome = CaptionOutcome(error="missing_picture", detail=_MISSING_DETAIL)
+    return failed_rows(plan, captioner, pending, measures, outcome)
+
+
+def failed_rows(
+    plan: KindPlan,
+    captioner: Captioner,
+    pending: Pending,
+    measures: CaptionMeasures,
+    outcome: CaptionOutcome,
+) -> pa.Table:
+    """Rows that fail with an outcome's error, of which the captioner is not asked (any more)."""
     drafts = [Draft(outcome, 0, 0, plan.sampling, reason=outcome.error) for _ in pending.keys]
     return caption_table(captioner, "", plan, pending, drafts, measures.tokens)
 
@@ -113,6 +126,8 @@ def _ask(
         sampling=sampling,
         system=plan.template.render_system(),
     )
+    with asking(kind, [pending.keys[row] for row in rows]):
+        outcomes = engine.caption(request)
     return [
         Draft(
             outcome,
@@ -122,7 +137,7 @@ def _ask(
             reason=outcome.error,
             latency_seconds=outcome.latency_seconds,
         )
-        for outcome, seed in zip(engine.caption(request), seeds, strict=True)
+        for outcome, seed in zip(outcomes, seeds, strict=True)
     ]
 
 
@@ -153,6 +168,8 @@ def _judge(
             alt_texts=[pending.alt_texts[row] for row in places],
             instructions=plan.template.instructions(),
             min_words=plan.min_words,
+            max_words=plan.max_words,
+            sources=_sources(pending, places),
             languages=_expected_languages(plan, pending, places),
             advantages=found.sentence_mean - (alt_similarities[places] - plan.clip_margin),
         ),
@@ -176,6 +193,14 @@ def _judge(
         draft.sentence_mean = float(found.sentence_mean[index])
         draft.sentence_min = float(found.sentence_min[index])
         draft.alt_similarity = float(alt_similarities[places[index]])
+
+
+def _sources(pending: Pending, rows: Sequence[int]) -> list[str]:
+    """All that each row's caption is made from; empty where captions are made from pictures."""
+    values = [pending.prompt_values[row] for row in rows]
+    if not any(MADE_FROM in own for own in values):
+        return []
+    return [" ".join(text for name, text in own.items() if name != MADE_FROM) for own in values]
 
 
 def _expected_languages(plan: KindPlan, pending: Pending, rows: Sequence[int]) -> list[str]:

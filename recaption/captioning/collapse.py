@@ -25,8 +25,10 @@ from recaption.captioning.drafts import OK
 from recaption.engines.protocol import BROKEN_PICTURE, NO_PICTURE
 
 MISSING_PICTURE = "missing_picture"
+NO_SOURCE = "no_source_caption"
+"""Reason of a row whose caption, of which it would be made, was itself not accepted."""
 # What says something of the picture and nothing of the captioner: a first shard may be full of it.
-_OF_THE_PICTURE = {CONTENT_FILTER, REFUSED, BROKEN_PICTURE, NO_PICTURE, MISSING_PICTURE}
+_OF_THE_PICTURE = {CONTENT_FILTER, REFUSED, BROKEN_PICTURE, NO_PICTURE, MISSING_PICTURE, NO_SOURCE}
 
 Span = tuple[datetime, datetime]
 

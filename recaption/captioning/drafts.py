@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from recaption.captioning.settings import RecaptionSettings
 from recaption.engines.protocol import CaptionOutcome, Sampling
 from recaption.gates.language import expected_language
-from recaption.gates.registry import Gate, with_own
+from recaption.gates.registry import ADDED_NUMBERS, TOO_LONG, Gate, with_own
 from recaption.measure.similarity import Embedding
 from recaption.prompts.template import LANGUAGE, PromptTemplate
 
@@ -33,6 +33,7 @@ class KindPlan:
         retries: further tries at most.
         seed: of the whole run.
         min_words: fewer are too short.
+        max_words: more are too long; 0 is no limit.
         rejects: names of the gates that reject.
         gates: all that are asked.
         show_alt_text: whether the alt text is shown as a hint.
@@ -51,6 +52,7 @@ class KindPlan:
     show_alt_text: bool
     language: str = ""
     clip_margin: float = 0.0
+    max_words: int = 0
 
     @classmethod
     def of(cls, settings: RecaptionSettings, template: PromptTemplate) -> KindPlan:
@@ -60,8 +62,9 @@ class KindPlan:
             ConfigError: the template's constant language is no language that we know.
         """
         kind = template.name
+        lengths = settings.lengths_of(kind, template.lengths)
         first = Sampling(
-            max_new_tokens=settings.max_new_tokens_of(kind),
+            max_new_tokens=lengths.max_new_tokens,
             temperature=settings.temperature,
             top_p=settings.top_p,
             top_k=settings.top_k,
@@ -81,8 +84,14 @@ class KindPlan:
             ),
             retries=settings.retries,
             seed=settings.seed,
-            min_words=settings.min_words_of(kind),
-            rejects=(*settings.reject, *(name for name in settings.gates if gates[name].rejects)),
+            min_words=lengths.min_words,
+            max_words=lengths.max_words,
+            rejects=(
+                *settings.reject,
+                *((TOO_LONG,) if lengths.max_words else ()),
+                *((ADDED_NUMBERS,) if settings.fuse else ()),
+                *(name for name in settings.gates if gates[name].rejects),
+            ),
             gates=gates,
             show_alt_text=settings.show_alt_text,
             language=expected_language(asked) if asked else settings.language,
@@ -95,13 +104,14 @@ class Pending:
     """Captions of one kind that are still to be written, as columns of equal length.
 
     Attributes:
+        pictures: None where none is shown.
         prompt_values: each row's values of the prompt's columns (PromptColumns.values).
         image_embeddings: each picture's stored embedding (CaptionSimilarity.embeddings), or None.
     """
 
     keys: list[str] = field(default_factory=list)
     sample_indices: list[int] = field(default_factory=list)
-    pictures: list[bytes] = field(default_factory=list)
+    pictures: list[bytes | None] = field(default_factory=list)
     alt_texts: list[str | None] = field(default_factory=list)
     prompt_values: list[Mapping[str, str]] = field(default_factory=list)
     image_embeddings: list[Embedding | None] = field(default_factory=list)
@@ -113,7 +123,7 @@ class Pending:
         self,
         key: str,
         sample_index: int,
-        picture: bytes,
+        picture: bytes | None,
         alt_text: str | None,
         prompt_values: Mapping[str, str] | None = None,
         image_embedding: Embedding | None = None,

@@ -30,6 +30,7 @@ from recaption.captioning.settings import RecaptionSettings
 from recaption.captioning.signature import HASHES, agreement, signatures
 from recaption.captioning.spilling import spilling_database
 from recaption.gates.registry import NEAR_DUPLICATE
+from recaption.prompts.templates import BUILT_IN
 
 BANDS = 16
 COMPARED_IN_A_BUCKET = 16
@@ -190,11 +191,12 @@ def _mark_row(
     """Mark or unmark one row in place; False where its text cannot come back."""
     if columns["reason"][row] == NEAR_DUPLICATE and not (marked and rejects):
         kind = columns["kind"][row]
+        own = BUILT_IN.get(kind)
         text = read_answers(
             kind,
             [columns["raw_text"][row]],
             [columns["finish_reason"][row]],
-            settings.min_words_of(kind),
+            settings.lengths_of(kind, own.lengths if own else None).min_words,
         ).stored
         if signatures(text) != [columns["signature"][row]]:
             return False

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from curate.base.provenance import package_versions
+from curate.store.captions import MADE_FROM
 from curate.store.contract import CAPTIONS
 from recaption.captioning.drafts import OK, Draft, KindPlan, Pending
 from recaption.captioning.signature import signatures
@@ -74,8 +75,9 @@ def caption_table(
             template.shows_alt_text(alt_text, plan.show_alt_text) for alt_text in pending.alt_texts
         ],
         "prompt_variables": [
-            json.dumps(values, sort_keys=True, ensure_ascii=False) if values else None
-            for values in shown
+            of.get(MADE_FROM)
+            or (json.dumps(values, sort_keys=True, ensure_ascii=False) if values else None)
+            for of, values in zip(pending.prompt_values, shown, strict=True)
         ],
         "sampling": [draft.sampling.to_json() for draft in drafts],
         "seed": [draft.seed for draft in drafts],
@@ -106,7 +108,7 @@ def text_columns(texts: Sequence[str | None], tokens: TokenCounter) -> dict[str,
     return columns
 
 
-def _picture_columns(pictures: Sequence[bytes]) -> dict[str, list[Any]]:
+def _picture_columns(pictures: Sequence[bytes | None]) -> dict[str, list[Any]]:
     """Hash and size of each stored picture; null where it is missing, or has no readable header."""
     unknown = (None, None, None)
     # Rows of several samples share their picture's bytes, which are looked at once.

@@ -13,12 +13,14 @@ from curate.base.settings import OPERATIONAL, nearest
 from recaption.engines.settings import EngineSettings, ShownSettings
 from recaption.gates.registry import DEFAULT_REJECTS, GATES
 from recaption.measure.settings import MeasureSettings
-from recaption.prompts.template import STRUCTURED
+from recaption.prompts.template import STRUCTURED, Lengths
 
 MAX_NEW_TOKENS: Mapping[str, int] = {"short": 40, "descriptive": 200}
 MIN_WORDS: Mapping[str, int] = {"short": 2, "descriptive": 5}
 # Not above: those defaults are part of the name of every source.
 STRUCTURED_MAX_NEW_TOKENS = 500
+GRADED, GRADES = "graded", ("tag", "short", "medium", "long")
+FUSED = "fused"
 # For kinds of the user's own.
 OTHER_MAX_NEW_TOKENS = 200
 OTHER_MIN_WORDS = 1
@@ -30,6 +32,11 @@ class RecaptionSettings(MeasureSettings, ShownSettings, EngineSettings):
     selection: str = Field(
         "", description="Selection whose samples are captioned; empty takes every stored sample."
     )
+    fuse: tuple[str, ...] = Field(
+        (),
+        description="Merge these stored kinds of captions into one of the kind fused, by a "
+        "language model that sees no picture; KIND:SOURCE where several wrote a kind.",
+    )
     only_missing: bool = Field(
         False,
         description="Ask a kind only for pictures without an accepted caption of it by anybody, "
@@ -38,8 +45,8 @@ class RecaptionSettings(MeasureSettings, ShownSettings, EngineSettings):
     kinds: tuple[str, ...] = Field(
         ("short", "descriptive"),
         min_length=1,
-        description="Kinds of caption: short, descriptive, structured (JSON), or names in the "
-        "prompt file.",
+        description="Kinds of caption: short, descriptive, structured (JSON), tag, medium, long, "
+        "or names in the prompt file; graded is tag,short,medium,long.",
     )
     prompts: str = Field("", description="YAML file with prompt templates of your own, by kind.")
     prompt_variables: dict[str, str] = Field(
@@ -66,12 +73,18 @@ class RecaptionSettings(MeasureSettings, ShownSettings, EngineSettings):
     )
     max_new_tokens: dict[str, int] = Field(
         default_factory=lambda: dict(MAX_NEW_TOKENS),
-        description=f"Output tokens at most, by kind; structured "
-        f"{STRUCTURED_MAX_NEW_TOKENS}, other kinds {OTHER_MAX_NEW_TOKENS}.",
+        description=f"Output tokens at most, by kind; structured {STRUCTURED_MAX_NEW_TOKENS}, tag "
+        f"100, medium 140, long 450, other kinds {OTHER_MAX_NEW_TOKENS}.",
     )
     min_words: dict[str, int] = Field(
         default_factory=lambda: dict(MIN_WORDS),
-        description=f"Fewer words are too short, by kind; other kinds {OTHER_MIN_WORDS}.",
+        description=f"Fewer words are too short, by kind; tag 3, medium 15, long 50, other kinds "
+        f"{OTHER_MIN_WORDS}.",
+    )
+    max_words: dict[str, int] = Field(
+        {},
+        description="More words are too long, by kind, and reject; tag 60, medium 90, long 300, "
+        "other kinds have no limit.",
     )
     reject: tuple[str, ...] = Field(
         DEFAULT_REJECTS, description="Gates that reject a caption; all others only mark it."
@@ -97,6 +110,15 @@ class RecaptionSettings(MeasureSettings, ShownSettings, EngineSettings):
         ge=0,
         description="End the run when so many captions in a row all failed or were rejected; those "
         "that a filter withheld or whose picture is broken do not count; 0 never ends it.",
+        json_schema_extra=OPERATIONAL,
+    )
+    stuck_after: float = Field(
+        60.0,
+        ge=0,
+        description="Seconds without a move after which a captioner that runs here counts as hung, "
+        "or ten times its slowest batch if that is longer; it is ended and started anew, and the "
+        "picture that it was at fails if it hangs again. 0 waits for ever. A server's limits are "
+        "`timeout` and `patience`.",
         json_schema_extra=OPERATIONAL,
     )
     retry_failed: bool = Field(
@@ -125,12 +147,19 @@ class RecaptionSettings(MeasureSettings, ShownSettings, EngineSettings):
                 raise ValueError(f"{name} was read as true or false; put its value in quotes")
         return {name: str(value) for name, value in given.items()}
 
-    @field_validator("max_new_tokens")
+    @field_validator("max_new_tokens", "max_words")
     @classmethod
     def _positive(cls, limits: dict[str, int]) -> dict[str, int]:
         if any(limit < 1 for limit in limits.values()):
             raise ValueError("each limit must be 1 or more")
         return limits
+
+    @field_validator("kinds", mode="before")
+    @classmethod
+    def _in_grades(cls, given: Any) -> Any:
+        if not isinstance(given, (list, tuple)):
+            return given
+        return [kind for name in given for kind in (GRADES if name == GRADED else (name,))]
 
     @field_validator("kinds")
     @classmethod
@@ -151,6 +180,21 @@ class RecaptionSettings(MeasureSettings, ShownSettings, EngineSettings):
                 raise ValueError(f"there is no gate {name!r}; {nearest(name, list(GATES))}")
         return names
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fused_is_a_kind(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("fuse") and "kinds" not in given:
+            return {**given, "kinds": (FUSED,)}
+        return given
+
+    @model_validator(mode="after")
+    def _one_from_several(self) -> Self:
+        if self.fuse and (len(set(self.fuse)) < 2 or len(self.kinds) > 1):
+            raise ConfigError(
+                "fuse merges two or more kinds into one; name it with kinds if it is not fused."
+            )
+        return self
+
     @model_validator(mode="after")
     def _beams_are_coca_s(self) -> Self:
         if self.beams > 1 and self.engine not in ("auto", "coca"):
@@ -168,11 +212,16 @@ class RecaptionSettings(MeasureSettings, ShownSettings, EngineSettings):
             )
         return self
 
-    def max_new_tokens_of(self, kind: str) -> int:
-        """Output tokens at most for `kind`."""
-        other = STRUCTURED_MAX_NEW_TOKENS if kind == STRUCTURED else OTHER_MAX_NEW_TOKENS
-        return self.max_new_tokens.get(kind, other)
+    def lengths_of(self, kind: str, usual: Lengths | None = None) -> Lengths:
+        """How long captions of `kind` may be; 0 words at most is no limit.
 
-    def min_words_of(self, kind: str) -> int:
-        """Words at least for `kind`."""
-        return self.min_words.get(kind, OTHER_MIN_WORDS)
+        Args:
+            usual: by its prompt, where no setting says otherwise.
+        """
+        tokens = STRUCTURED_MAX_NEW_TOKENS if kind == STRUCTURED else OTHER_MAX_NEW_TOKENS
+        usual = usual or Lengths(OTHER_MIN_WORDS, 0, tokens)
+        return Lengths(
+            self.min_words.get(kind, usual.min_words),
+            self.max_words.get(kind, usual.max_words),
+            self.max_new_tokens.get(kind, usual.max_new_tokens),
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import product
 from typing import Any
@@ -19,18 +19,23 @@ from curate.store.contract import STORED
 from curate.store.dataset import Dataset
 from curate.store.shards import iter_shard
 from curate.store.stage import Stage
-from recaption.captioning.ask import KindPlan, caption_kind, missing_picture_rows
+from recaption.captioning.ask import (
+    KindPlan,
+    caption_kind,
+    failed_rows,
+    missing_picture_rows,
+)
 from recaption.captioning.missing import WorkRows, iter_pending
 from recaption.captioning.only_missing import OnlyMissing
 from recaption.captioning.parts import CaptionId, ShardCaptions
 from recaption.captioning.settings import RecaptionSettings
+from recaption.engines.attention import RowByRow
 from recaption.engines.identity import Captioner
-from recaption.engines.protocol import CaptionEngine, Sampling
+from recaption.engines.protocol import CaptionEngine, CaptionOutcome, Sampling
 from recaption.engines.registry import identify, open_engine
 from recaption.measure.measures import CaptionMeasures
 from recaption.measure.similarity import Embedding
-from recaption.prompts.template import STRUCTURED
-from recaption.prompts.templates import JSON, PromptTemplate, templates_for
+from recaption.prompts.templates import LATER, PromptTemplate, templates_for
 
 Lacking = dict[str, list[tuple[str, int]]]
 """Key -> kind and sample index of each caption that the picture lacks."""
@@ -67,15 +72,9 @@ class CaptionStage(Stage):
         """
         self.settings = settings
         self.captioner = captioner or identify(settings)
-        templates = templates_for(
-            self.captioner.family,
-            self.captioner.chat,
-            settings.prompts,
-            settings.prompt_variables,
-            settings.prompt_columns,
-        )
+        templates = self.templates()
         self.plans = _plans(settings, templates)
-        self.source = source_name(settings, self.captioner, templates)
+        self.source = source_name(settings, self.captioner, templates, self.made_from())
         self.only_missing = (
             OnlyMissing(self.source, settings.kinds) if settings.only_missing else None
         )
@@ -87,6 +86,21 @@ class CaptionStage(Stage):
                 "off."
             )
         self._engine: CaptionEngine | None = None
+
+    def templates(self) -> dict[str, PromptTemplate]:
+        """What can be asked, by kind."""
+        settings = self.settings
+        return templates_for(
+            self.captioner.family,
+            self.captioner.chat,
+            settings.prompts,
+            settings.prompt_variables,
+            settings.prompt_columns,
+        )
+
+    def made_from(self) -> list[tuple[str, str]]:
+        """Kind and source of the captions that these are made from, if they are."""
+        return []
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_engine": None}
@@ -160,25 +174,45 @@ class CaptionStage(Stage):
             rows.add(key, None, alt_texts[key], slots, *values[key])
         return rows.table()
 
-    def write(self, dataset: Dataset, work: pa.Table) -> pa.Table:
+    def write(self, dataset: Dataset, work: pa.Table, row_by_row: bool = False) -> pa.Table:
         """Caption a table of WORK and put the captions beside their shards' tables, durably.
 
         Two threads may do so at once. The stage has to be open.
 
+        Args:
+            row_by_row: ask for one caption at a time.
+
         Returns:
             The captions, one row for every one that the pictures lacked.
         """
-        rows = self.caption(work)
+        rows = self.caption(work, row_by_row)
+        self._add(dataset, work, rows)
+        return rows
+
+    def write_failed(self, dataset: Dataset, work: pa.Table, reason: str, detail: str) -> pa.Table:
+        """As `write`, of captions that are given up: rows that failed; nothing is asked."""
+        outcome = CaptionOutcome(error=reason, detail=detail)
+        rows = pa.concat_tables(
+            failed_rows(self.plans[kind], self.captioner, pending, self.measures, outcome)
+            for kind, there, lost in iter_pending(work, list(self.plans))
+            for pending in (there, lost)
+            if len(pending)
+        )
+        self._add(dataset, work, rows)
+        return rows
+
+    def _add(self, dataset: Dataset, work: pa.Table, rows: pa.Table) -> None:
         keys = rows.column("key")
         for shard in work.column("shard").unique().to_pylist():
             own = work.filter(pc.field("shard") == shard).column("key")
             part = rows.filter(pc.is_in(keys, value_set=own.combine_chunks()))
             ShardCaptions(dataset, self.source, shard).add_part(part)
-        return rows
 
-    def caption(self, work: pa.Table) -> pa.Table:
+    def caption(self, work: pa.Table, row_by_row: bool = False) -> pa.Table:
         """Captions for a table of WORK, as rows of CAPTIONS. The stage has to be open."""
         engine, captioner = self.opened(), self.captioner
+        if row_by_row:
+            engine = RowByRow(engine)
         tables = []
         for kind, there, lost in iter_pending(work, list(self.plans)):
             plan = self.plans[kind]
@@ -264,7 +298,10 @@ def stored_samples(dataset: Dataset, shard: str) -> pa.Table:
 
 
 def source_name(
-    settings: RecaptionSettings, captioner: Captioner, templates: dict[str, PromptTemplate]
+    settings: RecaptionSettings,
+    captioner: Captioner,
+    templates: dict[str, PromptTemplate],
+    made_from: Sequence[tuple[str, str]] = (),
 ) -> str:
     """Who writes these captions: the captioner's name and a fingerprint of what decides them.
 
@@ -285,8 +322,15 @@ def source_name(
         for name in ("image_format", "served_model", "api_key_env", "omit_fields", "extra_body"):
             del decisive[name]
     wordings = {kind: template.sha256 for kind, template in templates.items()}
-    if (json := templates.get(STRUCTURED)) and (json.text, json.version) == (JSON.text, 1):
-        del wordings[STRUCTURED]  # as before there was this kind
+    for later in LATER:  # as before there was this kind
+        own = templates.get(later.name)
+        if own is not None and (own.text, own.version) == (later.text, 1):
+            del wordings[later.name]
+    del decisive["fuse"]
+    if made_from:
+        decisive["made_from"] = made_from
+    if not settings.max_words:
+        del decisive["max_words"]  # as before there was this setting
     decisive |= {
         "engine": captioner.engine,
         "captioner": captioner.digest,

@@ -12,6 +12,7 @@ from typing import Any
 from curate.base.progress import advance
 from curate.base.reasons import words
 from curate.base.threads import in_threads
+from recaption.engines.attention import attend
 from recaption.engines.pictures import BrokenPictureError, decode
 from recaption.engines.protocol import (
     BROKEN_PICTURE,
@@ -99,6 +100,7 @@ def caption_in_batches(
         outcomes.update(batch.lost)
         failure = batch.failure
         if batch.rows and failure is None:
+            attend(batch.rows)
             try:
                 written = write(batch)
             except Exception as error:

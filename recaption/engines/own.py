@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from curate.base.errors import CaplabError, ConfigError
 from curate.base.registry import said, tried
+from recaption.engines.attention import attend, narrowed
+from recaption.engines.batches import consecutive
 from recaption.engines.protocol import ENGINE_ERROR, CaptionEngine, CaptionOutcome, CaptionRequest
 
 
 class GuardedCaptioner:
     """Asks a batch that raised again row by row, so that one bad row costs no other its caption."""
 
-    def __init__(self, engine: CaptionEngine, place: str) -> None:
-        self._engine, self._place = engine, place
+    def __init__(self, engine: CaptionEngine, place: str, batch_size: int) -> None:
+        """`batch_size`: rows that it is asked for at a time."""
+        self._engine, self._place, self._batch_size = engine, place, batch_size
         self.name, self.revision = engine.name, engine.revision
 
     def caption(self, request: CaptionRequest) -> list[CaptionOutcome]:
@@ -22,6 +26,13 @@ class GuardedCaptioner:
         Raises:
             ConfigError: what it gives are no outcomes, or not one a row.
         """
+        if len(request) > self._batch_size:
+            return [
+                outcome
+                for rows in consecutive(range(len(request)), self._batch_size)
+                for outcome in self._part(request, rows)
+            ]
+        attend(range(len(request)))
         given = tried(lambda: self._engine.caption(request))
         if isinstance(given, CaplabError):
             raise given
@@ -29,9 +40,11 @@ class GuardedCaptioner:
             return self._checked(given, len(request))
         if len(request) == 1:
             return [CaptionOutcome(error=ENGINE_ERROR, detail=said(given))]
-        return [
-            outcome for row in range(len(request)) for outcome in self.caption(request.row(row))
-        ]
+        return [outcome for row in range(len(request)) for outcome in self._part(request, [row])]
+
+    def _part(self, request: CaptionRequest, rows: Sequence[int]) -> list[CaptionOutcome]:
+        with narrowed(rows):
+            return self.caption(request.part(rows))
 
     def _checked(self, given: Any, rows: int) -> list[CaptionOutcome]:
         outcomes = list(given) if isinstance(given, (list, tuple)) else []

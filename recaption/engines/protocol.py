@@ -15,6 +15,9 @@ from curate.served.outcome import FinishReason as FinishReason
 BROKEN_PICTURE = "broken_picture"
 ENGINE_ERROR = "engine_error"
 NO_PICTURE = "no_picture"
+# Of rows over which the engine's process died, or hung and was ended, among others and alone.
+ENGINE_DIED = "engine_died"
+ENGINE_STUCK = "engine_stuck"
 
 
 @dataclass(frozen=True)
@@ -79,11 +82,13 @@ class CaptionRequest:
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def row(self, row: int) -> CaptionRequest:
-        """One of its rows alone."""
-        one = slice(row, row + 1)
+    def part(self, rows: Sequence[int]) -> CaptionRequest:
+        """Some of its rows alone."""
         return replace(
-            self, pictures=self.pictures[one], prompts=self.prompts[one], seeds=self.seeds[one]
+            self,
+            pictures=[self.pictures[row] for row in rows],
+            prompts=[self.prompts[row] for row in rows],
+            seeds=[self.seeds[row] for row in rows],
         )
 
 

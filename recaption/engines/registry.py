@@ -117,7 +117,7 @@ def open_engine(
             f"The captioner {captioner.location} cannot be made ({said(made)}); it is called "
             f"without arguments, or by its class method `opened`."
         ) from made
-    return GuardedCaptioner(made, captioner.location)
+    return GuardedCaptioner(made, captioner.location, settings.batch_size)
 
 
 def _class(name: str) -> Any:

@@ -14,6 +14,8 @@ import numpy.typing as npt
 from curate.base.errors import ConfigError
 from curate.base.progress import tell
 from curate.base.registry import said, tried
+from recaption.gates.kept import added_numbers as new_numbers
+from recaption.gates.kept import kept_words
 from recaption.gates.language import detect_languages, is_other_language
 from recaption.gates.registry import DEFAULT_REJECTS, GATES, Gate
 from recaption.gates.repair import BANNED_OPENING, clean, is_cut, repair
@@ -61,6 +63,8 @@ class GateColumns:
             none is expected.
         advantages: by how much each caption fits its picture better than the alt text does, as
             cosine; NaN where nobody knows, empty where nothing was compared.
+        max_words: more words than this are too long; 0 is no limit.
+        sources: all that each caption was made from; empty where it was made from none.
     """
 
     texts: Sequence[str]
@@ -70,6 +74,8 @@ class GateColumns:
     min_words: int = 1
     languages: Sequence[str] = ()
     advantages: Sequence[float] | npt.NDArray[np.float32] = ()
+    max_words: int = 0
+    sources: Sequence[str] = ()
 
     def rows(self, rows: Sequence[int], texts: Sequence[str]) -> GateColumns:
         """Some rows of it, with these texts."""
@@ -79,6 +85,7 @@ class GateColumns:
             finish_reasons=[self.finish_reasons[row] for row in rows],
             alt_texts=[self.alt_texts[row] for row in rows],
             languages=[self.languages[row] for row in rows] if len(self.languages) else (),
+            sources=[self.sources[row] for row in rows] if self.sources else (),
             advantages=[self.advantages[row] for row in rows] if len(self.advantages) else (),
         )
 
@@ -111,6 +118,24 @@ def empty(columns: GateColumns) -> Flags:
 def too_short(columns: GateColumns) -> Flags:
     """Fewer words than the kind needs."""
     return count_words(columns.texts) < columns.min_words
+
+
+def too_long(columns: GateColumns) -> Flags:
+    """More words than the kind has; where it has no limit, nothing is."""
+    words = count_words(columns.texts)
+    return words > columns.max_words if columns.max_words else np.zeros(len(words), dtype=bool)
+
+
+def added_numbers(columns: GateColumns) -> Flags:
+    """A number that stands in none of the captions that were merged."""
+    return new_numbers(columns.texts, columns.sources or [""] * len(columns.texts))
+
+
+def added_words(columns: GateColumns) -> Flags:
+    """A word that carries meaning and stands in none of the captions that were merged."""
+    if not columns.sources:
+        return np.zeros(len(columns.texts), dtype=bool)
+    return kept_words(columns.texts, columns.sources) < 1.0
 
 
 def truncated(columns: GateColumns) -> Flags:

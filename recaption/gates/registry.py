@@ -44,6 +44,8 @@ class Gate:
 
 
 NEAR_DUPLICATE = "near_duplicate"
+TOO_LONG = "too_long"
+ADDED_NUMBERS = "added_numbers"
 
 GATES: Mapping[str, Gate] = {
     "empty": Gate("empty", True, True, "no letter and no digit"),
@@ -75,6 +77,7 @@ GATES: Mapping[str, Gate] = {
     "language": Gate("language", True, True, "surely in another language than expected"),
     "truncated": Gate("truncated", True, True, "cut off, and holds no whole sentence"),
     "too_short": Gate("too_short", True, True, "fewer words than its kind needs"),
+    TOO_LONG: Gate("too_long", False, True, "more words than its kind may have"),
     "below_alt_text": Gate(
         "below_alt_text",
         False,
@@ -83,6 +86,12 @@ GATES: Mapping[str, Gate] = {
     ),
     "banned_opening": Gate("banned_opening", False, False, "opened with words about the picture"),
     "alt_copy": Gate("alt_copy", False, False, "equals the alt text, or nearly"),
+    ADDED_NUMBERS: Gate(
+        "added_numbers", False, True, "a number that no caption holds of which it was made"
+    ),
+    "added_words": Gate(
+        "added_words", False, True, "a word that no caption holds of which it was made"
+    ),
     NEAR_DUPLICATE: Gate(
         "near_duplicate",
         False,

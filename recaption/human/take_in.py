@@ -65,19 +65,19 @@ class Imported:
     def text(self) -> str:
         """What the command prints."""
         lines = [
-            f"{self.captions:,} human captions of {self.pictures:,} pictures, from {self.given:,} "
-            f"texts ({self.source})",
+            f"{_many(self.captions, 'human caption')} of {_many(self.pictures, 'picture')}, from "
+            f"{_many(self.given, 'text')} ({self.source})",
             *(f"{match.key}  {match.place}: {_short(match.texts[0])}" for match in self.shown),
         ]
         if self.left_out:
             told = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
             where = f"; {self.listed} lists them" if self.listed else ""
-            lines.append(f"{sum(self.left_out.values()):,} texts left out: {told}{where}")
+            lines.append(f"{_many(sum(self.left_out.values()), 'text')} left out: {told}{where}")
             for one in self.examples:
                 lines.append(f"  {one['place']}: {one['reason']} ({one['detail'] or 'no text'})")
         lines.append(f"{self.pictures:,} of {self.stored:,} stored pictures have one")
         if self.written or self.kept:
-            lines.append(f"{self.written:,} shards written, {self.kept:,} were there")
+            lines.append(f"{_many(self.written, 'shard')} written, {self.kept:,} there before")
         return "\n  ".join(lines)
 
 
@@ -188,6 +188,10 @@ def _refuse_another(dataset: Dataset, source: str, given: TextsGiven) -> None:
             f"{source} holds the texts of {known}, and these are of {given.address}; choose "
             f"another --name."
         )
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def _short(text: str) -> str:

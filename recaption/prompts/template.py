@@ -27,6 +27,15 @@ ALT_HINT = (
 
 
 @dataclass(frozen=True)
+class Lengths:
+    """How long captions of a kind are, where no setting says otherwise."""
+
+    min_words: int
+    max_words: int
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
 class PromptTemplate:
     """What a captioner is asked for one kind of caption.
 
@@ -41,6 +50,8 @@ class PromptTemplate:
             no value.
         columns: variables that differ from row to row. A row without a value of its own takes the
             constant of that name, if there is one.
+        lengths: None where nothing is known.
+        most_characters: of a column's value that are shown.
     """
 
     name: str
@@ -51,6 +62,8 @@ class PromptTemplate:
     hints: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
+    lengths: Lengths | None = None
+    most_characters: int = MAX_VALUE_CHARACTERS
 
     def __post_init__(self) -> None:
         check_kind(self.name)
@@ -145,13 +158,17 @@ class PromptTemplate:
         return [piece for piece in pieces if piece]
 
     def _known(self, row: Mapping[str, str]) -> dict[str, str]:
-        own = {name: shown_value(row[name]) for name in self.columns if row.get(name)}
+        own = {
+            name: shown_value(row[name], self.most_characters)
+            for name in self.columns
+            if row.get(name)
+        }
         return {**dict.fromkeys(self.columns, ""), **self.variables, **own}
 
 
-def shown_value(value: str) -> str:
-    """A value as a prompt shows it: on one line, its first 300 characters, no placeholder."""
-    return " ".join(without_placeholders(value).split())[:MAX_VALUE_CHARACTERS]
+def shown_value(value: str, most: int = MAX_VALUE_CHARACTERS) -> str:
+    """A value as a prompt shows it: on one line, its first characters, no placeholder."""
+    return " ".join(without_placeholders(value).split())[:most]
 
 
 def _names(text: str) -> list[str]:

@@ -3,6 +3,9 @@
 The two built-in kinds follow DALL-E 3's two captioners (Betker et al. 2023, section 2.1): "short"
 describes the main subject only; "descriptive" also its surroundings, the background, text in the
 image, style and colours. The wording is ours.
+
+Beside them stand the four grades of length that datasets ship side by side (GPIC's caption types):
+"tag", "short", "medium" and "long", together by the name "graded".
 """
 
 from __future__ import annotations
@@ -15,12 +18,13 @@ import yaml
 
 from curate.base.errors import ConfigError
 from curate.base.settings import nearest, refuse_unknown
-from recaption.prompts.template import ALT_HINT, LANGUAGE, STRUCTURED, PromptTemplate
+from recaption.prompts.template import ALT_HINT, LANGUAGE, STRUCTURED, Lengths, PromptTemplate
 
 __all__ = [
     "BUILT_IN",
     "DESCRIPTIVE",
     "JSON",
+    "LATER",
     "SHORT",
     "PromptTemplate",
     "load_templates",
@@ -68,9 +72,51 @@ JSON = PromptTemplate(
     variables=_NO_VALUES,
 )
 
+TAG = PromptTemplate(
+    name="tag",
+    version=1,
+    text=(
+        "List five to fifteen tags for this image, separated by commas, the most important first: "
+        "what it shows, how many, colours and materials, the setting, the style. Each tag has one "
+        "to three words. Write the tags alone, on one line."
+    ),
+    hints=_HINTS,
+    variables=_NO_VALUES,
+    lengths=Lengths(min_words=3, max_words=60, max_new_tokens=100),
+)
+
+MEDIUM = PromptTemplate(
+    name="medium",
+    version=1,
+    text=(
+        "Describe this image in two or three sentences, about forty words: the subject with what "
+        "it does and how it looks, and where it is. Begin with the subject and say only what can "
+        "be seen."
+    ),
+    hints=_HINTS,
+    variables=_NO_VALUES,
+    lengths=Lengths(min_words=15, max_words=90, max_new_tokens=140),
+)
+
+LONG = PromptTemplate(
+    name="long",
+    version=1,
+    text=(
+        "Describe this image in one paragraph of about one hundred and fifty words, so that a "
+        "painter could paint it without having seen it: every thing with its number, colours, "
+        "materials and place, what stands in front and behind, any text word for word, the light, "
+        "the viewpoint and the style. Begin with the subject and say only what can be seen."
+    ),
+    hints=_HINTS,
+    variables=_NO_VALUES,
+    lengths=Lengths(min_words=50, max_words=300, max_new_tokens=450),
+)
+
 BUILT_IN: Mapping[str, PromptTemplate] = {
-    template.name: template for template in (SHORT, DESCRIPTIVE, JSON)
+    template.name: template for template in (SHORT, DESCRIPTIVE, JSON, TAG, MEDIUM, LONG)
 }
+LATER = (JSON, TAG, MEDIUM, LONG)
+"""Those that came after sources had been named; unchanged, they are no part of a source's name."""
 
 
 def _native(name: str, text: str) -> PromptTemplate:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from curate.base.provenance import package_versions
 from curate.store.contract import CAPTIONS
+from recaption.captioning.collapse import NO_SOURCE
 from recaption.captioning.drafts import FAILED, OK
 from recaption.captioning.rows import text_columns
 from recaption.measure.token_counts import TokenCounter
@@ -20,9 +21,6 @@ from recaption.transforms.rules import Columns, Derived
 
 UNCHANGED = "unchanged"
 """Flag of a caption that the rule left as it was."""
-
-NO_SOURCE = "no_source_caption"
-"""Reason of a row whose caption, of which it would be made, was itself not accepted."""
 
 
 def derived_rows(

@@ -75,5 +75,7 @@ def curated(small_web, tmp_path_factory) -> Dataset:
     out = tmp_path_factory.mktemp("dataset") / "data"
     with serve(small_web.directory, small_web.port):
         curate(small_web.urls, out, curate_settings(small_web.settings))
-    recaption(out, recaption_settings(small_web.settings))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choice, "Local", partial(Local, processes=False))
+        recaption(out, recaption_settings(small_web.settings))
     return Dataset.open(out)

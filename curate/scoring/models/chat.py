@@ -18,19 +18,67 @@ NO_THINKING = {"enable_thinking": False}
 """For a chat template: Qwen3.5 and others think aloud unless told not to; most ask nothing."""
 
 
-def load_captioner(folder: Path | str, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
+class TextProcessor:
+    """What stands in the place of a processor where a model reads texts alone."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.chat_template = tokenizer.chat_template
+
+    def apply_chat_template(self, turns: list[dict[str, Any]], **options: Any) -> str:
+        """The turns as one text; a turn of parts is the text of its parts."""
+        plain = [
+            {**turn, "content": " ".join(part["text"] for part in turn["content"])}
+            for turn in turns
+        ]
+        text: str = self.tokenizer.apply_chat_template(plain, **options)
+        return text
+
+    def __call__(self, text: list[str], **options: Any) -> Any:
+        from transformers import BatchFeature
+
+        return BatchFeature(dict(self.tokenizer(text, **options)))
+
+
+def load_captioner(
+    folder: Path | str, dtype: torch.dtype, device: torch.device, texts_alone: bool = False
+) -> tuple[Any, Any]:
     """(processor, model on its device), ready for batches and for greedy search.
+
+    Args:
+        texts_alone: whether a language model without eyes will do.
 
     Raises:
         ConfigError: the folder holds no captioner that transformers can load.
     """
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+        AutoProcessor,
+        AutoTokenizer,
+    )
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    )
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # its bar would tear up the command's own
     try:
-        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-        model = AutoModelForImageTextToText.from_pretrained(
+        family = AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type
+        reads_texts_alone = (
+            family in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+            and family not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+            and texts_alone
+        )
+        if reads_texts_alone:
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            processor: Any = TextProcessor(tokenizer)
+        else:
+            processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+        kind = AutoModelForCausalLM if reads_texts_alone else AutoModelForImageTextToText
+        model = kind.from_pretrained(
             folder, trust_remote_code=False, use_safetensors=True, dtype=dtype
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError) as error:

@@ -50,6 +50,7 @@ class TransformersEngine:
         batch_size: int = 32,
         image_size: int = 0,
         threads: int = 0,
+        sees: bool = True,
     ) -> None:
         """Load model and processor and caption grey pictures, so that faults show here.
 
@@ -63,6 +64,8 @@ class TransformersEngine:
             threads: that prepare pictures while the model generates; 0 takes as many as CPUs, at
                 most 8.
 
+            sees: whether pictures will be shown; without, a language model will do.
+
         Raises:
             ConfigError: the folder holds no captioner that transformers can load and run.
         """
@@ -72,7 +75,7 @@ class TransformersEngine:
         self._image_size = image_size
         self._threads = threads_of(threads) + 1  # with one thread nothing would run ahead
         dtype = dtype_of(precision_of(precision, str(self.device)))
-        processor, self._model = load_captioner(folder, dtype, self.device)
+        processor, self._model = load_captioner(folder, dtype, self.device, not sees)
         # A tokenizer of its own: the other one works in threads, which it refuses to share.
         self._reader = copy.deepcopy(processor.tokenizer)
         self._end_tokens = torch.tensor(
@@ -83,14 +86,14 @@ class TransformersEngine:
         )
         self._generating = threading.Lock()
         self._tokens_a_pixel = 0.0
-        self._probe()
+        self._probe(sees)
 
     @classmethod
     def opened(
         cls, settings: EngineSettings, captioner: Captioner, trial: Sampling, shown: Shown
     ) -> TransformersEngine:
         """See recaption.engines.registry."""
-        shown = shown or ShownSettings()
+        sees, shown = shown is not None, shown or ShownSettings()
         return cls(
             captioner.folder(),
             revision=captioner.revision,
@@ -99,6 +102,7 @@ class TransformersEngine:
             batch_size=settings.batch_size,
             image_size=shown.image_size,
             threads=settings.prepare_threads,
+            sees=sees,
         )
 
     def caption(self, request: CaptionRequest) -> list[CaptionOutcome]:
@@ -174,7 +178,7 @@ class TransformersEngine:
             options["logits_processor"] = [SeededProcessor(columns, sampling)]
         return options
 
-    def _probe(self) -> None:
+    def _probe(self, sees: bool) -> None:
         """Caption a grey picture, and learn what a picture's tokens depend on.
 
         Raises:
@@ -183,6 +187,11 @@ class TransformersEngine:
         family = self._model.config.model_type
         template = SHORT if self._preparer.chat else NATIVE.get(family, {}).get("short", SHORT)
         prompts = template.render([None]) * 2
+        if not sees:
+            asked = CaptionRequest([None], ["Describe a red bicycle."], [0], Sampling(2))
+            if (outcome := self.caption(asked)[0]).error is not None:
+                raise ConfigError(f"The model was loaded but writes no text ({outcome.detail}).")
+            return
         grey = [encode(Image.new("RGB", size, (128, 128, 128)), "png") for size in _PROBE_SIZES]
         request = CaptionRequest(grey, prompts, [0, 1], Sampling(max_new_tokens=2))
         outcomes = self.caption(request)

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from curate.store.dataset import Dataset
 from pipelines.bench.common.children import tied
 from pipelines.commands.recaption import RecaptionCommandSettings, dry_run, recaption
 from pipelines.demo.demo import recaption_settings
+from pipelines.runners import choice
 from pipelines.runners.captions import caption_shards, plan_captions, share_of_cpus
 from pipelines.runners.local import Local
 from pipelines.world import weights
@@ -147,6 +150,10 @@ def test_only_missing_asks_for_what_nobody_has_and_a_killed_run_keeps_to_its_pla
     told = dry_run(dataset.directory, settings, 2)
     assert "not asked, for somebody's is accepted already: short of 9 pictures" in told
     assert "left: 7 of 7 captions" in told
+    shown = re.findall(r"^  (\w{32}) in shard 00000: http://example.com/(\d+).png$", told, re.M)
+    assert [keys[int(number)] for _, number in shown] == [key for key, _ in shown]
+    assert len(shown) == 2
+    assert re.search(r"came with: alt \d+\n    short, ok: A picture numbered", told)
     stage = stage_of(settings, dataset)
     assert stage.source == stage_of(RecaptionCommandSettings(**base.resolved()), dataset).source
     assert not stage.only_missing.fixed(dataset), "a rehearsal fixes nothing"
@@ -206,7 +213,10 @@ def test_parts_that_a_killed_run_could_not_merge_are_merged_by_the_next(
     assert not parts_of(dataset)
 
 
-def test_a_full_disk_is_told_and_the_same_command_takes_up_the_rest(curated, small_web, tmp_path):
+def test_a_full_disk_is_told_and_the_same_command_takes_up_the_rest(
+    curated, small_web, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(choice, "Local", partial(Local, processes=False))
     dataset = uncaptioned(curated, tmp_path / "data")
     settings = settings_of(small_web)
     stage = stage_of(settings, dataset)
@@ -229,7 +239,7 @@ def test_a_worker_that_cannot_open_the_captioner_ends_with_its_sentence(
     (folder / "tokenizer.json").write_text("{}")
     stage = stage_of(settings_of(small_web, captioner=str(folder)), dataset)
     with pytest.raises(CaplabError, match="cannot be loaded as a captioner"):
-        caption_shards(Local(), stage, dataset, workers=1)
+        caption_shards(Local(processes=False), stage, dataset, workers=1)
 
 
 def test_a_server_without_credit_ends_the_run_and_the_next_asks_again(tmp_path):

@@ -15,7 +15,14 @@ from recaption.gates.gates import (
     repeated_4gram_shares,
     zlib_ratios,
 )
-from recaption.gates.registry import DEFAULT_REJECTS, NEAR_DUPLICATE, Gate, with_own
+from recaption.gates.registry import (
+    ADDED_NUMBERS,
+    DEFAULT_REJECTS,
+    NEAR_DUPLICATE,
+    TOO_LONG,
+    Gate,
+    with_own,
+)
 from recaption.prompts.templates import DESCRIPTIVE
 
 LOOKS_AT_MORE_THAN_THE_TEXT = {
@@ -24,6 +31,9 @@ LOOKS_AT_MORE_THAN_THE_TEXT = {
     "banned_opening",
     "alt_copy",
     NEAR_DUPLICATE,
+    TOO_LONG,
+    ADDED_NUMBERS,
+    "added_words",
 }
 
 

@@ -1,3 +1,4 @@
+import random
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,14 @@ from recaption.captioning.drafts import KindPlan
 from recaption.captioning.settings import RecaptionSettings
 from recaption.gates.gates import GateColumns, judge
 from recaption.prompts.template import PromptTemplate
-from recaption.prompts.templates import DESCRIPTIVE, JSON, SHORT, load_templates, templates_for
+from recaption.prompts.templates import (
+    BUILT_IN,
+    DESCRIPTIVE,
+    JSON,
+    SHORT,
+    load_templates,
+    templates_for,
+)
 from recaption.upsample.prompt import ask
 
 
@@ -47,7 +55,7 @@ def test_a_template_of_the_users_own_has_variables_and_a_version(tmp_path: Path)
 
     assert template.id == "tags@3"
     assert template.render([None]) == ["List five tags in German."]
-    assert set(load_templates(path)) == {"short", "descriptive", "structured", "tags"}
+    assert set(load_templates(path)) == {*BUILT_IN, "tags"}
 
 
 @pytest.mark.parametrize(
@@ -207,6 +215,32 @@ def test_the_language_of_a_prompt_is_the_language_that_its_captions_are_held_to(
         KindPlan.of(settings, klingon)
     with pytest.raises(ValueError, match="two or three letters"):
         RecaptionSettings(captioner="x", language="English")
+
+
+def test_four_grades_of_length_are_one_preset_with_gates_that_fit(tmp_path: Path) -> None:
+    settings = RecaptionSettings(captioner="x", kinds=("graded", "descriptive"))
+    assert settings.kinds == ("tag", "short", "medium", "long", "descriptive")
+    plans = {kind: KindPlan.of(settings, BUILT_IN[kind]) for kind in settings.kinds}
+    assert [plans[kind].max_words for kind in plans] == [60, 0, 90, 300, 0]
+    assert [plans[kind].min_words for kind in plans] == [3, 2, 15, 50, 5]
+    assert [plans[kind].sampling.max_new_tokens for kind in plans] == [100, 40, 140, 450, 200]
+    draw = random.Random(0)
+    said = " ".join("".join(draw.choices("aeinorst", k=5)) for _ in range(91)) + "."
+
+    def reason(plan: KindPlan) -> str | None:
+        columns = GateColumns([said], ["stop"], [None], max_words=plan.max_words)
+        return judge(columns, plan.rejects).reasons[0]
+
+    assert reason(plans["medium"]) == "too_long"
+    assert reason(plans["long"]) is None
+    assert "too_long" not in plans["short"].rejects, "sources that were there keep their gates"
+    # A kind of that name in a prompt file is the user's own, with the limits that he gives.
+    path = tmp_path / "prompts.yaml"
+    path.write_text("tag: {text: Name it.}\nmy-kind: {text: Name it twice.}")
+    own = load_templates(path)
+    given = RecaptionSettings(captioner="x", max_words={"my-kind": 9})
+    assert KindPlan.of(given, own["tag"]).max_words == 0
+    assert KindPlan.of(given, own["my-kind"]).max_words == 9
 
 
 def test_a_value_that_yaml_reads_as_true_is_asked_for_in_quotes() -> None:

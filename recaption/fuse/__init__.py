@@ -1,0 +1,1 @@
+"""Stored captions merged into one by a language model; no picture is opened."""
