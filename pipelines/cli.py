@@ -43,6 +43,7 @@ HELP = {
     "captioner": "Make captioners of your own.",
     "upsample": "Rewrite short prompts as descriptive ones.",
     "weights": "Fetch a published head, check it, convert it once, print where it lies.",
+    "config": "Print all settings of a command as commented YAML, for --config.",
     "bench": "Measure Caption Lab against its peers, in one run on this machine.",
 }
 """Name -> a line of help, in the order of the road; the module is of the same name."""
@@ -55,6 +56,7 @@ HELP = {
     elsewhere={
         "demo": "pipelines.demo.command",
         "bench": "pipelines.bench.commands",
+        "config": "pipelines.terminal.config_command",
         "view": "pipelines.view.command",
         "derive": "pipelines.commands.experiment.derive",
         "import-captions": "pipelines.commands.texts.import_captions",
@@ -82,7 +84,12 @@ def cli() -> None:
       caplab report runs/captions
 
     `caplab demo` walks it offline on a synthetic world in under ten minutes. Every setting can
-    stand in a YAML file (--config) and be overridden by its option.
+    stand in a YAML file (--config; `caplab config COMMAND` prints one) and be overridden by its
+    option. -v, -q and --log-file say more, less, or keep it as JSON lines.
+
+    \b
+    Completion (bash; zsh_source and fish_source likewise):
+      eval "$(_CAPLAB_COMPLETE=bash_source caplab)"
     """
 
 

@@ -6,6 +6,7 @@ own process, or a runner that tells another process (pipelines.runners.told).
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ from contextvars import ContextVar
 from typing import Any
 
 from tqdm import tqdm
+
+from curate.base.telling.events import emit, is_quiet
 
 _TICK_SECONDS = 2.0
 
@@ -41,7 +44,9 @@ def counted(heard: Callable[[float], object]) -> Iterator[None]:
 
 def tell(sentence: str) -> None:
     """Print a sentence on stderr, above a bar that may stand there."""
-    tqdm.write(sentence, file=sys.stderr)
+    emit("told", text=sentence)
+    if not is_quiet():
+        tqdm.write(sentence, file=sys.stderr)
 
 
 def progress(
@@ -53,8 +58,8 @@ def progress(
     (stderr is no terminal) it prints at most every ten seconds, so a run of hours leaves hundreds
     of lines and not a million carriage returns.
     """
-    terminal = sys.stderr.isatty()
-    return (_Ticking if terminal else tqdm)(
+    terminal = sys.stderr.isatty() and not is_quiet()
+    return (_Ticking if terminal else _Counting)(
         total=total,
         initial=initial,
         desc=description,
@@ -65,12 +70,30 @@ def progress(
         dynamic_ncols=terminal,
         ncols=None if terminal else 100,
         smoothing=0.1,
-        file=sys.stderr,
+        file=_Nowhere() if is_quiet() else sys.stderr,
         **options,
     )
 
 
-class _Ticking(tqdm):  # type: ignore[type-arg]
+class _Nowhere(io.StringIO):
+    """Keeps nothing."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+class _Counting(tqdm):  # type: ignore[type-arg]
+    """A bar whose end is an event."""
+
+    def close(self) -> None:
+        if not self.disable:
+            seconds = round(self.format_dict["elapsed"], 3)
+            what, unit = str(self.desc).rstrip(" :"), self.unit.strip()
+            emit("counted", what=what, done=self.n, total=self.total, unit=unit, seconds=seconds)
+        super().close()
+
+
+class _Ticking(_Counting):
     """A bar that is drawn every two seconds whatever its owner does."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:

@@ -24,6 +24,7 @@ from typing import (
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from curate.base.errors import ConfigError
 
@@ -39,6 +40,7 @@ EACH: dict[str, Any] = {"each": True}
 """`json_schema_extra` of named values that are texts: an option gives one, `--option NAME=TEXT`, as
 often as wanted, and commas are part of the text."""
 
+_UNKNOWN = "unknown_setting"
 NONE = "none"
 """Clears a setting that may be empty, in YAML and on the command line."""
 
@@ -68,6 +70,13 @@ class Settings(BaseModel):
     RENAMED: ClassVar[dict[str, str]] = {}
     """Earlier names of settings -> what they are called now."""
 
+    GROUPS: ClassVar[dict[str, str]] = {}
+    """What settings are for, as `--help` says it -> the first of them; the group goes on to the
+    next one's first. A class may group those of the classes that it joins."""
+
+    EXPERT: ClassVar[str] = ""
+    """Names, between spaces, of settings that few need; `--help-all` shows them."""
+
     # Deferred: help needs the fields alone, and building a validator costs most of its time.
     # No setting means anything as NaN or infinity, and NaN passes most comparisons.
     model_config = ConfigDict(
@@ -84,6 +93,14 @@ class Settings(BaseModel):
         if not isinstance(given, dict):
             return given
         fields = cls.model_fields
+        for name in given:
+            if name in cls.RENAMED:
+                problem = f"{cls.__name__}: {name} is called {cls.RENAMED[name]} now."
+                raise PydanticCustomError(_UNKNOWN, "{problem}", {"problem": problem})
+            if name not in fields:
+                hint = nearest(str(name), list(fields))
+                problem = f"{cls.__name__} has no setting {name!r}; {hint}"
+                raise PydanticCustomError(_UNKNOWN, "{problem}", {"problem": problem})
         return {
             name: _read_text(value, fields[name].annotation)
             if isinstance(value, str) and name in fields
@@ -127,12 +144,8 @@ def load_settings(
     if yaml_path is not None:
         values.update(_read_yaml(Path(yaml_path)))
     values.update(overrides or {})
-    for key in values:
-        if key in cls.RENAMED:
-            raise ConfigError(f"{cls.__name__}: {key} is called {cls.RENAMED[key]} now.")
-    refuse_unknown(values, list(cls.model_fields), f"{cls.__name__}")
     try:
-        return cls(**values)
+        return cls.model_validate(values)
     except ValidationError as error:
         raise ConfigError(_first_problem(cls, error)) from error
 
@@ -302,8 +315,8 @@ def _first_problem(cls: type[BaseModel], error: ValidationError) -> str:
     problem = error.errors()[0]
     location = problem["loc"]
     name = ".".join(str(part) for part in location) or cls.__name__
-    if problem["type"] == "extra_forbidden":
-        return f"{cls.__name__} has no setting {name!r}."
+    if problem["type"] == _UNKNOWN:
+        return problem["msg"]
     if problem["type"] == "missing":
         return f"{cls.__name__} needs a value for {name!r}."
     message = problem["msg"].removeprefix("Value error, ")

@@ -16,6 +16,14 @@ import pyarrow.parquet as pq
 
 from curate.base.errors import DatasetError
 from curate.intake.imported_scores import forget_imported
+from curate.intake.lists.join import (
+    joined_first_shards,
+    known_before,
+    source_of,
+    stage_new_rows,
+    staged_shards,
+)
+from curate.intake.lists.record import files_record, first_shard_of, record_path, write_intake
 from curate.intake.read import plan_shards
 from curate.intake.source import Source
 from curate.store.claims import empty_directory
@@ -74,14 +82,43 @@ def store_anew(dataset: Dataset, shard: str) -> None:
     _remove(dataset.table_path("samples", shard))
 
 
+def restore_lists(
+    dataset: Dataset,
+    holes: Iterable[Hole],
+    rows_per_shard: int,
+    given: Source | None = None,
+) -> None:
+    """Read the lists again of which rows or records were lost; see `restore_input`.
+
+    Args:
+        given: a list as it was named now, perhaps at another place than dataset.json tells: what
+            the first list is read from that has lost something.
+    """
+    firsts = [0, *joined_first_shards(dataset)]
+    lost: dict[int, list[Hole]] = {}
+    for hole in holes:
+        if hole.table == INPUT:
+            record = Path(hole.name).suffix == ".json"
+            first = first_shard_of(Path(hole.name)) if record else int(hole.name)
+            lost.setdefault(max(one for one in firsts if one <= first), []).append(hole)
+    for first in sorted(lost):  # what a list added rests on the rows of those before it
+        source, given = given or source_of(dataset, first), None
+        restore_input(source, dataset, rows_per_shard, lost[first], first)
+
+
 def restore_input(
-    source: Source, dataset: Dataset, rows_per_shard: int, holes: Iterable[Hole] = ()
+    source: Source,
+    dataset: Dataset,
+    rows_per_shard: int,
+    holes: Iterable[Hole] = (),
+    first_shard: int = 0,
 ) -> list[str]:
-    """Read the input once more and put lost or damaged shards of its rows in their places.
+    """Read a list once more and put lost or damaged shards of its rows in their places.
 
     Args:
         holes: what was found; those of the input are put back also where only
             `curate.store.check` sees that they are damaged.
+        first_shard: of the list, where it joined the dataset later.
 
     Returns:
         Names of the shards that were put back.
@@ -91,11 +128,17 @@ def restore_input(
     """
     scratch = Dataset(dataset.directory / ".scratch" / "input")
     empty_directory(scratch.directory)
-    plan_shards(source, scratch, rows_per_shard=rows_per_shard)
+    if first_shard:
+        known = known_before(dataset, first_shard)
+        intake = stage_new_rows(source, scratch, known, first_shard, rows_per_shard, dataset)
+        staged = {path.stem: path for path in staged_shards(scratch)}
+    else:
+        intake = plan_shards(source, scratch, rows_per_shard=rows_per_shard)
+        staged = {shard: scratch.input_path(shard) for shard in scratch.shards()}
     named = {hole.name for hole in holes if hole.table == INPUT}
     lost = []
-    for shard in scratch.shards():
-        listed = _keys(scratch.input_path(shard)) or []
+    for shard, path in staged.items():
+        listed = _keys(path) or []
         keys = None if shard in named else _keys(dataset.input_path(shard))
         same = keys == listed
         if keys is None:
@@ -111,11 +154,10 @@ def restore_input(
     (dataset.directory / "input").mkdir(exist_ok=True)
     for shard in lost:
         _remove(dataset.input_path(shard))
-        scratch.input_path(shard).replace(dataset.input_path(shard))
+        staged[shard].replace(dataset.input_path(shard))
     # The record comes last: it says that all are there.
-    record = dataset.directory / "input" / "input.json"
-    _remove(record)
-    (scratch.directory / "input" / "input.json").replace(record)
+    _remove(record_path(dataset, first_shard))
+    write_intake(dataset, intake, files_record(source))
     empty_directory(scratch.directory)
     return lost
 

@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.base.errors import DatasetError
-from curate.base.files import atomic_path, write_json
+from curate.base.files import atomic_path, sync_directory, write_json
 from curate.base.reasons import Failure, Reason
 from curate.download.settings import DownloadSettings
 from curate.download.stage import DownloadStage
@@ -166,7 +166,8 @@ def _apply(dataset: Dataset, shard: str) -> None:
     ):
         if (folder / name).exists():
             os.replace(folder / name, place)
-            _flush(place.parent)
+            # It must survive a power cut before the note that asks for it is removed.
+            sync_directory(place.parent)
     (folder / RETRY_NOTE).unlink()
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -190,12 +191,3 @@ def _stored_keys(rows: pa.Table, outcomes: Sequence[Outcome]) -> list[str]:
 
 def _folder(dataset: Dataset, shard: str) -> Path:
     return dataset.directory / RETRY_DIRECTORY / shard
-
-
-def _flush(directory: Path) -> None:
-    """A rename must survive a power cut before the note that asks for it is removed."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -33,6 +33,12 @@ _LACKS: dict[Engine, tuple[str, ...]] = {
 
 class DownloadSettings(PictureSettings):
     """How pictures are fetched, and how they are stored."""
+
+    GROUPS: ClassVar[dict[str, str]] = {"Download": "engine"}
+    EXPERT: ClassVar[str] = (
+        "skip_reencode bbox_col extract_exif compute_hash total_timeout host_interval "
+        "host_budget respect_robots_headers verify_hashes"
+    )
 
     engine: Engine = Field(
         "caplab",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ from curate.download.robots import MOST_BYTES, RobotsTxt
 from curate.download.safe_http import SafeClient
 from curate.download.schedule import Job
 from curate.download.settings import DownloadSettings
-from curate.download.urls import parse_url
+from curate.download.urls import Target, parse_url
 from curate.pictures.file_hashes import HASHES
 from curate.pictures.hash_list import hash_list
 from curate.pictures.resize import Resizer, StoredImage
@@ -92,6 +92,8 @@ class DownloadStage(Stage):
     ) -> dict[int, Outcome]:
         """What became of each row, by position; the pictures' bytes go to `spool`.
 
+        Rows of one URL are one request, and share what came of it.
+
         Args:
             rows: of the input, with the columns key and url, and perhaps md5, sha256 or sha512.
             positions: rows to fetch; by default all.
@@ -102,27 +104,33 @@ class DownloadStage(Stage):
         wanted = range(rows.num_rows) if positions is None else sorted(positions)
         broken = intake_failures(rows)
         outcomes: dict[int, Outcome] = {n: broken[n] for n in wanted if n in broken}
-        jobs: list[Job] = []
+        alike: dict[Target, list[int]] = {}
         keys, urls = rows.column("key").to_pylist(), rows.column("url").to_pylist()
         for position in wanted:
             if position in outcomes:
                 continue
-            job = _job(position, keys[position], urls[position])
-            if isinstance(job, Failure):
-                outcomes[position] = job
+            target = _target(urls[position])
+            if isinstance(target, Failure):
+                outcomes[position] = target
             else:
-                jobs.append(job)
+                alike.setdefault(target, []).append(position)
+        jobs = [Job(some[0], keys[some[0]], target) for target, some in alike.items()]
+        groups = {some[0]: some for some in alike.values()}
         fetcher = Fetcher(
             self._web.client,
             self._web.hosts,
             self._web.robots,
             self.settings.retries,
             self.settings.threads,
-            _Finisher(self.settings, rows),
+            _Finisher(self.settings, rows, groups),
         )
-        for position, outcome in fetcher.outcomes(jobs):
-            outcomes[position] = outcome if isinstance(outcome, Failure) else spool.add(outcome)
-            advance()
+        for first, found in fetcher.outcomes(jobs):
+            group = groups.pop(first)
+            results = [(group, found)] if isinstance(found, Failure) else found
+            for positions_alike, result in results:
+                outcome = result if isinstance(result, Failure) else spool.add(result)
+                outcomes |= dict.fromkeys(positions_alike, outcome)
+            advance(len(group))
         return outcomes
 
     def __getstate__(self) -> dict[str, Any]:
@@ -144,10 +152,18 @@ class _Web:
     robots: RobotsTxt | None
 
 
-class _Finisher:
-    """From a fetched file to a stored picture; called by many threads."""
+_Results = list[tuple[list[int], StoredImage | Failure]]
+"""What the rows of one URL came to: together, unless the list expects different files of it."""
 
-    def __init__(self, settings: DownloadSettings, rows: pa.Table) -> None:
+
+class _Finisher:
+    """From a fetched file to what its rows store; called by many threads."""
+
+    def __init__(
+        self, settings: DownloadSettings, rows: pa.Table, groups: Mapping[int, Sequence[int]]
+    ) -> None:
+        """`groups`: position of a job -> those of all rows that ask for its URL."""
+        self._groups = groups
         self._resizer = Resizer(settings)
         self._decodes = threading.BoundedSemaphore(_DECODES_AT_A_TIME)
         self._hashes = {
@@ -156,17 +172,23 @@ class _Finisher:
             if settings.verify_hashes and name in rows.column_names
         }
 
-    def __call__(self, job: Job, content: bytes) -> StoredImage | Failure:
-        expected = {name: values[job.position] for name, values in self._hashes.items()}
+    def __call__(self, job: Job, content: bytes) -> _Results:
+        by_hashes: dict[tuple[Any, ...], list[int]] = {}
+        for position in self._groups[job.position]:
+            hashes = tuple(values[position] for values in self._hashes.values())
+            by_hashes.setdefault(hashes, []).append(position)
         with self._decodes:
-            return self._resizer.outcome(content, expected)
+            return [
+                (some, self._resizer.outcome(content, dict(zip(self._hashes, hashes, strict=True))))
+                for hashes, some in by_hashes.items()
+            ]
 
 
-def _job(position: int, key: str, url: str | None) -> Job | Failure:
-    """The way to a row's picture, or why its URL need not even be tried."""
+def _target(url: str | None) -> Target | Failure:
+    """Where a row's picture lies, or why its URL need not even be tried."""
     if url is None or not url.strip():
         return Failure(Reason.NO_URL)
     try:
-        return Job(position, key, parse_url(url))
+        return parse_url(url)
     except FailureError as error:
         return replace(error.failure)

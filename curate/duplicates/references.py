@@ -29,6 +29,7 @@ from curate.base.column_marks import note, noted_in
 from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import fingerprint
 from curate.base.memory import MemoryLimit, parse_bytes
+from curate.base.telling.summaries import Summary
 from curate.duplicates.earlier_search import column_marks
 from curate.duplicates.pairs import Search, exact_pairs, near_pairs
 from curate.duplicates.reference_folder import fingerprint_folder, fingerprinted_keys, paths_of
@@ -50,7 +51,7 @@ Purpose = Literal["contaminated", "known"]
 
 
 @dataclass(frozen=True)
-class ReferenceSummary:
+class ReferenceSummary(Summary):
     """What was found. `samples` were compared with `references`; `matched` samples show one."""
 
     name: str

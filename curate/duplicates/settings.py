@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -23,6 +24,12 @@ class CopyLimits:
 
 class DuplicateSettings(Settings):
     """What counts as a copy, and which copy to keep."""
+
+    GROUPS: ClassVar[dict[str, str]] = {"Duplicates": "near_bits", "Running": "memory_limit"}
+    EXPERT: ClassVar[str] = (
+        "descriptor_similarity copy_share copy_disagreement copy_residual neighbours "
+        "look_alikes memory_limit duplicate_threads"
+    )
 
     near_bits: int = Field(
         8,
@@ -98,6 +105,8 @@ UNUSED = ("quality", "embedding_similarity", "semdedup_epsilon")
 
 class ReferenceSettings(DuplicateSettings):
     """Which reference set, and what counts as showing one of its pictures."""
+
+    GROUPS: ClassVar[dict[str, str]] = {"References": "name"}
 
     name: str | None = Field(
         None, description="Name of the reference set; by default that of its folder."

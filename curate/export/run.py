@@ -23,6 +23,7 @@ from curate.base.files import (
 from curate.base.progress import progress
 from curate.base.provenance import provenance
 from curate.base.registry import said, tried
+from curate.base.telling.summaries import Summary
 from curate.export.card import dataset_card
 from curate.export.layouts import Layout, find_layout
 from curate.export.pictures import PictureReader
@@ -38,7 +39,7 @@ from curate.store.scans import parquet_rows
 
 
 @dataclass(frozen=True)
-class ExportSummary:
+class ExportSummary(Summary):
     """What was exported. selected = samples + everything left out."""
 
     directory: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
 from pydantic import Field, field_validator, model_validator
@@ -16,6 +16,9 @@ FOLDER_LAYOUTS = ("huggingface", "kohya", "simpletuner")
 
 class ExportSettings(Settings):
     """What to export and how."""
+
+    GROUPS: ClassVar[dict[str, str]] = {"What is exported": "selection", "Layout": "format"}
+    EXPERT: ClassVar[str] = "memory_limit samples_per_shard"
 
     selection: str = Field("default", description="Selection to export.")
     captions: dict[str, float] = Field(

@@ -18,7 +18,7 @@ from curate.base.arrow_columns import finite_or_null, readable, to_python
 from curate.base.column_marks import note, noted, noted_in
 from curate.base.files import fingerprint
 from curate.intake.column_types import score_numbers
-from curate.intake.read import read_intake
+from curate.intake.lists.record import read_intake
 from curate.store.dataset import Dataset
 from curate.store.stage import Stage
 
@@ -42,15 +42,15 @@ class ImportScoresStage(Stage):
         if not dataset.has_shard("scores", shard):
             return False
         marks = noted_in(dataset.table_path("scores", shard))
-        return all(marks.get(name) == mark for name, mark in _wanted(dataset).items())
+        return all(marks.get(name) == mark for name, mark in _wanted(dataset, shard).items())
 
     def run(self, dataset: Dataset, shard: str) -> dict[str, int]:
         """Add the columns of one shard; returns {"imported": values that are not null}."""
-        intake = read_intake(dataset)
+        intake = read_intake(dataset, shard)
         imported = intake.imported if intake else {}
         numbers = intake.number_texts if intake else []
         scores = dataset.read_table("scores", shard)
-        marks = {**noted(scores.schema), **_wanted(dataset)}
+        marks = {**noted(scores.schema), **_wanted(dataset, shard)}
         with pq.ParquetFile(dataset.input_path(shard)) as parquet:
             given = parquet.read(columns=["key", *imported])
         order = pc.index_in(scores.column("key"), value_set=given.column("key").combine_chunks())
@@ -75,7 +75,7 @@ def forget_imported(dataset: Dataset, shard: str) -> None:
     if not dataset.has_shard("scores", shard):
         return
     scores = dataset.read_table("scores", shard)
-    wanted, marks = _wanted(dataset), noted(scores.schema)
+    wanted, marks = _wanted(dataset, shard), noted(scores.schema)
     known = [name for name in scores.column_names if name in wanted]
     if not known:
         return
@@ -85,9 +85,9 @@ def forget_imported(dataset: Dataset, shard: str) -> None:
     dataset.write_table("scores", rest, shard)
 
 
-def _wanted(dataset: Dataset) -> dict[str, str]:
+def _wanted(dataset: Dataset, shard: str) -> dict[str, str]:
     """Imported column -> what it was made of, in the manner of the scorers' signatures."""
-    intake = read_intake(dataset)
+    intake = read_intake(dataset, shard)
     imported = intake.imported if intake else {}
     return {name: fingerprint(["imported", column, _VERSION]) for column, name in imported.items()}
 

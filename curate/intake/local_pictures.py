@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from curate.base.errors import DatasetError
 from curate.base.progress import advance
 from curate.base.reasons import Failure, FailureError, Reason
+from curate.intake.lists.record import Intake, read_intake
 from curate.intake.locations import Store
-from curate.intake.read import Intake, read_intake
 from curate.intake.tars import EXTENSIONS, open_tar
 from curate.pictures.resize import Resizer
 from curate.pictures.settings import PictureSettings
@@ -67,7 +67,7 @@ class LocalPicturesStage(Stage):
 
     def run(self, dataset: Dataset, shard: str) -> dict[str, int]:
         """Store a shard; returns stored and each reason with its number of rows."""
-        intake = read_intake(dataset)
+        intake = read_intake(dataset, shard)
         if intake is None or not intake.local:
             raise DatasetError(f"{dataset.directory} was not made from pictures that are here.")
         rows = pq.read_table(dataset.input_path(shard))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.base.errors import DatasetError
-from curate.base.files import (
-    atomic_path,
-    fingerprint,
-    plain_path,
-    read_json,
-    sha256_file,
-    write_json,
-)
+from curate.base.files import atomic_path, plain_path, read_json
 from curate.base.progress import progress
 from curate.intake.column_types import ColumnTypes, score_numbers
 from curate.intake.columns import score_columns
 from curate.intake.inspection import inspect_input
 from curate.intake.left_out import LeftOut
+from curate.intake.lists.record import (
+    Intake,
+    files_record,
+    find_same,
+    place_of,
+    record_path,
+    write_intake,
+)
 from curate.intake.rows import IDENTITY, own_names
 from curate.intake.settings import InputFormat
 from curate.intake.source import Source
@@ -37,43 +38,7 @@ from curate.store.scans import parquet_scan
 from curate.store.write_samples import ALT_TEXTS, FAILURE, SOURCE_FILE
 
 DEFAULT_ROWS_PER_SHARD = 10_000
-_MEMORY_LIMIT = "2GB"
-_LISTED_FILES = 1000  # more are recorded as one fingerprint
-
-
-@dataclass(frozen=True)
-class Intake:
-    """What was taken in."""
-
-    rows: int
-    shards: int
-    rows_per_shard: int
-    format: str
-    local: bool
-    """The pictures lie in the input itself; see curate.intake.local_pictures."""
-    scheme: str
-    root: str
-    """Where the rows' `source_file` lie: storage scheme ("" for local paths) and folder."""
-    url_column: str | None
-    text_column: str | None
-    image_column: str | None
-    imported: dict[str, str]
-    """Column of the input, as it is called in its shards -> its name in the scores table."""
-    without_text: int
-    broken: dict[str, int]
-    """Reason -> rows that came in broken."""
-    number_texts: list[str] = field(default_factory=list)
-    """Imported columns that are text in the input's shards and hold nothing but numbers."""
-    columns: list[str] = field(default_factory=list)
-    """The input's further columns under their own names."""
-    captions: int | None = None
-    """Texts of all unbroken rows; None where no row came with several."""
-    captioned: int | None = None
-    """Rows that they belong to."""
-    left_out: dict[str, int] = field(default_factory=dict)
-    """Why -> files that are no rows (curate.intake.left_out); all names in left_out.jsonl."""
-    left_out_names: dict[str, list[str]] = field(default_factory=dict)
-    """Why -> the first of their names."""
+MEMORY_LIMIT = "2GB"
 
 
 def plan_shards(
@@ -106,10 +71,14 @@ def plan_shards(
     """
     if not isinstance(source, Source):
         source = inspect_input(source, url_column, text_column, input_format)
-    record_path = dataset.directory / "input" / "input.json"
-    if record_path.exists():
-        return _finished(record_path, source, dataset)
-    for leftover in record_path.parent.glob("*.parquet"):
+    if record_path(dataset).exists():
+        if (same := find_same(dataset, source)) is None:
+            raise DatasetError(
+                f"{dataset.directory} was made from another version of its input; --extend takes "
+                f"in the rows that are new, or choose another --out for this one."
+            )
+        return finished(same, dataset, source)
+    for leftover in (dataset.directory / "input").glob("*.parquet"):
         leftover.unlink()
     types = source.column_types()
     shards, counts, left_out = _write_shards(source, dataset, rows_per_shard, types)
@@ -119,11 +88,7 @@ def plan_shards(
         columns = list(types.types())
     _tell_repeated_apart(dataset, rows_per_shard)
     imported = _imported(columns, source)
-    rows, without_text = counts.pop("rows"), counts.pop("without_text")
-    captions, captioned = counts.pop("captions"), counts.pop("captioned")
-    several = captions > captioned
     intake = Intake(
-        rows=rows,
         shards=shards,
         rows_per_shard=rows_per_shard,
         format=source.format,
@@ -134,33 +99,57 @@ def plan_shards(
         text_column=source.text_column,
         image_column=source.image_column,
         imported=imported,
-        without_text=without_text,
-        broken=dict(counts.most_common()),
-        number_texts=_number_texts(dataset, imported),
+        number_texts=_number_texts(dataset, imported, dataset.shards()),
         columns=columns,
-        captions=captions if several else None,
-        captioned=captioned if several else None,
         left_out=dict(left_out.counts),
         left_out_names=left_out.names(),
+        given=place_of(source.given),
+        encoding=source.encoding,
+        import_columns=list(source.import_columns),
+        **counts.fields(),
     )
-    write_json(record_path, {**asdict(intake), "files": _files_record(source)})
+    write_intake(dataset, intake, files_record(source))
     return intake
 
 
-def read_intake(dataset: Dataset) -> Intake | None:
-    """What was taken in; None for a dataset that was not made by `plan_shards`."""
-    path = dataset.directory / "input" / "input.json"
-    if not path.exists():
-        return None
-    record = read_json(path)
-    record.pop("files", None)
-    return Intake(**record)
+@dataclass
+class Counts:
+    """What is counted of the rows of a list."""
+
+    rows: int = 0
+    without_text: int = 0
+    captions: int = 0
+    captioned: int = 0
+    broken: Counter[str] = field(default_factory=Counter)
+
+    def add(self, table: pa.Table) -> None:
+        """Count the rows of a shard of `plan_shards`."""
+        self.rows += table.num_rows
+        self.broken.update(table.column(FAILURE).drop_null().to_pylist())
+        unbroken = table.filter(table.column(FAILURE).is_null())
+        texts = unbroken.column("alt_text")
+        several = unbroken.column(ALT_TEXTS)
+        alone = len(texts) - texts.null_count - (len(several) - several.null_count)
+        self.without_text += texts.null_count
+        self.captioned += len(texts) - texts.null_count
+        self.captions += alone + (pc.sum(pc.list_value_length(several)).as_py() or 0)
+
+    def fields(self) -> dict[str, Any]:
+        """As `Intake` has them."""
+        several = self.captions > self.captioned
+        return {
+            "rows": self.rows,
+            "without_text": self.without_text,
+            "broken": dict(self.broken.most_common()),
+            "captions": self.captions if several else None,
+            "captioned": self.captioned if several else None,
+        }
 
 
 def _write_shards(
     source: Source, dataset: Dataset, rows_per_shard: int, types: ColumnTypes | None
-) -> tuple[int, Counter[str], LeftOut]:
-    counts: Counter[str] = Counter(rows=0, without_text=0, captions=0, captioned=0)
+) -> tuple[int, Counts, LeftOut]:
+    counts = Counts()
     shards = 0
     names = dataset.directory / "input" / "left_out.jsonl"
     with atomic_path(names) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
@@ -170,33 +159,30 @@ def _write_shards(
                 with atomic_path(dataset.input_path(f"{shards:05d}")) as temporary:
                     pq.write_table(table, temporary, compression="zstd")
                 shards += 1
-                _count(table, counts)
+                counts.add(table)
                 bar.update(table.num_rows)
     if not left_out.counts:
         names.unlink()
     return shards, counts, left_out
 
 
-def _count(table: pa.Table, counts: Counter[str]) -> None:
-    counts["rows"] += table.num_rows
-    counts.update(table.column(FAILURE).drop_null().to_pylist())
-    unbroken = table.filter(table.column(FAILURE).is_null())
-    texts = unbroken.column("alt_text")
-    several = unbroken.column(ALT_TEXTS)
-    alone = len(texts) - texts.null_count - (len(several) - several.null_count)
-    counts["without_text"] += texts.null_count
-    counts["captioned"] += len(texts) - texts.null_count
-    counts["captions"] += alone + (pc.sum(pc.list_value_length(several)).as_py() or 0)
-
-
 def _shard_tables(
     source: Source, rows_per_shard: int, types: ColumnTypes | None, left_out: LeftOut
 ) -> Iterator[pa.Table]:
+    def keyed() -> Iterator[pa.Table]:
+        row = 0
+        for batch in source.batches(min(rows_per_shard, DEFAULT_ROWS_PER_SHARD), types, left_out):
+            yield _keyed(batch, row, source.namespace)
+            row += batch.num_rows
+
+    return cut(keyed(), rows_per_shard)
+
+
+def cut(tables: Iterable[pa.Table], rows_per_shard: int) -> Iterator[pa.Table]:
+    """The same rows in the same order, in tables of `rows_per_shard`, the last one shorter."""
     held: list[pa.Table] = []
-    held_rows, row = 0, 0
-    for batch in source.batches(min(rows_per_shard, DEFAULT_ROWS_PER_SHARD), types, left_out):
-        rest = _keyed(batch, row)
-        row += batch.num_rows
+    held_rows = 0
+    for rest in tables:
         while held_rows + rest.num_rows >= rows_per_shard:
             room = rows_per_shard - held_rows
             yield _joined([*held, rest.slice(0, room)])
@@ -230,10 +216,12 @@ def _imported(columns: list[str], source: Source) -> dict[str, str]:
     return {names[column]: name for column, name in chosen.items()}
 
 
-def _number_texts(dataset: Dataset, imported: Mapping[str, str]) -> list[str]:
+def _number_texts(
+    dataset: Dataset, imported: Mapping[str, str], shards: Sequence[str]
+) -> list[str]:
     """The imported columns of texts in which every text is a number, or says that there is none."""
     candidates: set[str] | None = None
-    for shard in dataset.shards():
+    for shard in shards:
         with pq.ParquetFile(dataset.input_path(shard)) as parquet:
             if candidates is None:
                 schema = parquet.schema_arrow
@@ -247,12 +235,13 @@ def _number_texts(dataset: Dataset, imported: Mapping[str, str]) -> list[str]:
     return sorted(candidates or ())
 
 
-def _keyed(batch: pa.RecordBatch, first_row: int) -> pa.Table:
+def _keyed(batch: pa.RecordBatch, first_row: int, namespace: str) -> pa.Table:
     """The batch with key and row in front, as if nothing were repeated."""
-    pairs = zip(
-        batch.column(IDENTITY).to_pylist(), batch.column("alt_text").to_pylist(), strict=True
-    )
-    keys = [sample_key(identity, text) for identity, text in pairs]
+    columns = [batch.column(name).to_pylist() for name in (IDENTITY, "url", "alt_text")]
+    keys = [
+        sample_key(identity if identity == url else f"{namespace}{identity}", text)
+        for identity, url, text in zip(*columns, strict=True)
+    ]
     rows = np.arange(first_row, first_row + batch.num_rows, dtype=np.int64)
     kept = pa.Table.from_batches([batch]).drop_columns([IDENTITY])
     return kept.add_column(0, "row", pa.array(rows)).add_column(0, "key", pa.array(keys))
@@ -270,7 +259,7 @@ def _tell_repeated_apart(dataset: Dataset, rows_per_shard: int) -> None:
     scratch = dataset.directory / "input" / ".duckdb"
     config: dict[str, Any] = {
         "threads": 1,
-        "memory_limit": _MEMORY_LIMIT,
+        "memory_limit": MEMORY_LIMIT,
         "temp_directory": str(plain_path(scratch)),
     }
     with duckdb.connect(config=config) as connection:
@@ -320,62 +309,14 @@ def _rewrite(path: Path, changed: dict[int, int]) -> None:
         pq.write_table(table.set_column(0, "key", pa.array(keys)), temporary, compression="zstd")
 
 
-# ---- the record of a finished intake ----------------------------------------------------------
-
-
-def _files_record(source: Source) -> Any:
-    """What the input looked like: enough to see that it changed.
-
-    A local list is hashed. Tars, pictures and remote files go by name and size, remote ones also
-    by their time.
-    """
-    hashed = not source.local and not source.store.scheme
-    records = []
-    for path in source.files:
-        size, modified = source.store.state(path)
-        record: dict[str, Any] = {"path": path, "bytes": size}
-        if hashed:
-            record |= {
-                "modified_ns": modified,
-                "sha256": sha256_file(Path(source.store.root) / path),
-            }
-        elif source.store.scheme:
-            record["modified_ns"] = modified
-        records.append(record)
-    if not source.files:
-        return {"names": fingerprint(list(source.store.walk()))}
-    return records if len(records) <= _LISTED_FILES else {"fingerprint": fingerprint(records)}
-
-
-def _finished(record_path: Path, source: Source, dataset: Dataset) -> Intake:
-    """The recorded intake, if `source` is still what it was made from."""
+def finished(record_path: Path, dataset: Dataset, source: Source) -> Intake:
+    """A recorded intake, with the scores to import that are asked for now."""
     record = read_json(record_path)
     known = record.pop("files")
-    if not _same_files(known, source):
-        raise DatasetError(
-            f"{record_path.parent.parent} was made from another version of its input; "
-            f"choose another --out for this one."
-        )
     intake = Intake(**record)
     wanted = _imported(intake.columns or list(source.columns), source)
     if intake.imported != wanted:  # further scores of the same input are asked for
-        intake = replace(intake, imported=wanted, number_texts=_number_texts(dataset, wanted))
-        write_json(record_path, {**asdict(intake), "files": known})
+        texts = _number_texts(dataset, wanted, intake.shard_names())
+        intake = replace(intake, imported=wanted, number_texts=texts)
+        write_intake(dataset, intake, known)
     return intake
-
-
-def _same_files(known: Any, source: Source) -> bool:
-    if not isinstance(known, list) or not known or "sha256" not in known[0]:
-        return bool(known == _files_record(source))
-    if [record["path"] for record in known] != list(source.files):
-        return False
-    return all(_unchanged(record, source) for record in known)
-
-
-def _unchanged(known: dict[str, Any], source: Source) -> bool:
-    size, modified = source.store.state(known["path"])
-    if size != known["bytes"]:
-        return False
-    # An untouched file needs no hashing; a touched one may still hold the same bytes.
-    file = Path(source.store.root) / known["path"]
-    return modified == known["modified_ns"] or sha256_file(file) == known["sha256"]

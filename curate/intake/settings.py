@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -13,6 +13,9 @@ InputFormat = Literal["parquet", "csv", "tsv", "jsonl", "json", "text", "webdata
 
 class IntakeSettings(Settings):
     """How the list, the tars or the folder of an input is read."""
+
+    GROUPS: ClassVar[dict[str, str]] = {"Input": "url_column"}
+    EXPERT: ClassVar[str] = "encoding"
 
     url_column: str | None = Field(
         None, description="Column with the URLs; by default url, URL, image_url and the like."

@@ -86,6 +86,8 @@ class Source:
     parquet: ParquetColumns | None = None
     whole: bool = False
     """Whether a folder was given, so that its other files are told."""
+    namespace: str = ""
+    """Stands before the places that identify rows without a URL; see curate.intake.lists.join."""
 
     def column_types(self) -> ColumnTypes | None:
         """Empty, to be filled by `batches`; None for Parquet, which tells its types itself."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -14,6 +14,9 @@ EncodeFormat = Literal["jpg", "png", "webp"]
 
 class PictureSettings(Settings):
     """How pictures are stored, wherever they come from."""
+
+    GROUPS: ClassVar[dict[str, str]] = {"Pictures": "image_size"}
+    EXPERT: ClassVar[str] = "max_pixels max_bytes"
 
     image_size: int = Field(512, ge=1, description="Pixels of the side that resize_mode names.")
     resize_mode: ResizeMode = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,6 +13,12 @@ from curate.served.address import check_address, check_key_name
 
 class ScoreSettings(Settings):
     """Which models score the samples, and how they run."""
+
+    GROUPS: ClassVar[dict[str, str]] = {"Scores": "clip_model", "Running": "precision"}
+    EXPERT: ClassVar[str] = (
+        "clip_tokenizer nsfw_labels watermark_labels allow_pickle jpeg_draft score_batch_size "
+        "score_threads decode_threads"
+    )
 
     clip_model: str = Field(
         "ViT-L-14-quickgelu",

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from curate.base.telling.summaries import Summary
+
 if TYPE_CHECKING:
     import duckdb
 
@@ -27,7 +29,7 @@ class RuleCount:
 
 
 @dataclass(frozen=True)
-class SelectionSummary:
+class SelectionSummary(Summary):
     """A selection's counts. rows = stored + failed; stored = selected + all that rules removed."""
 
     name: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,13 @@ from curate.base.settings import OPERATIONAL, Settings
 
 class SelectSettings(Settings):
     """Which samples to select, and under which name."""
+
+    GROUPS: ClassVar[dict[str, str]] = {
+        "Rules": "name",
+        "Duplicates": "keep_duplicates",
+        "Balance": "balance",
+    }
+    EXPERT: ClassVar[str] = "reference_clusters reference_embedding preset_columns"
 
     name: str = Field(
         "default",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,8 +41,11 @@ def accounting(dataset: Dataset) -> dict[str, Any]:
         kind = Reason.named(reason).reason_class.value
         classes[kind] = classes.get(kind, 0) + count
     failed = sum(reasons.values())
-    record = dataset.directory / "input" / "input.json"
-    intake = read_json(record) if record.exists() else {}
+    lists = [read_json(path) for path in dataset.list_records()]
+    several = any(one.get("captions") is not None for one in lists)
+    left_out: Counter[str] = Counter()
+    for one in lists:
+        left_out.update(one.get("left_out", {}))
     return {
         "rows": rows,
         "stored": stored,
@@ -53,10 +57,17 @@ def accounting(dataset: Dataset) -> dict[str, Any]:
         "policy": classes.get(ReasonClass.POLICY.value, 0),
         "retryable": classes.get(ReasonClass.MAY_PASS.value, 0),
         "balanced": rows == stored + failed + pending,
-        "captions": intake.get("captions"),
-        "captioned": intake.get("captioned"),
-        "left_out": intake.get("left_out", {}),
+        "captions": sum(_texts_of(one, "captions") for one in lists) if several else None,
+        "captioned": sum(_texts_of(one, "captioned") for one in lists) if several else None,
+        "left_out": dict(left_out),
     }
+
+
+def _texts_of(intake: Mapping[str, Any], name: str) -> int:
+    """Texts of a list, or rows that they belong to; a list without several tells neither."""
+    if intake.get(name) is not None:
+        return int(intake[name])
+    return int(intake["rows"] - intake["without_text"] - sum(intake["broken"].values()))
 
 
 def accounting_line(counts: Mapping[str, Any]) -> str:

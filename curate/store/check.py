@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import leftovers, read_json, sha256_file
+from curate.base.telling.summaries import Summary
 from curate.store.contract import (
     CONTRACT_VERSION,
     RETRY_DIRECTORY,
@@ -30,7 +31,7 @@ from curate.store.contract import (
     WEIGHTED_SELECTION,
 )
 from curate.store.dataset import Dataset
-from curate.store.file_faults import other_keys, tar_members, unlike
+from curate.store.file_faults import are_cut_so, other_keys, tar_members, unlike
 from curate.store.holes import (
     ALT,
     DUPLICATE_TABLES,
@@ -53,7 +54,7 @@ _CAPTION_ID = ("key", "kind", "sample_index")
 
 
 @dataclass(frozen=True)
-class Check:
+class Check(Summary):
     """What was found.
 
     Attributes:
@@ -294,22 +295,12 @@ class _Checker:
         except (OSError, pa.ArrowException, KeyError) as error:
             self._say(table, name, f"is unreadable ({str(error).partition(chr(10))[0]})")
             return None
-        own = self._rows_of(name)
-        if own is not None and rows != list(own):
+        if not are_cut_so(self.dataset, name, rows):
             self._say(table, name, "holds other rows than were read from the list")
             return None
         self.files[table] += 1
         self.rows[table] += len(keys)
         return list(keys.to_pylist())
-
-    def _rows_of(self, shard: str) -> range | None:
-        """Which rows of the list a shard was cut from; None where the record does not tell."""
-        try:
-            record = read_json(self.dataset.directory / "input" / "input.json")
-            first = int(shard) * int(record["rows_per_shard"])
-            return range(first, min(first + int(record["rows_per_shard"]), int(record["rows"])))
-        except (DatasetError, KeyError, TypeError, ValueError):
-            return None  # the record is a hole of its own
 
     def _say(self, table: str, name: str, problem: str) -> None:
         path = self.dataset.input_path(name) if table == "input" else None

@@ -21,7 +21,7 @@ SAMPLES = pa.schema(
     [
         ("key", pa.string()),
         ("shard", pa.string()),
-        ("row", pa.int64()),  # number of the row in the input list, from 0
+        ("row", pa.int64()),  # number of the row in its input list, from 0
         ("url", pa.string()),
         ("alt_text", pa.string()),  # exactly as it came, of several the first; null for none
         ("status", pa.string()),  # "stored" or "failed"

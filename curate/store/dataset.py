@@ -5,6 +5,9 @@
       README.md                       tells `datasets.load_dataset(DIR)` of the tables
       input/00000.parquet             the rows of the input list, cut into shards, in input order;
                                       alt_texts holds the list of a row that came with several
+      input/input.json                what was taken in, from where, and how it was read
+      input/input-00012.json          the same of a list that joined later (--extend), by the first
+                                      of its shards; dataset.json tells of all of them in `lists`
       input/left_out.jsonl            the names of the input's files that are no rows, and why
       shards/00000.tar                WebDataset: KEY.jpg (or png, webp), KEY.txt, KEY.json
       tables/samples/00000.parquet    one row for EVERY input row, stored or failed, with its reason
@@ -23,6 +26,7 @@
       selections/NAME.parquet         the keys of a selection, and weights where it is balanced;
                                       NAME.json holds its SQL and funnel
       retry/00000/                    a shard's next state while --retry-failed writes it
+      joining/                        the rows of a further list, while --extend reads it
       .locks/                         who writes at this moment, see curate.store.lock
 
 Everybody reads and writes through this module; the schemas stand in curate.store.contract. A table
@@ -147,6 +151,16 @@ class Dataset:
     def shards(self) -> list[str]:
         """Names of all shards of the input list, in order, such as ["00000", "00001"]."""
         return sorted(path.stem for path in (self.directory / "input").glob("[0-9]*.parquet"))
+
+    def list_records(self) -> list[Path]:
+        """The records of the lists that were taken in, in the order in which they joined."""
+        folder = self.directory / "input"
+        first = folder / "input.json"
+        later = folder.glob("input-[0-9]*.json")
+        return [
+            *([first] if first.exists() else []),
+            *sorted(later, key=lambda path: int(path.stem.partition("-")[2])),
+        ]
 
     # ---- tables -------------------------------------------------------------------------------
 

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from curate.base.errors import DatasetError
+from curate.base.files import read_json
 from curate.store.contract import ADDED_LATER, SCHEMA_VERSIONS, SCHEMAS
+from curate.store.dataset import Dataset
 
 
 def tar_members(path: Path) -> Iterator[tuple[str, set[str]]]:
@@ -51,3 +54,20 @@ def other_keys(found: list[str], expected: list[str]) -> str:
     if len(found) != len(expected):
         return f"{len(found):,} rows, not the {len(expected):,}"
     return "other rows than those" if set(found) != set(expected) else "in another order the rows"
+
+
+def are_cut_so(dataset: Dataset, shard: str, rows: list[int]) -> bool:
+    """Whether these are the rows of a shard, as far as the record of its list tells."""
+    try:
+        records = map(read_json, dataset.list_records())
+        before = [r for r in records if int(r.get("first_shard", 0)) <= int(shard)]
+        size, listed = int(before[-1]["rows_per_shard"]), int(before[-1]["rows"])
+        joined = int(before[-1].get("first_shard", 0))
+    except (DatasetError, IndexError, KeyError, TypeError, ValueError):
+        return True  # the record is a hole of its own
+    start = (int(shard) - joined) * size
+    stop = min(start + size, listed)
+    if not joined:
+        return rows == list(range(start, stop))
+    # Of a list that joined, the rows that were new.
+    return len(rows) == stop - start and rows == sorted(set(rows))

@@ -110,10 +110,12 @@ def find_holes(dataset: Dataset, selections: Collection[str] | None = None) -> l
     for table in [*_BY_SHARD, *sorted({*_sources(dataset), *finished} - {*_BY_SHARD})]:
         expected = set(finished.get(table, ()))
         present = _present(dataset, table)
-        if table not in finished and table in _BY_SHARD and present:
-            expected = set(shards) if table == "samples" else sampled
+        if table in _BY_SHARD and (present or table in finished):
+            # Also of shards that came after the record, with a list that joined.
             if table == TARS:
-                expected = _written_tars(dataset, sampled - present)
+                expected |= _written_tars(dataset, sampled - present - expected)
+            else:
+                expected |= set(shards) if table == "samples" else sampled
         optional = table.partition("/")[0] in ("captions", "caption_scores") and table != ALT
         if not present and optional:
             continue  # the folder was removed with all that it held, which nobody does by mistake
@@ -161,12 +163,13 @@ def finished_path(dataset: Dataset, table: str) -> Path:
 
 
 def all_shards(dataset: Dataset) -> list[str]:
-    """Names of all shards that the input was cut into, also of those whose file is lost."""
-    path = dataset.directory / "input" / "input.json"
+    """Names of all shards that the lists were cut into, also of those whose file is lost."""
     names = set(dataset.shards())
-    if path.exists():
+    for path in dataset.list_records():
         with suppress(DatasetError, KeyError, TypeError, ValueError):  # named by find_holes
-            names |= {f"{number:05d}" for number in range(int(read_json(path)["shards"]))}
+            record = read_json(path)
+            first, shards = int(record.get("first_shard", 0)), int(record["shards"])
+            names |= {f"{number:05d}" for number in range(first, first + shards)}
     return sorted(names)
 
 
@@ -229,14 +232,20 @@ def _ends(path: Path, size: int) -> tuple[bytes, bytes] | str:
 
 def _input_holes(dataset: Dataset) -> Iterator[Hole]:
     folder = dataset.directory / "input"
-    record = folder / "input.json"
-    if record.exists():
+    records = dataset.list_records()
+    for record in records:
         try:
             int(read_json(record)["shards"])
         except (DatasetError, KeyError, TypeError, ValueError):
-            yield Hole(INPUT, "input.json", record, "is cut or no record of an input")
-    elif finished_path(dataset, "samples").exists():
-        yield Hole(INPUT, "input.json", record, _LOST)
+            yield Hole(INPUT, record.name, record, "is cut or no record of an input")
+    first = folder / "input.json"
+    told = [first] if finished_path(dataset, "samples").exists() else []
+    with suppress(DatasetError, KeyError, TypeError, ValueError):  # named by curate.store.check
+        lists = dataset.record().get("lists", [])[1:]
+        told += [folder / f"input-{one['first_shard']}.json" for one in lists]
+    for record in told:
+        if record not in records:
+            yield Hole(INPUT, record.name, record, _LOST)
     for name in all_shards(dataset):
         path = dataset.input_path(name)
         if damage := parquet_damage(path):

@@ -15,7 +15,7 @@ OUT/
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from curate.base.files import atomic_path, remove_leftovers, write_json
 from curate.base.provenance import provenance
+from curate.base.telling.summaries import Summary
 from curate.store.claims import claim_directory
 from curate.store.lock import hold
 from pipelines.ablation.finished import texts
@@ -49,14 +50,18 @@ LIMITS = (
 
 
 @dataclass(frozen=True)
-class AblationSummary:
-    """Where the results are, and the answer in words and as a plain-text table."""
+class AblationSummary(Summary):
+    """Where the results are, and the answer in numbers, in words and as a plain-text table."""
 
     directory: Path
     headline: list[str]
-    table: str
+    table: str = field(repr=False)
     images: int
     """Training pictures of the first arm."""
+    arms: list[dict[str, Any]] = field(repr=False)
+    """The rows of results/arms.parquet: mean and interval of each arm, place and metric."""
+    declared: list[dict[str, Any]]
+    """The rows of results/contrasts.parquet that were declared before the run."""
 
     def text(self) -> str:
         """What the command prints."""
@@ -229,4 +234,6 @@ def summarise(out: Path) -> AblationSummary:
     )
     table = text_table(tables.arms, tables.undefined, kept.settings.primary.metric)
     table = "\n".join([table, "", *texts.told(lost)]).rstrip()
-    return AblationSummary(out, tables.headline, table, kept.record["images"])
+    tested = [row for row in tables.contrasts.to_pylist() if row["declared"]]
+    arms = tables.arms.to_pylist()
+    return AblationSummary(out, tables.headline, table, kept.record["images"], arms, tested)

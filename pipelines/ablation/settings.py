@@ -102,6 +102,8 @@ class Arm(Settings):
 class AblateSettings(RunnerSettings):
     """The declared experiment. Read the YAML file and you know the study."""
 
+    GROUPS: ClassVar[dict[str, str]] = {"Study": "arms", "Running": "workers"}
+
     RENAMED: ClassVar[dict[str, str]] = {
         "judge": "judges",
         "clip_model": "judges: {clip: {model: ...}}",

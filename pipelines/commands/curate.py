@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import click
 from pydantic import Field
 
 from curate.base.errors import ConfigError
+from curate.base.settings import load_settings
+from curate.base.telling.summaries import Summary
 from curate.download.settings import DownloadSettings
 from curate.duplicates.settings import DuplicateSettings
 from curate.intake.settings import IntakeSettings
@@ -20,10 +22,12 @@ from pipelines.commands.score import remember
 from pipelines.runners.settings import RunnerSettings, WorkerSettings
 from pipelines.terminal.options import PLACE, settings_options
 from pipelines.terminal.quiet import say
+from pipelines.world.by_name import DemoByName
 
 if TYPE_CHECKING:
     from curate.intake.source import Source
     from curate.scoring.stage import ScoreStage
+    from curate.selection.funnel import SelectionSummary
     from curate.store.dataset import Dataset
     from pipelines.runners.protocol import Runner
 
@@ -35,9 +39,16 @@ Until = Literal["download", "score", "duplicates", "selection"]
 
 
 class CurateSettings(
-    DownloadSettings, ScoreSettings, DuplicateSettings, IntakeSettings, WorkerSettings
+    IntakeSettings,
+    DownloadSettings,
+    ScoreSettings,
+    DuplicateSettings,
+    WorkerSettings,
+    DemoByName,
 ):
     """Intake, download, scores, duplicates and the first selection."""
+
+    GROUPS: ClassVar[dict[str, str]] = {"First selection": "name"}
 
     name: str = Field("default", description="Name of the first selection.")
     where: str = Field(
@@ -65,6 +76,12 @@ class CurateSettings(
     is_flag=True,
     help="Fetch again what failed for reasons that can pass (timeouts, DNS, 429, 5xx, ...).",
 )
+@click.option(
+    "--extend",
+    is_flag=True,
+    help="INPUT grew, or is a further one: take in its rows that are new to the dataset, with the "
+    "dataset's own settings.",
+)
 @settings_options(CurateSettings)
 def command(
     source: str,
@@ -72,6 +89,7 @@ def command(
     dry_run: bool,
     until: Until,
     retry_failed: bool,
+    extend: bool,
     settings: CurateSettings,
 ) -> None:
     """Take in URLs or pictures, score every pair, find duplicates, make a first selection.
@@ -88,26 +106,47 @@ def command(
       caplab curate urls.parquet --out data/mine --image-size 512
       caplab curate urls.csv --out data/mine --clip-model ViT-L-14-quickgelu \\
           --clip-pretrained openai --where "clip_similarity >= 0.25 and not duplicate"
+      caplab curate more-urls.parquet --out data/mine --extend
     """
     say(f"reading {source}")
     if dry_run:
-        click.echo(plan(source, settings))
+        wanted = stored_settings(out, source, settings) if extend else settings
+        click.echo(plan(source, wanted))
         return
-    click.echo(curate(source, out, settings, until, retry_failed).text())
+    click.echo(curate(source, out, settings, until, retry_failed, extend).text())
 
 
 @dataclass(frozen=True)
-class CurateSummary:
-    """The accounting of the input list and the funnel of the first selection."""
+class CurateSummary(Summary):
+    """The accounting of the input list and the funnel of the first selection.
+
+    Attributes:
+        rows, stored, failed: of all lists; rows = stored + failed.
+        reasons: of failed rows, the most frequent first.
+        joined, known: rows of a list that joined now, and those that were in the dataset already.
+        duplicates: what the search counted; empty where it has not come to that.
+        selection: the first selection; None where it has not come to that.
+        accounting: the same in words.
+    """
 
     directory: Path
-    accounting: str
-    duplicates: str = ""
-    funnel: str = ""
+    rows: int
+    stored: int
+    failed: int
+    reasons: Mapping[str, int]
+    joined: int | None
+    known: int | None
+    duplicates: Mapping[str, int] = field(default_factory=dict)
+    selection: SelectionSummary | None = None
+    accounting: str = field(default="", repr=False)
 
     def text(self) -> str:
         """What the command prints."""
-        return "\n".join(part for part in (self.accounting, self.duplicates, self.funnel) if part)
+        lines = [self.accounting]
+        if self.duplicates:
+            found = (f"{name} {count:,}" for name, count in sorted(self.duplicates.items()))
+            lines.append(f"duplicates: {', '.join(found)}")
+        return "\n".join([*lines, *([self.selection.text()] if self.selection else [])])
 
 
 def curate(
@@ -116,6 +155,7 @@ def curate(
     settings: CurateSettings,
     until: Until = "selection",
     retry_failed: bool = False,
+    extend: bool = False,
 ) -> CurateSummary:
     """Turn a URL list into a scored dataset, or continue one that was interrupted.
 
@@ -127,17 +167,23 @@ def curate(
         until: the last stage to run; a later call goes on behind it.
         retry_failed: fetch once more what failed for a reason that can pass, in shards that were
             finished before.
+        extend: `source` joins the dataset `out` with the rows whose keys are new to it; settings
+            that are not given are the dataset's own (`stored_settings`).
 
     Raises:
         ConfigError: a setting, the input list or a weights file is wrong.
-        DatasetError: `out` belongs to other settings.
+        DatasetError: `out` belongs to other settings or another list, or `extend` and it is none.
         StageError: some shards failed; what is done is kept and the same call continues.
     """
+    from curate.intake.lists.own import identity_of
     from curate.scoring.stage import ScoreStage
+    from curate.selection.first import refuse_other_rules
     from curate.store.dataset import Dataset
     from curate.store.lock import hold
     from pipelines.runners.choice import open_runner
 
+    if extend:
+        settings = stored_settings(out, source, settings)
     inputs = look_at(source, settings)
     if retry_failed and inputs.local:
         raise ConfigError("--retry-failed fetches URLs again, but this input holds the pictures.")
@@ -151,8 +197,8 @@ def curate(
         )
     # Without scores no weights are loaded, and the workers of a download stay small.
     score = None if until == "download" else ScoreStage(settings.part(ScoreSettings))
-    _refuse_other_selection(Dataset(out), settings.selection())
-    identity = {
+    refuse_other_rules(Dataset(out), settings.selection())
+    identity: Mapping[str, Any] = {
         "input": inputs.address,
         "format": inputs.format,
         "columns": [inputs.url_column, inputs.text_column],
@@ -160,9 +206,10 @@ def curate(
         **settings.part(DownloadSettings).identity(),
     }
     if settings.encoding is not None:
-        identity["encoding"] = settings.encoding
+        identity = {**identity, "encoding": settings.encoding}
+    identity = identity_of(Dataset(out), identity, extend)
     with hold(out, WRITES), open_runner(settings.part(RunnerSettings)) as runner:
-        return _curate(runner, inputs, out, settings, score, identity, until, retry_failed)
+        return _curate(runner, inputs, out, settings, score, identity, until, retry_failed, extend)
 
 
 def _curate(
@@ -174,17 +221,19 @@ def _curate(
     identity: Mapping[str, Any],
     until: Until,
     retry_failed: bool,
+    extend: bool,
 ) -> CurateSummary:
+    from curate.base.progress import tell
     from curate.base.provenance import provenance
-    from curate.download.mend import clear_damaged, restore_input
+    from curate.download.mend import clear_damaged, restore_lists
     from curate.download.retry import RetryStage, finish_retries
-    from curate.download.stage import download_stage
     from curate.duplicates.search import find_duplicates
     from curate.intake.imported_scores import ImportScoresStage
     from curate.intake.left_out import left_out_line
-    from curate.intake.local_pictures import LocalPicturesStage
+    from curate.intake.lists.join import finish_joining, join_list
+    from curate.intake.lists.record import read_intakes
     from curate.intake.read import plan_shards
-    from curate.selection.select import select
+    from curate.selection.first import select_first
     from curate.store.accounting import accounting, accounting_line
     from curate.store.dataset import Dataset
     from curate.store.dataset_card import write_dataset_card
@@ -195,49 +244,61 @@ def _curate(
 
     record = provenance(settings, score.weights() if score else {})
     dataset = Dataset.create(out, identity, record)
+    finish_joining(dataset)
     holes = find_holes(dataset)
     if lost := sum(not hole.unfinished for hole in holes):
-        click.echo(f"{lost:,} files are lost or damaged; what is gone is made again", err=True)
+        tell(f"{lost:,} files are lost or damaged; what is gone is made again")
     if any(hole.table == INPUT for hole in holes):
-        restore_input(inputs, dataset, settings.rows_per_shard)
+        restore_lists(dataset, holes, settings.rows_per_shard, None if extend else inputs)
     clear_damaged(dataset, holes)
     finish_retries(dataset)
-    intake = plan_shards(inputs, dataset, rows_per_shard=settings.rows_per_shard)
-    download = settings.part(DownloadSettings)
-    store = LocalPicturesStage(download) if inputs.local else download_stage(download)
-    before = [shard for shard in dataset.shards() if dataset.has_shard("samples", shard)]
-    run_stage(runner, store, dataset, settings.workers)
+    before = [
+        shard
+        for intake in read_intakes(dataset)
+        for shard in ([] if intake.local else intake.shard_names())
+        if dataset.has_shard("samples", shard)
+    ]
+    take_in = join_list if extend else plan_shards
+    intake = take_in(inputs, dataset, rows_per_shard=settings.rows_per_shard)
+    store_pictures(runner, dataset, settings)
     if retry_failed:
-        run_stage(runner, RetryStage(download), dataset, settings.workers, shards=before)
+        stage = RetryStage(settings.part(DownloadSettings))
+        run_stage(runner, stage, dataset, settings.workers, shards=before)
     note_finished(dataset, "samples", TARS)
     write_dataset_card(dataset)
-    counted = accounting_line(accounting(dataset))
+    counts = accounting(dataset)
+    counted = accounting_line(counts)
+    if extend:
+        counted += f"; {intake.rows:,} rows joined with this list"
+        counted += f", {intake.known:,} were in the dataset" if intake.known else ""
     if intake.without_text:
         counted += f"; {intake.without_text:,} came without a text"
     if left_out := left_out_line(intake.left_out, intake.left_out_names):
         counted += f"\n{left_out}"
+    summary = CurateSummary(
+        dataset.directory,
+        **{name: counts[name] for name in ("rows", "stored", "failed", "reasons")},
+        joined=intake.rows if extend else None,
+        known=intake.known if extend else None,
+        accounting=counted,
+    )
     if score is None:  # until the download
-        return CurateSummary(dataset.directory, counted)
+        return summary
     run_stage(runner, AltCaptionStage(), dataset, here=True)
     note_finished(dataset, ALT)
     run_stage(runner, score, dataset, settings.workers, gpus=settings.gpus_per_worker)
     remember(dataset, score.settings, score.weights())
-    if intake.imported:
+    if any(one.imported for one in read_intakes(dataset)):
         run_stage(runner, ImportScoresStage(), dataset, here=True)
     note_finished(dataset, *SCORE_TABLES)
     write_dataset_card(dataset)
     if until == "score":
-        return CurateSummary(dataset.directory, counted)
-    counts = run_once(runner, find_duplicates, dataset, settings.part(DuplicateSettings))
-    found = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
-    duplicates = f"duplicates: {found}"
+        return summary
+    found = run_once(runner, find_duplicates, dataset, settings.part(DuplicateSettings))
+    summary = replace(summary, duplicates=found)
     if until == "duplicates":
-        return CurateSummary(dataset.directory, counted, duplicates)
-    # Scores may have been added since; the rules were checked to be the same.
-    kept = {"overwrite": True, **_balance_of(dataset, settings.name)}
-    selection = settings.selection().model_copy(update=kept)
-    selected = select(dataset, selection)
-    return CurateSummary(dataset.directory, counted, duplicates, selected.text())
+        return summary
+    return replace(summary, selection=select_first(dataset, settings.selection()))
 
 
 def plan(source: str | Path, settings: CurateSettings) -> str:
@@ -267,6 +328,47 @@ def plan(source: str | Path, settings: CurateSettings) -> str:
     )
 
 
+def store_pictures(runner: Runner, dataset: Dataset, settings: CurateSettings) -> None:
+    """Download the pictures of lists, and read those that lie in inputs; what is stored stays."""
+    from curate.download.stage import download_stage
+    from curate.intake.lists.record import read_intakes
+    from curate.intake.local_pictures import LocalPicturesStage
+    from pipelines.runners.shards import run_stage
+
+    download = settings.part(DownloadSettings)
+    shards = dataset.shards()
+    here = {name for one in read_intakes(dataset) if one.local for name in one.shard_names()}
+    for stage, wanted in ((LocalPicturesStage, True), (download_stage, False)):
+        if some := [shard for shard in shards if (shard in here) == wanted]:
+            run_stage(runner, stage(download), dataset, settings.workers, shards=some)
+
+
+def stored_settings(
+    out: Path | str, source: str | Path, settings: CurateSettings
+) -> CurateSettings:
+    """The settings that a dataset was made and last scored with, under those given now.
+
+    Not among them: where workers run, and how a list is read, unless it is one of the dataset's.
+
+    Raises:
+        DatasetError: there is no dataset.
+    """
+    from curate.base.files import read_record
+    from curate.intake.lists.own import stored_values
+    from curate.store.dataset import Dataset
+    from pipelines.commands.score import record_path
+
+    dataset = Dataset(out)
+    stored = stored_values(dataset, source)
+    if record_path(dataset).exists():
+        scored = read_record(record_path(dataset)).get("settings", {})
+        stored |= {name: scored[name] for name in ScoreSettings.model_fields if name in scored}
+    wanted = {*CurateSettings.model_fields} - {*RunnerSettings.model_fields}
+    given = {name: getattr(settings, name) for name in settings.model_fields_set}
+    kept = {name: value for name, value in stored.items() if name in wanted}
+    return load_settings(CurateSettings, None, {**kept, **given})
+
+
 def look_at(source: str | Path, settings: CurateSettings) -> Source:
     """What the input is, as the settings want it read."""
     from curate.intake.inspection import inspect_input
@@ -280,29 +382,3 @@ def look_at(source: str | Path, settings: CurateSettings) -> Source:
         settings.without_texts,
         settings.encoding,
     )
-
-
-def _balance_of(dataset: Dataset, name: str) -> dict[str, Any]:
-    """How the stored selection was balanced since, if it was."""
-    from curate.store.holes import json_damage
-
-    if json_damage(dataset.selection_path(name).with_suffix(".json")):
-        return {}
-    stored = dataset.selection_record(name).get("settings", {})
-    return {part: stored[part] for part in ("balance", "cap") if stored.get(part) is not None}
-
-
-def _refuse_other_selection(dataset: Dataset, settings: SelectSettings) -> None:
-    """Before hours of work: the first selection's name must not stand for other rules."""
-    from curate.selection.select import check_name
-    from curate.store.holes import json_damage
-
-    check_name(settings.name)
-    record = dataset.selection_path(settings.name).with_suffix(".json")
-    if dataset.selection_path(settings.name).exists() and json_damage(record) is None:
-        where = dataset.selection_record(settings.name)["where"]
-        if where != settings.where:
-            raise ConfigError(
-                f"The selection {settings.name!r} exists and stands for {where!r}; "
-                f"choose another --name."
-            )

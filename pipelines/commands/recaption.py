@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import click
 from pydantic import Field
@@ -13,9 +13,11 @@ from pydantic import Field
 from curate.base.errors import ConfigError, StageError
 from curate.base.files import write_json
 from curate.base.settings import OPERATIONAL, precision_of
+from curate.base.telling.summaries import Summary
 from pipelines.runners.settings import RunnerSettings, WorkerSettings
 from pipelines.terminal.options import dataset_argument, settings_options
 from pipelines.terminal.quiet import say
+from pipelines.world.by_name import DemoByName
 from recaption.captioning.settings import RecaptionSettings
 
 if TYPE_CHECKING:
@@ -23,8 +25,10 @@ if TYPE_CHECKING:
     from recaption.captioning.stage import CaptionStage
 
 
-class RecaptionCommandSettings(RecaptionSettings, WorkerSettings):
+class RecaptionCommandSettings(RecaptionSettings, WorkerSettings, DemoByName):
     """Recaptioning, and how many workers do it."""
+
+    GROUPS: ClassVar[dict[str, str]] = {"Prices": "price_per_hour"}
 
     workers: int = Field(
         1, gt=0, description="Workers side by side.", json_schema_extra=OPERATIONAL
@@ -86,7 +90,7 @@ def command(directory: Path, pictures: int | None, settings: RecaptionCommandSet
 
 
 @dataclass(frozen=True)
-class RecaptionSummary:
+class RecaptionSummary(Summary):
     """Who wrote, and how many captions were accepted, rejected and failed (all shards).
 
     Attributes:

@@ -7,24 +7,20 @@ lost rows of the list itself. Killed, it continues with the same command.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-import click
-
 from curate.base.errors import CaplabError, DatasetError
 from curate.base.files import read_record, write_json
+from curate.base.progress import tell
 from curate.base.settings import Settings
-from curate.download.mend import clear_damaged, restore_input
+from curate.download.mend import clear_damaged, restore_lists
 from curate.download.retry import finish_retries
-from curate.download.settings import DownloadSettings
-from curate.download.stage import download_stage
 from curate.duplicates.search import find_duplicates
 from curate.duplicates.settings import DuplicateSettings
 from curate.intake.imported_scores import ImportScoresStage
-from curate.intake.local_pictures import LocalPicturesStage
-from curate.intake.read import read_intake
+from curate.intake.lists.join import finish_joining
+from curate.intake.lists.record import read_intakes
 from curate.scoring.captions import CaptionScoreStage
 from curate.scoring.stage import ScoreSettings, ScoreStage
 from curate.selection.select import select
@@ -44,7 +40,7 @@ from curate.store.holes import (
     note_finished,
 )
 from curate.store.stage import Stage
-from pipelines.commands.curate import CurateSettings, look_at
+from pipelines.commands.curate import CurateSettings, look_at, store_pictures
 from pipelines.commands.score import ScoreCommandSettings
 from pipelines.commands.score import record_path as scores_record
 from pipelines.runners.protocol import Runner
@@ -52,7 +48,6 @@ from pipelines.runners.shards import run_stage
 from recaption.captioning.alt_texts import AltCaptionStage
 
 S = TypeVar("S", bound=Settings)
-_COUNTED = re.compile(r" \(\d[\d,]* files: [0-9a-f]+\)$")
 
 
 class Repair:
@@ -65,20 +60,17 @@ class Repair:
         """Clear away what is damaged and make again what is gone."""
         dataset = self._dataset
         _restore_records(dataset, holes)
+        finish_joining(dataset)
         self._settings = _settings(CurateSettings, dataset.record().get("settings", {}))
         had = {hole.table for hole in holes} | set(finished_tables(dataset))
         had |= {table for table in (*SCORE_TABLES, *DUPLICATE_TABLES) if dataset.has_table(table)}
         if any(hole.table == INPUT for hole in holes):
-            place = source or _COUNTED.sub("", str(dataset.record()["identity"]["input"]))
-            found = look_at(place, self._settings)
+            moved = look_at(source, self._settings) if source else None
             rows_per_shard = int(dataset.record()["identity"]["rows_per_shard"])
-            restore_input(found, dataset, rows_per_shard, holes)
+            restore_lists(dataset, holes, rows_per_shard, moved)
         left = clear_damaged(dataset, holes)
         finish_retries(dataset)
-        intake = read_intake(dataset)
-        download = self._settings.part(DownloadSettings)
-        local = intake is not None and intake.local
-        self._run(LocalPicturesStage(download) if local else download_stage(download))
+        store_pictures(self._runner, dataset, self._settings)
         note_finished(dataset, "samples", TARS)
         if had & {ALT, *SCORE_TABLES}:
             self._run(AltCaptionStage(), here=True)
@@ -100,8 +92,7 @@ class Repair:
         wanted = _settings(ScoreCommandSettings, stored)
         part = wanted.part(ScoreSettings)
         self._run(ScoreStage(part))
-        intake = read_intake(dataset)
-        if intake is not None and intake.imported:
+        if any(intake.imported for intake in read_intakes(dataset)):
             self._run(ImportScoresStage(), here=True)
         note_finished(dataset, *SCORE_TABLES)
         if wanted.captions and scored_captions:
@@ -134,7 +125,7 @@ def _select_again(dataset: Dataset, names: Sequence[str]) -> None:
         except (DatasetError, KeyError, TypeError):
             first = _settings(CurateSettings, dataset.record().get("settings", {})).selection()
             if name != first.name:
-                click.echo(f"{record}: the rules are lost; its keys stay as they are", err=True)
+                tell(f"{record}: the rules are lost; its keys stay as they are")
                 continue
             waiting[name] = first
             record.unlink(missing_ok=True)

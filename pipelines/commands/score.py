@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 from pydantic import Field
 
 from curate.base.files import read_record, write_json
 from curate.base.settings import load_settings
+from curate.base.telling.summaries import Summary
 from curate.scoring.settings import ScoreSettings
 from curate.scoring.whole.settings import WholeSettings
 from pipelines.runners.settings import RunnerSettings, WorkerSettings
 from pipelines.terminal.options import dataset_argument, settings_options
 from pipelines.terminal.quiet import say
+from pipelines.world.by_name import DemoByName
 
 if TYPE_CHECKING:
     from curate.store.dataset import Dataset
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
     from pipelines.runners.shards import StageSummary
 
 
-class ScoreCommandSettings(ScoreSettings, WholeSettings, WorkerSettings):
+class ScoreCommandSettings(ScoreSettings, WholeSettings, WorkerSettings, DemoByName):
     """Scores of an existing dataset; what is not given stays as it was scored before."""
+
+    GROUPS: ClassVar[dict[str, str]] = {"Captions": "captions"}
 
     captions: tuple[str, ...] = Field(
         (), description="Caption kinds to score as well, sentence by sentence; all for every kind."
@@ -54,7 +58,7 @@ def command(directory: Path, config: Path | None, given: dict[str, Any]) -> None
 
 
 @dataclass(frozen=True)
-class ScoreSummary:
+class ScoreSummary(Summary):
     """What was scored now, and the columns that the tables hold afterwards."""
 
     stages: tuple[StageSummary, ...]
@@ -91,7 +95,7 @@ def _score(dataset: Dataset, settings: ScoreCommandSettings) -> ScoreSummary:
     from curate.base.provenance import provenance
     from curate.download.mend import clear_damaged
     from curate.intake.imported_scores import ImportScoresStage
-    from curate.intake.read import read_intake
+    from curate.intake.lists.record import read_intakes
     from curate.scoring.captions import CaptionScoreStage
     from curate.scoring.stage import ScoreStage
     from curate.scoring.whole.stage import WholeScoreStage
@@ -117,8 +121,7 @@ def _score(dataset: Dataset, settings: ScoreCommandSettings) -> ScoreSummary:
     stages: list[tuple[Stage, int]] = [(stage, settings.workers)]
     if captions is not None:
         stages.append((captions, settings.workers))
-    intake = read_intake(dataset)
-    if intake is not None and intake.imported:  # for samples that came later
+    if any(intake.imported for intake in read_intakes(dataset)):  # for samples that came later
         stages.append((ImportScoresStage(), 1))
     clear_damaged(dataset, [h for h in find_holes(dataset, ()) if h.table in SCORE_TABLES])
     refuse_holes(dataset, but=(*SCORE_TABLES, *DUPLICATE_TABLES, "caption_scores"), unfinished=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 from pydantic import Field
 
 from curate.base.errors import ConfigError
 from curate.base.settings import OPERATIONAL
+from curate.base.telling.summaries import Summary
 from pipelines.runners.settings import RunnerSettings
 from pipelines.terminal.failures import Terminated
 from pipelines.terminal.options import PLACE, dataset_argument, settings_options
@@ -32,6 +33,24 @@ if TYPE_CHECKING:
 
 class TrainCommandSettings(TrainSettings, RunnerSettings):
     """One training run on a selection."""
+
+    GROUPS: ClassVar[dict[str, str]] = {
+        "Model": "model",
+        "Captions and pictures": "captions",
+        "Seed and length": "seed",
+        "Objective": "objective",
+        "Optimiser": "muon_learning_rate",
+        "Looking at it": "sampler",
+        "Running": "precision",
+        "Data": "selection",
+    }
+    EXPERT: ClassVar[str] = (
+        "lora_alpha lora_targets quantise_base bucket_step condition_buckets "
+        "condition_dropout_prob prior_loss_weight shuffle_block weights_seed data_seed "
+        "noise_seed noise_schedule zero_terminal_snr snr_gamma timestep_mean timestep_std "
+        "timestep_uniform_share sigma_data muon_momentum muon_steps adamw_betas "
+        "max_skipped_steps noise_on activation_checkpointing"
+    )
 
     selection: str = Field("default", description="Selection of the dataset to train on.")
     caption_sources: dict[str, str] = Field(
@@ -104,14 +123,19 @@ def command(
 
 
 @dataclass(frozen=True)
-class TrainSummary:
+class TrainSummary(Summary):
     """Where the run is and how it ended."""
 
     directory: Path
     steps: int
     begun: int
     """Steps that the run had when it was finished before; 0 = it was not."""
-    validation: str
+    samples: int
+    """Training pictures, without the held-out ones."""
+    loss: float | None
+    """Mean of the last steps; None where every one of them was skipped."""
+    validation: dict[str, float]
+    """Caption kind -> mean loss on the held-out pictures."""
     unknown_words: dict[str, float]
     """What kind of texts -> share of their words that are outside the vocabulary."""
 
@@ -121,7 +145,8 @@ class TrainSummary:
             done = f"steps {self.begun:,} to {self.steps:,} done"
         else:
             done = f"{self.steps:,} steps done"
-        lines = [f"{done}{self.validation}"]
+        losses = ", ".join(f"{kind} {loss:.4f}" for kind, loss in self.validation.items())
+        lines = [f"{done}; validation loss {losses}" if losses else done]
         if self.unknown_words:
             shares = (f"{share:.1%} of the {name}" for name, share in self.unknown_words.items())
             lines.append(f"words outside the vocabulary: {', '.join(shares)}")
@@ -199,9 +224,8 @@ def _train(
             say(_where_it_goes_on(out, settings))
             raise
     summary = read_json(out / "summary.json")
-    return TrainSummary(
-        out, summary["steps"], before, _validation(summary), summary["unknown_words"]
-    )
+    told = ("samples", "loss", "validation", "unknown_words")
+    return TrainSummary(out, summary["steps"], before, **{name: summary[name] for name in told})
 
 
 def _refuse(dataset: Dataset, settings: TrainCommandSettings) -> None:
@@ -308,10 +332,3 @@ def write_caches(directory: Path | str, settings: TrainCommandSettings, dry_run:
     part = settled(settings.part(TrainSettings))
     from_here = (settings.selection, settings.caption_sources)
     return precompute_named(dataset, part, *from_here, say=say, dry_run=dry_run).text()
-
-
-def _validation(summary: dict[str, object]) -> str:
-    losses = summary.get("validation")
-    if not isinstance(losses, dict) or not losses:
-        return ""
-    return "; validation loss " + ", ".join(f"{k} {v:.4f}" for k, v in losses.items())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from curate.base.settings import OPERATIONAL
@@ -10,6 +12,8 @@ from pipelines.runners.settings import RunnerSettings
 
 class DemoSettings(RunnerSettings):
     """Sizes and budgets of the demo, counted in rows and steps so that machines agree."""
+
+    GROUPS: ClassVar[dict[str, str]] = {"Demo": "rows", "Running": "workers"}
 
     rows: int = Field(6000, gt=0, description="URLs of the synthetic web")
     port: int = Field(8765, gt=0, lt=65536, description="Loopback port that serves the pictures")

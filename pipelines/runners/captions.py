@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from curate.base.errors import CaplabError, ConfigError, DatasetError, StageError
 from curate.base.progress import progress, tell
+from curate.base.telling.events import emit
 from curate.store.dataset import Dataset
 from pipelines.runners.caption_watch import Block, CaptionWatch
 from pipelines.runners.hand_out import Failed, hand_out
@@ -163,7 +164,11 @@ def caption_shards(
                     for block, outcome in given:
                         if isinstance(outcome, Report):
                             watch.ended(block, outcome.slowest)
-                        board.end(block.name, run.take(block, outcome))
+                        rows = run.take(block, outcome)
+                        emit(
+                            "part", stage=stage.name, shard=block.shard, part=block.name, rows=rows
+                        )
+                        board.end(block.name, rows)
                         if run.hopeless:
                             break
             finally:
@@ -202,6 +207,8 @@ class _Run:
         """
         if isinstance(outcome, Failed):
             self._failures.append(outcome.reason)
+            told = {"stage": self._stage.name, "shard": block.shard, "part": block.name}
+            emit("part failed", "error", **told, reason=outcome.reason)
             return 0
         if outcome.fatal:
             raise ConfigError(outcome.fatal)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -13,6 +13,8 @@ RunnerName = Literal["auto", "ray", "local"]
 
 class RunnerSettings(Settings):
     """Where the workers of a command live. What they write is the same."""
+
+    GROUPS: ClassVar[dict[str, str]] = {"Running": "runner"}
 
     runner: RunnerName = Field(
         "auto",

@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow.parquet as pq
 
 from curate.base.errors import StageError
 from curate.base.progress import progress, tell
+from curate.base.telling.events import emit
 from curate.store.dataset import Dataset
 from curate.store.stage import Stage
 from pipelines.runners.hand_out import Failed, hand_out
@@ -84,10 +86,17 @@ def run_stage(
             with crew as hands:
                 for shard, outcome in hand_out(hands, todo, beat=board.read):
                     failed = isinstance(outcome, Failed)
+                    told: dict[str, Any] = {
+                        "stage": stage.name,
+                        "shard": shard,
+                        "rows": rows[shard],
+                    }
                     if isinstance(outcome, Failed):
                         failures[shard] = outcome.reason
+                        emit("shard failed", "error", **told, reason=outcome.reason)
                     else:
                         counts.update(outcome)
+                        emit("shard", **told, counts=outcome)
                     board.end(shard, 0 if failed else rows[shard])
         finally:
             board.clear()

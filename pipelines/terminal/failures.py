@@ -25,6 +25,7 @@ from typing import NoReturn
 import click
 
 from curate.base.errors import CaplabError
+from curate.base.telling.events import emit, forget
 
 UNEXPECTED = 70
 """Exit status of what nobody expected (EX_SOFTWARE)."""
@@ -90,6 +91,7 @@ def one_sentence() -> Iterator[None]:
         _say(str(error))
         sys.exit(error.exit_code)
     except click.ClickException as error:
+        emit("failed", "error", text=error.format_message())
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
@@ -103,6 +105,8 @@ def one_sentence() -> Iterator[None]:
     except Exception as error:
         _end_by_signal_behind(error)
         _end(error)
+    finally:
+        forget()
 
 
 def leave(status: int) -> NoReturn:
@@ -226,6 +230,7 @@ def _folders() -> Iterator[Path]:
 
 
 def _say(sentence: str) -> None:
+    emit("failed", "error", text=sentence)
     with contextlib.suppress(OSError):  # nobody reads, or the disk below a log is full
         click.echo(f"caplab: {sentence}", err=True)
 

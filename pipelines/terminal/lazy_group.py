@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 
 class LazyGroup(click.Group):
@@ -38,8 +39,18 @@ class LazyGroup(click.Group):
             return None
         own = f"{self._folder}.{cmd_name.replace('-', '_')}"
         module = importlib.import_module(self._elsewhere.get(cmd_name, own))
-        command: click.Command = module.command
-        return command
+        from pipelines.terminal.whole_command import WholeCommand
+
+        return WholeCommand.of(module.command)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Names of commands out of the list, since a Tab must not import all of them."""
+        names = [
+            CompletionItem(name, help=told)
+            for name, told in self._helps.items()
+            if name.startswith(incomplete)
+        ]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -62,6 +62,7 @@ def settings_options(
                 return command(config=config, given=given, **arguments)
             return command(settings=load_settings(cls, config, given), **arguments)
 
+        gather.settings_class = cls  # type: ignore[attr-defined]  # for help in groups
         gather.__doc__ = command.__doc__
         gather.__name__ = command.__name__
         gather.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]

@@ -6,6 +6,8 @@ import os
 
 import click
 
+from curate.base.telling.events import emit, is_quiet
+
 _ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",  # "Token indices sequence length is longer than ..."
     "DIFFUSERS_VERBOSITY": "error",  # "There are modules in ... that should be kept in float32"
@@ -23,4 +25,6 @@ def quiet_libraries() -> None:
 
 def say(sentence: str) -> None:
     """Tell on stderr what begins now, before the imports that it takes."""
-    click.echo(sentence, err=True)
+    emit("told", text=sentence)
+    if not is_quiet():
+        click.echo(sentence, err=True)

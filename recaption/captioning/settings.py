@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -28,6 +28,16 @@ OTHER_MIN_WORDS = 1
 
 class RecaptionSettings(MeasureSettings, ShownSettings, EngineSettings):
     """Which captions to write, with which captioner, and which of them to accept."""
+
+    GROUPS: ClassVar[dict[str, str]] = {
+        "Captions": "selection",
+        "Sampling": "samples_per_image",
+        "Gates": "min_words",
+        "Running": "seed",
+    }
+    EXPERT: ClassVar[str] = (
+        "top_k repetition_penalty retry_temperature checkpoint_rows stop_after_unaccepted"
+    )
 
     selection: str = Field(
         "", description="Selection whose samples are captioned; empty takes every stored sample."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -23,6 +23,12 @@ EngineName = Literal["auto", "transformers", "http", "coca", "vllm"]
 
 class EngineSettings(Settings):
     """A captioner and its engine."""
+
+    GROUPS: ClassVar[dict[str, str]] = {"Captioner": "captioner", "Running": "precision"}
+    EXPERT: ClassVar[str] = (
+        "revision token_limit_field omit_fields extra_body prepare_threads request_attempts "
+        "patience"
+    )
 
     captioner: str = Field(
         description="Folder with a transformers model, a hub id such as OWNER/NAME, the base URL "
@@ -127,6 +133,9 @@ class EngineSettings(Settings):
 
 class ShownSettings(Settings):
     """What of a picture a captioner is shown, and how far it searches for words."""
+
+    GROUPS: ClassVar[dict[str, str]] = {"What the captioner is shown": "beams"}
+    EXPERT: ClassVar[str] = "beams image_format"
 
     beams: int = Field(
         1,

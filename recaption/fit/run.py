@@ -26,6 +26,7 @@ import torch
 
 from curate.base.files import read_json, write_json
 from curate.base.provenance import provenance
+from curate.base.telling.summaries import Summary
 from curate.base.weights import weight_hashes
 from curate.store.claims import claim_directory
 from curate.store.lock import hold
@@ -65,7 +66,7 @@ class FittedCaptioner:
 
 
 @dataclass(frozen=True)
-class FitSummary:
+class FitSummary(Summary):
     """The outcome of a run, as in its summary.json."""
 
     directory: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -20,6 +20,18 @@ NEW_RATE, LOADED_RATE = 3e-3, 1e-5
 
 class FitSettings(Settings):
     """How a captioner is made: its start, its pairs, its steps."""
+
+    GROUPS: ClassVar[dict[str, str]] = {
+        "Captions": "base",
+        "Training": "pretrain",
+        "Held-out pictures": "validation_share",
+        "Shape of a new captioner": "image_side",
+        "Running": "seed",
+    }
+    EXPERT: ClassVar[str] = (
+        "caption_weight contrastive_weight muon_learning_rate weight_decay warmup_share "
+        "gradient_clip image_side patch width vision_depth depth heads vocabulary resume_every"
+    )
 
     base: str = Field(
         NEW,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from curate.base.settings import Settings
@@ -9,6 +11,12 @@ from curate.base.settings import Settings
 
 class JudgeSettings(Settings):
     """Which captions are judged, on how many pictures, by what."""
+
+    GROUPS: ClassVar[dict[str, str]] = {
+        "Caption sets": "sources",
+        "Samples and intervals": "sample",
+    }
+    EXPERT: ClassVar[str] = "retrieval_groups fingerprint_pictures draws"
 
     sources: tuple[str, ...] = Field(
         (), description="Who wrote the captions: alt or a captioner's source; all by default."

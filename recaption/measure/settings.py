@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,6 +13,11 @@ from curate.scoring.clip_presets import with_preset
 
 class MeasureSettings(Settings):
     """Language, similarity to the picture, tokens, and likeness to other captions."""
+
+    GROUPS: ClassVar[dict[str, str]] = {"Measures": "language"}
+    EXPERT: ClassVar[str] = (
+        "clip_pretrained clip_margin near_duplicate_threshold near_duplicate_words t5_tokenizer"
+    )
 
     language: str = Field(
         "en",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -26,6 +26,8 @@ DOSED = ("wrong_attributes", "drop_clauses")
 
 class Derivation(Settings):
     """One derived caption set, as a study or `caplab derive` declares it."""
+
+    GROUPS: ClassVar[dict[str, str]] = {"Rule": "of"}
 
     of: str = Field(..., description="Kind of the captions that it is made from")
     rule: Rule = Field(

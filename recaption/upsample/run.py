@@ -18,6 +18,7 @@ from tqdm import tqdm
 from curate.base.errors import ConfigError, DatasetError, StageError
 from curate.base.files import atomic_path, remove_leftovers
 from curate.base.progress import counted, progress
+from curate.base.telling.summaries import Summary
 from curate.store.lock import hold
 from recaption.captioning.collapse import Acceptance, Tally
 from recaption.captioning.drafts import FAILED, OK
@@ -29,7 +30,7 @@ _IDENTITY = b"caption-lab.upsample"
 
 
 @dataclass(frozen=True)
-class UpsampleReport:
+class UpsampleReport(Summary):
     """What a run made. `counts`: rows by status, and by status and reason."""
 
     out: Path

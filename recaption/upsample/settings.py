@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -33,6 +33,9 @@ DEFAULT_REJECTS: tuple[str, ...] = tuple(name for name in UPSAMPLE_GATES if name
 
 class UpsampleSettings(EngineSettings):
     """How short prompts become descriptive ones, and which rewritten ones to accept."""
+
+    GROUPS: ClassVar[dict[str, str]] = {"Prompts": "prompt_column", "Running": "part_rows"}
+    EXPERT: ClassVar[str] = "retry_temperature part_rows stop_after_unaccepted"
 
     prompt_column: str = Field("prompt", description="Column of a .jsonl or .parquet list.")
     instruction: str = Field(

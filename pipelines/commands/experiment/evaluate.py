@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import click
 from pydantic import Field
@@ -15,6 +16,8 @@ from pipelines.terminal.quiet import say
 
 class EvaluateSettings(Settings):
     """What one model is asked to draw, and who judges it."""
+
+    GROUPS: ClassVar[dict[str, str]] = {"Pictures and judges": "prompts", "Running": "device"}
 
     prompts: Prompts = Field(
         ...,

@@ -25,7 +25,7 @@ from curate.pictures.pdq import pdq_hash
 from curate.store.accounting import accounting, accounting_line
 from curate.store.dataset import Dataset
 from curate.store.shards import iter_shard
-from tests.curate.download.hostile_server import hostile_server
+from tests.curate.download.hostile_server import hostile_server, picture
 
 SETTINGS = DownloadSettings(
     image_size=48,
@@ -243,6 +243,24 @@ def test_what_is_on_the_hash_list_is_counted_and_never_written(server, tmp_path,
     assert [key for key, *_ in iter_shard(dataset, "00000")] == [rows[1]["key"]]
     with pytest.raises(ConfigError, match="cannot be read"):
         download_stage(DownloadSettings(**{**options, "hash_list": "/no/list"}))
+
+
+def test_one_url_in_many_rows_is_one_request_whose_end_all_share(server, tmp_path):
+    good, gone = server.url("good/shared"), server.url("missing/shared")
+    right = hashlib.sha256(picture()).hexdigest()
+    urls = [good, gone, f"{good}#top", server.url("good/alone"), good, gone, f" {good}"]
+    hashes = [None, None, right, None, "0" * 64, None, None]
+    dataset = make_dataset(tmp_path, urls, sha256=hashes)
+    server.requests.clear()
+    assert run(dataset) == {"stored": 4, "http_404": 2, "hash_mismatch": 1}
+    assert server.requests == {"/good/shared": 1, "/missing/shared": 1, "/good/alone": 1}
+    stored = {key: raw for key, raw, _ in iter_shard(dataset, "00000")}
+    samples = dataset.read_table("samples", "00000").to_pylist()
+    alike = [samples[n] for n in (0, 2, 6)]
+    assert len({sample["key"] for sample in alike}) == 3
+    assert len({stored[sample["key"]] for sample in alike}) == 1
+    assert len({sample["sha256"] for sample in alike}) == 1
+    assert samples[1]["detail"] == samples[5]["detail"]
 
 
 def test_loopback_is_refused_unless_it_is_allowed(server, tmp_path):

@@ -1,9 +1,13 @@
 """Options generated from a settings class."""
 
+import re
+from itertools import chain
+from pathlib import Path
 from typing import Literal
 
 import click
 import pytest
+import yaml
 from click.testing import CliRunner
 from pydantic import Field
 
@@ -17,6 +21,7 @@ from pipelines.commands.experiment.evaluate import EvaluateSettings
 from pipelines.commands.recaption import RecaptionCommandSettings
 from pipelines.commands.score import ScoreCommandSettings
 from pipelines.commands.train import TrainCommandSettings
+from pipelines.terminal.groups import experts_of, groups_of
 from pipelines.terminal.options import settings_options
 from recaption.fit.settings import FitSettings
 from recaption.upsample.settings import UpsampleSettings
@@ -160,6 +165,61 @@ def test_help_prints_no_warnings(name: str, recwarn: pytest.WarningsRecorder):
     assert result.exit_code == 0
     assert not result.stderr
     assert not recwarn.list
+
+
+SETTINGS = {
+    name: command.callback.settings_class
+    for name, command in COMMANDS.items()
+    if hasattr(command.callback, "settings_class")
+}
+REQUIRED = {
+    "captioner": "model",
+    "of": "alt",
+    "rule": "shuffle",
+    "prompts": "{scenes: 8}",
+    "judges": "world",
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_settings_that_config_prints_are_the_defaults(name: str, tmp_path: Path):
+    result = CliRunner().invoke(cli, ["config", *name.split()])
+    assert result.exit_code == 0, result.output
+    cls, path = SETTINGS[name], tmp_path / "settings.yaml"
+    path.write_text(result.output)
+    needed = {n: REQUIRED[n] for n, info in cls.model_fields.items() if info.is_required()}
+    defaults = load_settings(cls, None, needed)
+    assert load_settings(cls, path, needed) == defaults
+    # The same with every # taken away.
+    path.write_text(re.sub(r"^#(?! )", "", result.output, flags=re.MULTILINE))
+    assert set(yaml.safe_load(path.read_text())) == set(cls.model_fields)
+    assert load_settings(cls, path, needed) == defaults
+    for described in cls.model_fields.values():
+        assert described.description
+
+
+def test_config_names_the_commands_that_have_settings():
+    result = CliRunner().invoke(cli, ["config", "compare"])
+    assert result.exit_code == 2
+    assert "these do: curate, score" in result.output
+    assert "Did you mean 'curate'?" in CliRunner().invoke(cli, ["config", "curat"]).output
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_is_in_a_group_and_few_are_for_experts_alone(name: str):
+    groups, fields = groups_of(SETTINGS[name]), SETTINGS[name].model_fields
+    assert sorted(chain.from_iterable(groups.values())) == sorted(fields)
+    classes = SETTINGS[name].__mro__
+    starts = {first for cls in classes for first in getattr(cls, "GROUPS", {}).values()}
+    assert starts <= set(fields)
+    assert experts_of(SETTINGS[name]) <= set(fields)
+    shown = CliRunner().invoke(COMMANDS[name], ["--help"]).output
+    everything = CliRunner().invoke(COMMANDS[name], ["--help-all"]).output
+    options = {param.name for param in COMMANDS[name].params}
+    for heading, names in groups.items():
+        assert (f"\n{heading}:\n" in everything) == bool(options & set(names))
+    for expert in experts_of(SETTINGS[name]):
+        assert f"--{expert.replace('_', '-')} " not in shown
 
 
 COMPUTING = {

@@ -1,0 +1,78 @@
+"""-v, -q and --log-file: what a run tells, on every command through one place."""
+
+import json
+import sys
+
+import pytest
+from PIL import Image
+
+from curate.base.telling.events import emit, is_quiet
+from pipelines import cli
+from pipelines.commands.captioner import command as captioner
+from tests.curate.tiny import drawn
+
+pytestmark = pytest.mark.usefixtures("one_process")
+
+
+@pytest.fixture
+def caplab(monkeypatch, capsys):
+    """Run the command as the console script does; (exit status, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, "argv", ["caplab", *map(str, arguments)])
+        status: object = 0
+        try:
+            cli.run()
+        except SystemExit as end:
+            status = end.code
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def test_what_happens_is_told_as_lines_of_json_aloud_or_not_at_all(caplab, tmp_path):
+    pictures, log = tmp_path / "pictures", tmp_path / "logs" / "run.jsonl"
+    pictures.mkdir()
+    for number in range(3):
+        Image.fromarray(drawn(number, 40, 40)).save(pictures / f"{number}.png")
+    road = ("curate", pictures, "--until", "download", "--rows-per-shard", 2, "--log-file", log)
+    status, printed, told = caplab(*road, "--out", tmp_path / "a", "-q")
+    assert (status, told) == (0, "")
+    assert printed.startswith("3 rows in = 3 stored")
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    assert all({"time", "level", "event"} <= set(event) for event in events)
+    assert [e["event"] for e in events][:2] == ["began", "told"]
+    shards = [e for e in events if e["event"] == "shard"]
+    assert [(e["stage"], e["shard"], e["rows"], e["counts"]) for e in shards] == [
+        ("store", "00000", 2, {"stored": 2}),
+        ("store", "00001", 1, {"stored": 1}),
+    ]
+    counted = {e["what"]: (e["done"], e["unit"]) for e in events if e["event"] == "counted"}
+    assert counted["store"] == (3, "sample")
+    assert events[-1]["event"] == "ended"
+
+    status, _, told = caplab(*road[:-2], "--out", tmp_path / "b", "-v")
+    assert "shard stage=store shard=00001 rows=1 counts={'stored': 1}" in told
+    assert "reading" in told
+
+    # What ends a command is told as well, and nothing of one run reaches the next.
+    status, _, told = caplab("check", tmp_path / "none", "-q", "--log-file", log)
+    assert (status, "is not a dataset" in told) == (2, True)
+    last = json.loads(log.read_text().splitlines()[-1])
+    assert (last["event"], last["level"]) == ("failed", "error")
+    assert "is not a dataset" in last["text"]
+    emit("nobody hears it")
+    assert not is_quiet()
+    assert json.loads(log.read_text().splitlines()[-1]) == last
+
+
+def test_every_command_has_them_and_one_inside_a_group_too(caplab, tmp_path):
+    (tmp_path / "file").touch()
+    status, _, told = caplab("select", tmp_path, "--log-file", tmp_path / "file" / "log")
+    assert status == 2
+    assert told.count("\n") == 1
+    assert "cannot be written" in told
+    for words in (["view"], ["captioner", "fit"], ["bench", "select"]):
+        _, shown, _ = caplab(*words, "--help")
+        assert "--log-file" in shown
+    assert {"fit"} == set(captioner.commands)
