@@ -21,13 +21,13 @@ from curate.base.errors import DatasetError
 from curate.base.files import fingerprint, read_record, remove_leftovers
 from curate.store.contract import SCHEMAS
 from curate.store.dataset import Dataset
+from pipelines.view.order import Order
 from pipelines.view.tables import Tables, files_mark
 
 if TYPE_CHECKING:
     import duckdb
 
     from curate.store.sample_view import SampleTables
-    from pipelines.view.rows import Order
 
 Kind = Literal["dataset", "run", "study"]
 LOOKED_EVERY = 2.0

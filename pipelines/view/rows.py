@@ -8,18 +8,17 @@ wherever it begins. The orders asked for last are kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from starlette.routing import Route
 
 from curate.base.errors import ConfigError, DatasetError
-from curate.base.files import fingerprint
 from curate.base.settings import nearest
 from curate.store.scans import parquet_scan
 from pipelines.report.sql import identifier
 from pipelines.view.answers import Asked, get
 from pipelines.view.opened import Opened
+from pipelines.view.order import Order
 from pipelines.view.tables import Tables
 
 KEPT_ORDERS = 16
@@ -28,25 +27,6 @@ LARGEST_WINDOW = 1000
 SHOWN_MOST = 40
 """Columns of a window."""
 _HEAD = ("key", "shard", "width", "height", "alt_text")
-
-
-@dataclass(frozen=True)
-class Order:
-    """What decides an order. `random` replaces `sort`; `side` is of the rule `where`."""
-
-    sort: str = ""
-    down: bool = False
-    selection: str = ""
-    where: str = ""
-    side: str = "all"
-    random: int | None = None
-    captions: str = ""
-    """A query of filters that one caption of the picture meets; see Opened.caption_keys."""
-
-    @property
-    def name(self) -> str:
-        """The same order has the same name in every process."""
-        return fingerprint(asdict(self))
 
 
 def routes(opened: Opened) -> list[Route]:

@@ -14,8 +14,9 @@ from view_page import Server, served
 from curate.base.errors import ConfigError, DatasetError
 from curate.store.dataset import Dataset
 from pipelines.view.opened import Opened, find
+from pipelines.view.order import Order
 from pipelines.view.pictures import thumbnail
-from pipelines.view.rows import Order, make_order, rows_of_keys
+from pipelines.view.rows import make_order, rows_of_keys
 from pipelines.view.thumbnails import Thumbnails
 
 
