@@ -96,6 +96,7 @@ LONG = (
     "test_train_bench.py",
     "test_img2dataset_engine.py",
     "test_retry_failed.py",
+    "test_tutorial.py",
 )
 FIRST = {name: place for place, name in enumerate((*CURATED, *LONG))}
 
