@@ -113,10 +113,11 @@ def hand_out(
             next_beat = time.monotonic() + every
             if beat is not None:
                 beat()
-            for future, under in list(under_way.items()) if watch else ():
-                if future not in ended_for and (reason := watch.stuck(under.task)):
-                    ended_for[future] = reason
-                    under.worker.replace(future)
+            if watch is not None:
+                for future, under in list(under_way.items()):
+                    if future not in ended_for and (reason := watch.stuck(under.task)):
+                        ended_for[future] = reason
+                        under.worker.replace(future)
             continue
         done, reason = under_way.pop(future), ended_for.pop(future, None)
         error = CancelledError() if future.cancelled() else future.exception()

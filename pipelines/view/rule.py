@@ -144,8 +144,8 @@ def _presets(opened: Opened) -> dict[str, Any]:
     selections = []
     for name in dataset.selections():
         record = dataset.selection_record(name)
-        told = {part: record.get(part) for part in ("where", "keep_duplicates", "selected")}
-        selections.append({"name": name, **told})
+        named = {part: record.get(part) for part in ("where", "keep_duplicates", "selected")}
+        selections.append({"name": name, **named})
     return {"presets": presets, "selections": selections}
 
 

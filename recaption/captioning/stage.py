@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import product
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -51,7 +51,7 @@ class CaptionStage(Stage):
     """
 
     name = "recaption"
-    needs = ("samples",)
+    needs: ClassVar[tuple[str, ...]] = ("samples",)
     adds = ("captions",)
 
     def __init__(

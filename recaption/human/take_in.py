@@ -173,7 +173,10 @@ def _counted(dataset: Dataset, source: str, matches: Matches) -> Imported:
         )
     return Imported(
         source,
-        **counts,
+        given=counts["given"],
+        captions=counts["captions"],
+        pictures=counts["pictures"],
+        stored=counts["stored"],
         left_out=left_out,
         examples=examples,
         shown=matches.of(matches.shards()[0])[:_SHOWN],

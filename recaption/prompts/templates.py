@@ -269,7 +269,9 @@ def _template(
             **_used(constants, [*texts.values(), *hints]),
         },
         columns=tuple(_used(dict.fromkeys(columns, ""), [*texts.values(), *hints])),
-        **texts,
+        text=texts["text"],
+        system=texts["system"],
+        alt_hint=texts["alt_hint"],
     )
 
 

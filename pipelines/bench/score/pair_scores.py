@@ -108,8 +108,8 @@ def _log_sum(values: Floats, axis: int) -> Floats:
 
 
 def _rank(a: Floats, b: Floats) -> float:
-    orders = [np.argsort(np.argsort(values)) for values in (a, b)]
-    return float(np.corrcoef(*orders)[0, 1])
+    first, second = (np.argsort(np.argsort(values)) for values in (a, b))
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def _curated(folder: Path, rows: int, seed: int) -> Dataset:

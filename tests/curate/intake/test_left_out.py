@@ -11,7 +11,7 @@ import pytest
 
 from curate.intake.inspection import inspect_input
 from curate.intake.left_out import left_out_line
-from curate.intake.read import read_intake
+from curate.intake.lists.record import read_intake
 from curate.store.accounting import accounting
 from tests.curate.intake.test_local_pictures import (
     inputs,

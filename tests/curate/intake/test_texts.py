@@ -10,7 +10,8 @@ import pytest
 
 from curate.base.errors import ConfigError
 from curate.intake.inspection import inspect_input
-from curate.intake.read import plan_shards, read_intake
+from curate.intake.lists.record import read_intake
+from curate.intake.read import plan_shards
 from curate.intake.texts import spelled
 from curate.store.contract import sample_key
 from curate.store.dataset import Dataset
