@@ -50,7 +50,7 @@ def printed(block: str) -> str:
     for arguments in called:
         result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
         assert result.exit_code == 0, result.output
-        told += result.output
+        told += result.stdout
     return told
 
 
