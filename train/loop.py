@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from curate.base.errors import CaplabError
+from curate.base.files import write_json
 from curate.base.progress import progress, tell
 from curate.base.settings import device_of, dtype_of, precision_of
 from train.backbones import (
@@ -264,11 +265,15 @@ def train_loop(
 def draw_grid(
     validation: Validation, optimizer: Optimizer, out: Path, done: int, ranks: Ranks
 ) -> None:
-    """Write the grid of a step, by the averaged weights; all ranks draw, the first one writes."""
+    """Write the grid of a step, by the averaged weights, and its prompts in the grid's order.
+
+    All ranks draw, the first one writes.
+    """
     with optimizer.averaged():
         pictures = validation.grid()
     if ranks.first:
         write_grid(out / "grids" / f"step-{done:06d}.png", pictures)
+        write_json(out / "grids" / "prompts.json", validation.prompts)
 
 
 def step_noise(

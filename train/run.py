@@ -5,7 +5,7 @@ OUT/
   checkpoints/             STEP.safetensors: the newest two, and the one from before the cool-down
   metrics.parquet          a row every `log_every` steps
   validation.parquet       long: step, caption kind, timestep, loss
-  grids/step-000500.png    fixed prompts, fixed noise
+  grids/step-000500.png    fixed prompts, fixed noise; the prompts stand in grids/prompts.json
   tensorboard/             event files, where `trackers` asks for them
   receipt.parquet          which captions it was trained on, and how often
   pipeline/                the averaged weights for diffusers, float32

@@ -16,10 +16,19 @@ from pipelines.terminal.quiet import say
 @click.argument("target", metavar="DIR_OR_RUN", type=PLACE)
 @click.option("--selection", help="Selection to follow; all others have their funnel as well.")
 @click.option("--compare", nargs=2, metavar="A B", help="Two caption sets to show side by side.")
-def command(target: Path, selection: str | None, compare: tuple[str, str] | None) -> None:
+@click.option("--open", "show", is_flag=True, help="Open the report in the browser.")
+def command(
+    target: Path, selection: str | None, compare: tuple[str, str] | None, show: bool
+) -> None:
     """Write report.html, one self-contained file, for a dataset or a run."""
     say(f"reading {target}")
     click.echo(report(target, selection, compare))
+    if show:
+        import webbrowser
+
+        page = target.absolute() / "report.html"
+        if not webbrowser.open(page.as_uri()):
+            say(f"no browser was found; open {page}")
 
 
 def report(

@@ -325,6 +325,7 @@ HOST_SQL = (
     "coalesce(nullif(lower(regexp_extract(url, "
     "'^[a-zA-Z][a-zA-Z0-9+.-]*://(?:[^/?#@]*@)?(\\[[^\\]]*\\]|[^/?#:]*)', 1)), ''), '(no host)')"
 )
+NO_HOST = "(no host)"
 SCORES = ("clip_similarity", "aesthetic")
 """Scores whose means are told by domain, where they exist."""
 

@@ -41,6 +41,7 @@ class Page:
             lstrip_blocks=True,
         )
         for form in (
+            text.counted,
             text.integer,
             text.percent,
             text.number,

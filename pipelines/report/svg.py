@@ -16,7 +16,17 @@ from markupsafe import Markup, escape
 CHARACTER = 6.4
 
 # Marker outlines of radius 1, one a series, so that colour never carries meaning alone.
-MARKERS = ("circle", "square", "triangle", "diamond", "down", "plus")
+OUTLINES = {
+    "square": [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
+    "triangle": [(0, -1.15), (1.1, 0.8), (-1.1, 0.8)],
+    "diamond": [(0, -1.25), (1.25, 0), (0, 1.25), (-1.25, 0)],
+    "down": [(0, 1.15), (1.1, -0.8), (-1.1, -0.8)],
+    "plus": [
+        *((-0.4, -1.15), (0.4, -1.15), (0.4, -0.4), (1.15, -0.4), (1.15, 0.4), (0.4, 0.4)),
+        *((0.4, 1.15), (-0.4, 1.15), (-0.4, 0.4), (-1.15, 0.4), (-1.15, -0.4), (-0.4, -0.4)),
+    ],
+}
+MARKERS = ("circle", *OUTLINES)
 
 
 @dataclass(frozen=True)
@@ -101,24 +111,9 @@ class Drawing:
         if kind == "circle":
             self.shape("circle", css, title, cx=x, cy=y, r=r)
             return
-        outline = {
-            "square": [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
-            "triangle": [(0, -1.15), (1.1, 0.8), (-1.1, 0.8)],
-            "diamond": [(0, -1.25), (1.25, 0), (0, 1.25), (-1.25, 0)],
-            "down": [(0, 1.15), (1.1, -0.8), (-1.1, -0.8)],
-            "plus": [
-                *((-0.4, -1.15), (0.4, -1.15), (0.4, -0.4), (1.15, -0.4), (1.15, 0.4), (0.4, 0.4)),
-                *(
-                    (0.4, 1.15),
-                    (-0.4, 1.15),
-                    (-0.4, 0.4),
-                    (-1.15, 0.4),
-                    (-1.15, -0.4),
-                    (-0.4, -0.4),
-                ),
-            ],
-        }[kind]
-        corners = " ".join(f"{_short(x + r * dx)},{_short(y + r * dy)}" for dx, dy in outline)
+        corners = " ".join(
+            f"{_short(x + r * dx)},{_short(y + r * dy)}" for dx, dy in OUTLINES[kind]
+        )
         self.shape("polygon", css, title, points=corners)
 
     def markup(self) -> Markup:

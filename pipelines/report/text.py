@@ -48,6 +48,11 @@ def integer(value: float | None) -> str:
     return f"{value:,.0f}".replace("-", MINUS)
 
 
+def counted(value: float | None, one: str, more: str = "") -> str:
+    """A number with what it counts: "1 row", "1,234 rows", "2 boxes" of ("box", "boxes")."""
+    return f"{integer(value)} {one if value == 1 else more or f'{one}s'}"
+
+
 def percent(value: float | None, digits: int = 1) -> str:
     """A share in 0..1 as "41.5%"; never rounds a share below 1 up to 100% nor above 0 down to 0."""
     if value is None or not math.isfinite(value):

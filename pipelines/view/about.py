@@ -9,10 +9,12 @@ from typing import Any
 from starlette.routing import Route
 
 from curate.store.dataset import Dataset
+from pipelines.report.palette import Palette
 from pipelines.report.sql import identifier
 from pipelines.report.text import words
 from pipelines.view.answers import Asked, get
 from pipelines.view.opened import Opened
+from pipelines.view.runs.tables import marks
 from pipelines.view.tables import Tables, kind_of
 
 _HASHES = ("text_hash",)
@@ -50,13 +52,15 @@ def facts(tables: Tables) -> dict[str, Any]:
         row[0]
         for row in cursor.execute("SELECT DISTINCT method FROM duplicates ORDER BY 1").fetchall()
     ]
+    kinds = _kinds(tables)
     return {
         "version": tables.mark,
         "stored": int(status.get("stored", 0)),
         "failed": int(status.get("failed", 0)),
         "columns": columns(tables),
         "selections": [_selection(tables.dataset, name) for name in tables.dataset.selections()],
-        "kinds": _kinds(tables),
+        "kinds": kinds,
+        "marks": marks(Palette(), [kind["kind"] for kind in kinds]),
         "sources": tables.dataset.caption_sources(),
         "searchable": tables.dataset.has_table("embeddings"),
         "methods": methods,

@@ -29,6 +29,7 @@ from pipelines.view import about, pictures, rows, rule, search
 from pipelines.view.answers import answer
 from pipelines.view.opened import Opened
 from pipelines.view.record import captions, copies, marks, record
+from pipelines.view.runs import run, study
 from pipelines.view.tables import unreadable
 
 STATIC = Path(__file__).parent / "static"
@@ -59,7 +60,8 @@ FEATURES: tuple[Callable[[Opened], Iterable[Route]], ...] = (
     captions.routes,
     marks.routes,
     search.routes,
-    # runs
+    run.routes,
+    study.routes,
 )
 
 

@@ -132,6 +132,11 @@ def find(directory: Path | str) -> Opened:
     if (directory / "dataset.json").exists():
         return Opened(directory, "dataset", cache_of(directory), Dataset.open(directory))
     if not (directory / "run.json").exists():
+        if (directory / "study.json").exists():
+            raise DatasetError(
+                f"The study {directory} has no results yet; the same `caplab ablate` goes on, and "
+                f"meanwhile each of its runs, such as runs/ARM/seed-0, can be opened by itself."
+            )
         raise DatasetError(
             f"{directory} is neither a dataset nor a run; give a directory that `caplab curate`, "
             f"`train`, `ablate` or `demo` wrote."

@@ -53,12 +53,21 @@ def routes(opened: Opened) -> list[Route]:
 
     def whole(asked: Asked) -> Response:
         picture = kept.picture(opened.tables.shard_of(asked["key"]), asked["key"])
-        kind = next((kind for start, kind in _TYPES if picture.startswith(start)), None)
-        if kind is None:
-            raise DatasetError("The stored picture is of no kind that a browser shows.")
-        return Response(picture, media_type=kind)
+        return Response(picture, media_type=media_type(picture))
 
     return [get("/thumbnail/{key}", small), get("/picture/{key}", whole)]
+
+
+def media_type(picture: bytes) -> str:
+    """What a browser is told of a picture, by its first bytes.
+
+    Raises:
+        DatasetError: it is of no kind that a browser shows.
+    """
+    for start, kind in _TYPES:
+        if picture.startswith(start):
+            return kind
+    raise DatasetError("The stored picture is of no kind that a browser shows.")
 
 
 def thumbnail(encoded: bytes, edge: int) -> bytes:

@@ -63,6 +63,7 @@ def test_a_run_leaves_its_whole_record(finished: tuple[Path, RunSummary]) -> Non
     assert summary.teraflops == metrics["teraflops"][-1]
     with Image.open(out / "grids" / "step-000030.png") as grid:
         assert grid.size == (204, 204)
+    assert len(read_json(out / "grids" / "prompts.json")) == 4
     assert not list(out.rglob("*.pt")) + list(out.rglob("*.pkl"))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from curate.base.reasons import Reason as KnownReason
 from curate.base.reasons import ReasonClass
-from pipelines.report.data import HOST_SQL, Inputs
+from pipelines.report.data import HOST_SQL, NO_HOST, Inputs
 from pipelines.report.page import Page, Section
 
 __all__ = ["HOST_SQL", "compute", "draw"]
@@ -62,7 +62,7 @@ class Accounting:
     unaccounted: int  # neither stored nor failed: must be 0
     reasons: list[Reason]
     kinds: list[Kind]
-    hosts: list[Host]
+    hosts: list[Host]  # with failures
     host_count: int
 
 
@@ -105,8 +105,11 @@ def compute(inputs: Inputs) -> Accounting | None:
         f"coalesce({failed_by} NOT coalesce({policy}, false)), 0)::BIGINT AS errors, "
         f"coalesce({failed_by} {policy}), 0)::BIGINT AS refused, "
         "arg_max(reason, n) FILTER (status = 'failed') AS main_reason FROM _hosts GROUP BY 1) "
-        f"SELECT * FROM counted ORDER BY errors + refused DESC, n DESC, host LIMIT {HOSTS}"
+        "SELECT * FROM counted WHERE errors + refused > 0 "
+        f"ORDER BY errors + refused DESC, n DESC, host LIMIT {HOSTS}"
     )
+    if all(row["host"] == NO_HOST for row in hosts):  # files of a folder
+        hosts = []
     return Accounting(
         rows=total,
         stored=stored,

@@ -226,7 +226,7 @@ def draw(facts: CaptionSets, page: Page) -> Section:
     pair = facts.pair
     return page.section(
         "caption_sets",
-        "Caption sets compared",
+        "Caption sets compared" if len(facts.measures.sets) > 1 else "Captions measured",
         facts=facts,
         names=[one.set.name for one in facts.measures.sets],
         groups=measure_groups(facts.measures),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.report import text
-from pipelines.report.data import SCORES, Inputs
+from pipelines.report.data import NO_HOST, SCORES, Inputs
 from pipelines.report.page import Page, Section
 
 LARGEST, EXTREME = 15, 6
@@ -53,10 +53,11 @@ def compute(inputs: Inputs) -> Domains | None:
         "WITH d AS (SELECT domain, sum(n) AS rows, coalesce(sum(n) FILTER (status = 'stored'), 0) "
         "AS stored FROM _hosts GROUP BY 1) SELECT count(*) AS total, "
         "count(*) FILTER (stored = 0) AS dead, coalesce(sum(rows), 0)::BIGINT AS rows, "
+        f"count(*) FILTER (domain <> '{NO_HOST}') AS named, "
         "(SELECT coalesce(sum(rows), 0)::BIGINT FROM (SELECT rows FROM d ORDER BY rows DESC "
         "LIMIT 10)) AS in_ten, (SELECT count(DISTINCT host) FROM _hosts) AS hosts FROM d"
     )[0]
-    if not whole["total"]:
+    if not whole["named"]:  # files of a folder come from nowhere
         return None
     scores = [name for name in SCORES if name in inputs.columns("scores")]
     tables = [Table("The largest", _domains(inputs, scores, "rows DESC", LARGEST))]

@@ -101,14 +101,15 @@ def _single_run(inputs: Inputs) -> tuple[list[str], list[Tile]]:
     if not path.exists():
         return ["The run is not finished."], []
     summary = read_json(path)
-    steps, samples = text.integer(summary["steps"]), text.integer(summary["samples"])
+    steps = text.counted(summary["steps"], "step")
+    samples = text.counted(summary["samples"], "picture")
     tiles = [
-        Tile(steps, "steps"),
-        Tile(samples, "pictures"),
+        Tile(*steps.split(" ")),
+        Tile(*samples.split(" ")),
         Tile(text.number(summary["loss"]), "last training loss"),
         Tile(text.number(summary["images_per_second"]), "images a second", summary["device"]),
     ]
-    return [f"Trained {steps} steps on {samples} pictures."], tiles
+    return [f"Trained {steps} on {samples}."], tiles
 
 
 def _dataset_counts(inputs: Inputs) -> tuple[list[Tile], str]:
@@ -119,10 +120,13 @@ def _dataset_counts(inputs: Inputs) -> tuple[list[Tile], str]:
     if not total:
         return [Tile("0", "rows in")], "The dataset is empty so far."
     share = text.percent(stored / total)
-    tiles = [Tile(text.integer(total), "rows in"), Tile(text.integer(stored), "stored", share)]
+    rows_in = "rows in" if total != 1 else "row in"
+    tiles = [Tile(text.integer(total), rows_in), Tile(text.integer(stored), "stored", share)]
+    were = "was" if stored == 1 else "were"
+    failed = text.integer(total - stored) if total > stored else "none"
     sentence = (
-        f"Of {text.integer(total)} input rows, {text.integer(stored)} were stored and "
-        f"{text.integer(total - stored)} failed, each with a reason."
+        f"Of {text.counted(total, 'input row')}, {text.integer(stored)} {were} stored and "
+        f"{failed} failed{', each with a reason' if total > stored + 1 else ''}."
     )
     if inputs.selection is not None and inputs.dataset is not None:
         selected = inputs.selection_size
@@ -139,7 +143,8 @@ def _dataset_counts(inputs: Inputs) -> tuple[list[Tile], str]:
     )[0]
     if written["n"]:
         remark = f"{text.percent(written['ok'] / written['n'])} of those written"
-        tiles.append(Tile(text.integer(written["ok"]), "captions accepted", remark))
+        label = "caption accepted" if written["ok"] == 1 else "captions accepted"
+        tiles.append(Tile(text.integer(written["ok"]), label, remark))
     return tiles, sentence
 
 

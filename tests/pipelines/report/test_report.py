@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import webbrowser
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from report_browser import Browser, chromium
 from report_example import make_ablation, make_dataset, make_demo
 
@@ -15,6 +17,7 @@ from curate.base.errors import DatasetError
 from curate.base.files import read_json, write_json
 from curate.store.contract import SAMPLES
 from curate.store.dataset import Dataset
+from pipelines.commands.report import command
 from pipelines.report.build import write_report
 
 # Texts that become markup, or leave an attribute, where somebody forgot to escape them.
@@ -188,14 +191,26 @@ def test_an_empty_dataset_still_gives_a_report(tmp_path: Path, browser: Browser)
     assert "0 rows in" in browser.value("document.querySelector('.equation').innerText")
 
 
-def test_a_dataset_whose_rows_all_failed_gives_a_report(tmp_path: Path) -> None:
+@pytest.mark.parametrize("url", ["http://gone.example/a.jpg", "folder/a.jpg"])
+def test_a_dataset_whose_rows_all_failed_gives_a_report(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dataset = Dataset.create(tmp_path / "dataset", {"input": "dead.csv"}, {})
     row = dict.fromkeys(SAMPLES.names) | {"key": "0" * 32, "shard": "00000", "row": 0}
-    row |= {"url": "http://gone.example/a.jpg", "status": "failed", "reason": "dns"}
+    row |= {"url": url, "status": "failed", "reason": "dns"}
     dataset.write_table("samples", pa.Table.from_pylist([row], SAMPLES), "00000")
-    html = write_report(tmp_path / "report.html", dataset.directory).read_text()
-    assert "gone.example" in html
+    shown: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", lambda page: shown.append(page) or True)
+    done = CliRunner().invoke(command, [str(dataset.directory), "--open"])
+    page = dataset.directory / "report.html"
+    assert (done.exit_code, shown) == (0, [page.as_uri()])
+    html = page.read_text()
+    assert "Of 1 input row, 0 were stored and 1 failed." in html
     assert "the host name could not be resolved" in html
+    # A file of a folder comes from no host.
+    assert ("By host" in html, "gone.example" in html, "(no host)" in html) == (
+        (True, True, False) if "gone" in url else (False, False, False)
+    )
 
 
 def test_a_stored_picture_that_cannot_be_read_is_named(tmp_path: Path, demo: Path) -> None:

@@ -117,6 +117,23 @@ def test_an_arm_has_one_colour_and_marker_wherever_it_stands() -> None:
     assert len({first.css(name) for name in ("alt", "short", "descriptive", "shuffled")}) == 4
 
 
+def test_a_kind_of_caption_looks_the_same_whoever_wrote_it_and_no_arm_looks_like_it() -> None:
+    first, second = Palette(["padded", "wrong"]), Palette()
+    for name, other in (("a/descriptive", "b/descriptive"), ("tags", "qwen/tags")):
+        assert first.css(name) == second.css(other)
+        assert first.marker(name) == second.marker(other)
+    names = ("alt", "short", "descriptive", "medium", "long", "tags", "padded", "wrong")
+    assert len({(first.css(name), first.marker(name)) for name in names}) == len(names)
+    many = Palette(map(str, range(30)))
+    assert len({(many.css(str(n)), many.marker(str(n))) for n in range(20)}) == 20
+
+
+def test_one_of_a_thing_is_singular() -> None:
+    assert text.counted(1, "row") == "1 row"
+    assert text.counted(0, "row") == "0 rows"
+    assert text.counted(1234, "score is", "scores are") == "1,234 scores are"
+
+
 def test_thresholds_are_read_from_simple_rules_and_others_left_alone() -> None:
     rules = ["clip_similarity >= 0.28", "(nsfw < 0.5)", "NOT duplicate", "a > 1 OR b > 1"]
     found = thresholds([*rules, "aesthetic >= top_fraction(aesthetic, 0.3)"])

@@ -6,6 +6,7 @@
 import { about, link } from "./api.js";
 import { el, fill, notice } from "./dom.js";
 import { clearKeys, listKeys } from "./keys.js";
+import { know } from "./mark.js";
 
 const PAGES = {
   pictures: { title: "Pictures" },
@@ -14,7 +15,7 @@ const PAGES = {
   copies: { title: "Copies" },
   captions: { title: "Captions" },
   search: { title: "Search" },
-  run: { title: "Run" },
+  run: { title: "Run", within: "study" },
   study: { title: "Study" },
 };
 
@@ -40,6 +41,7 @@ async function turnTo() {
   const waiting = setTimeout(() => fill(main, el("p", { class: "empty" }, "Reading the tables…")), 400);
   try {
     const facts = await about(true).finally(() => clearTimeout(waiting));
+    know(facts.marks);
     const { name, params } = place(location.hash);
     if (!Object.hasOwn(PAGES, name)) {
       if (location.hash.length > 2) notice("There is no such page here.");
@@ -66,7 +68,7 @@ function draw(facts, name) {
   document.title = `${PAGES[name].title} · ${facts.name}`;
   fill(document.getElementById("name"), facts.name);
   document.getElementById("name").title = facts.directory;
-  const current = PAGES[name].within ?? name;
+  const current = facts.pages.includes(name) ? name : PAGES[name].within;
   fill(document.getElementById("pages"), facts.pages.map((one) =>
     el("a", { href: link(one), "aria-current": one === current && "page" }, PAGES[one].title)));
 }

@@ -53,7 +53,7 @@ export function onList(call) {
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
   if (typing(event.target) && event.key !== "Escape") return;
-  if (document.getElementById("keys").open) return;
+  if (document.querySelector("dialog[open]")) return;
   const found = bound.get(event.key);
   if (found) {
     event.preventDefault();

@@ -1,6 +1,7 @@
 // One caption as a cell: who wrote it, what the gates said, how it fits, its text, its mark.
 
 import { el, number } from "../dom.js";
+import { named } from "../mark.js";
 import { controls } from "./marking.js";
 import { figure, said } from "./text.js";
 
@@ -22,7 +23,7 @@ export function captionCell(caption, { name = null, meanings = {}, rest = null, 
     "article",
     { class: `caption ${caption.status}`, tabindex: caption.markable && name !== "" ? 0 : null },
     el("header", {},
-      el("strong", {}, name ?? caption.kind),
+      el("strong", {}, name ?? named(caption.kind)),
       caption.sample_index > 0 && el("span", { class: "soft" }, `no. ${number(caption.sample_index + 1)}`),
       name === null && caption.source !== caption.kind && el("span", { class: "soft source" }, caption.source),
       el("span", { class: `status ${caption.status}` }, caption.status === "ok" ? "accepted" : caption.status),
