@@ -51,14 +51,14 @@ def world_at_128(out: Path) -> Figures:
     """Run the study, and say how near it came to LIMIT and GOAL."""
     began = time.monotonic()
     dataset = _data(out)
-    settings = _settings(out, steps=100)
+    settings = study_on_gpu(out, steps=100)
     study = prepare(dataset.directory, settings, out / "gpu")
     pace = timed(study, settings)
     pictures = len(study.runs) * study.asked.rows.num_rows
     made = time.monotonic() - began
     left = LIMIT - SPARE - made - pictures * pace.drawn - pictures * pace.judged / SIDE_BY_SIDE
     steps = 8 if TINY else max(100, int(left / pace.step / len(study.runs)) // 50 * 50)
-    ablate(dataset.directory, out / "gpu", _settings(out, steps))
+    ablate(dataset.directory, out / "gpu", study_on_gpu(out, steps))
     seconds = time.monotonic() - began
     write_page(out / "docs", Finished.read(out, "gpu"), seconds)
     figures = Figures("ablation/gpu")
@@ -94,7 +94,8 @@ def _data(out: Path) -> Dataset:
     return dataset
 
 
-def _settings(out: Path, steps: int) -> AblateSettings:
+def study_on_gpu(out: Path, steps: int) -> AblateSettings:
+    """The declared study of studies/gpu.yaml over the dataset and the truth in OUT."""
     declared: dict[str, Any] = yaml.safe_load(study_file("gpu").read_text(encoding="utf-8"))
     prompts = {**declared["prompts"], "exclude_scenes": str(out / "truth.parquet")}
     train: dict[str, Any] = {

@@ -14,6 +14,7 @@ from pipelines.ablation.schemas import DESCRIBING, SETS
 from pipelines.ablation.settings import AblateSettings
 from pipelines.ablation.tables import study_tables
 from pipelines.bench.ablation.caption_scores import _agreement, rank_correlation
+from pipelines.bench.ablation.on_gpu import study_on_gpu
 from pipelines.bench.ablation.result_pages import Finished, write_index, write_page
 from pipelines.bench.ablation.results import SMALL, study_settings
 from pipelines.bench.ablation.study_data import EARLY, KINDS, VARIED, write_truth_captions
@@ -45,6 +46,14 @@ def test_a_study_trains_on_captions_that_are_made(name: str, tmp_path: Path) -> 
 def test_a_study_of_the_variance_account_has_its_three_seeds(tmp_path: Path) -> None:
     study = study_of([1, 2, 3], tmp_path, STUDY)
     assert (study.train["weights_seed"], study.train["data_seed"], study.seeds) == (1, 2, (3,))
+
+
+def test_the_study_for_a_gpu_trains_on_captions_that_are_made(tmp_path: Path) -> None:
+    study = study_on_gpu(tmp_path, steps=300)
+    assert study.train["steps"] == 300 and len(study.seeds) >= 3
+    made = {"alt", "descriptive", *study.caption_sets}
+    assert {derivation.of for derivation in study.caption_sets.values()} <= made
+    assert {kind for arm in study.all_arms.values() for kind in arm.captions} <= made
 
 
 def test_error_free_captions_are_the_truths_and_say_so(tmp_path: Path) -> None:
