@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import click
 import yaml
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from curate.base.settings import NONE, Settings, may_be_none, without_none
@@ -73,9 +74,10 @@ def config_yaml(cls: type[Settings], name: str) -> str:
         "# away to set it.",
     ]
     experts, fields_of = experts_of(cls), cls.model_fields
-    needed = any(info.is_required() for info in fields_of.values())
-    # Made once, since a default may come from a preset.
-    made = {} if needed else dict(cls())
+    try:  # a default may come from a preset
+        made = dict(cls())
+    except ValidationError:  # something must be given
+        made = {}
     for heading, fields in groups_of(cls).items():
         lines += ["", f"# ---- {heading} ".ljust(_WIDTH, "-")]
         for field in fields:

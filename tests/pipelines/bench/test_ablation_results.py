@@ -50,7 +50,8 @@ def test_a_study_of_the_variance_account_has_its_three_seeds(tmp_path: Path) -> 
 
 def test_the_study_for_a_gpu_trains_on_captions_that_are_made(tmp_path: Path) -> None:
     study = study_on_gpu(tmp_path, steps=300)
-    assert study.train["steps"] == 300 and len(study.seeds) >= 3
+    assert study.train["steps"] == 300
+    assert len(study.seeds) >= 3
     made = {"alt", "descriptive", *study.caption_sets}
     assert {derivation.of for derivation in study.caption_sets.values()} <= made
     assert {kind for arm in study.all_arms.values() for kind in arm.captions} <= made

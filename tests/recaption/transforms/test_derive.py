@@ -182,7 +182,7 @@ def test_shuffling_in_blocks_gives_each_block_its_own_texts(
     [
         ("set", {"of": "detailed", "rule": "tags"}, "no detailed captions"),
         ("short", {"of": "descriptive", "rule": "tags"}, "is there"),
-        ("A set", {"of": "descriptive", "rule": "tags"}, "cannot be the name"),
+        ("A set", {"of": "descriptive", "rule": "tags"}, "cannot be a caption kind"),
         ("set", {"of": "short", "rule": "tags", "source": "else"}, "wrote no short"),
         ("set", {"of": "short", "rule": "pad", "like": "long"}, "no long captions"),
     ],
