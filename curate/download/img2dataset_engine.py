@@ -107,7 +107,7 @@ class Img2datasetStage(Stage):
             ConfigError: a hash list that cannot be read.
         """
         self.settings = settings
-        hash_list(settings.hash_list, settings.hash_distance)
+        hash_list(settings.hash_list, settings.hash_distance, settings.hash_turned)
 
     def is_done(self, dataset: Dataset, shard: str) -> bool:
         """Whether the shard's samples table and its tar are there and whole."""

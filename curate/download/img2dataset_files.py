@@ -22,7 +22,7 @@ class NotingResizer:
 
     def __init__(self, resizer: Any, settings: DownloadSettings) -> None:
         self._resizer = resizer
-        names = ("hash_list", "hash_distance", "max_pixels")
+        names = ("hash_list", "hash_distance", "hash_turned", "max_pixels")
         # The rest by default: how a picture is stored is no part of what it is.
         looked_at = PictureSettings(**{name: getattr(settings, name) for name in names})
         self._ours = Resizer(looked_at)

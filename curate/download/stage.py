@@ -58,7 +58,7 @@ class DownloadStage(Stage):
             ConfigError: a proxy that is none, or a hash list that cannot be read.
         """
         self.settings = settings
-        hash_list(settings.hash_list, settings.hash_distance)
+        hash_list(settings.hash_list, settings.hash_distance, settings.hash_turned)
         SafeClient(settings.http_limits())
         self._web: _Web | None = None
 

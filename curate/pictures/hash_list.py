@@ -4,7 +4,8 @@ What is on the list is refused where its bytes come in, before anything of it is
 read as their owners export them:
 
     pdq:HEX                     a hash a line, each with its name; `#` begins a remark
-    HEX                         the same without a name: 32 digits, which are an md5
+    HEX                         the same without a name: 32 digits, which are an md5; what stands
+                                behind a blank is not read, so md5sum's lists are lists
     a table with a header       comma, semicolon or tab; columns named md5, sha256 or pdq (also
                                 pdq_hash, HASH_PDQ, ...), or a column with the hash and one with its
                                 type (type, signal_type, indicator_type beside hash, value,
@@ -17,9 +18,11 @@ TMK) are counted and left out.
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import logging
 import re
+import zlib
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -32,7 +35,7 @@ from numpy.typing import NDArray
 
 from curate.base.errors import ConfigError
 from curate.base.reasons import FailureError, Reason
-from curate.pictures.pdq import MOST_DISTANCE, WORST_QUALITY, PdqIndex, pdq_hash
+from curate.pictures.pdq import MOST_DISTANCE, WORST_QUALITY, PdqIndex, pdq_hash, turned_hashes
 
 logger = logging.getLogger(__name__)
 
@@ -46,15 +49,16 @@ class HashList:
     """The hashes of one file. Memory: 16 or 32 bytes a hash, 96 of a PDQ; look-ups far below 1 ms.
 
     Args:
-        path: the list.
+        path: the list, which may be a .gz.
         most: distance in bits up to which a PDQ is the same picture.
+        turned: whether a picture is also compared as it looks turned and mirrored.
 
     Raises:
         ConfigError: it cannot be read, holds none, or a line is no hash or may be of two types.
     """
 
-    def __init__(self, path: Path, most: int = MOST_DISTANCE) -> None:
-        self.name, self._most = path.name, most
+    def __init__(self, path: Path, most: int = MOST_DISTANCE, turned: bool = False) -> None:
+        self.name, self._most, self._turned = path.name, most, turned
         found: dict[str, set[bytes]] = defaultdict(set)
         others: Counter[str] = Counter()
         for kind, digest in _hashes(path):
@@ -96,15 +100,20 @@ class HashList:
         """Raise FailureError (listed_hash) for (H, W, 3) sRGB whose PDQ is near a listed one."""
         if self._pdq is None:
             return
-        found, quality = pdq_hash(pixels)
+        if self._turned:
+            found, quality = turned_hashes(pixels)
+        else:
+            upright, quality = pdq_hash(pixels)
+            found = [upright]
         if quality < WORST_QUALITY:
             return  # a plain area is near every plain picture
-        distance = self._pdq.nearest(found, self._most)
+        near = [self._pdq.nearest(one, self._most) for one in found]
+        distance = min((one for one in near if one is not None), default=None)
         if distance is not None:
             raise FailureError(Reason.LISTED_HASH, f"pdq within {distance} bits, on {self.name}")
 
 
-def hash_list(path: str | None, most: int) -> HashList | None:
+def hash_list(path: str | None, most: int, turned: bool = False) -> HashList | None:
     """The list at `path`, read once a process as long as the file stays as it is; None for none.
 
     Raises:
@@ -116,20 +125,21 @@ def hash_list(path: str | None, most: int) -> HashList | None:
         state = Path(path).stat()
     except OSError as error:
         raise ConfigError(f"The hash list {path} cannot be read ({error.strerror}).") from error
-    return _read(path, most, state.st_mtime_ns, state.st_size)
+    return _read(path, most, turned, state.st_mtime_ns, state.st_size)
 
 
 @lru_cache(maxsize=2)
-def _read(path: str, most: int, _changed: int, _size: int) -> HashList:
-    return HashList(Path(path), most)
+def _read(path: str, most: int, turned: bool, _changed: int, _size: int) -> HashList:
+    return HashList(Path(path), most, turned)
 
 
 def _hashes(path: Path) -> Iterator[tuple[str, bytes | None]]:
     """(type, digest) of each line; None of a type that is not compared."""
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
             yield from _of_lines(path, file)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"The hash list {path} cannot be read ({error}).") from error
 
 
@@ -149,7 +159,8 @@ def _of_lines(path: Path, file: Iterator[str]) -> Iterator[tuple[str, bytes | No
     values = [place for place, name in enumerate(names) if name in _VALUES]
     if not columns and not (types and values):
         for number, line in chain([(top, first)], lines):
-            name, _, digits = line.rpartition(":")
+            # What stands behind a hash is the file's name, as md5sum writes it, or a remark.
+            name, _, digits = line.split()[0].rpartition(":")
             kind = _plain(name) or ("md5" if len(digits) == DIGITS["md5"] else "")
             yield kind, _digest(path, number, kind, digits)
         return

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from curate.pictures.shrink import shrink
 
+Pixels = NDArray[np.uint8]
+
 WORST_QUALITY = 50
 """Hashes of pictures below this (0 to 100) match anything plain; their authors discard them."""
 MOST_DISTANCE = 31
@@ -27,24 +29,58 @@ _LARGEST = 1024
 _PARTS = 16  # of 16 bits: of two hashes within 31 bits, one part differs in at most one
 
 
-def pdq_hash(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int]:
+def pdq_hash(pixels: Pixels) -> tuple[Pixels, int]:
     """(32 bytes in the order of the hexadecimal form, quality 0 to 100) of (H, W, 3) or (H, W, 1)
     sRGB. A picture with a side below 5 px has quality 0.
     """
-    if min(pixels.shape[:2]) < 5:
+    luma = _luma(pixels)
+    if luma is None:
         return np.zeros(32, np.uint8), 0
+    small = _sampling(luma.shape[0]) @ luma @ _sampling(luma.shape[1]).T
+    return _bits(small), _quality(small)
+
+
+def turned_hashes(pixels: Pixels) -> tuple[list[Pixels], int]:
+    """The same of the picture in its eight postures, upright first: quarter turns, and their mirror
+    images. (Reckoned from one transform, by signs, they would be off by up to 40 bits: the points
+    are not taken alike from both ends.)
+    """
+    luma = _luma(pixels)
+    if luma is None:
+        return [np.zeros(32, np.uint8)] * 8, 0
+    rows, columns = (_sampling(length) for length in luma.shape)
+    smalls = [(one @ luma) @ other.T for one in _ways(rows) for other in _ways(columns)]
+    hashes = [_bits(way) for small in smalls for way in (small, small.T)]
+    return hashes, _quality(smalls[0])
+
+
+def _ways(sampling: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """As it is, and of what comes from the other end."""
+    return sampling, sampling[:, ::-1]
+
+
+def _luma(pixels: Pixels) -> NDArray[np.float64] | None:
+    """(h, w) of a picture that is not too large; None where it is too small."""
+    if min(pixels.shape[:2]) < 5:
+        return None
     if max(pixels.shape[:2]) > _LARGEST:
         scale = _LARGEST / 2 / max(pixels.shape[:2])
         height, width = (max(5, round(extent * scale)) for extent in pixels.shape[:2])
         pixels = shrink(pixels, (width, height))
     luma = pixels @ _LUMA if pixels.shape[-1] == 3 else pixels.reshape(pixels.shape[:2])
-    height, width = luma.shape
-    small = _sampling(height) @ luma.astype(np.float64) @ _sampling(width).T
-    low = _cosines() @ small @ _cosines().T
-    bits = low.ravel() > np.partition(low.ravel(), 127)[127]  # the lower of the two medians
+    return luma.astype(np.float64)
+
+
+def _quality(small: NDArray[np.float64]) -> int:
     # Summed in whole percents of a step, so that noise counts nothing.
     steps = [np.abs(np.diff(small, axis=axis) * 100 / 255).astype(np.int64) for axis in (0, 1)]
-    return np.packbits(bits[::-1]), min(100, int(sum(step.sum() for step in steps)) // 90)
+    return min(100, int(sum(step.sum() for step in steps)) // 90)
+
+
+def _bits(small: NDArray[np.float64]) -> Pixels:
+    low = _cosines() @ small @ _cosines().T
+    bits = low.ravel() > np.partition(low.ravel(), 127)[127]  # the lower of the two medians
+    return np.packbits(bits[::-1])
 
 
 @lru_cache(maxsize=256)

@@ -73,7 +73,8 @@ class Resizer:
             ConfigError: a hash list that cannot be read.
         """
         self.settings = settings or PictureSettings()
-        self._never = hash_list(self.settings.hash_list, self.settings.hash_distance)
+        wanted = self.settings
+        self._never = hash_list(wanted.hash_list, wanted.hash_distance, wanted.hash_turned)
 
     def outcome(
         self, content: bytes, expected: Mapping[str, str | None] | None = None

@@ -16,7 +16,7 @@ class PictureSettings(Settings):
     """How pictures are stored, wherever they come from."""
 
     GROUPS: ClassVar[dict[str, str]] = {"Pictures": "image_size"}
-    EXPERT: ClassVar[str] = "max_pixels max_bytes"
+    EXPERT: ClassVar[str] = "hash_distance hash_turned max_pixels max_bytes"
 
     image_size: int = Field(512, ge=1, description="Pixels of the side that resize_mode names.")
     resize_mode: ResizeMode = Field(
@@ -44,6 +44,11 @@ class PictureSettings(Settings):
         ge=0,
         le=31,
         description="Bits by which a picture's PDQ may differ from a listed one.",
+        json_schema_extra=OPERATIONAL,
+    )
+    hash_turned: bool = Field(
+        False,
+        description="Compare PDQ also as the picture looks turned by quarters and mirrored.",
         json_schema_extra=OPERATIONAL,
     )
     min_side: int = Field(

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from curate.base.settings import EACH, OPERATIONAL, Device, Precision, Settings
 from curate.scoring.clip_presets import resolved_label, with_preset
-from curate.served.address import check_address, check_key_name
+from curate.served.address import check_address, check_extra_body, check_key_name
 
 
 class ScoreSettings(Settings):
@@ -16,8 +16,8 @@ class ScoreSettings(Settings):
 
     GROUPS: ClassVar[dict[str, str]] = {"Scores": "clip_model", "Running": "precision"}
     EXPERT: ClassVar[str] = (
-        "clip_tokenizer nsfw_labels watermark_labels allow_pickle jpeg_draft score_batch_size "
-        "score_threads decode_threads"
+        "clip_tokenizer ask_extra_body nsfw_labels watermark_labels allow_pickle jpeg_draft "
+        "score_batch_size score_threads decode_threads"
     )
 
     clip_model: str = Field(
@@ -79,6 +79,11 @@ class ScoreSettings(Settings):
         "",
         description="NAME of the environment variable with the server's key.",
         json_schema_extra=OPERATIONAL,
+    )
+    ask_extra_body: dict[str, Any] = Field(
+        {},
+        description="Further fields of every request to that server, such as "
+        "chat_template_kwargs={enable_thinking: false}; stored, so never a key.",
     )
     ask_precision: Precision = Field(
         "auto", description="Of a model in this process; auto: bf16 on a GPU, fp32 on a CPU."
@@ -171,6 +176,12 @@ class ScoreSettings(Settings):
         if model is not None and model.startswith(("http://", "https://")):
             check_address(model)
         return model
+
+    @field_validator("ask_extra_body")
+    @classmethod
+    def _sendable(cls, extra_body: dict[str, Any]) -> dict[str, Any]:
+        check_extra_body(extra_body)
+        return extra_body
 
     @field_validator("ask_api_key_env")
     @classmethod

@@ -32,6 +32,7 @@ from curate.base.progress import advance
 from curate.base.settings import precision_of
 from curate.base.threads import in_threads
 from curate.pictures.decode import PictureBatch, PictureView, decode_batch, decode_batches
+from curate.scoring.models.ask import Ask
 from curate.scoring.score_tables import (
     DECODE_ERROR,
     TABLES,
@@ -94,9 +95,15 @@ class ScoreStage(Stage):
         """
         # Auto is resolved once and stored, so that a later run on another machine keeps it.
         wanted = ("precision", "ask_precision") if settings.ask else ("precision",)
-        kept = {name: precision_of(getattr(settings, name), settings.device) for name in wanted}
-        self.settings = settings = settings.model_copy(update=kept)
-        self.graph = ScorerGraph([*make_scorers(settings), *(extra or [])])
+        kept: dict[str, Any] = {
+            name: precision_of(getattr(settings, name), settings.device) for name in wanted
+        }
+        scorers = make_scorers(settings.model_copy(update=kept))
+        # So is a server's only model, so that a later run need not ask a server that is gone.
+        if served := [one.served_model for one in scorers if isinstance(one, Ask)]:
+            kept["ask_served_model"] = served[0]
+        self.settings = settings.model_copy(update=kept)
+        self.graph = ScorerGraph([*scorers, *(extra or [])])
         self._opened: set[str] = set()
 
     def weights(self) -> dict[str, str]:
@@ -123,7 +130,7 @@ class ScoreStage(Stage):
         Raises:
             ConfigError: weights that do not load, or a head for embeddings of another width.
         """
-        self._open(self.graph.scorers)
+        self._open(scorer for scorer in self.graph.scorers if not scorer.late)
         for scorer in self.graph.scorers:
             if isinstance(scorer, HeadScorer):
                 clip, takes = self.graph.producer[scorer.needs[0]], scorer.model.width

@@ -36,6 +36,7 @@ class Server:
         token_limit_field: what the server calls the limit of output tokens.
         omit_fields: sampling fields that the server refuses and that are never sent.
         extra_body: further fields of every request, such as {"reasoning_effort": "low"}.
+        prefix: of the names that these have among the settings, for messages.
     """
 
     base_url: str
@@ -48,6 +49,7 @@ class Server:
     token_limit_field: TokenLimitField = "max_tokens"
     omit_fields: tuple[OmittableField, ...] = ()
     extra_body: Mapping[str, Any] = field(default_factory=dict)
+    prefix: str = ""
 
     def __post_init__(self) -> None:
         check_address(self.base_url)
@@ -70,7 +72,8 @@ class Server:
         key = os.environ.get(self.api_key_env, "").strip()
         if not key:
             raise ConfigError(
-                f"The environment variable {self.api_key_env}, named by api_key_env, is not set."
+                f"The environment variable {self.api_key_env}, named by {self.prefix}api_key_env, "
+                f"is not set."
             )
         if not (key.isascii() and key.isprintable()):
             raise ConfigError(

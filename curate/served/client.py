@@ -171,7 +171,7 @@ def trial_fault(server: Server, outcome: CaptionOutcome, sees: bool) -> str | No
     if error in ("http_401", "http_403"):
         return (
             f"{place} refuses access ({error[5:]}: {said}); name the environment variable with its "
-            f"key with api_key_env."
+            f"key with {server.prefix}api_key_env."
         )
     if error in ("http_404", "http_405"):
         return (

@@ -30,7 +30,7 @@ def served_model(server: Server) -> str:
         offered = ", ".join(names[:10]) or "none"
         raise ConfigError(
             f"The server at {server.base_url} offers {len(names)} models ({offered}); name the "
-            f"one to use with served_model."
+            f"one to use with {server.prefix}served_model."
         )
     return names[0]
 
@@ -50,12 +50,12 @@ async def _model_names(server: Server) -> list[str]:
     if status in (401, 403):
         raise ConfigError(
             f"The server at {server.base_url} refuses access ({status}); name the environment "
-            f"variable with its key with api_key_env."
+            f"variable with its key with {server.prefix}api_key_env."
         )
     try:
         return [str(model["id"]) for model in json.loads(raw)["data"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
             f"The server at {server.base_url} does not list its models (status {status}); the URL "
-            f"usually ends in /v1; or name the model with served_model."
+            f"usually ends in /v1; or name the model with {server.prefix}served_model."
         ) from error

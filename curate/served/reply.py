@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -240,12 +241,16 @@ def _json(raw: bytes) -> Any:
 
 
 def _first_tokens(choice: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
-    """The likeliest first tokens with their log-probabilities; empty where the server gave none."""
+    """The likeliest first tokens with their log-probabilities; empty where the server gave none.
+
+    No probability is above 1: a server may say anything.
+    """
     try:
         found = choice["logprobs"]["content"][0]["top_logprobs"]
-        return tuple((str(one["token"]), float(one["logprob"])) for one in found)
+        told = [(str(one["token"]), float(one["logprob"])) for one in found]
     except (KeyError, IndexError, TypeError, ValueError):
         return ()
+    return tuple((token, min(chance, 0.0)) for token, chance in told if not math.isnan(chance))
 
 
 def _count(usage: Any, name: str) -> int | None:

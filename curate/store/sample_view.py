@@ -44,6 +44,10 @@ if TYPE_CHECKING:
 SEMDEDUP = "semdedup"
 """A level beside them: equal files and near embeddings, nothing verified."""
 BYTES_PER_PIXEL = "bytes_per_pixel"
+BYTES_PER_PIXEL_SQL = (
+    "(samples.original_bytes / "
+    "nullif(samples.original_width::BIGINT * samples.original_height, 0))::FLOAT"
+)
 TABLES = ("samples", "scores", "duplicates", "duplicate_pairs", "reference_matches")
 
 
@@ -84,10 +88,7 @@ class SampleTables:
         for name in ADDED_LATER["samples"]:
             kind = duckdb_type(SCHEMAS["samples"].field(name).type)
             self._samples.setdefault(name, f"NULL::{kind}")
-        self._samples[BYTES_PER_PIXEL] = (
-            "(samples.original_bytes / "
-            "nullif(samples.original_width::BIGINT * samples.original_height, 0))::FLOAT"
-        )
+        self._samples[BYTES_PER_PIXEL] = BYTES_PER_PIXEL_SQL
         # The samples table says what a sample is; a score of the same name would be a second truth.
         self._kinds = self._types("scores")
         self._scores = [name for name in self._kinds if name not in self._samples]

@@ -113,7 +113,7 @@ def _score(dataset: Dataset, settings: ScoreCommandSettings) -> ScoreSummary:
     part = settings.part(ScoreSettings)
     stage = ScoreStage(part)
     among = WholeScoreStage(settings.part(WholeSettings), part)
-    resolved = ("precision", "ask_precision")
+    resolved = ("precision", "ask_precision", "ask_served_model")
     settings = settings.model_copy(update={n: getattr(stage.settings, n) for n in resolved})
     captions = CaptionScoreStage(part, settings.captions) if settings.captions else None
     if captions is not None:

@@ -12,6 +12,7 @@ from curate.base.errors import DatasetError
 from curate.base.files import read_json
 from curate.store.dataset import Dataset
 from curate.store.holes import refuse_holes
+from curate.store.sample_view import BYTES_PER_PIXEL, BYTES_PER_PIXEL_SQL
 from curate.store.scans import parquet_scan, sql_text
 from pipelines.report.palette import Palette
 from pipelines.report.pictures import Picture, ShardPictures, thumbnail
@@ -243,12 +244,13 @@ class Inputs:
                 else f"(SELECT * FROM {table} WHERE false)"
             )
         scored = set(self.columns("scores")) - {"key"}
-        shared = scored & set(self.columns("samples"))
+        shared = scored & {*self.columns("samples"), BYTES_PER_PIXEL}
         hidden = ", ".join(identifier(name) for name in sorted(shared | {"key"}))
         self.connection.execute(
-            f"CREATE TEMP TABLE pictured AS SELECT s.*, c.* EXCLUDE ({hidden}) "
-            f"FROM {parts['samples']} s JOIN {parts['scores']} c ON c.key = s.key "
-            "WHERE s.status = 'stored'"
+            f"CREATE TEMP TABLE pictured AS SELECT samples.*, c.* EXCLUDE ({hidden}), "
+            f"{BYTES_PER_PIXEL_SQL} AS {BYTES_PER_PIXEL} "
+            f"FROM {parts['samples']} samples JOIN {parts['scores']} c ON c.key = samples.key "
+            "WHERE samples.status = 'stored'"
         )
         return "pictured"
 

@@ -8,14 +8,12 @@ boxes that overlap count once.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from PIL import Image
 
 from curate.base.errors import ConfigError
 from curate.base.files import fingerprint
@@ -23,6 +21,7 @@ from curate.base.reasons import words
 from curate.base.settings import device_of
 from curate.base.weights import weight_hashes
 from curate.pictures.decode import PictureView
+from curate.scoring.models.preparation import by_shape
 from curate.scoring.models.source import (
     label_indices,
     labels_of,
@@ -33,6 +32,8 @@ from curate.scoring.models.source import (
 from curate.scoring.scorers.scorer import VIEW_PREFIX, Column, Columns, ModelScorer
 
 if TYPE_CHECKING:
+    import torch
+
     from curate.scoring.settings import ScoreSettings
 
 LONGEST = 1024
@@ -108,35 +109,25 @@ class Area(ModelScorer[Any]):
     def score(self, columns: Mapping[str, Column]) -> Columns:
         pictures, digests = columns[self.needs[0]], columns["pixel_sha256"]
         share, largest = (np.full(len(digests), np.nan, np.float32) for _ in range(2))
-        errors: list[str | None] = [None] * len(digests)
-        groups: dict[tuple[int, ...], list[tuple[int, Any]]] = defaultdict(list)
-        for row, picture in enumerate(pictures):
-            if digests[row] is None:
-                continue
-            try:
-                prepared = self.model[0](images=Image.fromarray(picture), return_tensors="pt")
-            except Exception as error:  # image processors refuse pictures in their own ways
-                errors[row] = words(error)
-                continue
-            groups[tuple(prepared.pixel_values.shape)].append((row, prepared.pixel_values))
-        for group in groups.values():
-            rows = [row for row, _ in group]
+        seen = [known is not None for known in digests]
+        groups, errors = by_shape(self.model[0], pictures, seen)
+        for rows, inputs in groups:
             shapes = [pictures[row].shape[:2] for row in rows]
-            boxes = self._found([pixels for _, pixels in group], shapes)
+            boxes = self._found(inputs["pixel_values"], shapes)
             for row, shape, some in zip(rows, shapes, boxes, strict=True):
                 share[row], largest[row] = areas(some, shape)
         found = {self.name: share, self.error: pa.array(errors, pa.string())}
         return {**found, self.largest: largest} if self.largest else found
 
     def _found(
-        self, pixels: Sequence[Any], shapes: Sequence[tuple[int, int]]
+        self, pixels: torch.Tensor, shapes: Sequence[tuple[int, int]]
     ) -> list[list[NDArray[np.float64]]]:
         """Corners (N, 2) in pixels of each box of each picture that has one of the labels."""
         import torch
 
         processor, model = self.model
         with torch.inference_mode():
-            outputs = model(pixel_values=torch.cat(list(pixels)).to(model.device))
+            outputs = model(pixel_values=pixels.to(model.device))
             sizes = torch.tensor(shapes, device=model.device)
             found = processor.post_process_object_detection(outputs, target_sizes=sizes)
         named = [
@@ -154,15 +145,27 @@ def corners(box: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def areas(boxes: Sequence[NDArray[np.float64]], shape: tuple[int, int]) -> tuple[float, float]:
-    """Shares of a picture of (height, width) pixels: of all boxes together, and of the largest."""
+    """Shares of a picture of (height, width) pixels: of all boxes together, and of the largest.
+
+    A pixel counts where its centre is inside of a box, whatever its angle; what lies beyond the
+    picture does not. A box with a corner that is no number is none.
+    """
     import cv2
 
-    every, largest = np.zeros(shape, np.uint8), 0.0
+    every, largest = np.zeros(shape, bool), 0
     for box in boxes:
-        # A pixel counts where its centre is inside; cv2 draws the outline's pixels as well.
-        inside = np.clip(np.ceil(box - 0.5), 0, None)
-        edge = np.where(box > box.mean(axis=0), inside - 1, inside).astype(np.int32)
-        one = cv2.fillPoly(np.zeros(shape, np.uint8), [edge], 1)
-        every |= one
-        largest = max(largest, float(one.mean()))
-    return float(every.mean()), largest
+        if not np.isfinite(box).all():
+            continue
+        low = np.clip(np.ceil(box.min(axis=0) - 0.5), 0, None).astype(np.int64)
+        high = np.minimum(np.ceil(box.max(axis=0) - 0.5), shape[::-1]).astype(np.int64)
+        if (low >= high).any():
+            continue
+        x, y = np.arange(low[0], high[0]) + 0.5, np.arange(low[1], high[1])[:, None] + 0.5
+        inside = np.ones((len(y), len(x)), bool)
+        hull = cv2.convexHull(box.astype(np.float32))[:, 0].astype(np.float64)
+        # All centres inside are on one side of every edge.
+        for a, b in zip(hull, np.roll(hull, -1, axis=0), strict=True):
+            inside &= (b[0] - a[0]) * (y - a[1]) >= (b[1] - a[1]) * (x - a[0])
+        every[low[1] : high[1], low[0] : high[0]] |= inside
+        largest = max(largest, int(inside.sum()))
+    return float(every.mean()), largest / every.size

@@ -18,7 +18,7 @@ from curate.base.settings import precision_of
 from curate.base.weight_download import HUB
 from curate.base.weights import weight_hashes
 from curate.pictures.decode import PictureView
-from curate.scoring.models.source import model_folder, small_files
+from curate.scoring.models.source import model_folder, small_files, text_files
 from curate.scoring.scorers.scorer import Column, Columns, Scorer, check_column
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class AskedModel:
             self.name = settings.ask_served_model or self._only_served()
             # What weights a server really holds cannot be known; the name is all there is.
             self.identity: dict[str, Any] = {"served": self.name}
+            if settings.ask_extra_body:
+                self.identity["extra_body"] = settings.ask_extra_body
             return
         self.name = source
         self.folder = model_folder(source, "vision-language model", ["tokenizer_config.json"])
@@ -66,6 +68,7 @@ class AskedModel:
         self.identity = {
             "weights": self.hashes or self.folder.name,
             "configs": small_files(self.folder),
+            "words": text_files(self.folder),
             "precision": precision_of(settings.ask_precision, settings.device),
         }
 
@@ -79,7 +82,9 @@ class AskedModel:
 
         settings = self._settings
         assert settings.ask_model is not None
-        return Server(settings.ask_model, name, settings.ask_api_key_env)
+        body = settings.ask_extra_body
+        key = settings.ask_api_key_env
+        return Server(settings.ask_model, name, key, extra_body=body, prefix="ask_")
 
     def open(self) -> Answerer:
         """The model, after it has answered a question.
@@ -118,6 +123,7 @@ class Ask(Scorer):
         self.error = f"{column}_error"
         self.adds = (column, self.error)
         self._model, self._draft = model, draft
+        self.late = model.served  # it may be gone when nothing is asked any more
         self.needs = (_VIEW, "pixel_sha256")
 
     @classmethod
@@ -127,6 +133,11 @@ class Ask(Scorer):
             return []
         model = AskedModel(settings)
         return [cls(name, text, model, settings.jpeg_draft) for name, text in settings.ask.items()]
+
+    @property
+    def served_model(self) -> str:
+        """The name of the model on its server; empty for one in this process."""
+        return self._model.name if self._model.served else ""
 
     def signature(self) -> dict[str, Any]:
         """The question and the model; where a server is, is no part of it."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.base.errors import ConfigError
-from curate.base.files import read_json
+from curate.base.files import read_json, sha256_file
 from curate.base.settings import nearest
 from curate.base.weight_download import HUB, hub_folder
 from curate.base.weights import SAFE_SUFFIX
@@ -35,15 +35,16 @@ def split_labels(given: str) -> tuple[str, str]:
         if len(rest) > 2 or not all(part.strip() for part in rest):
             raise ConfigError(f"{given!r} cannot be read; {_REVISION_FIRST}.")
         return "@".join([model, *rest[:-1]]), rest[-1] if rest else ""
-    folder, separator, label = given.rpartition("@")
-    if not separator or not Path(folder).is_dir():
-        return given, ""
-    if Path(given).is_dir():
+    parts = given.split("@")  # either side may hold one
+    splits = [("@".join(parts[:n]), "@".join(parts[n:])) for n in range(1, len(parts) + 1)]
+    found = [(folder, label) for folder, label in splits if folder and Path(folder).is_dir()]
+    if len(found) > 1:
+        (first, label), (second, _) = found[:2]
         raise ConfigError(
-            f"{given!r} can be a folder, and the label {label!r} of the folder {folder!r}; rename "
-            f"one of them."
+            f"{given!r} can be the folder {second!r}, and the label {label!r} of the folder "
+            f"{first!r}; rename one of them."
         )
-    return folder, label
+    return found[0] if found else (given, "")
 
 
 def label_indices(source: str, known: Mapping[int, str], given: str) -> list[int]:
@@ -146,3 +147,9 @@ def small_files(folder: Path) -> dict[str, Any]:
     found = {path.name: path for path in folder.glob("*.json")}
     ours = ("config.json", "preprocessor_config.json", "processor_config.json")
     return {name: read_json(found[name]) for name in ours if name in found}
+
+
+def text_files(folder: Path) -> dict[str, str]:
+    """Name -> sha256 of what decides how a question is put: the chat template and the tokenizer."""
+    names = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json", "tokenizer.json")
+    return {name: sha256_file(folder / name) for name in names if (folder / name).is_file()}

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from curate.base.errors import ConfigError
 from curate.base.files import atomic_path, fingerprint, sha256_file
@@ -20,6 +21,7 @@ from curate.base.settings import device_of
 from curate.base.weight_download import HUB, converted, keep_safetensors, split_hash
 from curate.base.weights import SAFE_SUFFIX, load_state_dict, weight_hashes
 from curate.pictures.decode import PictureView
+from curate.scoring.models.preparation import by_shape, plain_preparation
 from curate.scoring.models.source import (
     label_indices,
     labels_of,
@@ -43,10 +45,6 @@ if TYPE_CHECKING:
     from curate.scoring.settings import ScoreSettings
 
 
-_RESAMPLE = {2: "bilinear", 3: "bicubic"}
-# Steps of an image processor that are its own: reversed channels, a shifted range, a second
-# normalisation (EfficientNet), padding.
-_MORE = ("do_flip_channel_order", "rescale_offset", "include_top", "do_pad")
 _WHOLE = 1024
 """Longest side in pixels of a picture that is given to a model's own image processor."""
 
@@ -92,11 +90,15 @@ class _Classifier(ModelScorer[Any]):
             return {self.name: np.zeros(0, np.float32)}
         device = next(self.model.parameters()).device
         with torch.inference_mode():
-            logits = self.logits(self.prepared(pictures, device)).float()
-            if self.several:
-                return {self.name: np.asarray(logits.sigmoid()[:, self.indices].amax(1).cpu())}
-            shares = np.asarray(torch.softmax(logits, dim=-1).cpu().numpy())
-        return {self.name: shares[:, self.indices].sum(axis=1)}
+            return {self.name: self.shares(self.logits(self.prepared(pictures, device)))}
+
+    def shares(self, logits: torch.Tensor) -> NDArray[np.float32]:
+        """(B, classes) -> (B,) probabilities of the classes that count."""
+        if self.several:
+            found = logits.float().sigmoid()[:, self.indices].amax(1)
+        else:
+            found = logits.float().softmax(-1)[:, self.indices].sum(1)
+        return np.asarray(found.cpu().numpy())
 
     def prepared(self, pictures: Any, device: torch.device) -> torch.Tensor:
         """A batch of the view -> (B, 3, S, S), cropped and normalised."""
@@ -122,7 +124,7 @@ class ImageClassifier(_Classifier):
 
     Where the model resizes to a square, bicubic or bilinear, and takes its centre, it shares the
     decode's own resizing; every other preparation is the model's own image processor over the
-    whole picture.
+    whole picture, and `NAME_error` says why one has no score.
 
     Args:
         column: the score's name; 0 to 1.
@@ -167,13 +169,16 @@ class ImageClassifier(_Classifier):
             "labels": self.indices,
             "draft": draft,
         }
-        plain = _plain(preparation, draft) if preparation else None
+        plain = plain_preparation(preparation, draft)
         if plain is not None:
             self.view, self.crop, *normalisation = plain
             self.normalisation = (normalisation[0], normalisation[1])
         else:
             self.view = PictureView(_WHOLE, draft=draft, whole=True)
             self._signature["whole"] = _WHOLE
+            self.error = f"{column}_error"
+            self.adds = (column, self.error)
+            self.needs = (*self.needs, "pixel_sha256")
         if self.several:
             self._signature["several"] = True
 
@@ -201,7 +206,7 @@ class ImageClassifier(_Classifier):
         folder = str(self.folder)
         try:
             if self.view.whole:
-                self._processor = AutoImageProcessor.from_pretrained(folder)
+                self.processor = AutoImageProcessor.from_pretrained(folder)
             return AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True)
         except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
             first = str(error).strip().splitlines()
@@ -209,50 +214,26 @@ class ImageClassifier(_Classifier):
                 f"The image classifier {self.source} does not load ({first[0] if first else ''})."
             ) from error
 
-    def prepared(self, pictures: Any, device: torch.device) -> torch.Tensor:
+    def score(self, columns: Mapping[str, Column]) -> Columns:
         if not self.view.whole:
-            return super().prepared(pictures, device)
-        images = [Image.fromarray(picture) for picture in pictures]
-        values: torch.Tensor = self._processor(images=images, return_tensors="pt").pixel_values
-        return values.to(device)
+            return super().score(columns)
+        import torch
+
+        seen = [known is not None for known in columns["pixel_sha256"]]
+        groups, errors = by_shape(self.processor, columns[self.needs[0]], seen)
+        shares = np.full(len(seen), np.nan, np.float32)
+        with torch.inference_mode():
+            for rows, inputs in groups:
+                given = {name: value.to(self.model.device) for name, value in inputs.items()}
+                shares[rows] = self.shares(self.model(**given).logits)
+        return {self.name: shares, self.error: pa.array(errors, pa.string())}
 
     def logits(self, batch: torch.Tensor) -> torch.Tensor:
         answer: torch.Tensor = self.model(pixel_values=batch).logits
         return answer
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_processor": None}
-
-
-def _plain(
-    config: Mapping[str, Any], draft: bool
-) -> tuple[PictureView, int, Sequence[float], Sequence[float]] | None:
-    """How pictures are resized, the side of the centre crop, mean and deviation (0 to 1).
-
-    None where it takes more than a square, bicubic or bilinear, its centre and that.
-    """
-    size = config.get("size", 224)
-    size = {"height": size, "width": size} if isinstance(size, int) else dict(size)
-    squash = "shortest_edge" not in size
-    side = int(size.get("shortest_edge", size.get("height", 0)) or 0)
-    crop = config.get("crop_size", side)
-    crop = int(crop["height"] if isinstance(crop, Mapping) else crop)
-    if not config.get("do_center_crop", False):
-        crop = side
-    if not squash and "crop_pct" in config and side < 384:  # ConvNeXT resizes first, then crops
-        crop, side = side, int(side / (config["crop_pct"] or 224 / 256))
-    resample = _RESAMPLE.get(config.get("resample", 2))
-    square = squash is False or size.get("height") == size.get("width")
-    if not (square and side and crop <= side and resample and config.get("do_resize", True)):
-        return None
-    if any(config.get(name) for name in _MORE) or not config.get("do_rescale", True):
-        return None
-    if abs(config.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
-        return None
-    plain = config.get("do_normalize", True) is False
-    mean = (0.0,) * 3 if plain else tuple(config.get("image_mean") or (0.5,) * 3)
-    std = (1.0,) * 3 if plain else tuple(config.get("image_std") or (0.5,) * 3)
-    return PictureView(side, squash, resample, draft), crop, mean, std
+        return {**super().__getstate__(), "processor": None}
 
 
 SIDE = 256

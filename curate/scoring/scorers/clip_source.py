@@ -61,9 +61,11 @@ def check_source(model: str, pretrained: str | None) -> dict[str, str]:
         _refuse_second_weights(model, pretrained)
         return weight_hashes(hub_clip(model))
     if pretrained is None:
+        hint = nearest(model, list(CLIP_PRESETS))
         raise ConfigError(
-            f"The CLIP model {model!r} needs weights: give --clip-pretrained a tag (such as "
-            f"openai) or a {SAFE_SUFFIX} file."
+            f"The CLIP model {model!r} needs weights: a pretrained tag (such as openai) or a "
+            f"{SAFE_SUFFIX} file, with --clip-pretrained or as MODEL@WEIGHTS"
+            f"{'; ' + hint if hint.startswith('did') else '.'}"
         )
     if model.endswith(".json") and not Path(model).is_file():
         raise ConfigError(f"The CLIP model config {model} does not exist.")

@@ -66,6 +66,8 @@ class Scorer(ABC):
     name: str
     needs: tuple[str, ...]
     adds: tuple[str, ...]
+    late = False
+    """Whether it is opened only for a shard that lacks its columns."""
 
     @classmethod
     def of(cls, settings: ScoreSettings) -> Sequence[Scorer]:

@@ -3,6 +3,7 @@
     jpeg_quality       told against the quality that a file was saved with
     bytes_per_pixel    how well it tells files saved at 50 or less from those at 85 or more
     pdq                what `--hash-list` finds of edited copies, and of other pictures
+                       (found_turned: with `--hash-turned`)
     models             every score of the settings (`--classifier`, `--ask`, `--text-area`,
                        `--face-area`): how well it tells pictures with a planted mark from the same
                        without, as the area under the ROC curve (0.5: not at all)
@@ -23,7 +24,7 @@ from PIL import Image
 
 from curate.pictures.decode import decode_batch
 from curate.pictures.jpeg_quality import jpeg_quality
-from curate.pictures.pdq import WORST_QUALITY, PdqIndex, pdq_hash
+from curate.pictures.pdq import WORST_QUALITY, PdqIndex, pdq_hash, turned_hashes
 from curate.scoring.models.areas import Area
 from curate.scoring.models.ask import Ask
 from curate.scoring.scorers.classifier import ImageClassifier, LaionWatermark
@@ -88,12 +89,13 @@ def of_pdq(figures: Figures, pictures: Pictures, seed: int) -> None:
         return
     index = PdqIndex(np.stack([hashes[row] for row in listed]))
     for name, edit in NEAR.items():
-        edited = [
-            pdq_hash(edit(pictures[row], np.random.default_rng([seed, 2, row]))) for row in listed
-        ]
+        edited = [edit(pictures[row], np.random.default_rng([seed, 2, row])) for row in listed]
         figures.add(f"pdq/found/{name}", _share_near(index, edited), "share")
-    others = [(hashes[row], qualities[row]) for row in range(half, len(pictures))]
+        if name == "mirror":
+            figures.add("pdq/found_turned/mirror", _share_near(index, edited, True), "share")
+    others = pictures[half:]
     figures.add("pdq/found/pictures_not_listed", _share_near(index, others), "share")
+    figures.add("pdq/found_turned/pictures_not_listed", _share_near(index, others, True), "share")
 
 
 def of_model(figures: Figures, scorer: Any, pictures: Pictures, seed: int) -> None:
@@ -134,10 +136,13 @@ def under_curve(positive: Sequence[float] | Any, negative: Sequence[float] | Any
     return float(below.mean() / 2 / len(low))
 
 
-def _share_near(index: PdqIndex, hashes: Sequence[tuple[NDArray[np.uint8], int]]) -> float:
-    near = [
-        quality >= WORST_QUALITY and index.nearest(found) is not None for found, quality in hashes
-    ]
+def _share_near(index: PdqIndex, pictures: Sequence[Pictures], turned: bool = False) -> float:
+    """Share of pictures of which a hash is near a listed one, as `--hash-list` has it."""
+    near = []
+    for picture in pictures:
+        hashes, quality = turned_hashes(picture)
+        some = hashes if turned else hashes[:1]
+        near.append(quality >= WORST_QUALITY and any(index.nearest(h) is not None for h in some))
     return float(np.mean(near))
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from curate.store.sample_view import BYTES_PER_PIXEL, BYTES_PER_PIXEL_SQL
 from pipelines.report import text, truth
 from pipelines.report.charts import Bins, Threshold, histogram
 from pipelines.report.data import Inputs
@@ -21,6 +22,8 @@ SHOWN = 4  # pictures on either side of a threshold
 MAIN = 12  # scores with pictures; the others are folded away
 OTHERS = 36
 EDGES = 24  # thresholds with pictures, of all scores together
+OF_FILES = (BYTES_PER_PIXEL, "jpeg_quality")
+"""What rules know of a file beside its scores; see curate.store.sample_view."""
 FIRST = ("clip_similarity", "aesthetic", "nsfw", "watermark")
 
 NUMERIC = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL")
@@ -81,6 +84,7 @@ def compute(inputs: Inputs) -> Scores | None:
     sample_types = inputs.columns("samples")
     numeric = [name for name, kind in types.items() if kind.startswith(NUMERIC)]
     numeric = [name for name in numeric if name not in sample_types]
+    numeric += [name for name in OF_FILES if name == BYTES_PER_PIXEL or name in sample_types]
     # A size that a selection cuts is worth a chart like a score.
     sizes = [n for n in inputs.cuts if sample_types.get(n, "").startswith(NUMERIC)]
     first = [name for name in inputs.cuts if name in numeric or name in sizes]
@@ -94,9 +98,10 @@ def compute(inputs: Inputs) -> Scores | None:
         score = _score(inputs, name, pictures=budget)
         budget -= len(score.edges)
         drawn.append(score)
+    others = [_score(inputs, name, pictures=0) for name in rest[:OTHERS]]
     return Scores(
         main=drawn,
-        others=[_score(inputs, name, pictures=0) for name in rest[:OTHERS]],
+        others=[one for one in others if one.count or one.name not in OF_FILES],
         flags=[_flag(inputs, name) for name in flags],
         unshown=max(len(rest) - OTHERS, 0),
     )
@@ -105,6 +110,9 @@ def compute(inputs: Inputs) -> Scores | None:
 def _source(inputs: Inputs, name: str) -> tuple[str, str]:
     """What stands behind FROM, and the column's type; the samples table says what a sample is."""
     samples = inputs.columns("samples")
+    if name == BYTES_PER_PIXEL:
+        value = f"{BYTES_PER_PIXEL_SQL} AS {BYTES_PER_PIXEL}"
+        return f"(SELECT key, {value} FROM samples WHERE status = 'stored')", "FLOAT"
     if name in samples:
         return "(SELECT * FROM samples WHERE status = 'stored')", samples[name]
     return "scores", inputs.columns("scores")[name]

@@ -1,5 +1,6 @@
 """What is on a hash list is refused before it is stored: by its bytes, or by how it looks."""
 
+import gzip
 import hashlib
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from curate.base.errors import ConfigError
-from curate.base.reasons import Failure, Reason
+from curate.base.reasons import Failure, FailureError, Reason
 from curate.pictures.hash_list import HashList, hash_list
 from curate.pictures.pdq import PdqIndex, pdq_hash
 from curate.pictures.resize import Resizer
@@ -107,6 +108,32 @@ def test_a_picture_is_known_by_its_looks_however_it_was_saved(write, mode):
         assert refused.reason is Reason.LISTED_HASH
         assert "pdq within" in refused.detail
     assert not isinstance(stored(encoded(drawn(4, 300, 200)), path, resize_mode=mode), Failure)
+
+
+def test_a_turned_or_mirrored_copy_is_known_where_that_is_asked_for(write):
+    picture = drawn(3, 300, 200)
+    path = write(f"pdq:{pdq_hex(picture)}")
+    for turn in range(4):
+        for posture in (np.rot90(picture, turn), np.rot90(picture, turn)[:, ::-1]):
+            copy = encoded(np.ascontiguousarray(posture), "JPEG")
+            assert isinstance(stored(copy, path, hash_turned=True), Failure)
+            same = np.array_equal(posture, picture)
+            assert isinstance(stored(copy, path), Failure) == same
+    assert not isinstance(stored(encoded(drawn(4, 300, 200)), path, hash_turned=True), Failure)
+
+
+def test_lists_as_md5sum_windows_and_gzip_write_them(tmp_path):
+    digest = hashlib.md5(b"a").hexdigest()
+    text = f"# known\r\n\r\n{digest.upper()} *a b.jpg\r\nmd5:{'1' * 32}  # a remark\r\n"
+    path = tmp_path / "list.txt.gz"
+    path.write_bytes(gzip.compress(b"\xef\xbb\xbf" + text.encode()))
+    found = HashList(path)
+    assert found.counts == {"md5": 2}
+    with pytest.raises(FailureError, match="listed_hash"):
+        found.check_bytes(b"a")
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(ConfigError, match="cannot be read"):
+        HashList(path)
 
 
 def test_a_plain_picture_is_near_every_other_and_so_is_none(write):

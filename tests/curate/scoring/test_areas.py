@@ -113,8 +113,19 @@ def test_boxes_that_overlap_count_once_and_what_is_outside_does_not():
     found = [np.array(box) for box in ((0, 0, 5, 10), (0, 0, 5, 5), (8, 0, 30, 10))]
     assert areas([corners(box) for box in found], (10, 10)) == pytest.approx((0.7, 0.5))
     triangle = np.array([(0, 0), (20, 0), (0, 20)])
-    assert areas([triangle], (20, 20))[0] == pytest.approx(0.5, abs=0.06)
+    assert areas([triangle], (20, 20))[0] == pytest.approx(0.5, abs=0.03)
+    beside = [(-9, 2, -4, 8), (2.2, 0, 2.4, 10), (4, 12, 8, 20), (np.nan, 0, 5, 5)]
+    assert areas([corners(np.array(box)) for box in beside], (10, 10)) == (0, 0)
     assert areas([], (10, 10)) == (0, 0)
+
+
+@pytest.mark.parametrize("angle", [0, 10, 30, 80])
+def test_a_turned_box_has_its_area_and_what_of_it_is_outside_has_none(angle):
+    cosine, sine = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
+    box = np.array([(-20, -5), (20, -5), (20, 5), (-20, 5)]) @ [[cosine, sine], [-sine, cosine]]
+    inside, half, other_way = box + 50, box + np.array([0, 50]), box[::-1] + 50
+    for one, area in ((inside, 400), (half, 200), (other_way, 400)):
+        assert areas([one], (100, 100))[0] == pytest.approx(area / 10000, abs=0.0004)
 
 
 def test_labels_and_models_that_are_not_there_are_refused(faces, tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curate.base.errors import ConfigError
+from curate.base.errors import ConfigError, StageError
 from curate.scoring.models.ask import WORDING, Ask, AskedModel
 from curate.scoring.models.yes_no import LocalAnswerer
 from curate.scoring.scorers.make import make_scorers
@@ -67,22 +67,65 @@ def test_answers_are_alike_in_every_batch_and_on_resume(settings, dataset):
     assert column(dataset, "red_error") == [None] * 5
 
 
-def test_a_pictures_failure_is_null_with_its_reason_and_ends_no_other(settings, dataset):
-    answers = {}
+P1, P2, P6 = (math.log(p) for p in (0.1, 0.2, 0.6))
 
-    def answer(question, **chances):
-        top = [{"token": token, "logprob": math.log(p)} for token, p in chances.items()]
+
+def scripted(answers):
+    """Answers of a server, by question: token -> log-probability."""
+    found = {}
+    for question, chances in answers.items():
+        top = [{"token": token, "logprob": chance} for token, chance in chances.items()]
         logprobs = {"content": [{"token": "x", "logprob": 0.0, "top_logprobs": top}]}
         message = {"role": "assistant", "content": "x"}
         choice = {"message": message, "finish_reason": "length", "logprobs": logprobs}
         kind = {"Content-Type": "application/json"}
-        answers[question] = (200, kind, json.dumps({"choices": [choice]}).encode())
+        answer = json.dumps({"choices": [choice]}).encode()
+        found[WORDING.format(question)] = (200, kind, answer)
+    return found
 
-    answer(WORDING.format("Is this picture grey?"), Yes=1.0)
-    answer(WORDING.format("Is it a logo?"), Yes=0.6, _no=0.1, No=0.2, yes=0.1)
-    answer(WORDING.format("Is it a map?"), The=0.9)
+
+def test_a_server_that_is_lost_ends_the_run_and_asks_nothing_when_all_is_answered(
+    settings, dataset
+):
     with moody_server() as server:
-        server.scripted = answers
+        server.scripted = scripted({"Is this picture grey?": {"Yes": 0.0}, "Is it?": {"no": 1e9}})
+        server.refused_fields = {"max_tokens"}
+        asking = {"ask": {"logo": "Is it?"}, "ask_model": server.url}
+        made = settings(**asking, ask_extra_body={"top_logprobs": 5})
+        stage = ScoreStage(made)
+        stage.graph.producer["logo"].open()
+        server.key = "changed"
+        with pytest.raises(StageError, match=r"refuses access .* ask_api_key_env.* takes up"):
+            stage.run(dataset, "00000")
+        assert not dataset.has_shard("scores", "00000"), "nothing says that it was answered"
+        server.key = ""
+        stage.run(dataset, "00000")
+        assert column(dataset, "logo") == [0.0] * 4 + [None]
+        assert server.bodies[-1]["top_logprobs"] == 5
+        assert "max_completion_tokens" in server.bodies[-1]
+    # The server is gone; what rests on its answers is known, and another column can be added.
+    assert stage.settings.ask_served_model == "tiny-vlm"
+    later = ScoreStage(stage.settings)
+    later.open()
+    assert later.is_done(dataset, "00000")
+
+
+def test_a_model_that_begins_its_answers_otherwise_is_told_of(settings, caplog):
+    with moody_server() as server:
+        server.scripted = scripted({"Is this picture grey?": {"<think>": 0.0, "Yes": -9.0}})
+        AskedModel(settings(ask_model=server.url)).open()
+    assert "it may think first" in caplog.text
+
+
+def test_a_pictures_failure_is_null_with_its_reason_and_ends_no_other(settings, dataset):
+    with moody_server() as server:
+        server.scripted = scripted(
+            {
+                "Is this picture grey?": {"Yes": 0.0},
+                "Is it a logo?": {"Yes": P6, "_no": P1, "No": P2, " yes.": P1, "nought": math.nan},
+                "Is it a map?": {"The": -0.1},
+            }
+        )
         made = settings(ask={"logo": "Is it a logo?", "map": "Is it a map?"}, ask_model=server.url)
         counts = ScoreStage(made).run(dataset, "00000")
         body = server.bodies[-1]
@@ -114,9 +157,14 @@ def test_a_question_has_a_signature_and_where_its_server_is_has_none(settings, m
     local = AskedModel(settings())
     assert Ask("a", "Is it?", local).signature() != Ask("a", "Was it?", local).signature()
     assert "model.safetensors" in Ask("a", "Is it?", local).hashes()
+    assert "tokenizer_config.json" in local.identity["words"]
+    told = AskedModel(
+        settings(ask_model="http://h/v1", ask_served_model="m", ask_extra_body={"a": 1})
+    )
+    assert told.identity == {"served": "m", "extra_body": {"a": 1}}
 
 
-def test_mistakes_are_one_sentence_before_any_work(settings, tmp_path):
+def test_mistakes_are_one_sentence_before_any_work(settings, dataset, tmp_path):
     with pytest.raises(ConfigError, match="--ask needs a model"):
         make_scorers(settings(ask={"logo": "Is it?"}, ask_model=None))
     with pytest.raises(ConfigError, match=r"no vision-language model of transformers: no config"):
@@ -128,6 +176,12 @@ def test_mistakes_are_one_sentence_before_any_work(settings, tmp_path):
     with pytest.raises(ConfigError, match="no token for yes"):
         stage.open()
     with moody_server() as server:
-        stage = ScoreStage(settings(ask={"logo": "Is it?"}, ask_model=server.url))
-        with pytest.raises(ConfigError, match="answers no question"):
-            stage.open()
+        asking = {"ask": {"logo": "Is it?"}, "ask_model": server.url}
+        with pytest.raises(ConfigError, match="its server gives no top_logprobs"):
+            ScoreStage(settings(**asking)).run(dataset, "00000")
+        server.mood = "only reasoning"
+        with pytest.raises(ConfigError, match=r"--ask-extra-body .chat_template_kwargs"):
+            ScoreStage(settings(**asking)).run(dataset, "00000")
+        server.mood, server.models = "", ("a", "b")
+        with pytest.raises(ConfigError, match="to use with ask_served_model"):
+            make_scorers(settings(**asking))

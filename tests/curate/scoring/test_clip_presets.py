@@ -35,6 +35,12 @@ def test_settings_hold_what_a_name_stands_for() -> None:
     assert (measured.clip_model, measured.clip_pretrained) == ("PE-Core-B-16", "meta")
 
 
+def test_a_name_that_is_nearly_one_is_told_the_nearest() -> None:
+    for given in ({"clip_model": "siglip2-so400m-348"}, {"more_clips": "a=siglip2-so400m-348"}):
+        with pytest.raises(ConfigError, match="did you mean 'siglip2-so400m-384'"):
+            make_scorers(load_settings(ScoreSettings, None, given))
+
+
 def test_a_name_with_other_weights_is_refused() -> None:
     given = {"clip_model": "dfn5b-h14", "clip_pretrained": "openai"}
     with pytest.raises(ConfigError, match=r"'dfn5b-h14' is ViT-H-14-quickgelu@dfn5b and brings"):

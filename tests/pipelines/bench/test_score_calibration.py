@@ -33,5 +33,6 @@ def test_files_pdq_and_a_classifier_are_set_against_what_was_planted(tmp_path):
     assert figures["bytes_per_pixel/saved_once/auc_of_50_against_85"] > 0.8
     assert figures["pdq/found/reencode"] == 1
     assert figures["pdq/found/pictures_not_listed"] == 0
+    assert (figures["pdq/found/mirror"], figures["pdq/found_turned/mirror"]) == (0, 1)
     assert 0 <= figures["mark/sticker/auc"] <= 1
     assert figures["mark/plain/median"] == pytest.approx(figures["mark/text/median"], abs=0.2)

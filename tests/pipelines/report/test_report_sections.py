@@ -73,7 +73,11 @@ def test_a_histogram_counts_every_sample_once_split_by_truth(inputs: Inputs) -> 
         assert score.bins is not None
         assert len(score.bins.counts) == 2
         assert sum(map(sum, score.bins.counts.values())) == score.count
-    assert {score.name for score in facts.others} == {"blur", "brightness", "text_words"}
+    others = {score.name: score for score in facts.others}
+    assert others.keys() == {"blur", "brightness", "text_words", "bytes_per_pixel"}
+    assert others["bytes_per_pixel"].count == others["blur"].count, "of every stored sample"
+    shown = inputs.rows(f"SELECT bytes_per_pixel FROM {inputs.pictured}")
+    assert all(row["bytes_per_pixel"] > 0 for row in shown), "and beside its thresholds"
     assert [name for name, _, _ in facts.flags] == ["text_is_filename"]
 
 

@@ -72,7 +72,8 @@ def vit(tmp_path):
 def scored(scorer, files):
     scorer.open()
     (name, view), *_ = scorer.views().items()
-    return scorer.score({name: decode_batch(files, view).picture})[scorer.name]
+    batch = decode_batch(files, view)
+    return scorer.score({name: batch.picture, "pixel_sha256": batch.pixel_sha256})[scorer.name]
 
 
 def logits_of(folder):
@@ -94,6 +95,63 @@ def test_a_score_is_what_the_models_own_processor_and_softmax_give(model, reques
     assert together == pytest.approx(expected, abs=2e-3 if model == "vit" else 1e-5)
     alone = np.concatenate([scored(scorer, [file]) for file in FILES])
     assert alone == pytest.approx(together, abs=1e-6)
+
+
+LARGE = [(str(n), encoded(drawn(n, 500 + 40 * n, 400))) for n in range(3)]
+CONVNEXT = {
+    "crop_pct": 0.875, "do_normalize": True, "do_resize": True, "image_mean": [0.5, 0.4, 0.3],
+    "image_std": [0.2, 0.3, 0.2], "resample": 3,
+    "feature_extractor_type": "ConvNextFeatureExtractor",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("side", [224, 384])
+def test_the_preparation_is_that_of_its_class_where_the_config_is_short(vit, side):
+    """ConvNeXT's first configs say size 224: the shorter side; and from 384 on it squashes."""
+    from transformers import AutoImageProcessor
+
+    Path(vit, "preprocessor_config.json").write_text(json.dumps({**CONVNEXT, "size": side}))
+    scorer = ImageClassifier("drawn", vit, "drawing", draft=False)
+    ((_, view),) = scorer.views().items()
+    assert not view.whole, "it shares the decode's resizing"
+    pixels = scorer.prepared(decode_batch(LARGE, view).picture, torch.device("cpu"))
+    pictures = [Image.fromarray(drawn(n, 500 + 40 * n, 400)) for n in range(3)]
+    wanted = AutoImageProcessor.from_pretrained(vit)(pictures, return_tensors="pt").pixel_values
+    assert pixels.shape == wanted.shape
+    assert float((pixels - wanted).abs().mean()) < 0.02
+
+
+def test_a_picture_of_another_shape_has_its_own_pass_and_a_refused_one_a_reason(vit):
+    """Unpadded pictures, and models that are told their shapes (SigLIP 2's NaFlex)."""
+    from transformers import Siglip2Config, Siglip2ForImageClassification, Siglip2ImageProcessor
+
+    side = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    side["intermediate_size"] = 16
+    config = Siglip2Config(
+        vision_config={**side, "num_patches": 16, "patch_size": 8},
+        text_config={**side, "vocab_size": 10}, id2label=LABELS,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    for path in Path(vit).iterdir():
+        path.unlink()
+    processor = Siglip2ImageProcessor(patch_size=8, max_num_patches=16)
+    saved(Path(vit), Siglip2ForImageClassification(config), processor)
+    scorer = ImageClassifier("drawn", vit, "drawing", draft=False)
+    found = scored(scorer, [*FILES, ("broken", b"no picture")])
+    with torch.inference_mode():
+        alone = [
+            scorer.model(
+                **processor(Image.fromarray(drawn(n, 80 + 20 * n, 96)), return_tensors="pt")
+            )
+            for n in range(4)
+        ]
+    assert found[:4] == pytest.approx([float(one.logits.softmax(-1)[0, 1]) for one in alone])
+    assert np.isnan(found[4])
+    scorer.processor = lambda images, **_: processor(images, **_) if images.width > 90 else 1 / 0
+    batch = {"picture_drawn": [drawn(0, 80, 96), drawn(1, 100, 96)], "pixel_sha256": ["a", "b"]}
+    errors = scorer.score(batch)["drawn_error"].to_pylist()
+    assert "division" in errors[0]
+    assert errors[1] is None
 
 
 def test_a_model_of_several_labels_a_picture_has_a_sigmoid_for_each(vit):
@@ -141,6 +199,8 @@ def test_what_can_be_read_in_two_ways_is_refused(tmp_path):
     (tmp_path / "model").mkdir()
     with pytest.raises(ConfigError, match="rename one of them"):
         split_labels(f"{tmp_path}/model@photo")
+    (tmp_path / "me@home").mkdir()
+    assert split_labels(f"{tmp_path}/me@home@a@b") == (f"{tmp_path}/me@home", "a@b")
     known = {0: "sea", 1: "sand", 2: "sea+sand", 3: "crane", 4: "Crane", 5: "c++"}
     with pytest.raises(ConfigError, match="and those that"):
         label_indices("m", known, "sea+sand")
