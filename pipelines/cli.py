@@ -73,13 +73,14 @@ def cli() -> None:
 
     \b
     The road, each step rerunnable and resumable:
-      caplab curate urls.parquet --out data/mine      download, score, find duplicates
-      caplab check data/mine --repair                 is all of it there? make it so
-      caplab select data/mine --name good --where "clip_similarity >= 0.28 and aesthetic >= 5"
-      caplab recaption data/mine --selection good --captioner MODEL --kinds short,descriptive
-      caplab captions data/mine                       what the captions are like, and how right
-      caplab export data/mine --selection good --captions descriptive --format parquet --out hf
-      caplab train data/mine --selection good --captions descriptive=0.95,alt=0.05 --out runs/a
+      caplab curate urls.parquet --out data/mine   # or a folder: scores, duplicates
+      caplab check data/mine --repair              # is all of it there? make it so
+      caplab view data/mine --open                 # look at it
+      caplab select data/mine --name good --where "clip_similarity >= 0.28"
+      caplab recaption data/mine --selection good --captioner MODEL
+      caplab captions data/mine                    # what they are like, how right
+      caplab train data/mine --selection good --out runs/a
+      caplab export data/mine --selection good --format parquet --out hf
       caplab ablate data/mine --arms arms.yaml --out runs/captions
       caplab report runs/captions
 

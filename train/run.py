@@ -27,6 +27,7 @@ from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import read_json, read_record, sha256_file, write_json
 from curate.base.progress import tell
 from curate.base.provenance import provenance
+from curate.base.telling.summaries import Summary
 from curate.store.caption_blend import blend_order
 from curate.store.claims import claim_directory
 from train.assemble import build_model
@@ -51,7 +52,7 @@ _COUNTED = 100_000
 
 
 @dataclass(frozen=True)
-class RunSummary:
+class RunSummary(Summary):
     """The outcome of a run, as in its summary.json."""
 
     directory: str

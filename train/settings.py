@@ -41,7 +41,7 @@ class TrainSettings(Settings):
         "nothing, initialised as the papers say.",
     )
     resolution: int | None = Field(
-        None, gt=0, description="Side of the picture, pixels; null = as the model's config says."
+        None, gt=0, description="Side of the picture, pixels; none = as the model's config says."
     )
     lora_rank: int = Field(0, ge=0, description="Train low-rank adapters alone; 0 = all weights.")
     lora_alpha: float = Field(0.0, ge=0, description="Scale of the adapters; 0 = the rank.")
@@ -107,14 +107,14 @@ class TrainSettings(Settings):
     seed: int = Field(
         0, ge=0, lt=2**63, description="Of weights, data and noise, unless one has its own."
     )
-    weights_seed: int | None = Field(None, ge=0, description="Of initial weights; null = seed.")
+    weights_seed: int | None = Field(None, ge=0, description="Of initial weights; none = seed.")
     data_seed: int | None = Field(
         None,
         ge=0,
-        description="Of order, crops, blend, and dropout of captions and conditions; null = seed.",
+        description="Of order, crops, blend, and dropout of captions and conditions; none = seed.",
     )
     noise_seed: int | None = Field(
-        None, ge=0, description="Of training noise and timesteps; null = seed."
+        None, ge=0, description="Of training noise and timesteps; none = seed."
     )
     steps: int = Field(
         1000,
@@ -191,7 +191,7 @@ class TrainSettings(Settings):
     guidance_scale: float = Field(2.5, ge=1, description="Classifier-free guidance; 1 = none.")
     sampling_steps: int = Field(12, gt=0, description="Sampler steps a picture.")
     sampling_shift: float | None = Field(
-        None, gt=0, description="Flow: shift of sampling times; null = discrete_flow_shift."
+        None, gt=0, description="Flow: shift of sampling times; none = discrete_flow_shift."
     )
     validation_share: float = Field(
         0.02,
@@ -278,7 +278,7 @@ class TrainSettings(Settings):
     )
     cache: Path | None = Field(
         None,
-        description="Folder of indexes, precomputed pictures, latents and text features; null = "
+        description="Folder of indexes, precomputed pictures, latents and text features; none = "
         "DATASET/training.",
         json_schema_extra=OPERATIONAL,
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from curate.base.telling.events import emit, is_quiet
+from curate.base.telling.events import Level, emit, is_quiet
 
 _TICK_SECONDS = 2.0
 
@@ -42,9 +42,9 @@ def counted(heard: Callable[[float], object]) -> Iterator[None]:
         _heard.reset(token)
 
 
-def tell(sentence: str) -> None:
+def tell(sentence: str, level: Level = "info") -> None:
     """Print a sentence on stderr, above a bar that may stand there."""
-    emit("told", text=sentence)
+    emit("told", level, text=sentence)
     if not is_quiet():
         tqdm.write(sentence, file=sys.stderr)
 

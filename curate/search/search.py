@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from curate.base.duplicate_methods import METHODS
 from curate.base.errors import ConfigError
 from curate.base.reasons import printable
+from curate.base.telling.summaries import Summary
 from curate.duplicates.candidates.vectors import Floats
 from curate.search.clip_query import ClipQuery, read_picture
 from curate.search.index import open_index
@@ -64,7 +65,7 @@ class Ranked:
 
 
 @dataclass(frozen=True)
-class Found:
+class Found(Summary):
     """The hits, best first, and among how many pictures they were looked for."""
 
     hits: tuple[Hit, ...]

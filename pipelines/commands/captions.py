@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import click
 
 from curate.base.errors import CaplabError, ConfigError
 from curate.base.files import write_json
+from curate.base.telling.summaries import Summary
 from curate.scoring.settings import ScoreSettings
 from pipelines.commands.score import on_top_of_stored
 from pipelines.terminal.options import PLACE, dataset_argument, settings_options
@@ -60,12 +62,16 @@ def command(
 
 
 @dataclass(frozen=True)
-class CaptionsSummary:
+class CaptionsSummary(Summary):
     """What the command found; `measures` or `comparison`, whichever was asked for."""
 
     measures: MeasuredSets | None
     comparison: Comparison | None
     settings: JudgeSettings
+
+    def _repr_html_(self) -> str:
+        """The same as `text`, whose tables are made for it: measures are nested deeply."""
+        return f"<pre>{escape(self.text())}</pre>"
 
     def text(self) -> str:
         """What the command prints."""

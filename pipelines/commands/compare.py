@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from curate.base.errors import DatasetError
+from curate.base.telling.summaries import Summary
 
 # What may differ between runs that are compared for their captions; the receipt says how.
 _OF_CAPTIONS = ("settings.captions.",)
@@ -47,7 +48,7 @@ def said(a: str, b: str) -> str:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Summary):
     """Two runs that differ in their captions alone.
 
     Attributes:

@@ -79,7 +79,7 @@ class TrainCommandSettings(TrainSettings, RunnerSettings):
 @click.option("--dry-run", is_flag=True, help="Check data and settings, show the plan, stop.")
 @click.option("--sheet", type=PLACE, help="Where --dry-run writes its sheet.  [default: OUT.html]")
 @click.option("--precompute", is_flag=True, help="Write pictures, latents and text features once.")
-@settings_options(TrainCommandSettings)
+@settings_options(TrainCommandSettings, hidden=("threads",))  # --cpus says them
 def command(
     directory: Path,
     out: Path | None,

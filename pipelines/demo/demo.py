@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import click
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.base.errors import ConfigError
 from curate.base.files import atomic_path, write_json
+from curate.base.progress import tell
 from curate.base.provenance import provenance
+from curate.base.telling.summaries import Summary
 from curate.store.claims import claim_directory
 from curate.store.dataset import Dataset
 from curate.store.lock import hold
@@ -64,7 +65,7 @@ STAGES = pa.schema(
 
 
 @dataclass(frozen=True)
-class DemoSummary:
+class DemoSummary(Summary):
     """What the demo found, and where its report is.
 
     `bounds`: between what the world judge's scores lie. `answer`: what the study shows and what
@@ -114,15 +115,15 @@ def _demo(shown: Path, out: Path, settings: DemoSettings) -> DemoSummary:
     base_url = f"http://127.0.0.1:{settings.port}"
     with costs.stage("world"):
         if not truth.exists():
-            click.echo(f"writing a synthetic web of {settings.rows} URLs", err=True)
+            tell(f"writing a synthetic web of {settings.rows} URLs")
             build_web(world, WorldConfig.small(), settings.rows, settings.seed, base_url)
     _refuse_taken_port(settings.port)
     with costs.stage("curate"), serve(world, settings.port):
         curated = curate(world / "urls.parquet", dataset_dir, curate_settings(settings))
-    click.echo(curated.text(), err=True)
+    tell(curated.text())
     with costs.stage("recaption"):
         captions = recaption(dataset_dir, recaption_settings(settings))
-    click.echo(captions.text(), err=True)
+    tell(captions.text())
     dataset = Dataset.open(dataset_dir)
     checks = curation_checks(dataset, truth, RULES)
     checks += caption_checks(dataset, truth, KINDS, captions.source)

@@ -29,6 +29,7 @@ import psutil
 from tqdm import tqdm
 
 from curate.base.errors import StageError
+from curate.base.telling.events import is_quiet
 from pipelines.runners.hand_out import Failed, hand_out
 from pipelines.runners.protocol import Result, Task, Work, Worker
 
@@ -197,7 +198,7 @@ class _Process(Generic[Task, Result]):
         else:
             before = set(active_children())
             theirs, self._line = Pipe(duplex=False)
-            arguments = (self._payload, theirs)
+            arguments = (self._payload, theirs, is_quiet())
             self._pool = ProcessPoolExecutor(1, get_context("spawn"), _begin, arguments)
             try:
                 with theirs, _starting(self._environment, self._payload):
@@ -270,11 +271,13 @@ _payload = b""
 _work: Callable[[Any], Any] | None = None
 
 
-def _begin(payload: bytes, line: Connection) -> None:
+def _begin(payload: bytes, line: Connection, quiet: bool) -> None:
     global _payload
     _payload = payload
     # Its own lock is a semaphore of the system, which a process that is ended would leave behind.
     tqdm.set_lock(threading.RLock())
+    if quiet:  # errors come back as exceptions; all else here are remarks
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     os.dup2(2, 1)  # what a stage prints is not what the command says
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver, interrupted as well, ends us
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

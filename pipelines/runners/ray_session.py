@@ -21,10 +21,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import click
 import psutil
 
 from curate.base.errors import CaplabError, StageError
+from curate.base.progress import tell
 from pipelines.terminal.failures import first_line, in_words
 
 START_SECONDS = 180.0
@@ -129,7 +129,7 @@ def _started(cpus: int | None) -> Any:
     Raises:
         StageError: neither came up.
     """
-    click.echo("starting Ray", err=True)
+    tell("starting Ray")
     for attempt in range(1, _TRIES + 1):
         before = set(psutil.Process().children())
         try:
@@ -143,7 +143,7 @@ def _started(cpus: int | None) -> Any:
                     f"Ray did not start in {_TRIES} tries ({first_line(error)}); the machine may "
                     f"be too busy, or out of memory, or of space in /tmp and /dev/shm."
                 ) from error
-            click.echo("Ray did not start; trying once more", err=True)
+            tell("Ray did not start; trying once more")
     raise AssertionError("unreachable")
 
 

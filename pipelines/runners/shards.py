@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from curate.base.errors import StageError
 from curate.base.progress import progress, tell
 from curate.base.telling.events import emit
+from curate.base.telling.summaries import Summary
 from curate.store.dataset import Dataset
 from curate.store.stage import Stage
 from pipelines.runners.hand_out import Failed, hand_out
@@ -26,7 +27,7 @@ from pipelines.runners.told import Board, telling
 
 
 @dataclass(frozen=True)
-class StageSummary:
+class StageSummary(Summary):
     """What a stage did: shards done now, shards found finished, and its counters."""
 
     stage: str

@@ -16,8 +16,15 @@ from pipelines.terminal.groups import experts_of, groups_of
 _WIDTH = 96
 
 
+def _names(ctx: click.Context, _: click.Parameter, begun: str) -> list[str]:
+    """For a Tab: the commands, whose modules it must not import."""
+    root = ctx.find_root().command
+    assert isinstance(root, click.Group)
+    return [name for name in root.list_commands(ctx) if name.startswith(begun)]
+
+
 @click.command("config")
-@click.argument("names", metavar="COMMAND", nargs=-1, required=True)
+@click.argument("names", metavar="COMMAND", nargs=-1, required=True, shell_complete=_names)
 @click.pass_context
 def command(ctx: click.Context, names: tuple[str, ...]) -> None:
     """Print all settings of a command as commented YAML, with their defaults.
@@ -74,7 +81,7 @@ def config_yaml(cls: type[Settings], name: str) -> str:
         "# away to set it.",
     ]
     experts, fields_of = experts_of(cls), cls.model_fields
-    try:  # a default may come from a preset
+    try:  # once, since a default may come from a preset
         made = dict(cls())
     except ValidationError:  # something must be given
         made = {}
@@ -93,7 +100,7 @@ def _setting(name: str, info: FieldInfo, default: Any, expert: bool) -> list[str
     choices = _choices(info)
     if choices and not all(choice in text for choice in choices):
         told.append(f"One of {', '.join(choices)}.")
-    if may_be_none(info.annotation):
+    if may_be_none(info.annotation) and f"{NONE} =" not in text:
         told.append(f"May be {NONE}.")
     if info.is_required():
         told.append("Must be given.")

@@ -88,14 +88,14 @@ def one_sentence() -> Iterator[None]:
         yield
     except CaplabError as error:
         _end_by_signal_behind(error)
-        _say(str(error))
+        _say(str(error), error.exit_code)
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        emit("failed", "error", text=error.format_message())
+        emit("failed", "error", text=error.format_message(), status=error.exit_code)
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        _say("interrupted; the same command continues.")
+        _say("interrupted; the same command continues.", 130)
         sys.exit(130)
     except SystemExit as end:
         # click ends with 1, without a word, where nobody reads any more.
@@ -135,7 +135,7 @@ def _end_by_signal_behind(error: BaseException) -> None:
 
 
 def _end_by(ended: Terminated) -> NoReturn:
-    _say(f"ended by {ended}; the same command continues.")
+    _say(f"ended by {ended}; the same command continues.", ended.status)
     sys.exit(ended.status)
 
 
@@ -144,11 +144,11 @@ def _end(error: Exception) -> NoReturn:
         _drop_stdout()
         sys.exit(128 + signal.SIGPIPE)
     if (sentence := known(error)) is not None:
-        _say(sentence)
+        _say(sentence, _OF_THE_PERSON)
         if isinstance(error, OSError):
             _drop_stdout()  # where the disk below it is full, a last flush fails once more
         sys.exit(_OF_THE_PERSON)
-    _say(f"an unexpected {in_words(error)}.")
+    _say(f"an unexpected {in_words(error)}.", UNEXPECTED)
     sys.exit(UNEXPECTED)
 
 
@@ -229,8 +229,8 @@ def _folders() -> Iterator[Path]:
         yield Path(tempfile.gettempdir()) / f"caption-lab-errors-{os.getuid()}"
 
 
-def _say(sentence: str) -> None:
-    emit("failed", "error", text=sentence)
+def _say(sentence: str, status: int) -> None:
+    emit("failed", "error", text=sentence, status=status)
     with contextlib.suppress(OSError):  # nobody reads, or the disk below a log is full
         click.echo(f"caplab: {sentence}", err=True)
 

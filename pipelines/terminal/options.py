@@ -202,7 +202,7 @@ def _default_text(info: FieldInfo) -> str:
     if info.is_required():
         return ""
     value = info.get_default(call_default_factory=True)
-    if value is None or value == "" or value == [] or value == {}:
+    if value is None or value is False or value in ("", [], {}):  # a flag that is not given
         return ""
     if any(isinstance(part, (dict, tuple)) for part in _parts(value)):
         return yaml.safe_dump(_plain(value), default_flow_style=True, width=1000).strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import click
@@ -17,10 +18,25 @@ _ENVIRONMENT = {
 }
 
 
+class _Remarks(logging.Handler):
+    """Tells what our own libraries, and Python, warn of as any other remark."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from curate.base.progress import tell
+
+        tell(self.format(record), "warning")
+
+
+_REMARKS = _Remarks(logging.WARNING)
+
+
 def quiet_libraries() -> None:
     """Set what the libraries read when they are imported; what the user has set stays."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    logging.captureWarnings(True)
+    for name in ("curate", "recaption", "train", "pipelines", "py.warnings"):
+        logging.getLogger(name).addHandler(_REMARKS)
 
 
 def say(sentence: str) -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import threading
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from curate.base.errors import ConfigError
-from curate.base.telling.events import Level, be_quiet, emit, listen
+from curate.base.telling.events import Level, be_quiet, emit, is_quiet, listen
 
 _OWN, _EVERYWHERE = "Options", "Every command"
 _ALL = "caplab.help_all"
@@ -39,8 +35,12 @@ class WholeCommand(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         begun = time.monotonic()
         emit("began", command=ctx.command_path)
-        result = super().invoke(ctx)
-        emit("ended", command=ctx.command_path, seconds=round(time.monotonic() - begun, 3))
+        try:
+            result = super().invoke(ctx)
+        except SystemExit as end:  # `check` of a dataset that has faults; errors are told elsewhere
+            _ended(ctx, begun, end.code)
+            raise
+        _ended(ctx, begun, 0)
         return result
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -81,29 +81,16 @@ class WholeCommand(click.Command):
         return experts_of(settings) if settings else frozenset()
 
 
-class _LogFile:
-    """Writes each event as a line of JSON; safe for many threads."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
-        except OSError as error:
-            raise ConfigError(f"--log-file {path} cannot be written ({error.strerror}).") from error
-        self._lock = threading.Lock()
-
-    def __call__(self, event: str, level: Level, values: dict[str, Any]) -> None:
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({"time": now, "level": level, "event": event, **values}, default=str)
-        with self._lock:
-            self._file.write(line + "\n")
+def _ended(ctx: click.Context, begun: float, status: object) -> None:
+    seconds = round(time.monotonic() - begun, 3)
+    emit("ended", command=ctx.command_path, status=status, seconds=seconds)
 
 
 def _say_event(event: str, level: Level, values: dict[str, Any]) -> None:
-    """What -v shows: what a run prints without it is not said twice."""
+    """What -v shows: what a run prints without it is not said twice, and -q is the stronger."""
     from tqdm import tqdm
 
-    if event not in ("told", "failed"):
+    if event not in ("told", "failed") and not is_quiet():
         words = [f"{name}={value}" for name, value in values.items()]
         tqdm.write(" ".join([event, *words]), file=sys.stderr)
 
@@ -120,7 +107,9 @@ def _hush(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
 
 def _log(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
     if path is not None and not ctx.resilient_parsing:
-        listen(_LogFile(path))
+        from pipelines.terminal.log_file import LogFile
+
+        listen(LogFile(path))
 
 
 def _show_all(ctx: click.Context, _: click.Parameter, asked: bool) -> None:

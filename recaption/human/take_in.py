@@ -19,6 +19,7 @@ from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import atomic_path, fingerprint, read_record, write_json
 from curate.base.progress import progress
 from curate.base.provenance import provenance
+from curate.base.telling.summaries import Summary
 from curate.store.contract import CAPTIONS, IMPORTED_FROM
 from curate.store.dataset import Dataset
 from curate.store.dataset_card import write_dataset_card
@@ -37,7 +38,7 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Imported:
+class Imported(Summary):
     """What was taken in.
 
     Attributes:

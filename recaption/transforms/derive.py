@@ -28,6 +28,7 @@ from curate.base.files import fingerprint, write_json
 from curate.base.kinds import check_kind
 from curate.base.progress import progress, tell
 from curate.base.provenance import provenance
+from curate.base.telling.summaries import Summary
 from curate.store.captions import caption_writers, writers_of
 from curate.store.contract import DERIVED
 from curate.store.dataset import Dataset
@@ -52,7 +53,7 @@ _COLUMNS = ["key", "kind", "sample_index", "status", "reason", "text"]
 
 
 @dataclass(frozen=True)
-class DerivedSet:
+class DerivedSet(Summary):
     """A derived set, and what this call did for it.
 
     Attributes:

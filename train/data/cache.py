@@ -21,6 +21,7 @@ import torch
 
 from curate.base.errors import ConfigError
 from curate.base.settings import device_of, dtype_of
+from curate.base.telling.summaries import Summary
 from curate.store.lock import writing
 from train.data.cache_files import CachePart
 from train.data.cache_rows import RowsWriter
@@ -50,7 +51,7 @@ class Frozen(Protocol):
 
 
 @dataclass(frozen=True)
-class Precomputed:
+class Precomputed(Summary):
     """What was, or with `dry_run` would be, written."""
 
     parts: tuple[CachePart, ...]

@@ -43,7 +43,10 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = escape(str(value))
+    return f"<pre>{text}</pre>" if "\n" in text else text
 
 
 def _rows(values: Sequence[Any]) -> str:

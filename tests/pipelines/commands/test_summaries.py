@@ -1,13 +1,19 @@
 """Summaries show their numbers in a notebook, and no text of a stranger is markup there."""
 
+import ast
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 
 from curate.base.telling.summaries import Summary
 from curate.selection.funnel import RuleCount, SelectionSummary
+from pipelines.commands.captions import CaptionsSummary
 from pipelines.commands.curate import CurateSummary
 from pipelines.commands.recaption import RecaptionSummary
+from recaption.judging.measure import MeasuredSets
+from recaption.judging.settings import JudgeSettings
 
+ROOT = Path(__file__).parents[3]
 HOSTILE = "<script>alert('&')</script>"
 
 
@@ -44,3 +50,24 @@ def test_long_lists_are_cut_and_hidden_fields_left_out():
     assert "and 10 more" in shown
     assert "<tr><th>a</th><th>b</th></tr><tr><td>1</td><td></td></tr>" in shown
     assert "xxx" not in shown
+    assert Many([], [{"a": "one\n<two>"}])._repr_html_().count("<pre>one\n&lt;two&gt;</pre>") == 1
+
+
+def test_whatever_says_what_a_command_prints_shows_itself_in_a_notebook():
+    without = [
+        f"{path.name}: {node.name}"
+        for room in ("curate", "recaption", "train", "pipelines")
+        for path in (ROOT / room).rglob("*.py")
+        if 'def text(self) -> str:\n        """What the command prints' in path.read_text()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+        if any(isinstance(one, ast.FunctionDef) and one.name == "text" for one in node.body)
+        if "Summary" not in [base.id for base in node.bases if isinstance(base, ast.Name)]
+    ]
+    assert not without
+
+
+def test_what_captions_are_like_is_the_text_that_the_command_prints():
+    found = MeasuredSets([], True, 0, 0, reason=HOSTILE)
+    summary = CaptionsSummary(found, None, JudgeSettings())
+    assert summary._repr_html_() == f"<pre>{escape(summary.text())}</pre>"

@@ -24,11 +24,12 @@ from click.shell_completion import BashComplete
 from pipelines.cli import cli
 complete = BashComplete(cli, {}, "caplab", "_CAPLAB_COMPLETE").get_completions
 print([item.value for item in complete([], "")])
+print([item.value for item in complete(["config"], "cu")])
 print([name for name in sys.modules if name.startswith("pipelines.commands")])
 print([item.value for item in complete(["curate"], "--clip-m")])
 print([item.value for item in complete(["curate", "--encode-format"], "")])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    names, imported, options, choices = map(ast.literal_eval, done.stdout.splitlines())
-    assert (names, imported) == (list(HELP), [])
+    names, config, imported, options, choices = map(ast.literal_eval, done.stdout.splitlines())
+    assert (names, config, imported) == (list(HELP), ["curate"], [])
     assert (options, choices) == (["--clip-model"], ["jpg", "png", "webp"])

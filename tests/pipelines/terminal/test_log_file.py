@@ -1,14 +1,17 @@
 """-v, -q and --log-file: what a run tells, on every command through one place."""
 
 import json
+import math
 import sys
 
 import pytest
 from PIL import Image
 
-from curate.base.telling.events import emit, is_quiet
+from curate.base.telling.events import be_quiet, emit, forget, is_quiet
 from pipelines import cli
 from pipelines.commands.captioner import command as captioner
+from pipelines.runners.local import Local
+from pipelines.terminal.log_file import LogFile
 from tests.curate.tiny import drawn
 
 pytestmark = pytest.mark.usefixtures("one_process")
@@ -35,13 +38,17 @@ def test_what_happens_is_told_as_lines_of_json_aloud_or_not_at_all(caplab, tmp_p
     pictures.mkdir()
     for number in range(3):
         Image.fromarray(drawn(number, 40, 40)).save(pictures / f"{number}.png")
-    road = ("curate", pictures, "--until", "download", "--rows-per-shard", 2, "--log-file", log)
+    hashes = tmp_path / "hashes.txt"
+    hashes.write_text(f"{'0' * 32}\nsha1:{'0' * 40}\n")  # sha1 is not compared, which is a warning
+    first = ("curate", pictures, "--until", "download", "--hash-list", hashes)
+    road = (*first, "--rows-per-shard", 2, "--log-file", log)
     status, printed, told = caplab(*road, "--out", tmp_path / "a", "-q")
     assert (status, told) == (0, "")
     assert printed.startswith("3 rows in = 3 stored")
     events = [json.loads(line) for line in log.read_text().splitlines()]
     assert all({"time", "level", "event"} <= set(event) for event in events)
     assert [e["event"] for e in events][:2] == ["began", "told"]
+    assert {e["level"] for e in events} == {"info", "warning"}
     shards = [e for e in events if e["event"] == "shard"]
     assert [(e["stage"], e["shard"], e["rows"], e["counts"]) for e in shards] == [
         ("store", "00000", 2, {"stored": 2}),
@@ -49,7 +56,12 @@ def test_what_happens_is_told_as_lines_of_json_aloud_or_not_at_all(caplab, tmp_p
     ]
     counted = {e["what"]: (e["done"], e["unit"]) for e in events if e["event"] == "counted"}
     assert counted["store"] == (3, "sample")
-    assert events[-1]["event"] == "ended"
+    assert (events[-1]["event"], events[-1]["status"]) == ("ended", 0)
+
+    (next((tmp_path / "a").glob("tables/samples/*00001*"))).unlink()
+    status, _, told = caplab("check", tmp_path / "a", "-q", "--log-file", log)
+    last = json.loads(log.read_text().splitlines()[-1])
+    assert (status, told, last["event"], last["status"]) == (1, "", "ended", 1)
 
     status, _, told = caplab(*road[:-2], "--out", tmp_path / "b", "-v")
     assert "shard stage=store shard=00001 rows=1 counts={'stored': 1}" in told
@@ -59,7 +71,7 @@ def test_what_happens_is_told_as_lines_of_json_aloud_or_not_at_all(caplab, tmp_p
     status, _, told = caplab("check", tmp_path / "none", "-q", "--log-file", log)
     assert (status, "is not a dataset" in told) == (2, True)
     last = json.loads(log.read_text().splitlines()[-1])
-    assert (last["event"], last["level"]) == ("failed", "error")
+    assert (last["event"], last["level"], last["status"]) == ("failed", "error", 2)
     assert "is not a dataset" in last["text"]
     emit("nobody hears it")
     assert not is_quiet()
@@ -76,3 +88,42 @@ def test_every_command_has_them_and_one_inside_a_group_too(caplab, tmp_path):
         _, shown, _ = caplab(*words, "--help")
         assert "--log-file" in shown
     assert {"fit"} == set(captioner.commands)
+
+
+def test_a_line_is_json_whatever_is_told(tmp_path):
+    log = LogFile(tmp_path / "log")
+    hostile = {"\udc80\n": (math.nan, math.inf), "path": tmp_path, 3: {"a\x00": "\u2028\ud800"}}
+    log("told", "info", hostile)
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert json.loads(line, parse_constant=pytest.fail) | {"time": 0} == {
+        "time": 0,
+        "level": "info",
+        "event": "told",
+        "?\n": [None, None],
+        "path": str(tmp_path),
+        "3": {"a\x00": "\u2028?"},
+    }
+
+
+def test_a_log_whose_disk_is_full_is_told_once_and_the_run_goes_on(caplab, tmp_path):
+    status, _, told = caplab("check", tmp_path / "none", "-q", "--log-file", "/dev/full")
+    assert status == 2
+    first, second = told.splitlines()
+    assert first.startswith("caplab: --log-file /dev/full cannot be written any more (No space")
+    assert "is not a dataset" in second
+
+
+def test_a_quiet_run_has_quiet_workers(capfd):
+    be_quiet(True)
+    try:
+        with Local().workers(says, 1) as crew:
+            assert crew[0].submit("a remark").result() == "done"
+    finally:
+        forget()
+    assert capfd.readouterr() == ("", "")
+
+
+def says(words: str) -> str:
+    print(words)
+    print(words, file=sys.stderr)
+    return "done"

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from curate.base.errors import ConfigError
 from curate.base.settings import EACH, Precision, Settings, load_settings, named_values
+from curate.search.settings import SearchSettings
 from pipelines.bench.commands import bench
 from pipelines.cli import HELP, cli
 from pipelines.commands.captioner import command as captioner
@@ -188,7 +189,7 @@ def test_the_settings_that_config_prints_are_the_defaults(name: str, tmp_path: P
     cls, path = SETTINGS[name], tmp_path / "settings.yaml"
     path.write_text(result.output)
     needed = {n: REQUIRED[n] for n, info in cls.model_fields.items() if info.is_required()}
-    needed |= {"text": "a bicycle"} if name == "search" else {}  # that, or a picture
+    needed |= {"text": "a red bicycle"} if name == "search" else {}  # or like
     defaults = load_settings(cls, None, needed)
     assert load_settings(cls, path, needed) == defaults
     # The same with every # taken away.
@@ -224,6 +225,7 @@ def test_every_setting_is_in_a_group_and_few_are_for_experts_alone(name: str):
 
 
 COMPUTING = {
+    "search": SearchSettings,
     "curate": CurateSettings,
     "score": ScoreCommandSettings,
     "recaption": RecaptionCommandSettings,
@@ -238,10 +240,9 @@ def test_precision_and_device_take_the_same_words_in_every_command():
     for option, kind in (("precision", Precision), ("device", str)):
         having = {n for n, c in COMMANDS.items() if any(p.name == option for p in c.params)}
         having -= {"judge"}  # it takes what a judge takes, and has no settings of its own
-        if option == "device":
-            having -= {"search"}  # one text: the model is read as it is stored
-        assert having == set(COMPUTING)
-        fields = [cls.model_fields[option] for cls in COMPUTING.values()]
+        asked = set(COMPUTING) - ({"search"} if option == "precision" else set())
+        assert having == asked
+        fields = [COMPUTING[name].model_fields[option] for name in asked]
         assert {str(field.annotation) for field in fields} == {str(kind)}
     metadata = [cls.model_fields["device"].metadata for cls in COMPUTING.values()]
     assert all(checks == metadata[0] for checks in metadata), "one check of the device's word"
