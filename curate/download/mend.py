@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.base.errors import DatasetError
@@ -19,11 +20,20 @@ from curate.intake.imported_scores import forget_imported
 from curate.intake.lists.join import (
     joined_first_shards,
     known_before,
+    list_note,
     source_of,
     stage_new_rows,
     staged_shards,
 )
-from curate.intake.lists.record import files_record, first_shard_of, record_path, write_intake
+from curate.intake.lists.record import (
+    Intake,
+    files_record,
+    first_shard_of,
+    is_same,
+    read_one,
+    record_path,
+    write_intake,
+)
 from curate.intake.read import plan_shards
 from curate.intake.source import Source
 from curate.store.claims import empty_directory
@@ -115,6 +125,9 @@ def restore_input(
 ) -> list[str]:
     """Read a list once more and put lost or damaged shards of its rows in their places.
 
+    Of a list that has changed since (it grew, say), the rows are found by their keys, which the
+    samples tell: rows without a URL only where they still stand at their place.
+
     Args:
         holes: what was found; those of the input are put back also where only
             `curate.store.check` sees that they are damaged.
@@ -124,7 +137,8 @@ def restore_input(
         Names of the shards that were put back.
 
     Raises:
-        DatasetError: the input is not what the dataset was made from; nothing is changed then.
+        DatasetError: the input holds other rows than those that are lost, or nobody knows which
+            these were; nothing is changed then.
     """
     scratch = Dataset(dataset.directory / ".scratch" / "input")
     empty_directory(scratch.directory)
@@ -136,30 +150,73 @@ def restore_input(
         intake = plan_shards(source, scratch, rows_per_shard=rows_per_shard)
         staged = {shard: scratch.input_path(shard) for shard in scratch.shards()}
     named = {hole.name for hole in holes if hole.table == INPUT}
+    record = record_path(dataset, first_shard)
+    recorded = read_one(record) if record.exists() and record.name not in named else None
+    same_list = recorded is not None and is_same(record, source)
+    same = recorded is None or recorded.rows == intake.rows
     lost = []
     for shard, path in staged.items():
         listed = _keys(path) or []
         keys = None if shard in named else _keys(dataset.input_path(shard))
-        same = keys == listed
         if keys is None:
             lost.append(shard)
-            # The samples vouch for the list; rows that they lost themselves come to light later.
-            same = set(_keys(dataset.table_path("samples", shard)) or []) <= set(listed)
-        if not same:
-            empty_directory(scratch.directory)
-            raise DatasetError(
-                f"{source.address} is not the list any more that {dataset.directory} was made "
-                f"from; without that list, the lost rows of input/ cannot be put back."
-            )
+            keys = _keys(dataset.table_path("samples", shard))
+            if keys is None or (same_list and set(keys) <= set(listed)):
+                keys = listed  # rows that the samples lost themselves come to light later
+        same = same and keys == listed
+    as_recorded = same
+    if not same and recorded is not None:
+        whole = Dataset(scratch.directory / "joining" / "list") if first_shard else scratch
+        lost = [
+            shard
+            for shard in recorded.shard_names()
+            if shard in named or _keys(dataset.input_path(shard)) is None
+        ]
+        same = all(_found_by_key(dataset, shard, whole, recorded, staged) for shard in lost)
+    if not same:
+        empty_directory(scratch.directory)
+        raise DatasetError(
+            f"{source.address} is not the list any more that {dataset.directory} was made "
+            f"from; without that list, the lost rows of input/ cannot be put back."
+        )
     (dataset.directory / "input").mkdir(exist_ok=True)
     for shard in lost:
         _remove(dataset.input_path(shard))
         staged[shard].replace(dataset.input_path(shard))
-    # The record comes last: it says that all are there.
-    _remove(record_path(dataset, first_shard))
-    write_intake(dataset, intake, files_record(source))
+    if as_recorded:
+        # The record comes last: it says that all are there.
+        _remove(record)
+        write_intake(dataset, intake, files_record(source))
     empty_directory(scratch.directory)
     return lost
+
+
+def _found_by_key(
+    dataset: Dataset, shard: str, whole: Dataset, known: Intake, staged: dict[str, Path]
+) -> bool:
+    """Stage the rows of a shard that its samples tell; whether all are in `whole`, a list."""
+    samples = dataset.table_path("samples", shard)
+    if _keys(samples) is None:
+        return False
+    with pq.ParquetFile(samples) as parquet:
+        wanted = parquet.read(columns=["key", "row"])
+    found = []
+    for part in whole.shards():
+        with pq.ParquetFile(whole.input_path(part)) as parquet:
+            rows = parquet.read()
+        found.append(rows.filter(pc.is_in(rows.column("key"), wanted.column("key"))))
+    rows = pa.concat_tables(found, promote_options="default")
+    places = pc.index_in(wanted.column("key"), rows.column("key"))
+    if places.null_count:
+        return False
+    rows = rows.take(places).set_column(
+        rows.schema.get_field_index("row"), "row", wanted.column("row").cast(pa.int64())
+    )
+    if known.first_shard:
+        rows = rows.replace_schema_metadata(list_note(known))
+    staged[shard] = whole.directory / f"{shard}.parquet"
+    pq.write_table(rows, staged[shard], compression="zstd")
+    return True
 
 
 def _keys(path: Path) -> list[str] | None:

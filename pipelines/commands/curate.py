@@ -123,7 +123,8 @@ class CurateSummary(Summary):
     Attributes:
         rows, stored, failed: of all lists; rows = stored + failed.
         reasons: of failed rows, the most frequent first.
-        joined, known: rows of a list that joined now, and those that were in the dataset already.
+        joined, known: rows of this list that joined, now or when it came, and those that were in
+            the dataset before.
         duplicates: what the search counted; empty where it has not come to that.
         selection: the first selection; None where it has not come to that.
         accounting: the same in words.

@@ -120,7 +120,8 @@ class RecaptionSummary(Summary):
         if repeats := self.repeats.get(NEAR_DUPLICATE):
             lines.append(f"{repeats:,} nearly repeat the caption of another picture")
         if self.losses:
-            lines.append(f"the captioner was started anew {len(self.losses):,} times, for")
+            times = "once" if len(self.losses) == 1 else f"{len(self.losses):,} times"
+            lines.append(f"the captioner was started anew {times}, for")
             lines += [f"  {loss}" for loss in self.losses]
         if lost := self.repeats.get("lost"):
             lines.append(

@@ -3,12 +3,14 @@
 A block that is lost in the middle of the engine's work is cut in two: the rows that the engine was
 at, which a fresh worker asks for row by row, and the others. A row over which it is lost once more,
 alone, fails with a reason of its own, and the run goes on. So a picture that kills costs two starts
-of the captioner, whatever else was in its batch; a passing fault costs one and no row.
+of the captioner, whatever else was in its batch; a passing fault costs one and no row. One that is
+lost while it is loaded has no picture to blame: the run ends when that repeats.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from itertools import count
@@ -24,6 +26,8 @@ from recaption.engines.protocol import ENGINE_DIED, ENGINE_STUCK
 
 MOST_RESTARTS = 20
 """A captioner that is lost so often is no accident of some pictures."""
+MOST_OPENINGS = 3
+"""Times that a block's captioner may be lost while it is loaded."""
 _SHOWN = 3
 
 
@@ -70,6 +74,7 @@ class CaptionWatch:
         self._names = count(1)
         self.beat_seconds = min(BEAT_SECONDS, stuck_after / 2 or math.inf)
         self._ended: set[str] = set()
+        self._openings: Counter[str] = Counter()
         self.losses: list[str] = []
         """What happened, in words, each time that the captioner was lost."""
 
@@ -97,6 +102,16 @@ class CaptionWatch:
         self._board.end(block.name, 0)
         if pulse is None:
             return None  # the engine was not asked, so it is not at fault
+        if pulse.opening:
+            self._openings[block.name] += 1
+            self.losses.append(f"{reason} while it was loaded")
+            if self._openings[block.name] == MOST_OPENINGS:
+                raise StageError(
+                    f"The captioner was lost {MOST_OPENINGS} times while it was loaded: {reason}. "
+                    f"Often that is memory; what was written is kept."
+                )
+            tell(f"{self.losses[-1]}; it is started anew")
+            return None
         keys = [key for key in pulse.keys if key in block.lacking]
         shown = ", ".join(keys[:_SHOWN])
         if len(keys) > _SHOWN:

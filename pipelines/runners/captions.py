@@ -61,6 +61,7 @@ class Plan:
         wanted: captions of all shards, with those that are there.
         block_captions: captions in a block.
         held: kind -> pictures that are not asked, since they have one; see `only_missing`.
+        changed: captions that are asked for again; see `CaptionStage.changed`.
         losses: what happened each time that the captioner was lost; see CaptionWatch.
     """
 
@@ -68,12 +69,16 @@ class Plan:
     wanted: int
     block_captions: int
     held: Counter[str] = field(default_factory=Counter)
+    changed: int = 0
     losses: tuple[str, ...] = ()
 
     def told(self) -> str:
-        """What `only_missing` leaves out; empty where it leaves out nothing."""
+        """What `only_missing` leaves out, and what is made again; empty where there is nothing."""
         kinds = ", ".join(f"{kind} of {count:,}" for kind, count in self.held.items() if count)
-        return kinds and f"not asked, for somebody's is accepted already: {kinds} pictures"
+        told = [f"not asked, for somebody's is accepted already: {kinds} pictures"] if kinds else []
+        if self.changed:
+            told.append(f"{self.changed:,} are made from captions that have changed; asked again")
+        return "; ".join(told)
 
 
 def plan_captions(stage: CaptionStage, dataset: Dataset, workers: int) -> Plan:
@@ -83,11 +88,12 @@ def plan_captions(stage: CaptionStage, dataset: Dataset, workers: int) -> Plan:
         DatasetError: the tar of a shard with missing captions is not there.
     """
     missing: dict[str, int] = {}
-    wanted, held = 0, Counter[str]()
+    wanted, changed, held = 0, 0, Counter[str]()
     slots = len(stage.plans) * stage.settings.samples_per_image
     for shard in dataset.shards():
         wanted += len(stage.wanted(dataset, shard))
         held.update(stage.held(dataset, shard))
+        changed += stage.changed(dataset, shard)
         if not stage.is_done(dataset, shard):
             missing[shard] = len(stage.missing(dataset, shard))
             if not dataset.shard_path(shard).exists():
@@ -98,7 +104,7 @@ def plan_captions(stage: CaptionStage, dataset: Dataset, workers: int) -> Plan:
     share = math.ceil(sum(missing.values()) / (workers * _BLOCKS_A_WORKER))
     # A run that should end after so many captions cannot end in the middle of a block.
     most = min(stage.settings.checkpoint_rows, stage.settings.stop_after_unaccepted or share)
-    return Plan(missing, wanted, max(1, slots, min(most, share)), held)
+    return Plan(missing, wanted, max(1, slots, min(most, share)), held, changed)
 
 
 def caption_shards(
@@ -335,8 +341,12 @@ class _BlockWork:
                 return Report(collapse=collapse)
             try:
                 if not self._opened:
+                    if (opening := self._pulse(block)) is not None:
+                        opening.opening()
                     self._stage.open()
                     self._opened = True
+                    if opening is not None:
+                        opening.idle()
             except CaplabError as error:
                 return Report(fatal=str(error))
         began = datetime.now(UTC)

@@ -3,6 +3,7 @@
 Each worker is a `ProcessPoolExecutor` of one process, for a pool of several breaks as a whole when
 one dies, and nobody could say whose task it was. Every process holds one end of a pipe, its line:
 when the other end closes, because the run ends or because the driver was killed, it ends at once.
+One that hangs with the interpreter's lock cannot; of the driver's end Linux ends it in any case.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from pipelines.runners.hand_out import Failed, hand_out
 from pipelines.runners.protocol import Result, Task, Work, Worker
 
 _END_SECONDS = 5.0
+_PR_SET_PDEATHSIG = 1
 _ENVIRONMENT = {
     # glibc gives each thread an arena and returns large blocks to the system at once; pictures
     # come and go in many threads, and every page would be fetched and cleared anew.
@@ -274,6 +276,11 @@ _work: Callable[[Any], Any] | None = None
 def _begin(payload: bytes, line: Connection, quiet: bool) -> None:
     global _payload
     _payload = payload
+    if sys.platform == "linux":
+        import ctypes
+
+        # Of the thread that started it, which waits for all that it hands out.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     # Its own lock is a semaphore of the system, which a process that is ended would leave behind.
     tqdm.set_lock(threading.RLock())
     if quiet:  # errors come back as exceptions; all else here are remarks

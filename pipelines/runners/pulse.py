@@ -12,15 +12,20 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from curate.base.progress import tell
+
 FIRST_BATCH = 30
 """How much longer than `stuck_after` a run's first batch may take: nothing is known of it."""
 SLOWEST = 10
 """How much longer than the slowest batch so far any batch may take."""
+_OPENING_SECONDS = 600
+"""How often it is told that a captioner is still being opened."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +37,14 @@ class Pulse:
     kind: str
     keys: tuple[str, ...]
 
+    @property
+    def opening(self) -> bool:
+        """Whether nothing was asked yet: the captioner is loaded."""
+        return not self.moves
+
     @classmethod
     def read(cls, folder: Path, task: str) -> Pulse | None:
-        """None while nothing is asked of the engine."""
+        """None while nothing is asked of the engine, and it is not being opened."""
         try:
             told = json.loads(_file(folder, task).read_text())
         except (FileNotFoundError, ValueError):  # gone, or (on some disks) half replaced
@@ -50,18 +60,18 @@ class TellPulse:
         self.slowest = 0.0
         self._moves, self._since, self._attended = 0, 0.0, False
 
+    def opening(self) -> None:
+        """The captioner is loaded from now on, until `idle`."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._tell("", ())
+
     def at(self, kind: str, keys: Sequence[str]) -> None:
         """A batch begins; the one before it has ended."""
         now = time.monotonic()
         if self._attended:
             self.slowest = max(self.slowest, now - self._since)
         self._moves, self._since, self._attended = self._moves + 1, now, bool(keys)
-        told = Pulse(self._moves, self.slowest, kind, tuple(keys))
-        file = _file(self._folder, self._task)
-        with suppress(OSError):  # a full disk ends the task where it writes what counts
-            new = file.with_suffix(".moved")
-            new.write_text(json.dumps(vars(told)))
-            new.replace(file)
+        self._tell(kind, keys)
 
     def idle(self) -> None:
         """The engine has answered."""
@@ -69,6 +79,14 @@ class TellPulse:
             self.slowest = max(self.slowest, time.monotonic() - self._since)
         self._attended = False
         _file(self._folder, self._task).unlink(missing_ok=True)
+
+    def _tell(self, kind: str, keys: Sequence[str]) -> None:
+        told = Pulse(self._moves, self.slowest, kind, tuple(keys))
+        file = _file(self._folder, self._task)
+        with suppress(OSError):  # a full disk ends the task where it writes what counts
+            new = file.with_suffix(".moved")
+            new.write_text(json.dumps(vars(told)))
+            new.replace(file)
 
 
 class Pulses:
@@ -79,6 +97,7 @@ class Pulses:
         self._folder, self._stuck_after = folder, stuck_after
         self._slowest = 0.0
         self._seen: dict[str, tuple[int, float]] = {}
+        self._told: Counter[str] = Counter()
 
     def stuck(self, task: str) -> str | None:
         """What a person reads of an engine that does not move any more."""
@@ -91,6 +110,13 @@ class Pulses:
         moves, since = self._seen.get(task, (-1, now))
         if moves != pulse.moves:
             self._seen[task] = (pulse.moves, now)
+            return None
+        if (
+            pulse.opening
+        ):  # weights may come from far away: only a person knows how long is too long
+            if now - since > _OPENING_SECONDS * (self._told[task] + 1):
+                self._told[task] += 1
+                tell(f"the captioner has been loading for {(now - since) / 60:.0f} minutes")
             return None
         if now - since <= self._limit():
             return None
@@ -105,6 +131,7 @@ class Pulses:
         pulse = Pulse.read(self._folder, task)
         _file(self._folder, task).unlink(missing_ok=True)
         self._seen.pop(task, None)
+        del self._told[task]
         return pulse
 
     def _limit(self) -> float:

@@ -3,7 +3,8 @@
     .scratch/captions/SOURCE/.held/KIND/SHARD.parquet     their keys, while a run lasts
 
 A person's caption (kind human) stands for the kind of the caption that it corrects or calls good,
-and for every kind where it is of none, or of the alt text: written from nothing, or imported.
+and for every kind where it is of none, or of the alt text: written from nothing, or imported. A
+caption that a person called bad counts for nothing.
 
 What is missing is fixed when a run is planned, before the first caption is asked for, and stays so
 until the run has ended well: a run that goes on after a kill asks for what the unbroken one would
@@ -23,11 +24,13 @@ import pyarrow.parquet as pq
 
 from curate.base.files import atomic_path
 from curate.base.kinds import ALT, HUMAN
+from curate.store.captions import read_made_from
+from curate.store.contract import WRITTEN_BY
 from curate.store.dataset import Dataset
-from recaption.captioning.drafts import OK
+from recaption.captioning.drafts import OK, REJECTED
 
 _KEYS = pa.schema([("key", pa.string())])
-_COLUMNS = ["key", "kind", "status", "prompt_id"]
+_COLUMNS = ["key", "kind", "sample_index", "status", "prompt_id"]
 
 Held = dict[str, set[str]]
 """Kind -> keys of the pictures that have an accepted caption of it."""
@@ -82,15 +85,36 @@ class OnlyMissing:
 
 def _held_now(dataset: Dataset, shard: str, kinds: Sequence[str]) -> Held:
     held: Held = {kind: set() for kind in kinds}
-    for source in dataset.caption_sources() if kinds else ():
-        if not dataset.has_shard("captions", shard, source):
-            continue
+    sources = [
+        s for s in dataset.caption_sources() if kinds and dataset.has_shard("captions", shard, s)
+    ]
+    bad = _called_bad(dataset, shard, [s for s in sources if s.startswith(WRITTEN_BY)])
+    for source in sources:
         rows = dataset.read_table("captions", shard, source, _COLUMNS)
         rows = rows.filter(pc.field("status") == OK)
-        names = ("key", "kind", "prompt_id")
-        for key, kind, about in zip(*(rows.column(n).to_pylist() for n in names), strict=True):
+        names = ("key", "kind", "sample_index", "prompt_id")
+        for key, kind, index, about in zip(
+            *(rows.column(n).to_pylist() for n in names), strict=True
+        ):
+            if (source, key, kind, index) in bad:
+                continue
             of = about if kind == HUMAN else kind
             every = kind == HUMAN and of in (None, ALT)
             for own in held if every else held.keys() & {of}:
                 held[own].add(key)
     return held
+
+
+def _called_bad(
+    dataset: Dataset, shard: str, sources: Sequence[str]
+) -> set[tuple[str, str, str, int]]:
+    """Source, key, kind and sample index of each caption that somebody called bad."""
+    bad = set()
+    for source in sources:
+        rows = dataset.read_table(
+            "captions", shard, source, ["key", "status", "prompt_variables"]
+        ).filter(pc.field("status") == REJECTED)
+        for row in rows.to_pylist():
+            for ref in read_made_from(row["prompt_variables"]):
+                bad.add((ref.source, row["key"], ref.kind, ref.sample_index))
+    return bad

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,8 +30,17 @@ class ShardCaptions:
     reader ever sees a shard half done.
     """
 
-    def __init__(self, dataset: Dataset, source: str, shard: str) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        source: str,
+        shard: str,
+        stands: Callable[[pa.Table], pa.Table] | None = None,
+    ) -> None:
+        """`stands`: the rows (with prompt_variables) that are still what would be written."""
         self._dataset = dataset
+        self._stands = stands
+        self._columns = [*_ID_COLUMNS, *_FATE_COLUMNS, *(["prompt_variables"] if stands else [])]
         self._source = source
         self._shard = shard
         self._collapses = collapses(dataset, source)
@@ -41,17 +51,16 @@ class ShardCaptions:
         return self._dataset.directory / ".scratch" / "captions" / self._source / self._shard
 
     def finished(self, without_failed: bool = False) -> set[CaptionId]:
-        """Captions in the finished table, but for those that a collapse left to be asked again.
+        """Captions in the finished table, but for those that a collapse left to be asked again,
+        and those that stand no more.
 
         Args:
             without_failed: leave out those that failed as well.
         """
         if not self._dataset.has_shard("captions", self._shard, self._source):
             return set()
-        table = self._dataset.read_table(
-            "captions", self._shard, self._source, columns=[*_ID_COLUMNS, *_FATE_COLUMNS]
-        )
-        return caption_ids(without_collapsed(_keep(table, without_failed), self._collapses))
+        table = self._dataset.read_table("captions", self._shard, self._source, self._columns)
+        return self._ids(_keep(table, without_failed))
 
     def written(self, without_failed: bool = False) -> set[CaptionId]:
         """Every caption written so far, in the finished table or in a part; see `finished`.
@@ -62,8 +71,7 @@ class ShardCaptions:
         """
         found = self.finished(without_failed)
         for name in self.parts():
-            part = pq.read_table(self.scratch / name, columns=[*_ID_COLUMNS, *_FATE_COLUMNS])
-            found |= caption_ids(without_collapsed(part, self._collapses))
+            found |= self._ids(pq.read_table(self.scratch / name, columns=self._columns))
         return found
 
     def parts(self) -> list[str]:
@@ -100,6 +108,10 @@ class ShardCaptions:
         self._dataset.write_table("captions", rows, self._shard, self._source)
         empty_directory(self.scratch)
         return rows
+
+    def _ids(self, rows: pa.Table) -> set[CaptionId]:
+        rows = without_collapsed(rows, self._collapses)
+        return caption_ids(self._stands(rows) if self._stands else rows)
 
 
 def _name_of(rows: pa.Table) -> str:

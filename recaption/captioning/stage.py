@@ -109,7 +109,7 @@ class CaptionStage(Stage):
         """Whether every selected key, kind and sample index has its row."""
         if not dataset.has_shard("samples", shard):
             return False
-        written = ShardCaptions(dataset, self.source, shard)
+        written = self.written(dataset, shard)
         return self.wanted(dataset, shard) <= written.finished(
             without_failed=self.settings.retry_failed
         )
@@ -138,8 +138,16 @@ class CaptionStage(Stage):
 
     def missing(self, dataset: Dataset, shard: str) -> set[CaptionId]:
         """Captions of a shard that are wanted and not written."""
-        written = ShardCaptions(dataset, self.source, shard)
+        written = self.written(dataset, shard)
         return self.wanted(dataset, shard) - written.written(self.settings.retry_failed)
+
+    def written(self, dataset: Dataset, shard: str) -> ShardCaptions:
+        """What is there of a shard."""
+        return ShardCaptions(dataset, self.source, shard)
+
+    def changed(self, dataset: Dataset, shard: str) -> int:
+        """Captions that are there and asked for again, since what they are made from changed."""
+        return 0
 
     def blocks(self, dataset: Dataset, shard: str, captions: int) -> Iterator[Lacking]:
         """What is missing now in a shard, about `captions` captions at a time, in its order."""

@@ -8,12 +8,20 @@ from typing import Any
 import pyarrow as pa
 
 from curate.base.errors import ConfigError
-from curate.store.captions import MADE_FROM, CaptionRef, caption_writers, made_from, text_mark
+from curate.store.captions import (
+    MADE_FROM,
+    CaptionRef,
+    caption_writers,
+    made_from,
+    read_made_from,
+    text_mark,
+)
 from curate.store.dataset import Dataset
 from recaption.captioning.ask import caption_kind, failed_rows
 from recaption.captioning.collapse import NO_SOURCE
 from recaption.captioning.drafts import OK, Pending
 from recaption.captioning.missing import WorkRows, iter_pending
+from recaption.captioning.parts import ShardCaptions
 from recaption.captioning.settings import RecaptionSettings
 from recaption.captioning.stage import CaptionStage, Lacking
 from recaption.engines.attention import RowByRow
@@ -31,7 +39,8 @@ class FuseStage(CaptionStage):
     """Writes captions that are made from stored ones; of each kind the first accepted is taken.
 
     A picture that lacks one of them gets a failed row. Each row names the captions that it was made
-    from and the hashes of their texts (`curate.store.captions.read_made_from`).
+    from and the hashes of their texts (`curate.store.captions.read_made_from`); a row that would be
+    made from others now is asked for again.
     """
 
     name = "fuse"
@@ -111,11 +120,39 @@ class FuseStage(CaptionStage):
     ) -> dict[str, tuple[Mapping[str, str], Embedding | None]]:
         """Key -> its captions as the prompt's values, and the picture's stored embedding."""
         embeddings = self.measures.similarity.embeddings(dataset, shard, keys)
-        if self._texts is None or self._texts[0] != shard:
-            self._texts = shard, _values(dataset, shard, self.of)
-        found = self._texts[1]
+        found = self._values(dataset, shard)
         pairs = zip(keys, embeddings, strict=True)
         return {key: (found.get(key, {}), embedding) for key, embedding in pairs}
+
+    def written(self, dataset: Dataset, shard: str) -> ShardCaptions:
+        """As CaptionStage.written, but for rows that would be made from other captions now."""
+        values = self._values(dataset, shard)
+
+        def stands(rows: pa.Table) -> pa.Table:
+            pairs = zip(
+                *(rows.column(n).to_pylist() for n in ("key", "prompt_variables")), strict=True
+            )
+            return rows.filter(
+                pa.array(
+                    [
+                        read_made_from(made) == read_made_from(values.get(key, {}).get(MADE_FROM))
+                        for key, made in pairs
+                    ],
+                    pa.bool_(),
+                )
+            )
+
+        return ShardCaptions(dataset, self.source, shard, stands)
+
+    def changed(self, dataset: Dataset, shard: str) -> int:
+        """See CaptionStage.changed."""
+        there = ShardCaptions(dataset, self.source, shard).finished()
+        return len((there & self.wanted(dataset, shard)) - self.written(dataset, shard).finished())
+
+    def _values(self, dataset: Dataset, shard: str) -> dict[str, dict[str, str]]:
+        if self._texts is None or self._texts[0] != shard:
+            self._texts = shard, _values(dataset, shard, self.of)
+        return self._texts[1]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_texts": None}

@@ -1,8 +1,10 @@
-"""Whose texts they are: by key, then by file name, then by URL, in SQL that spills to disk.
+"""Whose texts they are: by key, file, URL, then by bare name, in SQL that spills to disk.
 
-A file's name is tried as it stands (`set/a.jpg`), without its extension (`set/a`), and at last
-without its folders, where only one picture of the dataset has that name. A URL that several samples
-share gives all of them the text.
+A file is tried as it stands (`set/a.jpg`), as a picture without its extension (`set/a`), and with
+another extension than the picture's (`set/a.png`). What stands behind any other dot is part of the
+name: `a.2` is never taken for `a`. A URL that several samples share gives all of them the text. At
+last come names without folders, and keys that pictures had in their tar or Parquet, where only one
+picture of the dataset has that name.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.intake.tars import IMAGE_EXTENSIONS
 from curate.store.contract import STORED
 from curate.store.dataset import Dataset
 from curate.store.scans import parquet_scan
@@ -36,19 +39,21 @@ _GIVEN = pa.schema(
     ]
 )
 _BATCH = 10_000
-_STEM = r"'\.[^./]*$', ''"
-_BASE = r"'^.*/', ''"
+_STEM = r"regexp_replace({}, '\.[^./]*$', '')"
+_BASE = r"regexp_replace({}, '^.*/', '')"
+_PICTURE = rf"regexp_matches({{}}, '\.({'|'.join(sorted(IMAGE_EXTENSIONS))})$', 'i')"
 # The sample's side and the text's, in the order in which they are tried.
 _STEPS = (
     ("sample.key", "given.key"),
     ("sample.file", "given.file"),
-    (f"regexp_replace(sample.file, {_STEM})", f"regexp_replace(given.file, {_STEM})"),
-    (f"regexp_replace(sample.file, {_STEM})", "given.file"),  # a.b.txt is the text of a.b.jpg
+    (_STEM.format("sample.file"), "given.file"),
+    (_STEM.format("sample.file"), "given.stem"),
+    ("sample.url", "given.url"),
 )
 _BARE = (
-    f"regexp_replace(sample.name, {_BASE})",
-    f"regexp_replace(regexp_replace(given.file, {_BASE}), {_STEM})",
-    f"regexp_replace(given.file, {_BASE})",
+    _BASE.format("given.file"),
+    _BASE.format("given.stem"),
+    "CASE WHEN given.file IS NULL AND given.url IS NULL THEN given.key END",
 )
 
 
@@ -117,23 +122,16 @@ def matched(dataset: Dataset, given: Iterable[Given]) -> Iterator[Matches]:
     needed. Memory is DuckDB's, at most 2 GB.
     """
     with spilling_database(dataset) as database:
-        names = _stage(database, dataset, given)
+        _stage(database, given)
         _samples(database, dataset)
         database.execute("CREATE TABLE pair (n BIGINT, key VARCHAR)")
         database.execute("CREATE TABLE vague (n BIGINT, pictures BIGINT)")
         for sample, text in _STEPS:
-            if names & {text.partition("given.")[2].partition(",")[0]}:
-                database.execute(
-                    f"INSERT INTO pair SELECT given.n, sample.key FROM {_LEFT} "
-                    f"JOIN sample ON {sample} = {text}"
-                )
-        if "file" in names:
-            _by_bare_names(database)
-        if "url" in names:
             database.execute(
                 f"INSERT INTO pair SELECT given.n, sample.key FROM {_LEFT} "
-                "JOIN sample ON sample.url = given.url"
+                f"JOIN sample ON {sample} = {text}"
             )
+        _by_bare_names(database)
         _settle(database)
         yield Matches(database)
 
@@ -144,35 +142,43 @@ _LEFT = (
 )
 
 
-def _stage(
-    database: duckdb.DuckDBPyConnection, dataset: Dataset, given: Iterable[Given]
-) -> set[str]:
-    """Table `given`; by which names pictures are named."""
+def _stage(database: duckdb.DuckDBPyConnection, given: Iterable[Given]) -> None:
+    """Table `given`."""
     (folder,) = database.execute("SELECT current_setting('temp_directory')").fetchone() or ("",)
-    path, number, names = Path(folder) / "given.parquet", 0, set[str]()
+    path, number = Path(folder) / "given.parquet", 0
     with pq.ParquetWriter(path, _GIVEN) as writer:
         rest = iter(given)
         while some := list(islice(rest, _BATCH)):
             rows = [asdict(one) | {"n": number + k} for k, one in enumerate(some)]
             number += len(rows)
-            names |= {name for row in rows for name in ("key", "file", "url") if row[name]}
             writer.write_table(pa.Table.from_pylist(rows, schema=_GIVEN))
-    database.execute(f"CREATE TABLE given AS SELECT * FROM {parquet_scan(path)}")
-    return names
+    stem = _STEM.format("file")
+    database.execute(
+        f"CREATE TABLE given AS SELECT *, CASE WHEN {_PICTURE.format('file')} THEN {stem} END AS "
+        f"stem FROM {parquet_scan(path)}"
+    )
 
 
 def _samples(database: duckdb.DuckDBPyConnection, dataset: Dataset) -> None:
-    """View `sample`: key, shard, url, status, reason, and the names of pictures that were here."""
+    """View `sample`: key, shard, url, status, reason, and the names of pictures that were here.
+
+    `file` is a picture's own (a tar's is none); `name` stands in no folder.
+    """
     inputs = [path for shard in dataset.shards() if (path := dataset.input_path(shard)).exists()]
-    known = set(pq.read_schema(inputs[0]).names) if inputs else set()
     samples = f"SELECT key, shard, url, status, reason FROM {dataset.scan('samples')}"
-    if {"key", SOURCE_FILE, SOURCE_KEY} <= known:
-        plain = r"nfc_normalize(replace({}, '\', '/'))"
-        file, name = (f'input."{column}"' for column in (SOURCE_FILE, SOURCE_KEY))
+    rows = parquet_scan(inputs, union_by_name=True) if inputs else "(SELECT NULL AS key)"
+    # Of all lists: one that joined may be a folder where the first had URLs.
+    known = database.sql(f"SELECT * FROM {rows} LIMIT 0").columns
+    if {"key", SOURCE_FILE, SOURCE_KEY} <= {*known}:
+        file, name = (
+            f"nfc_normalize(replace({column}, '\\', '/'))" for column in (SOURCE_FILE, SOURCE_KEY)
+        )
+        is_file, is_named = (_PICTURE.format(f"input.{column}") for column in ("file", "name"))
         samples = (
-            f"SELECT s.*, {plain.format(file)} AS file, {plain.format(name)} AS name "
-            f"FROM ({samples}) AS s LEFT JOIN {parquet_scan(inputs, union_by_name=True)} AS input "
-            "USING (key)"
+            f"SELECT s.*, CASE WHEN {is_file} THEN input.file END AS file, "
+            f"CASE WHEN {is_named} AND NOT {is_file} THEN {_STEM.format('input.name')} "
+            f"ELSE input.name END AS name FROM ({samples}) AS s LEFT JOIN "
+            f"(SELECT key, {file} AS file, {name} AS name FROM {rows}) AS input USING (key)"
         )
     else:
         samples = f"SELECT *, NULL::VARCHAR AS file, NULL::VARCHAR AS name FROM ({samples})"
@@ -181,8 +187,8 @@ def _samples(database: duckdb.DuckDBPyConnection, dataset: Dataset) -> None:
 
 def _by_bare_names(database: duckdb.DuckDBPyConnection) -> None:
     """Names without folders, where they are one picture's."""
-    sample, *texts = _BARE
-    for text in texts:
+    sample = _BASE.format("sample.name")
+    for text in _BARE:
         database.execute(
             "CREATE OR REPLACE TABLE bare AS SELECT given.n, min(sample.key) AS key, "
             f"count(*) AS pictures FROM {_LEFT} JOIN sample ON {sample} = {text} GROUP BY given.n"

@@ -36,6 +36,7 @@ from curate.intake.texts import (
     value_at,
     with_spelled,
 )
+from recaption.gates.characters import readable
 
 EMPTY, UNREADABLE, NO_NAME = "empty", "unreadable", "names_no_picture"
 
@@ -204,10 +205,8 @@ def _text_file(store: Store, path: str, encoding: str | None) -> Given:
 
 
 def _told(texts: list[str]) -> tuple[str, ...]:
-    """Without what is not seen: marks of byte order, carriage returns, blank ends."""
-    plain = (
-        text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n") for text in texts
-    )
+    """Without what is not seen: control characters, marks, carriage returns, blank ends."""
+    plain = (readable(text.replace("\r\n", "\n").replace("\r", "\n")) for text in texts)
     kept = several([text.strip() for text in plain])
     return tuple(text for text in kept if any(map(str.isalnum, text)) and encodable(text))
 
@@ -215,6 +214,8 @@ def _told(texts: list[str]) -> tuple[str, ...]:
 def _said(fields: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
     column = find_column(fields, names)
     value = None if column is None else fields[column]
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
     return value if isinstance(value, str) and value and encodable(value) else None
 
 

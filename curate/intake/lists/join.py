@@ -121,7 +121,7 @@ def stage_new_rows(
         source = replace(source, namespace=f"in:{fingerprint(own)}:")
     alone, counts, shards = Dataset(folder / "list"), Counts(), 0
     whole = plan_shards(source, alone, rows_per_shard=rows_per_shard)
-    told = note({"input": whole.given, "first_shard": first_shard}, LIST_NOTE)
+    told = list_note(replace(whole, first_shard=first_shard))
     for table in cut(_new_rows(alone, known, rows_per_shard), rows_per_shard):
         metadata = {**(table.schema.metadata or {}), **told}
         with atomic_path(folder / "next" / f"{first_shard + shards:05d}.parquet") as temporary:
@@ -138,6 +138,11 @@ def stage_new_rows(
         known=whole.rows - counts.rows,
         **counts.fields(),
     )
+
+
+def list_note(intake: Intake) -> dict[bytes, bytes]:
+    """What stands in the metadata of each shard of a list that joined."""
+    return note({"input": intake.given, "first_shard": intake.first_shard}, LIST_NOTE)
 
 
 def staged_shards(dataset: Dataset) -> list[Path]:

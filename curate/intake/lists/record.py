@@ -90,12 +90,12 @@ def read_intake(dataset: Dataset, shard: str | None = None) -> Intake | None:
     paths = dataset.list_records()
     if shard is not None and len(paths) > 1:
         paths = [path for path in paths if first_shard_of(path) <= int(shard)][-1:]
-    return _read(paths[0]) if paths else None
+    return read_one(paths[0]) if paths else None
 
 
 def read_intakes(dataset: Dataset) -> list[Intake]:
     """Those of all lists, in the order in which they joined."""
-    return [_read(path) for path in dataset.list_records()]
+    return [read_one(path) for path in dataset.list_records()]
 
 
 def write_intake(dataset: Dataset, intake: Intake, files: Any) -> None:
@@ -109,7 +109,8 @@ def first_shard_of(record: Path) -> int:
     return int(record.stem.partition("-")[2] or 0)
 
 
-def _read(path: Path) -> Intake:
+def read_one(path: Path) -> Intake:
+    """Of one list."""
     record = read_json(path)
     record.pop("files", None)
     return Intake(**record)
@@ -126,17 +127,19 @@ def place_of(given: object) -> str:
 
 def find_same(dataset: Dataset, source: Source) -> Path | None:
     """The record of the list that `source` is, read in the same way; None where it has changed."""
-    for path in reversed(dataset.list_records()):
-        record = read_json(path)
-        place = (source.store.scheme, source.store.root, source.format)
-        columns = (source.url_column, source.text_column, source.image_column)
-        if (
-            place == (record["scheme"], record["root"], record["format"])
-            and columns == tuple(record[f"{name}_column"] for name in ("url", "text", "image"))
-            and _same_files(record["files"], source)
-        ):
-            return path
-    return None
+    return next((p for p in reversed(dataset.list_records()) if is_same(p, source)), None)
+
+
+def is_same(record_path: Path, source: Source) -> bool:
+    """Whether a list is what the record tells of it, read in the same way."""
+    record = read_json(record_path)
+    place = (source.store.scheme, source.store.root, source.format)
+    columns = (source.url_column, source.text_column, source.image_column)
+    return (
+        place == (record["scheme"], record["root"], record["format"])
+        and columns == tuple(record[f"{name}_column"] for name in ("url", "text", "image"))
+        and _same_files(record["files"], source)
+    )
 
 
 def files_record(source: Source) -> Any:

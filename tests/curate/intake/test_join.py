@@ -18,7 +18,7 @@ from curate.intake.lists.join import join_list
 from curate.intake.lists.record import read_intake, read_intakes
 from curate.intake.read import plan_shards
 from curate.store.accounting import accounting
-from curate.store.contract import sample_key
+from curate.store.contract import SAMPLES, sample_key
 from curate.store.dataset import Dataset
 from curate.store.file_faults import are_cut_so
 from curate.store.holes import find_holes
@@ -49,6 +49,11 @@ def join(path: Path, dataset: Dataset) -> int:
 def rows(dataset: Dataset, *shards: str) -> list[tuple]:
     found = [pq.read_table(dataset.input_path(s)) for s in shards or dataset.shards()]
     return [(r["row"], r["url"], r["alt_text"]) for table in found for r in table.to_pylist()]
+
+
+def rows_of(dataset: Dataset) -> list[tuple]:
+    found = [pq.read_table(dataset.input_path(shard)) for shard in dataset.shards()]
+    return [(table.schema.metadata, table.to_pylist()) for table in found]
 
 
 def keys(dataset: Dataset) -> list[str]:
@@ -158,6 +163,31 @@ def test_lost_rows_and_records_of_every_list_are_read_again(tmp_path):
     assert {hole.name for hole in holes} == {"00001", "input-00002.json", "00004"}
     restore_lists(dataset, holes, SIZE)
     assert content(dataset) == before
+
+
+def test_lost_rows_of_a_list_that_has_grown_since_are_found_by_their_keys(tmp_path):
+    dataset = made(tmp_path)
+    second, first, *rest = FIRST
+    grown = [first, ("http://b/1", "b"), *rest, second]
+    grown[3:] = [rest[1], rest[0], second]  # a row without a URL is known by its place
+    join(listed(tmp_path / "first.parquet", grown), dataset)
+    join(listed(tmp_path / "first.parquet", [*grown, ("http://b/2", "b")]), dataset)
+    for shard in dataset.shards():
+        given = pq.read_table(dataset.input_path(shard), columns=["key", "row"]).to_pylist()
+        dataset.write_table("samples", pa.Table.from_pylist(given, schema=SAMPLES), shard)
+    assert dataset.shards() == ["00000", "00001", "00002", "00003"]
+    before, told = content(dataset), rows_of(dataset)
+    for lost in ("00000", "00001", "00002"):
+        dataset.input_path(lost).unlink()
+    # Rows of another list are nobody's.
+    listed(tmp_path / "first.parquet", grown[1:])
+    with pytest.raises(DatasetError, match="is not the list any more"):
+        restore_lists(dataset, find_holes(dataset), SIZE)
+    assert content(dataset).keys() == before.keys() - {f"0000{n}.parquet" for n in range(3)}
+    listed(tmp_path / "first.parquet", [*grown, ("http://b/2", "b"), ("http://b/3", "b")])
+    restore_lists(dataset, find_holes(dataset), SIZE)
+    assert rows_of(dataset) == told
+    assert content(dataset).keys() == before.keys()
 
 
 KILLER = """

@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
+from curate.base.errors import StageError
 from curate.store.shards import iter_shard
 from pipelines.commands.recaption import RecaptionCommandSettings, recaption
+from pipelines.runners.caption_watch import Block, CaptionWatch
+from pipelines.runners.pulse import TellPulse
+from pipelines.runners.told import Board
 from tests.curate.tiny import drawn, encoded, make_dataset
 from tests.pipelines.runners.captioners_that_fail import mark_of
 
@@ -49,3 +54,18 @@ def test_only_the_pictures_over_which_it_is_lost_fail(
         assert any(f"at short of {key}" in loss for loss in summary.losses), "alone"
     assert "started anew 4 times" in summary.text()
     assert not list(dataset.directory.glob(".told-*"))
+
+
+def test_a_captioner_that_is_lost_while_it_is_loaded_blames_no_picture_and_ends_the_run(
+    tmp_path: Path,
+) -> None:
+    board = Board(tmp_path / "told", tqdm(disable=True))
+    watch = CaptionWatch(tmp_path / "told", 1e-9, lambda *_: pytest.fail("no row"), board)
+    block = Block("00000-0", "00000", {"a": [("short", 0)]})
+    for _ in range(2):
+        TellPulse(tmp_path / "told", block.name).opening()
+        assert [watch.stuck(block) for _ in range(3)] == [None] * 3, "weights may be far away"
+        assert watch.instead(block, "its worker died") is None, "tried again as any other"
+    TellPulse(tmp_path / "told", block.name).opening()
+    with pytest.raises(StageError, match=r"lost 3 times while it was loaded: its worker died\."):
+        watch.instead(block, "its worker died")

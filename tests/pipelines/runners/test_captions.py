@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 
 from curate.base.errors import CaplabError, StageError
+from curate.store.captions import CaptionRef
 from curate.store.contract import CAPTIONS_VOLATILE
 from curate.store.dataset import Dataset
 from pipelines.bench.common.children import tied
@@ -175,6 +176,12 @@ def test_only_missing_asks_for_what_nobody_has_and_a_killed_run_keeps_to_its_pla
     both = RecaptionCommandSettings(**{**settings.resolved(), "kinds": ["short", "descriptive"]})
     plan = plan_captions(stage_of(both, dataset), dataset, 1)
     assert (plan.wanted, plan.held["short"], plan.held["descriptive"]) == (11, 16, 5)
+    # What somebody called bad is nobody's.
+    about = CaptionRef("short", stage.source, 0, "0" * 16)
+    told = HumanCaption(keys[15], about=about, mark="bad", raw_text="A picture")
+    store_human(dataset, "human-bob", "00000", [told], tokens)
+    another = RecaptionCommandSettings(**{**settings.resolved(), "seed": 2})
+    assert plan_captions(stage_of(another, dataset), dataset, 1).missing == {"00000": 1}
 
 
 def test_all_workers_share_one_shard_and_each_caption_stands_once(asked, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from caption_dataset import make_dataset, stored_keys
@@ -13,6 +14,7 @@ from tiny_captioners import SMALL, word_tokenizer
 from curate.base.errors import ConfigError
 from curate.store.captions import CaptionRef, read_made_from, text_mark
 from curate.store.dataset import Dataset
+from pipelines.runners.captions import plan_captions
 from recaption.captioning.alt_texts import AltCaptionStage
 from recaption.captioning.settings import RecaptionSettings
 from recaption.fuse.stage import FuseStage
@@ -41,6 +43,11 @@ def settings_of(captioner: object, **more: object) -> RecaptionSettings:
     return RecaptionSettings(**given)
 
 
+def rows_of(dataset: Dataset, stage: FuseStage) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = dataset.read_table("captions", "00000", stage.source).to_pylist()
+    return rows
+
+
 def test_a_server_merges_captions_without_a_picture_and_adds_no_number(dataset: Dataset) -> None:
     keys = stored_keys(dataset)
     with moody_server() as moody:
@@ -61,8 +68,32 @@ def test_a_server_merges_captions_without_a_picture_and_adds_no_number(dataset: 
         assert stage.is_done(dataset, "00000")
         stage.run(dataset, "00000")
         assert len(moody.bodies) == asked, "what is there is not asked again"
+        # One part is corrected, one comes, one goes: the rest stays.
+        before = {row["key"]: row for row in rows_of(dataset, stage)}
+        told = [HumanCaption(keys[1], "a blue circle", 0), HumanCaption(keys[3], "a square", 0)]
+        store_human(dataset, "human-anna", "00000", told, TokenCounter(""), [(keys[2], 0)])
+        stage = FuseStage(settings_of(moody.url), dataset)
+        assert not stage.is_done(dataset, "00000")
+        plan = plan_captions(stage, dataset, 1)
+        assert (plan.changed, plan.missing) == (3, {"00000": 3})
+        assert "3 are made from captions that have changed" in plan.told()
+        stage.run(dataset, "00000")
+        after = {row["key"]: row for row in rows_of(dataset, stage)}
+        assert stage.is_done(dataset, "00000")
+        assert [key for key in keys if after[key] != before[key]] == keys[1:4]
+        assert after[keys[2]]["reason"] == "no_source_caption"
+        assert read_made_from(after[keys[3]]["prompt_variables"])
+        store_human(
+            dataset,
+            "human-anna",
+            "00000",
+            [HumanCaption(keys[1], "a red circle", 0)],
+            TokenCounter(""),
+        )
+        stage = FuseStage(settings_of(moody.url), dataset)
+        stage.run(dataset, "00000")
 
-    rows = {r["key"]: r for r in dataset.read_table("captions", "00000", stage.source).to_pylist()}
+    rows = {row["key"]: row for row in rows_of(dataset, stage)}
     assert (counts["ok"], counts["rejected:added_numbers"]) == (2, 1)
     assert counts["failed:no_source_caption"] == 2
     added, merged = rows[keys[0]], rows[keys[1]]

@@ -21,19 +21,21 @@ from recaption.human.take_in import import_captions
 
 
 def from_folder(directory: Path) -> Dataset:
-    """A dataset as `caplab curate FOLDER` leaves it: pictures that are known by their files."""
-    files = ["a/one.jpg", "a/two.jpg", "b/two.jpg", "b/été.png", "b/lost.jpg"]
+    """A dataset of URLs that a folder of pictures has joined, and two pictures of a tar."""
+    files = ["a/one.jpg", "a/two.jpg", "b/two.jpg", "b/été.png", "b/lost.jpg", "a/one.2.jpg"]
     dataset = Dataset.create(directory, {"list": "test"}, {})
     rows = [
-        {"key": f"{n:032x}", "shard": "00000", "row": n, "status": "stored", "url": None}
-        for n in range(len(files))
+        {"key": f"{n:032x}", "shard": "00001", "row": n, "status": "stored", "url": None}
+        for n in range(len(files) + 2)
     ]
-    rows[-1] |= {"status": "failed", "reason": "broken_image"}
-    dataset.write_table("samples", pa.Table.from_pylist(rows, schema=SAMPLES), "00000")
+    rows[4] |= {"status": "failed", "reason": "broken_image"}
+    dataset.write_table("samples", pa.Table.from_pylist(rows, schema=SAMPLES), "00001")
     names = [os.path.splitext(file)[0].rpartition("/")[2] for file in files]
+    files, names = [*files, "t.tar", "t.tar"], [*names, "x/seven", "x/eight"]
     given = pa.table({"key": [r["key"] for r in rows], "source_file": files, "source_key": names})
     dataset.input_path("00000").parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(given, dataset.input_path("00000"))
+    pq.write_table(pa.table({"key": ["f" * 32], "url": ["u"]}), dataset.input_path("00000"))
+    pq.write_table(given, dataset.input_path("00001"))
     return dataset
 
 
@@ -46,16 +48,20 @@ def texts_of(dataset: Dataset) -> dict[str, list[str]]:
 
 def test_text_files_find_their_pictures_and_the_others_are_listed(tmp_path: Path) -> None:
     dataset = from_folder(tmp_path / "data")
-    one, two, other_two, summer, _ = (f"{n:032x}" for n in range(5))
+    one, two, other_two, summer, _, one_2, seven, _ = (f"{n:032x}" for n in range(8))
     folder = tmp_path / "Texts of Anna"
     for name, content in {
-        "a/one.txt": b"\xef\xbb\xbfA cat.\r\nIt sleeps.\r\n",  # a mark, and line ends of Windows
+        "a/one.txt": b"\xef\xbb\xbfA c\x00at.\r\nIt sleeps.\r\n",  # mark, NUL, Windows
         "a/two.jpg.txt": "Ein Hund läuft.".encode("utf-16"),
         f"{other_two}.txt": b"known by its key",
         "e\u0301te\u0301.caption": b"no folder, and accents apart",
         "two.txt": b"whose?",
         "b/lost.txt": b"of a picture that failed",
         "b/nobody.txt": b"of nothing",
+        "a/one.2.txt": b"not of one.jpg",
+        "a/one.3.txt": b"nor this",
+        "t.txt": b"the tar's name is no picture's",
+        "seven.txt": b"in a tar",
         "a/empty.txt": b" \r\n",
         "a/old.txt": "café".encode("cp1252"),
         "a/one.jpg": b"a picture is no text",
@@ -74,10 +80,12 @@ def test_text_files_find_their_pictures_and_the_others_are_listed(tmp_path: Path
         two: ["Ein Hund läuft."],
         other_two: ["known by its key"],
         summer: ["no folder, and accents apart"],
+        one_2: ["not of one.jpg"],
+        seven: ["in a tar"],
     }
     assert done.left_out == {
         "empty": 1,
-        "no_such_picture": 1,
+        "no_such_picture": 3,
         "picture_not_stored": 1,
         "several_pictures": 1,
         "unreadable": 1,
@@ -87,7 +95,7 @@ def test_text_files_find_their_pictures_and_the_others_are_listed(tmp_path: Path
     assert told["a/old.txt"][1] == "byte 4 is no UTF-8; say --encoding, such as cp1252"
     assert told["two.txt"] == ("several_pictures", "2 pictures have this name")
     assert told["b/lost.txt"] == ("picture_not_stored", "broken_image")
-    (row, *_) = dataset.read_table("captions", "00000", done.source).to_pylist()
+    (row, *_) = dataset.read_table("captions", "00001", done.source).to_pylist()
     assert (row["engine"], row["model"], row["words"]) == ("human", "a/one.txt", 4)
 
     # Again: nothing to do. Changed: the captions are what the files say now.
