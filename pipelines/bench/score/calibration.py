@@ -93,7 +93,7 @@ def of_pdq(figures: Figures, pictures: Pictures, seed: int) -> None:
         figures.add(f"pdq/found/{name}", _share_near(index, edited), "share")
         if name == "mirror":
             figures.add("pdq/found_turned/mirror", _share_near(index, edited, True), "share")
-    others = pictures[half:]
+    others = list(pictures[half:])
     figures.add("pdq/found/pictures_not_listed", _share_near(index, others), "share")
     figures.add("pdq/found_turned/pictures_not_listed", _share_near(index, others, True), "share")
 
