@@ -7,7 +7,8 @@ error and mean nothing, so where the two disagree the search is refused.
 
 Loading costs seconds, torch's import and the weights. So the vector of a text is kept, 2 D bytes:
 
-    DIR/search/texts/HASH.npy       HASH of the model's signature and the text
+    DIR/search/texts/HASH.npz       HASH of the model's signature and the text; how many of its
+                                    tokens the model did not read stands beside it
 """
 
 from __future__ import annotations
@@ -58,8 +59,9 @@ class ClipQuery:
         """Whether `text` needs no model, now or in another process: it was asked for before."""
         return self._path(text).is_file()
 
-    def text(self, text: str) -> Floats:
-        """(D,) unit vector of a text. Loads the model unless the same text was asked for before.
+    def text(self, text: str) -> tuple[Floats, int]:
+        """(D,) unit vector of a text, and how many tokens at its end lie behind the model's context
+        and were not read. Loads the model unless the same text was asked for before.
 
         Raises:
             ConfigError: an empty text, or the model that made the embeddings cannot be had.
@@ -68,16 +70,19 @@ class ClipQuery:
             raise ConfigError("The text to search for is empty.")
         path = self._path(text)
         if path.is_file():
-            return np.asarray(np.load(path), np.float32)
-        vector = self.load().model.embed_texts([text])[0]
+            with np.load(path) as kept:
+                return kept["vector"].astype(np.float32), int(kept["unread"])
+        vectors, unread = self.load().model.read_texts([text])
+        left = unread[0] or 0
         # A dataset that cannot be written to is searched all the same.
         with suppress(OSError), atomic_path(path) as temporary, open(temporary, "wb") as file:
-            np.save(file, vector.astype(np.float16))  # its numbers lie on this grid
-        return vector
+            # The vector's numbers lie on this grid.
+            np.savez(file, vector=vectors[0].astype(np.float16), unread=left)
+        return vectors[0], left
 
     def _path(self, text: str) -> Path:
         mark = fingerprint([column_mark(self.dataset, self.label), text])
-        return self.dataset.directory / "search" / "texts" / f"{mark}.npy"
+        return self.dataset.directory / "search" / "texts" / f"{mark}.npz"
 
     def picture(self, raw: bytes) -> Floats:
         """(D,) unit vector of a picture file's bytes.

@@ -42,8 +42,9 @@ _TRAINED_ON, _LEAST_SAMPLE = 64, 1 << 14
 """Vectors a centroid, and at least: codes have 256 choices, which take 39 vectors each."""
 _ASKED, _FEWEST_ASKED = 8, 32
 """One list in so many is asked, but no fewer than those, where everything may be found."""
-_NARROWEST = 5
-"""Numbers of a vector that one byte stands for, at least."""
+_NARROWEST, _WIDEST = 5, 13
+"""Numbers of a turned vector that one byte stands for, at least and at most: of vectors of more
+than 728 the axes with the least variance are left out, and centroids and axes stay below 7 MB."""
 
 
 def build_codes(vectors: StoredVectors, folder: Path) -> int:
@@ -71,18 +72,21 @@ def _trained(vectors: StoredVectors, lists: int) -> faiss.Index:
     chosen = np.sort(random.choice(len(vectors), count, replace=False))
     sample = np.concatenate([block for _, block in vectors.blocks(chosen)])
     parts = min(PARTS, max(1, vectors.width // _NARROWEST))
-    width = vectors.width // parts * parts
+    width = min(vectors.width // parts, _WIDEST) * parts
     turn = faiss.PCAMatrix(vectors.width, width)
     turn.balanced_bins = parts
     turn.train(sample)
-    # Taking the mean off a query too would change who is nearest by inner product.
-    turn.have_bias = False
+    # Taking the mean off a query too would change who is nearest by inner product. And what faiss
+    # keeps of the training would double the axes on disk.
+    axes = faiss.LinearTransform(vectors.width, width, False)
+    faiss.copy_array_to_vector(faiss.vector_to_array(turn.A), axes.A)
+    axes.is_trained = True
     coarse = faiss.IndexFlatIP(width)
     ivf = faiss.IndexIVFPQ(coarse, width, lists, parts, 8, faiss.METRIC_INNER_PRODUCT)
     ivf.cp.niter = ivf.pq.cp.niter = 10
     ivf.cp.max_points_per_centroid = _TRAINED_ON
-    ivf.train(turn.apply(sample))
-    index = faiss.IndexPreTransform(turn, ivf)
+    ivf.train(axes.apply(sample))
+    index = faiss.IndexPreTransform(axes, ivf)
     index.is_trained = True
     return index
 

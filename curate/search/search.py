@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -66,10 +66,14 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Found(Summary):
-    """The hits, best first, and among how many pictures they were looked for."""
+    """The hits, best first, and among how many pictures they were looked for.
+
+    `unread`: tokens at the end of the text that the model did not read; see `words_unread`.
+    """
 
     hits: tuple[Hit, ...]
     among: int
+    unread: int = 0
 
     def text(self) -> str:
         """A line a hit."""
@@ -90,14 +94,25 @@ class Found(Summary):
 def search(directory: Path | str, settings: SearchSettings) -> Found:
     """Search once; see `Searcher` for the errors and what it costs."""
     searcher = Searcher(Dataset.open(directory), settings.clip, settings.device)
-    key = None
+    key, unread = None, 0
     if settings.text is not None:
-        query = searcher.model.text(settings.text)
+        query, unread = searcher.model.text(settings.text)
     else:
         like = str(settings.like)
         key = like if searcher.has(like) else None
         query = searcher.of(like) if key else searcher.model.picture(read_picture(Path(like)))
-    return searcher.nearest(query, settings.count, settings.where, settings.selection, key)
+    found = searcher.nearest(query, settings.count, settings.where, settings.selection, key)
+    return replace(found, unread=unread)
+
+
+def words_unread(unread: int) -> str:
+    """A sentence on a text that is longer than the model reads; empty where it is not."""
+    return (
+        f"The text is longer than this CLIP reads: its last {unread:,} "
+        f"{'token' if unread == 1 else 'tokens'} did not count."
+        if unread
+        else ""
+    )
 
 
 class Searcher:

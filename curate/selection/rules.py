@@ -27,6 +27,7 @@ _ALLOWED = frozenset(
     | {"CAST", "TYPE", "BETWEEN", "COLLATE"}
 )
 
+_ODD = ("unnest", "unlist", "pg_sleep")  # several rows of one; a wait for each
 _DEEPEST = 200  # levels of the tree, two or three each of the expression; Python walks it
 
 # Where the sides of a comparison stand in its node.
@@ -128,6 +129,8 @@ def _walk(node: Any, where: str, volatile: frozenset[str]) -> Iterator[Node]:
                 f"{node['function_name']}() gives another answer on every run or reads outside "
                 f"the dataset, so a selection cannot rest on it."
             )
+        if kind == "FUNCTION" and node["function_name"].lower() in _ODD:
+            raise ConfigError(f"{node['function_name']}() is no rule about one sample.")
         yield node
     for child in node.values():
         yield from _walk(child, where, volatile)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import platform
+import sqlite3
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import duckdb
+import pyarrow as pa
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -25,7 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from curate.base.errors import CaplabError, ConfigError
 from pipelines.terminal.failures import in_words
-from pipelines.view import about, pictures, rows, rule, search
+from pipelines.view import about, failed, pictures, rows, rule, search
 from pipelines.view.answers import answer
 from pipelines.view.opened import Opened
 from pipelines.view.record import captions, copies, marks, record
@@ -54,6 +56,7 @@ FEATURES: tuple[Callable[[Opened], Iterable[Route]], ...] = (
     about.routes,
     rows.routes,
     pictures.routes,
+    failed.routes,
     rule.routes,
     record.routes,
     copies.routes,
@@ -78,10 +81,9 @@ def build_app(opened: Opened, token: str, hosts: Iterable[str] | None = None) ->
         routes += feature(opened)
 
     def damaged(request: Request, error: Exception) -> Response:
-        assert opened.dataset is not None
-        return answer({"error": unreadable(opened.dataset, error)}, 409)
+        return answer({"error": unreadable(opened.directory, error)}, 409)
 
-    damage = dict.fromkeys((duckdb.IOException, duckdb.InvalidInputException), damaged)
+    damage = dict.fromkeys(_OF_FILES, damaged)
     app = Starlette(routes=routes, exception_handlers={**_FAILURES, **damage})
     allowed = None if hosts is None else frozenset(hosts)
     app.add_middleware(_Guard, token=token, hosts=allowed)
@@ -202,4 +204,9 @@ def _unexpected(request: Request, error: Exception) -> Response:
     return response
 
 
+# What a file that is damaged, cut or gone is read with; a disk that is full is told by its name.
+_OF_FILES = (
+    *(duckdb.IOException, duckdb.InvalidInputException, duckdb.OutOfMemoryException),
+    *(OSError, sqlite3.Error, pa.ArrowException),
+)
 _FAILURES = {CaplabError: _of_the_person, HTTPException: _by_status, Exception: _unexpected}

@@ -43,8 +43,8 @@ class Opened:
     cache: Path
     """For thumbnails and copies of the tables: DIR/view, or a temporary folder; may be lost."""
     dataset: Dataset | None
-    rule_keys: Callable[[Opened, str, str], str] | None = None
-    """A rule and its side ("kept", "dropped") -> a SELECT of `key`; the rule box provides it."""
+    rule_keys: Callable[[Opened, Order], str] | None = None
+    """The side of an order's rule -> a SELECT of `key`; the rule box provides it."""
     caption_keys: Callable[[Opened, str], str] | None = None
     """Filters of captions as a query -> a SELECT of `key`; the page of captions provides it."""
     by: str | None = None

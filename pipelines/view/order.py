@@ -17,6 +17,8 @@ class Order:
     where: str = ""
     side: str = "all"
     random: int | None = None
+    keep_duplicates: bool = False
+    """Of the rule `where`: copies are not dropped."""
     captions: str = ""
     """A query of filters that one caption of the picture meets; see Opened.caption_keys."""
 

@@ -40,6 +40,7 @@ def routes(opened: Opened) -> list[Route]:
             selection=asked.text("selection"),
             where=asked.text("where"),
             side=asked.one_of("side", "all", "kept", "dropped"),
+            keep_duplicates=asked.flag("keep_duplicates"),
             random=asked.whole("random", 0) if asked.text("random") else None,
             captions=asked.text("captions"),
         )
@@ -52,7 +53,9 @@ def routes(opened: Opened) -> list[Route]:
     def window(asked: Asked) -> dict[str, Any]:
         start = asked.whole("start", 0)
         count = asked.whole("count", 200, 1, LARGEST_WINDOW)
-        return {"rows": window_of(opened, asked.text("order"), start, count, asked.names("show"))}
+        name, show = asked.text("order"), asked.names("show")
+        rows = window_of(opened, name, start, count, show)
+        return {"rows": rows, "total": make_order(opened, opened.tables, orders[name])}
 
     return [get("/api/order", order), get("/api/window", window)]
 
@@ -180,7 +183,7 @@ def _limits(opened: Opened, tables: Tables, order: Order) -> list[str]:
     if order.where and order.side != "all":
         if opened.rule_keys is None:
             raise ConfigError("This page has no rules.")
-        limits.append(f"s.key IN ({opened.rule_keys(opened, order.where, order.side)})")
+        limits.append(f"s.key IN ({opened.rule_keys(opened, order)})")
     if order.captions:
         if opened.caption_keys is None:
             raise ConfigError("This page has no captions.")

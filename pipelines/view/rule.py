@@ -23,21 +23,23 @@ from curate.selection.settings import SelectSettings
 from curate.store.finite import FINITE
 from pipelines.view.answers import Asked, get, post
 from pipelines.view.opened import Opened
+from pipelines.view.order import Order
 from pipelines.view.rows import rows_of_keys
 from pipelines.view.rule_previews import Previews
 from pipelines.view.rule_sliders import Slider, sliders, threshold
 
 EVERYTHING = "true"
 _SHOWN_COLUMNS = 6
+_SAVED = ("name", "where", "preset", "keep_duplicates", "overwrite")
 
 
 def routes(opened: Opened) -> list[Route]:
     """All of the above; also lets the grid order one side of a rule."""
     previews = Previews(opened)
 
-    def keys(_: Opened, where: str, side: str) -> str:
-        with previews.ask(where, keep_duplicates=False) as (_cursor, shown):
-            wanted = shown.keeps if side == "kept" else "step IS NOT NULL"
+    def keys(_: Opened, order: Order) -> str:
+        with previews.ask(order.where, order.keep_duplicates) as (_cursor, shown):
+            wanted = shown.keeps if order.side == "kept" else "step IS NOT NULL"
             return f"SELECT key FROM ({shown.verdicts()}) WHERE {wanted}"
 
     opened.rule_keys = keys
@@ -154,9 +156,8 @@ def _save(opened: Opened, given: dict[str, Any]) -> dict[str, Any]:
     settings = load_settings(
         SelectSettings,
         None,
-        {name: given[name] for name in ("name", "where", "keep_duplicates", "overwrite")
-         if name in given},
-    )  # fmt: skip
+        {name: given[name] for name in _SAVED if name in given},
+    )
     dataset = opened.tables.dataset
     try:
         summary = select(dataset, settings)

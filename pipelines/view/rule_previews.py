@@ -124,7 +124,7 @@ class Previews:
                 known.clear()
             try:
                 known[expression] = histogram(cursor, expression, shown.source)
-            except duckdb.DataError:
+            except (duckdb.DataError, duckdb.InvalidInputException):
                 known[expression] = None
         return known[expression]
 

@@ -6,6 +6,7 @@ leaves everything else of the text as it was typed.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 BARS = 48
 MOST = 12
 """Sliders of one rule; the numbers behind them stay as they are typed."""
-_TAIL = 0.001  # of the samples at each end lie beyond the ends of the slider, and more where
 _LONG = 4.0  # a long tail begins: times the range of the middle half, from the median
+_FARTHEST = 1e150  # its square is a double
 _PREFIX = len("SELECT ")  # what `parse` puts before the text
 _NUMBER = re.compile(rb"[+-]?\s*(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.])")
 _SIGNS = {
@@ -68,6 +69,8 @@ def sliders(connection: duckdb.DuckDBPyConnection, where: str) -> list[Slider]:
             if match is None:
                 continue
             value = float(match[0].replace(b" ", b""))
+            if not math.isfinite(value):  # as 1e400 is
+                continue
             start = len(raw[:place].decode().encode("utf-16-le")) // 2
             end = start + len(match[0])
             sql = unparse(connection, expression)
@@ -97,7 +100,7 @@ def _compared(node: Any) -> Iterator[tuple[Node, str, Node]]:
     elif kind == "FUNCTION" and node["function_name"].lower().endswith("top_fraction"):
         # DuckDB 1 calls them children; DuckDB 2 names them.
         parts = node.get("children") or [part["expression"] for part in node.get("arguments", [])]
-        if len(parts) == 2 and _constant(parts[1]):
+        if len(parts) == 2 and _computed(parts[0]) and _constant(parts[1]):
             yield parts[0], "top", parts[1]
     for child in node.values():
         yield from _compared(child)
@@ -117,13 +120,14 @@ def _computed(node: Node) -> bool:
 class Histogram:
     """Of an expression over all stored samples that have a value.
 
-    `edges` (B + 1,), `counts` (B,): what lies beyond the ends, a thousandth of the samples or a
-    long tail, counts in the outermost bars. `whole`: the values are whole numbers. `missing`:
-    samples without one.
+    `edges` (B + 1,) from the smallest value to the largest, `counts` (B,). `even`: the bars are
+    equally wide; else they widen away from the median, because a tail is long. `whole`: the values
+    are whole numbers. `missing`: samples without one.
     """
 
     edges: list[float]
     counts: list[int]
+    even: bool
     whole: bool
     missing: int
 
@@ -143,17 +147,19 @@ def histogram(
         return None
     values = f"(SELECT {FINITE}({expression})::DOUBLE AS x FROM ({source}))"
     quantiles, known, total = connection.execute(
-        f"SELECT quantile_disc(x, [{_TAIL}, 0.25, 0.5, 0.75, {1 - _TAIL}]), count(x), count(*) "
-        f"FROM {values}"
+        f"SELECT quantile_disc(x, [0, 0.25, 0.5, 0.75, 1]), count(x), count(*) FROM {values}"
     ).fetchall()[0]
-    edges = _edges(*_ends(*(quantiles or [0] * 5)), whole=whole)
+    ends = [max(-_FARTHEST, min(value, _FARTHEST)) for value in quantiles or [0.0] * 5]
+    low, first, median, third, high = ends
+    even = max(high - median, median - low) <= _LONG * (third - first) or first == third
+    edges = _even(low, high, whole) if even else _widening(low, median, high, third - first, whole)
     counted = connection.execute(
         f"SELECT histogram(x, {edges[1:-1]}::DOUBLE[]) FROM {values} WHERE x IS NOT NULL"
     ).fetchall()[0][0]
     # DuckDB's map has an upper end -> count; what lies beyond the last end has no entry if empty.
     counts = [count for _, count in sorted((counted or {}).items())]
     counts += [0] * (len(edges) - 1 - len(counts))
-    return Histogram(edges, counts, whole, total - known)
+    return Histogram(edges, counts, even, whole, total - known)
 
 
 def threshold(shown: Preview, slider: Slider) -> float | None:
@@ -167,21 +173,26 @@ def threshold(shown: Preview, slider: Slider) -> float | None:
     return next((part.threshold for part in parts if part.fraction == slider.value), None)
 
 
-def _ends(
-    low: float, first: float, median: float, third: float, high: float
-) -> tuple[float, float]:
-    """Ends of a slider that leave room for where most of the samples are."""
-    far = _LONG * (third - first)
-    return (max(low, median - far), min(high, median + far)) if far > 0 else (low, high)
-
-
-def _edges(low: float, high: float, whole: bool) -> list[float]:
-    """Ends of the bars; of whole numbers each has its own bar, or each bar the same number."""
+def _even(low: float, high: float, whole: bool) -> list[float]:
+    """Ends of equal bars; of whole numbers each has its own bar, or each bar the same number."""
     if whole:
         low, high = round(low), round(high)
         width = max(1, -(-int(high - low + 1) // BARS))
         count = int(high - low) // width + 1
         return [low - 0.5 + width * place for place in range(count + 1)]
     if high <= low:
-        low, high = low - 0.5, high + 0.5
-    return [low + (high - low) * place / BARS for place in range(BARS + 1)]
+        beside = max(0.5, abs(low) / 1e6)
+        low, high = low - beside, high + beside
+    # Far from zero, some of them may be the same double.
+    return sorted({low + (high - low) * place / BARS for place in range(BARS + 1)})
+
+
+def _widening(low: float, median: float, high: float, middle: float, whole: bool) -> list[float]:
+    """Ends of bars that widen from the median on like a hyperbolic sine: evenly within `middle`,
+    the range of the middle half, and by a factor a bar far beyond it."""
+    left, right = (math.asinh((end - median) / middle) for end in (low, high))
+    places = [left + (right - left) * place / BARS for place in range(1, BARS)]
+    inner = [median + middle * math.sinh(place) for place in places]
+    if not whole:
+        return sorted({low, *inner, high})
+    return sorted({low - 0.5, *(math.floor(place) + 0.5 for place in inner), high + 0.5})

@@ -25,6 +25,7 @@ from pipelines.view.tables import files_mark
 
 if TYPE_CHECKING:
     from curate.duplicates.candidates.vectors import Floats
+    from curate.search.clip_query import ClipQuery
     from curate.search.search import Searcher
 
 COUNT, MOST = 60, 1000
@@ -51,6 +52,8 @@ def routes(opened: Opened) -> list[Route]:
         return {"labels": [label or "" for label in labels(kept.dataset)]}
 
     def by_word(asked: Asked) -> dict[str, Any]:
+        from curate.search.search import words_unread
+
         text, key = asked.text("text"), asked.text("like")
         if bool(text) == bool(key):
             raise ConfigError("Search for a text or for pictures like one.")
@@ -61,8 +64,9 @@ def routes(opened: Opened) -> list[Route]:
                 kept.load(searcher)
         except _WaitingError as waiting:
             return {"waiting": str(waiting)}
-        query = searcher.of(key) if key else searcher.model.text(text)
-        return found(searcher, query, count, asked, key or None)
+        query, unread = (searcher.of(key), 0) if key else searcher.model.text(text)
+        told = words_unread(unread)
+        return {**found(searcher, query, count, asked, key or None), "note": told}
 
     def by_picture(body: dict[str, Any]) -> dict[str, Any]:
         raw = _picture(body.get("picture"))
@@ -97,12 +101,16 @@ class _WaitingError(Exception):
 
 
 class _Kept:
-    """Searchers by label, each opened once and again when the embeddings changed."""
+    """Searchers by label, each opened once and again when the embeddings changed.
+
+    A model that was loaded stays, unless the pictures were embedded by another one meanwhile.
+    """
 
     def __init__(self, opened: Opened, dataset: Dataset) -> None:
         self.dataset = dataset
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="search")
-        self._begun: dict[tuple[str, str], Future[Any]] = {}
+        self._begun: dict[tuple[str, str | None], tuple[str, Future[Any]]] = {}
+        self._models: dict[str | None, tuple[str | None, ClipQuery]] = {}
         self._lock = threading.Lock()
         opened.at_end(lambda: self._worker.shutdown(wait=False, cancel_futures=True))
 
@@ -112,12 +120,10 @@ class _Kept:
         Raises:
             _WaitingError: it is being opened.
         """
-        from curate.search.search import Searcher
-
-        mark = files_mark(self.dataset, ("embeddings",))
         searcher: Searcher = self._done(
-            ("index", f"{label} {mark}"),
-            lambda: Searcher(self.dataset, label),
+            ("index", label),
+            files_mark(self.dataset, ("embeddings",)),
+            lambda: self._opened(label),
             "Opening the index of the pictures, which the first search builds",
         )
         return searcher
@@ -127,13 +133,28 @@ class _Kept:
         model = searcher.model
         if not model.is_loaded:
             words = f"Loading the CLIP model {model.model_name.rpartition('/')[2]}, once"
-            self._done(("model", f"{id(model)}"), model.load, words)
+            self._done(("model", model.label), f"{id(model)}", model.load, words)
 
-    def _done(self, name: tuple[str, str], work: Callable[[], Any], words: str) -> Any:
+    def _opened(self, label: str | None) -> Searcher:
+        from curate.search.index import column_mark
+        from curate.search.search import Searcher
+
+        made = Searcher(self.dataset, label)
+        signature = column_mark(self.dataset, label)
+        known = self._models.get(label)
+        if known is not None and known[0] == signature:
+            made.model = known[1]
+        self._models[label] = signature, made.model
+        return made
+
+    def _done(
+        self, name: tuple[str, str | None], mark: str, work: Callable[[], Any], words: str
+    ) -> Any:
+        """What `work` gives, done once for a mark; what was of an earlier mark is forgotten."""
         with self._lock:
-            if name not in self._begun:
-                self._begun[name] = self._worker.submit(work)
-            future = self._begun[name]
+            if name not in self._begun or self._begun[name][0] != mark:
+                self._begun[name] = mark, self._worker.submit(work)
+            future = self._begun[name][1]
         try:
             return future.result(_PATIENCE)
         except TimeoutError:
@@ -143,7 +164,8 @@ class _Kept:
         finally:
             if future.done() and future.exception() is not None:
                 with self._lock:  # what was missing may be there the next time
-                    self._begun.pop(name, None)
+                    if self._begun.get(name) == (mark, future):
+                        del self._begun[name]
 
 
 def _text(asked: Mapping[str, Any], name: str) -> str:

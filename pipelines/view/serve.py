@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from curate.base.errors import CaplabError, ConfigError
 from pipelines.view.opened import Opened
-from pipelines.view.settings import ViewSettings
+from pipelines.view.settings import NEXT, PORT, ViewSettings
 
 GRACE_SECONDS = 1
 
@@ -66,29 +66,40 @@ def _look_ahead(opened: Opened) -> None:
 
 def listen(settings: ViewSettings) -> socket.socket:
     """A listening socket; see `serve` for errors."""
-    host, port = settings.host, settings.port
+    host = settings.host
     if not is_loopback(host) and not settings.allow_remote:
         raise ConfigError(
             f"host = {host!r} would let other machines read and change this dataset, and there is "
             f"no password; leave it away, or say --allow-remote if that is meant."
         )
+    given = settings.port
+    for port in range(PORT, PORT + NEXT + 1) if given is None else (given,):
+        try:
+            return _listening(host, port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise ConfigError(
+                    f"{host}:{port} cannot be listened on ({error.strerror or error})."
+                ) from error
+    taken = f"Port {given} is" if given is not None else f"Ports {PORT} to {PORT + NEXT} are"
+    raise ConfigError(
+        f"{taken} taken, perhaps by another `caplab view`; give another with --port, or --port 0 "
+        f"for a free one."
+    )
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family, _, _, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listening = socket.socket(family, socket.SOCK_STREAM)
     try:
-        family, _, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listening = socket.socket(family, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         listening.listen(128)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise ConfigError(
-                f"Port {port} is taken, perhaps by another `caplab view`; give another with "
-                f"--port, or --port 0 for a free one."
-            ) from error
-        raise ConfigError(
-            f"{host}:{port} cannot be listened on ({error.strerror or error})."
-        ) from error
+    except OSError:
+        listening.close()
+        raise
     return listening
 
 

@@ -6,15 +6,18 @@ from pydantic import Field
 
 from curate.base.settings import OPERATIONAL, Settings
 
+PORT, NEXT = 8765, 20
+
 
 class ViewSettings(Settings):
     """Where the page is served, and for whom."""
 
-    port: int = Field(
-        8765,
+    port: int | None = Field(
+        None,
         ge=0,
         le=65535,
-        description="port of the page; 0 takes a free one",
+        description=f"port of the page; 0 takes a free one; without it {PORT}, or one of the "
+        f"{NEXT} behind it where that is taken",
         json_schema_extra=OPERATIONAL,
     )
     host: str = Field(

@@ -16,6 +16,7 @@ import shutil
 import threading
 import weakref
 from collections import OrderedDict
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from curate.store.dataset import Dataset
 from curate.store.sample_view import SEMDEDUP, TABLES, SampleTables
 from curate.store.scans import sql_text
 from pipelines.report.sql import identifier
-from pipelines.terminal.failures import first_line
+from pipelines.terminal.failures import first_line, known
 
 _LEFT_OUT = ("status", "reason", "detail", "sha256")  # nobody sorts by them
 _NUMBER = itertools.count()
@@ -58,7 +59,7 @@ class Tables:
         try:
             self._open()
         except duckdb.Error as error:
-            raise DatasetError(unreadable(dataset, error)) from error
+            raise DatasetError(unreadable(dataset.directory, error)) from error
 
     def _open(self) -> None:
         dataset = self.dataset
@@ -187,10 +188,14 @@ class Tables:
         self.connection.execute("SET lock_configuration = true")
 
 
-def unreadable(dataset: Dataset, error: Exception) -> str:
-    """A sentence on what DuckDB says of a damaged table."""
-    words = first_line(error)
-    return f"A table cannot be read ({words}); `caplab check {dataset.directory}` says which."
+def unreadable(directory: Path, error: Exception) -> str:
+    """A sentence on a file that cannot be read: it is damaged, or was written anew meanwhile."""
+    if (told := known(error)) is not None:
+        return f"{told[:1].upper()}{told[1:]}"
+    return (
+        f"A file cannot be read ({first_line(error)}); look again in a moment, or let "
+        f"`caplab check {directory}` say what is damaged."
+    )
 
 
 def kind_of(kind: str) -> str | None:
@@ -214,5 +219,9 @@ def files_mark(dataset: Dataset, tables: tuple[str, ...], selections: bool = Fal
     ]
     if selections:
         files += map(dataset.selection_path, dataset.selections())
-    stats = ((path, path.stat()) for path in files)
-    return fingerprint([[str(path), found.st_size, found.st_mtime_ns] for path, found in stats])
+    marks = []
+    for path in files:
+        with suppress(FileNotFoundError):  # gone since it was listed, which is another mark
+            found = path.stat()
+            marks.append([str(path), found.st_size, found.st_mtime_ns])
+    return fingerprint(marks)

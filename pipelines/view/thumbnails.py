@@ -140,7 +140,7 @@ class Thumbnails:
                 for (key, _, extension), start, size in members
                 if extension in IMAGE_EXTENSIONS
             ]
-            with self._lock:
+            with self._lock, self._database:  # which takes all of it back where a part fails
                 self._database.execute("BEGIN IMMEDIATE")
                 for table in ("tar", "place", "thumbnail"):
                     self._database.execute(f"DELETE FROM {table} WHERE shard = ?", (shard,))
@@ -148,7 +148,6 @@ class Thumbnails:
                     "INSERT OR IGNORE INTO place VALUES (?, ?, ?, ?)", places
                 )
                 self._database.execute("INSERT INTO tar VALUES (?, ?, ?)", (shard, *mark))
-                self._database.execute("COMMIT")
 
 
 def _mark(tar: Path) -> tuple[int, int]:

@@ -13,12 +13,12 @@ from starlette.routing import Route
 from curate.base.arrow_columns import to_python
 from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import read_json
-from curate.base.reasons import Reason
 from curate.store.captions import SCORED_CAPTION
 from curate.store.contract import STORED
 from curate.store.dataset import Dataset
 from curate.store.scans import parquet_rows
 from pipelines.view.answers import Asked, get
+from pipelines.view.failed import meaning
 from pipelines.view.opened import Opened
 from pipelines.view.record import copies, selections
 from pipelines.view.record.caption_rows import caption_rows, fetch
@@ -65,7 +65,7 @@ def record(opened: Opened, key: str) -> dict[str, Any]:
         "host": urlsplit(row["url"] or "").hostname,
         "list": _list(dataset),
         "input": _input(dataset, row),
-        "failure": None if stored else _failure(row),
+        "failure": None if stored else meaning(row["reason"]),
         "changes": _changes(row, dataset.record().get("settings", {})) if stored else [],
         "scores": _scores(opened, key) if dataset.has_table("scores") else [],
         "captions": captions,
@@ -129,18 +129,6 @@ def _input(dataset: Dataset, row: Mapping[str, Any]) -> list[dict[str, Any]]:
             text = value if isinstance(value, (int, float, bool)) else str(value)[:_LONGEST_INPUT]
             told.append({"name": name, "value": text})
     return told
-
-
-def _failure(row: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        reason = Reason.named(row["reason"] or "")
-    except ValueError:
-        return {"meaning": "", "class": "", "may_pass": False}
-    return {
-        "meaning": reason.meaning,
-        "class": reason.reason_class.value,
-        "may_pass": reason.may_pass,
-    }
 
 
 def _changes(row: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:

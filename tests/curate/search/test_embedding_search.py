@@ -65,6 +65,9 @@ def test_a_text_finds_by_the_model_that_made_the_embeddings(dataset: Dataset) ->
     best = [stored(dataset)[row] for row in np.argsort(-cosine)]
     assert [hit.key for hit in asked.hits] == best
     assert asked.hits[0].similarity == pytest.approx(cosine.max(), abs=1e-6)
+    assert asked.unread == 0
+    long = [found(dataset, text="a fox " * 200).unread for _ in range(2)]  # the second one is kept
+    assert long[0] == long[1] > 100
     shown = asked.text()
     assert "?[31mred?line <script>" in shown
     assert shown.count("\n") == len(TEXTS)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
+import sqlite3
 from pathlib import Path
 
 import httpx
@@ -17,6 +19,7 @@ from pipelines.view.opened import Opened, find
 from pipelines.view.order import Order
 from pipelines.view.pictures import thumbnail
 from pipelines.view.rows import make_order, rows_of_keys
+from pipelines.view.tables import files_mark
 from pipelines.view.thumbnails import Thumbnails
 
 
@@ -104,8 +107,8 @@ def test_an_order_that_was_shown_is_made_again_when_the_tables_change(own: Datas
         own.write_table("samples", samples.slice(0, 10), "00001")
         own.write_table("scores", own.read_table("scores", "00001").slice(0, 5), "00001")
         server.opened.changed()
-        rows = server.get("/api/window", order=order["order"], count=1000)["rows"]
-        assert len(rows) < order["total"]
+        shown = server.get("/api/window", order=order["order"], count=1000)
+        assert len(shown["rows"]) == shown["total"] < order["total"]
         answer = httpx.get(f"{server.address}/api/window?order=0123456789abcdef")
         assert answer.status_code == 409
 
@@ -162,6 +165,13 @@ def test_a_tar_that_is_written_anew_has_new_thumbnails(own: Dataset, tmp_path: P
     assert kept.picture("00001", "f" * 32) == content
     with pytest.raises(DatasetError, match="names no shard"):
         kept.picture("../../00001", key)
+    with sqlite3.connect(tmp_path / "pictures.sqlite") as other:
+        other.execute("DROP TABLE thumbnail")
+    os.utime(tar, (1, 1))
+    with pytest.raises(sqlite3.Error):
+        kept.picture("00001", "f" * 32)
+    Thumbnails(own, tmp_path).close()  # makes the table again
+    assert kept.picture("00001", "f" * 32) == content  # what failed was taken back
     kept.close()
 
 
@@ -174,6 +184,33 @@ def test_what_is_no_picture_is_told(own: Dataset) -> None:
         answer = httpx.get(f"{server.address}/thumbnail/{key}")
         assert answer.status_code == 409
         assert "00000.tar" in answer.json()["error"]
+
+
+def test_a_file_that_goes_away_is_no_accident(
+    own: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = [own.table_path("scores", "00001")]
+    before = files_mark(own, ("scores",))
+    own.table_path("embeddings", "00000").write_bytes(b"no Parquet")
+    with served(own.directory) as server:
+        answer = httpx.get(f"{server.address}/api/search/models")
+        assert (answer.status_code, "caplab check" in answer.text) == (409, True)
+        own.table_path("embeddings", "00000").unlink()
+        own.table_path("embeddings", "00001").unlink()
+        assert "searchable" in server.get("/api/about")
+    listed[0].unlink()
+    monkeypatch.setattr(Dataset, "table_files", lambda self, table: listed)
+    assert files_mark(own, ("scores",)) != before
+
+
+def test_failed_rows_are_counted_by_reason(server: Server) -> None:
+    told = server.get("/api/failed", count=200)
+    assert told["total"] == len(told["rows"]) == server.get("/api/about")["failed"]
+    first = told["reasons"][0]
+    assert first["meaning"]
+    some = server.get("/api/failed", reason=first["reason"], start=1)
+    assert some["total"] == first["count"] == len(some["rows"]) + 1
+    assert server.get("/api/sample/" + some["rows"][0]["key"])["failure"]["meaning"]
 
 
 def test_a_damaged_table_is_one_sentence(own: Dataset) -> None:

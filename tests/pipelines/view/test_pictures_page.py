@@ -18,7 +18,13 @@ def test_pictures_are_sorted_opened_and_remembered_in_the_address(page: Page) ->
     page.until(
         "document.images.length > 4 && [...document.images].every((one) => one.naturalWidth)"
     )
-    assert page.texts("output.count") == [f"{page.server.get('/api/about')['stored']} pictures"]
+    facts = page.server.get("/api/about")
+    told = f"{facts['stored']} pictures · {facts['failed']} failed"
+    assert page.texts(".count") == [told]
+    page.click(".count a")
+    page.click(".failures a")
+    page.until("document.querySelector('.failure')?.innerText.includes('no picture')")
+    page.go("#/pictures")
     page.choose("#sort", "aesthetic")
     page.until("location.hash.includes('sort=aesthetic') && document.querySelector('.told')")
     down = [float(text) for text in page.value(TOLD)]
@@ -68,6 +74,8 @@ def test_the_page_fits_its_window(page: Page, width: int) -> None:
     page.go("#/pictures?sort=aesthetic&show=aesthetic,alt_text,url", width, dark=width == 390)
     page.until("document.querySelectorAll('.told').length > 3")
     assert page.fits()
+    ends = "((one) => one.getBoundingClientRect().right)"
+    assert max(page.value(f"[...document.querySelectorAll('#pages a')].map{ends}")) <= width
     page.value("document.querySelector('.menu').open = true")
     assert page.fits()
     page.browser.press("?")

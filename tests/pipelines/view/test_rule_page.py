@@ -42,17 +42,27 @@ def test_sliders_know_where_their_numbers_stand_and_what_lies_behind(server: Ser
     cut = [units[2 * one["start"] : 2 * one["end"]].decode("utf-16-le") for one in found]
     assert cut == ["-1.5", "5", "0.5", "0.9", "3", "60", ".25"]
     assert [one["operator"] for one in found] == [">=", ">=", "<", ">", ">=", "<=", "top"]
-    for one in found:
+    columns = {column["name"]: column for column in server.get("/api/about")["columns"]}
+    tail = server.get("/api/rule", where="original_bytes > 9")["sliders"][0]
+    low, high = columns["original_bytes"]["low"], columns["original_bytes"]["high"]
+    assert not tail["even"]  # a long tail is reached to its end, by bars that widen
+    assert (tail["edges"][0], tail["edges"][-1]) == (low - 0.5, high + 0.5)
+    for one in [*found, tail]:
         assert sum(one["counts"]) + one["missing"] == server.get("/api/about")["stored"]
         assert len(one["edges"]) == len(one["counts"]) + 1
     quartile = found[-1]
     shown = server.get("/api/rule", where="top_fraction(blur, .25)", keep_duplicates=1)
     assert shown["sliders"][0]["threshold"] == quartile["threshold"]
     cursor = server.opened.sample_tables().connection
-    for rule in ("aesthetic >= 5::int", "blur", "nsfw = 0.5", "'5' > alt_text", "1 < 2"):
+    for rule in ("aesthetic >= 5::int", "blur", "nsfw = 0.5", "'5' > alt_text", "1 < 2",
+                 "blur > 1e400"):  # fmt: skip
         assert sliders(cursor, rule) == []
     guarded = "CASE WHEN regexp_full_match(alt_text, '[0-9]+') THEN alt_text::INT > 5 END"
-    assert server.get("/api/rule", where=guarded)["sliders"] == []
+    length = "length(regexp_replace(alt_text, alt_text || '(', ''))"  # no pattern of any row works
+    pattern = f"CASE WHEN width < 0 THEN {length} > 3 END"
+    nested = "top_fraction(CASE WHEN top_fraction(blur, 0.5) THEN blur END, 0.5)"
+    for where, many in ((guarded, 0), (pattern, 1), (nested, 1)):
+        assert len(server.get("/api/rule", where=where)["sliders"]) == many
 
 
 def test_examples_lie_next_to_the_cut_or_are_drawn_by_the_seed(server: Server) -> None:
@@ -82,6 +92,8 @@ def test_examples_lie_next_to_the_cut_or_are_drawn_by_the_seed(server: Server) -
     kept = server.get("/api/order", where=where, side="kept")["total"]
     assert kept == shown["kept"]
     assert server.get("/api/order", where=where, side="dropped")["total"] == shown["stored"] - kept
+    more = server.get("/api/order", where=where, side="kept", keep_duplicates=1)["total"]
+    assert more == server.get("/api/rule", where=where, keep_duplicates=1)["kept"] > kept
 
 
 @pytest.mark.parametrize(
@@ -96,6 +108,7 @@ def test_examples_lie_next_to_the_cut_or_are_drawn_by_the_seed(server: Server) -
         ("length(read_text('/etc/passwd')) > 1", "reads outside"),
         ("abs(" * 300 + "nsfw" + ")" * 300 + " > 1", "nests too deeply"),
         ("in_selection('../good')", "no selection"),
+        ("unnest([1, 2]) > 1", "no rule about one sample"),
     ],
 )
 def test_a_rule_that_select_refuses_is_refused_with_its_sentence(
@@ -176,6 +189,13 @@ def test_a_rule_is_typed_moved_looked_at_and_saved(page: Page, own: Dataset) -> 
             assert page.value("document.querySelector('#where').value") == where
         answer = server.post("/api/selections", {"name": "other", "where": where}).json()
         assert answer["selected"] == shown["kept"]
+        recipe = next(one for one in server.get("/api/presets")["presets"] if one["where"])
+        page.value(f"document.querySelector('#start-from').value = {recipe['name']!r}")
+        page.value("document.querySelector('#start-from').dispatchEvent(new Event('change'))")
+        page.choose("#name-of-selection", "recipe")
+        page.click(".save button[type=submit]")
+        page.until("document.querySelector('.notice.good')?.innerText.includes('recipe')")
+    assert not select(own, SelectSettings(name="recipe", preset=recipe["name"])).fresh
     assert not select(own, SelectSettings(name="good", where=where)).fresh
     assert own.selection_keys("good") == own.selection_keys("other")
     assert len(own.selection_keys("good")) == shown["kept"]

@@ -48,5 +48,7 @@ def test_other_machines_are_let_in_only_where_that_is_asked(tmp_path: Path) -> N
         listen(ViewSettings(host="192.0.2.1", port=0, allow_remote=True))
     with listen(ViewSettings(host="localhost", port=0)) as listening:
         assert listening.getsockname()[1] > 0
+    with listen(ViewSettings()) as first, listen(ViewSettings()) as second:
+        assert second.getsockname()[1] > first.getsockname()[1]
     with pytest.raises(DatasetError, match="neither a dataset nor a run"):
         view(tmp_path, ViewSettings(port=0))

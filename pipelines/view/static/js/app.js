@@ -11,6 +11,7 @@ import { know } from "./mark.js";
 const PAGES = {
   pictures: { title: "Pictures" },
   rule: { title: "Rule" },
+  failed: { title: "Failed rows", within: "pictures" },
   sample: { title: "A picture", rest: "key", within: "pictures" },
   copies: { title: "Copies" },
   captions: { title: "Captions" },

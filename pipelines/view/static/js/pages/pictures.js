@@ -18,26 +18,30 @@ export async function show(main, params) {
     where: params.get("where") ?? "",
     side: params.get("side") ?? "",
     show: (params.get("show") ?? "").split(",").filter((name) => columnOf(facts, name)),
-    size: params.get("size") in DENSITIES ? params.get("size") : "medium",
-    at: Number(params.get("at")) || 0,
+    keep_duplicates: params.get("keep_duplicates") === "1",
+    size: Object.hasOwn(DENSITIES, params.get("size")) ? params.get("size") : "medium",
+    at: Math.max(0, Math.trunc(Number(params.get("at")))) || 0,
   };
   if (!params.has("show") && columnOf(facts, state.sort)) state.show = [state.sort];
 
   const place = el("div", { class: "grid-place" });
-  const count = el("output", { class: "count" });
+  const count = el("output");
   const go = (change) => { location.hash = link("pictures", written({ ...state, at: 0, ...change })); };
   const written = (of) => ({ ...of, show: of.show.join(","), size: of.size === "medium" ? "" : of.size,
     at: of.at || "" });
 
   fill(main, el("div", { class: "bar" },
     sorting(facts, state, go), selecting(facts, state, go), showing(facts, state, go),
-    density(state, go), count), ruled(state, go), place);
+    density(state, go),
+    el("span", { class: "count" }, count, facts.failed > 0 && [" · ",
+      el("a", { href: link("failed") }, `${number(facts.failed)} failed`)])), ruled(state, go), place);
 
   const way = { sort: state.sort, down: state.down, selection: state.selection, random: state.random,
-    where: state.where, side: state.side };
+    where: state.where, side: state.side, keep_duplicates: state.keep_duplicates };
   const order = () => get("/api/order", way);
   let { order: name, total } = await order();
-  fill(count, `${number(total)} ${total === 1 ? "picture" : "pictures"}`);
+  const tell = () => fill(count, `${number(total)} ${total === 1 ? "picture" : "pictures"}`);
+  tell();
   if (!total) {
     place.append(el("p", { class: "empty" }, state.selection || state.where
       ? "No picture is among these."
@@ -51,13 +55,17 @@ export async function show(main, params) {
     async rows(start, count) {
       const asked = () => get("/api/window", { order: name, start: start || "0", count,
         show: state.show.join(",") });
-      try {
-        return (await asked()).rows;
-      } catch (error) {
+      const found = await asked().catch(async (error) => {
         if (error.status !== 409) throw error; // the server was started anew
         ({ order: name } = await order());
-        return (await asked()).rows;
+        return asked();
+      });
+      if (found.total !== total) { // the tables have changed meanwhile
+        ({ total } = found);
+        tell();
+        grid.refresh(total);
       }
+      return found.rows;
     },
     cell: (row, index) => cell(facts, state, row, edge, address(row, index)),
     open: (row, index) => { location.hash = address(row, index); },
@@ -125,9 +133,9 @@ function ruled(state, go) {
   if (!state.where) return null;
   return el("div", { class: "bar" },
     el("span", {}, state.side === "dropped" ? "Dropped by " : state.side === "kept" ? "Kept by " : "Rule ",
-      el("a", { href: link("rule", { where: state.where, selection: state.selection }) },
+      el("a", { href: link("rule", { where: state.where, keep: state.keep_duplicates }) },
         el("code", {}, state.where))),
-    el("button", { type: "button", on: { click: () => go({ where: "", side: "" }) } }, "Show all"));
+    el("button", { type: "button", on: { click: () => go({ where: "", side: "", keep_duplicates: false }) } }, "Show all"));
 }
 
 /** What one sorts by is shown, in place of what was shown for the sake of the last order. */

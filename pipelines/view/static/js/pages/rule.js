@@ -22,7 +22,7 @@ export async function show(main, params) {
   };
   const page = crypto.getRandomValues(new Uint32Array(2)).join("-"); // whose questions replace each other
   let answer = null, asking = new AbortController(), looking = new AbortController();
-  let waiting = 0, lookingSoon = 0;
+  let waiting = 0, lookingSoon = 0, recipes = [];
 
   const box = el("textarea", { id: "where", rows: "3", spellcheck: "false", autocomplete: "off", autocapitalize: "off" });
   box.value = state.where;
@@ -131,6 +131,7 @@ export async function show(main, params) {
 
   async function offer() {
     const { presets, selections } = await get("/api/presets");
+    recipes = presets;
     const option = ({ name, where, problem, about: told }) =>
       el("option", { value: name, disabled: !where, title: problem ?? told ?? where }, where ? name : `${name} (not here)`);
     fill(start, el("option", { value: "" }, "Start from…"),
@@ -168,7 +169,12 @@ export async function show(main, params) {
         el("label", { class: "toggle" }, copies, copiesTold), count),
       sliderPlace,
       funnel,
-      saving(() => ({ where: state.where, keep: state.keep }), offer)),
+      saving(() => {
+        // A recipe as it stands is saved by its name, which the record of the selection then tells.
+        const recipe = recipes.find(({ where }) => where === state.where);
+        const rule = recipe ? { preset: recipe.name } : { where: state.where };
+        return { ...rule, keep_duplicates: state.keep };
+      }, offer)),
     el("section", { class: "seeing" }, cutPlace, randomPlace));
   onKeys({
     "/": ["write the rule", () => box.focus()],

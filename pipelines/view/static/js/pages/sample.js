@@ -30,7 +30,7 @@ export async function show(main, params) {
 }
 
 /** What decides an order; with `at`, the place in it, one comes from there. */
-const ORDER = ["sort", "down", "selection", "where", "side", "random", "captions"];
+const ORDER = ["sort", "down", "selection", "where", "side", "keep_duplicates", "random", "captions"];
 
 /** Links to the pictures before and behind in the order that one came from. */
 async function neighbours(params) {

@@ -84,9 +84,10 @@ export async function show(main, params) {
     });
   }
 
-  function shown({ rows, among }) {
+  function shown({ rows, among, note }) {
     fill(told, `${number(rows.length)} nearest of ${number(among)}`);
     fill(place);
+    if (state.text) fill(of, note);
     if (!rows.length) return fill(place, el("p", { class: "empty" }, "No picture passes."));
     asked.grid = windowedGrid(place, {
       total: rows.length, edge: EDGE, lines: 46, label: "Pictures, the nearest first",

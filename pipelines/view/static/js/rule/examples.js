@@ -36,8 +36,8 @@ export function atRandom(place, { kept, dropped, answer, step, where, changed })
     el("option", { value: "" }, "by any rule"),
     answer.funnel.map((told, index) => removed(told) > 0 &&
       el("option", { value: String(index) }, `by ${told.rule} (${number(removed(told))})`)));
-  const all = (side, count) => !answer.keep && count > 0 && el("a", { href: link("pictures", { where, side }) },
-    `all ${number(count)}`);
+  const all = (side, count) => count > 0 && el("a",
+    { href: link("pictures", { where, side, keep_duplicates: answer.keep }) }, `all ${number(count)}`);
   fill(place,
     el("h2", {}, "At random ",
       el("button", { type: "button", id: "others", title: "Draw others (o)", on: { click: () => changed({ others: true }) } }, "↻ Others")),

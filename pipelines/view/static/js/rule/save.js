@@ -6,7 +6,7 @@ import { el, fill, notice, number } from "../dom.js";
 /**
  * The form.
  *
- * @param current  () => {where, keep}
+ * @param current  () => the rule, as POST /api/selections takes it
  * @param saved  () => void, after the selection was written
  */
 export function saving(current, saved) {
@@ -16,11 +16,10 @@ export function saving(current, saved) {
   const told = el("div", { class: "asks", role: "status" });
 
   async function save(overwrite) {
-    const { where, keep } = current();
     button.disabled = true;
     fill(told, "Selecting…");
     try {
-      const answer = await post("/api/selections", { name: name.value.trim(), where, keep_duplicates: keep, overwrite });
+      const answer = await post("/api/selections", { name: name.value.trim(), ...current(), overwrite });
       if (answer.asks) {
         fill(told, el("span", {}, `${answer.asks} `),
           el("button", { type: "button", id: "replace", on: { click: () => save(true) } }, "Replace it"));
