@@ -14,8 +14,8 @@ answer is exact. Beyond, the codes give `CANDIDATES` candidates (or four times a
 wanted), and the stored float16 vectors decide among them: similarities are always exact, and a near
 one is missed now and then.
 
-Disk for N rows of D numbers: codes 64 N bytes, with at most 7 MB for centroids and axes; vectors 2 D
-N; keys 32 N. A search reads an eighth of the codes and 2 D bytes a candidate.
+Disk for N rows of D numbers: codes 64 N bytes, with at most 7 MB for centroids and axes; vectors
+2 D N; keys 32 N. A search reads an eighth of the codes and 2 D bytes a candidate.
 """
 
 from __future__ import annotations
