@@ -139,7 +139,7 @@ def _source_of(dataset: Dataset, kind: str, wanted: str | None) -> str:
         )
     if len(writers) > 1:
         raise ConfigError(
-            f"Several captioners wrote {kind} captions ({', '.join(writers)}); say which to take, "
-            f"as in `caption_sources: {{{kind}: {writers[-1]}}}`."
+            f"Several captioners wrote {kind} captions ({', '.join(writers)}); say whose to take, "
+            f"as in --caption-sources {kind}={writers[-1]}."
         )
     return writers[0]

@@ -11,8 +11,12 @@ one. Cost: a read and a write of the shard's marks.
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, get_args
 
 import pyarrow.compute as pc
@@ -32,6 +36,8 @@ NOBODY = "marks"
 """Who marks where nobody says."""
 LONGEST = 20_000
 """Characters of a caption that a person may write."""
+WAIT = 3.0
+"""Seconds for which a mark waits until another one is stored."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,14 @@ class Judged:
 def marks_source(who: str | None) -> str:
     """The source of a person's marks; ConfigError for a name that cannot be a folder."""
     return source_of(WRITTEN_BY, who or NOBODY)
+
+
+@lru_cache(maxsize=1)
+def get_ready() -> threading.Thread:
+    """Load what counts a mark's tokens beside what goes on, so that the first one need not wait."""
+    thread = threading.Thread(target=lambda: TokenCounter(CACHED).clip(["a"]), daemon=True)
+    thread.start()
+    return thread
 
 
 def said_text(caption: Mapping[str, Any]) -> str | None:
@@ -87,28 +101,19 @@ def set_mark(
     Raises:
         ConfigError: there is no such caption, it has no text to be called good or bad, or what was
             written is no caption.
-        DatasetError: the caption is another one by now, or the table cannot be read or written.
+        DatasetError: the caption is another one by now, somebody else writes this person's marks,
+            or the table cannot be read or written.
     """
     source = marks_source(who)
     if judged.source == source:
         raise ConfigError("This is your own mark; mark the caption that it is about.")
-    written = _checked(text) if mark == "edited" else None
-    about = _caption(dataset, shard, judged)
-    read = said_text(about)
-    if seen is not None and seen != text_mark(read or ""):
-        raise DatasetError("This caption was written anew since you saw it; look at it again.")
-    if mark in ("good", "bad") and not (read or "").strip():
-        raise ConfigError(f"There is no text here to be called {mark}; write one (edited).")
-    with hold(dataset.directory, [f"captions/{source}"]):
+    # A mark goes whatever became of its caption.
+    new = [] if mark is None else [_marked(dataset, shard, judged, mark, text, seen)]
+    with _turn(dataset, source):
         before = marks_of(dataset, shard, source).get(judged)
         if mark is None and before is None:
             return None
         gone = [(judged.key, before["sample_index"])] if before and mark is None else []
-        new = []
-        if mark is not None:
-            ref = CaptionRef(judged.kind, judged.source, judged.sample_index, text_mark(read or ""))
-            said = {"good": read, "bad": None, "edited": written}[mark]
-            new = [HumanCaption(judged.key, said, about=ref, mark=mark, raw_text=read)]
         store_human(dataset, source, shard, new, TokenCounter(CACHED), gone)
         if shard not in finished_tables(dataset).get(f"captions/{source}", ()):
             # From here on a table that is lost is missed.
@@ -149,6 +154,37 @@ def all_marks(dataset: Dataset) -> Iterator[dict[str, Any]]:
 def human_sources(dataset: Dataset) -> list[str]:
     """Sources of what people wrote and marked here."""
     return [name for name in dataset.caption_sources() if name.startswith(WRITTEN_BY)]
+
+
+def _marked(
+    dataset: Dataset, shard: str, judged: Judged, mark: Mark, text: str | None, seen: str | None
+) -> HumanCaption:
+    """The caption that a mark is stored as; see `set_mark` for errors."""
+    written = _checked(text) if mark == "edited" else None
+    read = said_text(_caption(dataset, shard, judged))
+    if seen is not None and seen != text_mark(read or ""):
+        raise DatasetError("This caption was written anew since you saw it; look at it again.")
+    if mark != "edited" and not (read or "").strip():
+        raise ConfigError(f"There is no text here to be called {mark}; write one (edited).")
+    ref = CaptionRef(judged.kind, judged.source, judged.sample_index, text_mark(read or ""))
+    said = {"good": read, "bad": None, "edited": written}[mark]
+    return HumanCaption(judged.key, said, about=ref, mark=mark, raw_text=read)
+
+
+@contextmanager
+def _turn(dataset: Dataset, source: str) -> Iterator[None]:
+    """Hold the lock of one's marks; a second page of the same person holds it for milliseconds."""
+    end = time.monotonic() + WAIT
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(hold(dataset.directory, [f"captions/{source}"]))
+                break
+            except DatasetError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.02)
+        yield
 
 
 def _caption(dataset: Dataset, shard: str, judged: Judged) -> dict[str, Any]:

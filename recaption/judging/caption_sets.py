@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.base.errors import ConfigError, DatasetError
+from curate.base.kinds import HUMAN
 from curate.base.settings import nearest
 from curate.store.contract import CAPTIONS
 from curate.store.dataset import Dataset
@@ -44,6 +45,11 @@ class CaptionSet:
     def is_human(self) -> bool:
         """Whether these are the web's own texts."""
         return self.source == ALT
+
+    @property
+    def is_of_people(self) -> bool:
+        """Whether people wrote, imported or marked them here."""
+        return self.kind == HUMAN
 
 
 @dataclass(frozen=True)

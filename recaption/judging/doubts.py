@@ -44,7 +44,7 @@ def kin_doubt(dataset: Dataset, one: CaptionSet, families: Sequence[Family] = ()
     The same weights (CoCa is both), weights of one family, or models of one owner on the hub. A
     captioner behind a server is known by its name alone, so kinship of its weights is not seen.
     """
-    if one.is_human:
+    if one.is_human or one.is_of_people:
         return None
     connection = duckdb.connect()
     add_view(connection, dataset, one.source, "rows")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -105,6 +105,7 @@ class MeasuredSets:
         words_compared: words of each set that distinct-1 and -2 were taken over.
         groups: groups of 64 pictures in the retrieval, 0 where it was not measured, for `reason`.
         truth: name of the ground truth, and `truth_notes` on it; empty without one.
+        few: sets of people with too few captions for the shared sample; they were counted alone.
     """
 
     sets: list[SetMeasures]
@@ -116,6 +117,7 @@ class MeasuredSets:
     reason: str = ""
     truth: str = ""
     truth_notes: tuple[str, ...] = ()
+    few: tuple[CaptionSet, ...] = ()
 
 
 def measure_captions(
@@ -146,21 +148,23 @@ def measure_captions(
     counts = {one: count_set(dataset, one) for one in sets}
     advance()
     spoken = [one for one in sets if counts[one].accepted]
+    few = [] if settings.kinds or settings.sources else _few(counts)
+    shared = [one for one in spoken if one not in few]
     sample = (
-        sample_captions(dataset, spoken, settings.sample, settings.seed)
-        if spoken
+        sample_captions(dataset, shared, settings.sample, settings.seed)
+        if shared
         else CaptionSample((), {}, False, 0)
     )
-    measured, compared = _sampled(sample, spoken, tokens)
+    measured, compared = _sampled(sample, shared, tokens)
     advance()
     found = (
-        _retrieval(dataset, spoken, sample.shared, clip, settings)
+        _retrieval(dataset, shared, sample.shared, clip, settings)
         if clip is not None
-        else {one: _unread(dataset, one, clip_reason, settings) for one in spoken}
+        else {one: _unread(dataset, one, clip_reason, settings) for one in shared}
     )
     advance()
     first = {one: _share_found(found[one].hits.get(one)) for one in found}
-    right = _rightness(dataset, spoken, truth, settings) if truth is not None else {}
+    right = _rightness(dataset, shared, truth, settings) if truth is not None else {}
     groups = [result.groups for result in found.values()]
     return MeasuredSets(
         sets=[
@@ -183,7 +187,19 @@ def measure_captions(
         reason=next((result.reason for result in found.values() if result.reason), ""),
         truth=truth.name if truth is not None else "",
         truth_notes=truth.notes if truth is not None else (),
+        few=tuple(few),
     )
+
+
+def _few(counts: Mapping[CaptionSet, SetCounts]) -> list[CaptionSet]:
+    """Sets of people that would shrink the pictures on which all sets are compared to under half.
+
+    Who marks three captions wants to go on comparing the captioners on all pictures.
+    """
+    accepted = {one: counts[one].accepted for one in counts if counts[one].accepted}
+    others = [count for one, count in accepted.items() if not one.is_of_people]
+    least = min(others, default=0) / 2
+    return [one for one, count in accepted.items() if one.is_of_people and count < least]
 
 
 def _doubts(

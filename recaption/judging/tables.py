@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from recaption.judging.caption_sets import CaptionSet
 from recaption.judging.compare import Comparison, Difference
 from recaption.judging.counts import WINDOW
 from recaption.judging.doubts import near_chance
@@ -299,8 +300,17 @@ def _remarks(measures: MeasuredSets) -> list[str]:
             f"A classifier tells {one.a.name} from {one.b.name} at {estimate(one.accuracy)}, "
             f"chance {CHANCE} ({one.accuracy.pictures:,} pictures)."
         )
+    remarks += [f"{few_note(one)}." for one in measures.few]
     remarks += [f"Doubt: {doubt}." for one in measures.sets for doubt in one.doubts]
     return ["\n".join([*remarks, *measures.truth_notes])]
+
+
+def few_note(one: CaptionSet) -> str:
+    """Why a set of people was only counted."""
+    return (
+        f"{one.name} has too few captions to be compared on the pictures of all sets; "
+        f"--compare {one.name} OTHER compares it on its own"
+    )
 
 
 def _line(label: str, cells: Sequence[str], width: int, cell_width: int) -> str:

@@ -28,7 +28,7 @@ from recaption.judging.caption_sets import (
 from recaption.judging.compare import Comparison, compare_captions
 from recaption.judging.measure import MeasuredSets, measure_captions
 from recaption.judging.settings import JudgeSettings
-from recaption.judging.tables import difference_cells, estimate, measure_groups
+from recaption.judging.tables import difference_cells, estimate, few_note, measure_groups
 
 BINS = 30
 SHOWN = 4  # pictures of each kind: a fits better, b fits better, at random
@@ -139,7 +139,8 @@ def _histograms(measures: MeasuredSets) -> tuple[str, dict[str, Bins]]:
 def _chosen(inputs: Inputs, measures: MeasuredSets) -> tuple[CaptionSet, CaptionSet] | None:
     """The sets to show side by side: asked for, or the first of these that share pictures.
 
-    Two captioners' captions of one kind; two kinds of one captioner; a captioner and the alt texts.
+    Two captioners' captions of one kind; two kinds of one captioner; a captioner and the alt texts,
+    or what people wrote; these and the alt texts.
     """
     assert inputs.dataset is not None
     if inputs.compared is not None:
@@ -147,12 +148,14 @@ def _chosen(inputs: Inputs, measures: MeasuredSets) -> tuple[CaptionSet, Caption
         return find_set(sets, inputs.compared[0]), find_set(sets, inputs.compared[1])
     spoken = [one for one in measures.sets if one.counts.accepted]
     written = [one.set for one in sorted(spoken, key=lambda one: -one.counts.accepted)]
-    machine = [one for one in written if not one.is_human]
     human = [one for one in written if one.is_human]
+    people = [one for one in written if one.is_of_people]
+    machine = [one for one in written if one not in (*human, *people)]
     pairs = [(a, b) for a in machine for b in machine if a != b]
     same_kind = [(a, b) for a, b in pairs if a.kind == b.kind]
     same_source = [(a, b) for a, b in pairs if a.source == b.source and a.kind < b.kind]
-    for a, b in (*same_kind, *same_source, *((a, b) for a in machine for b in human)):
+    others = [(a, b) for a in (*machine, *people) for b in (*human, *people) if a != b]
+    for a, b in (*same_kind, *same_source, *others):
         if sample_captions(inputs.dataset, [a, b], 2).shared:
             return a, b
     return None
@@ -235,5 +238,6 @@ def draw(facts: CaptionSets, page: Page) -> Section:
             (name, histogram(bins, {name: page.palette.css(name)}, text.words(facts.similarity)))
             for name, bins in facts.similarities.items()
         ],
+        few_note=few_note,
         differences=[difference_cells(row) for row in pair.comparison.differences] if pair else [],
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from curate.store.scans import sql_text
 from pipelines.report import text
 from pipelines.report.data import Inputs
 from pipelines.report.page import Page, Section
@@ -69,14 +70,21 @@ class Captions:
 def compute(inputs: Inputs) -> Captions | None:
     if inputs.dataset is None or not inputs.dataset.has_table("captions"):
         return None
+    # What people wrote names the caption or the file that it is of; they are told by their source.
+    written = " UNION ALL BY NAME ".join(
+        f"SELECT *, {sql_text(source)} AS source "
+        f"FROM {inputs.dataset.scan('captions', source, union_by_name=True)}"
+        for source in inputs.dataset.caption_sources()
+    )
     kinds = inputs.rows(
-        "SELECT kind, CASE WHEN engine = 'none' THEN NULL ELSE model END AS model, "
+        "SELECT kind, CASE engine WHEN 'none' THEN NULL WHEN 'human' THEN source ELSE model END "
+        "AS model, "
         "count(*) AS total, count(*) FILTER (status = 'ok') AS accepted, "
         "count(*) FILTER (status = 'rejected') AS rejected, "
         "count(*) FILTER (status = 'failed') AS failed, "
         "count(*) FILTER (finish_reason = 'length') AS cut, "
         "quantile_cont(words, [0.05, 0.5, 0.95]) FILTER (status = 'ok') AS words "
-        "FROM captions GROUP BY 1, 2 "
+        f"FROM ({written}) GROUP BY 1, 2 "
         "ORDER BY list_position(['alt', 'short', 'descriptive'], kind) NULLS LAST, kind, model"
     )
     reasons = inputs.rows(

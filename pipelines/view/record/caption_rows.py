@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.compute as pc
+
 from curate.store.captions import text_mark
-from curate.store.contract import CAPTIONS
+from curate.store.contract import CAPTIONS, WRITTEN_BY
 from curate.store.dataset import Dataset
 from curate.store.scans import parquet_scan, sql_text
 from recaption.human.marks import Judged, judged_by, said_text, told
@@ -27,7 +29,8 @@ def caption_rows(
 ) -> dict[str, list[dict[str, Any]]]:
     """Key -> its captions in a fixed order: alt texts first, then by kind and source.
 
-    A mark of one's own stands with the caption that it is about, and by itself where that is gone.
+    A mark of one's own stands with the caption that it is about, and by itself where that is gone;
+    then `gone` names the caption.
     Reads the shards that hold these pictures, and of those the rows of these keys.
 
     Args:
@@ -39,22 +42,24 @@ def caption_rows(
     if sets is not None:
         sources = [name for name in sources if name == mine or name in dict(sets)]
     shards = sorted({*places.values()})
-    parts = []
+    parts, rows = [], []
     for source in sources:
-        files = [
-            dataset.table_path("captions", shard, source)
-            for shard in shards
-            if dataset.has_shard("captions", shard, source)
-        ]
-        if files:
+        held = [shard for shard in shards if dataset.has_shard("captions", shard, source)]
+        if source.startswith(WRITTEN_BY):
+            # Marks are written while one reads, and DuckDB opens a file more than once a query.
+            for shard in held:
+                table = dataset.read_table("captions", shard, source)
+                theirs = table.filter(pc.field("key").isin(list(places))).to_pylist()
+                rows += [{**row, "source": source} for row in theirs]
+        elif held:
+            files = [dataset.table_path("captions", shard, source) for shard in held]
             parts.append(
                 f"SELECT {sql_text(source)} AS source, COLUMNS('^({'|'.join(_NAMES)})$') "
                 f"FROM {parquet_scan(files, union_by_name=True)} WHERE key IN $keys"
             )
+    if parts:
+        rows += fetch(connection, " UNION ALL BY NAME ".join(parts), {"keys": list(places)})
     found: dict[str, list[dict[str, Any]]] = {key: [] for key in places}
-    if not parts:
-        return found
-    rows = fetch(connection, " UNION ALL BY NAME ".join(parts), {"keys": list(places)})
     marks = {
         judged: row
         for row in rows
@@ -64,7 +69,7 @@ def caption_rows(
     for row in sorted(rows, key=_place):
         alone = row["source"] != mine or judged_by(row) not in written
         if alone if sets is None else (row["source"], row["kind"]) in sets:
-            found[row["key"]].append(_sent(row, marks.get(_id(row)), row["source"] != mine))
+            found[row["key"]].append(_sent(row, marks.get(_id(row)), mine))
     return found
 
 
@@ -87,17 +92,18 @@ def _id(row: Mapping[str, Any]) -> Judged:
     return Judged(row["key"], row["kind"], row["source"], row.get("sample_index") or 0)
 
 
-def _sent(row: dict[str, Any], mark: Mapping[str, Any] | None, markable: bool) -> dict[str, Any]:
+def _sent(row: dict[str, Any], mark: Mapping[str, Any] | None, mine: str) -> dict[str, Any]:
     seen = text_mark(said_text(row) or "")
     shown = None
     if mark is not None:
         shown = {name: told(mark)[name] for name in ("mark", "text", "created_at")}
         # Of a text that its captioner has replaced since.
         shown["stale"] = told(mark)["text_sha256"] != seen
+    gone = judged_by(row) if row["source"] == mine else None
     return {
-        **dict.fromkeys(_NAMES),
-        **row,
+        **{name: row.get(name) for name in (*_NAMES, "source")},
         "text_sha256": seen,
         "mark": shown,
-        "markable": markable,
+        "markable": row["source"] != mine,
+        "gone": None if gone is None else vars(gone),
     }

@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from curate.base.errors import ConfigError
 from curate.base.files import fingerprint
+from curate.base.kinds import ALT
 from curate.scoring.scorers.sentences import sentences
 from curate.store.captions import MADE_FROM
 from curate.store.dataset import Dataset
@@ -30,7 +31,7 @@ from pipelines.view.record.caption_rows import caption_rows, fetch
 from pipelines.view.record.record import dataset_of
 from pipelines.view.rows import window_of
 from recaption.gates.registry import GATES
-from recaption.human.marks import MARK_NAMES, marks_source
+from recaption.human.marks import MARK_NAMES, get_ready, marks_source
 
 LARGEST_WINDOW = 100
 """Pictures."""
@@ -39,6 +40,7 @@ LONGEST_TEXT = 4000
 STATUSES = ("ok", "rejected", "failed")
 FILTERS = ("kind", "source", "status", "gate", "mark", "text", "now")
 """`now` says nothing but that the order is a new one: marks have come since."""
+_FIT = "clip_similarity"
 _SENT = (
     *("kind", "source", "sample_index", "text", "status", "reason", "detail", "flags", "words"),
     *("clip_tokens", "t5_tokens", "clip_similarity", "clip_sentence_mean", "clip_sentence_min"),
@@ -64,9 +66,11 @@ def routes(opened: Opened) -> list[Route]:
         return {"sets": shown, "statuses": STATUSES, "gates": told, "marks": MARK_NAMES}
 
     def captions(asked: Asked) -> dict[str, Any]:
+        get_ready()
         start = asked.whole("start", 0)
         count = asked.whole("count", 20, 1, LARGEST_WINDOW)
-        places = window_of(opened, asked.text("order"), start, count, ["shard"])
+        own = [name for name in (_FIT,) if name in opened.tables.columns]
+        places = window_of(opened, asked.text("order"), start, count, ["shard", *own])
         rows = caption_rows(
             opened.cursor(),
             dataset_of(opened),
@@ -79,6 +83,9 @@ def routes(opened: Opened) -> list[Route]:
         told = []
         for place in places:
             listed = [_sent(row, shuffled) for row in rows[place["key"]]]
+            for one in listed:  # a picture's own score is that of its alt text
+                if one["source"] == ALT and one["sample_index"] == 0 and one[_FIT] is None:
+                    one[_FIT] = place["values"].get(_FIT)
             if blind is not None:
                 random.Random(f"{blind} {place['key']}").shuffle(listed)
             told.append({**place, "captions": listed})
@@ -187,7 +194,7 @@ def _sent(row: Mapping[str, Any], shuffled: int | None) -> dict[str, Any]:
     if shuffled is not None:
         said = shuffled_sentences(said, shuffled)
     told["text"] = None if text is None else said[:LONGEST_TEXT]
-    told["characters"] = len(said)
+    told["characters"] = len(said) if len(said) > LONGEST_TEXT else None  # where it is cut
     return told
 
 

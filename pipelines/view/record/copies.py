@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from curate.base.column_marks import noted_in
 from curate.base.duplicate_methods import METHODS
-from curate.base.errors import ConfigError, DatasetError
+from curate.base.errors import ConfigError
 from curate.duplicates.settings import DuplicateSettings
 from curate.store.contract import DUPLICATES_NOTE
 from curate.store.dataset import Dataset
@@ -25,6 +25,7 @@ from pipelines.report.text import number, words
 from pipelines.view.answers import Asked, get
 from pipelines.view.opened import Opened
 from pipelines.view.record.caption_rows import fetch
+from pipelines.view.tables import Tables
 
 if TYPE_CHECKING:
     import duckdb
@@ -47,23 +48,31 @@ def routes(opened: Opened) -> list[Route]:
     """GET /api/copies."""
 
     def copies(asked: Asked) -> dict[str, Any]:
-        if opened.dataset is None:
-            raise DatasetError(f"No dataset is known of {opened.directory}.")
-        cursor = opened.cursor()
-        known = methods(cursor)
+        tables = opened.tables
+        with tables.making:
+            known = _listed(tables)
         method = asked.text("method") or next(iter(known), LEVELS[0])
         start, count = asked.whole("start", 0), asked.whole("count", 20, 1, LARGEST_WINDOW)
-        found = groups(cursor, opened.dataset, method, start, count)
+        found = groups(tables, known, method, start, count)
         return {"method": method, "methods": known, **found}
 
     return [get("/api/copies", copies)]
 
 
-def methods(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    """Level of the search -> its groups, in the order of the levels."""
-    counted = fetch(
-        connection, "SELECT method, count(*) AS n FROM duplicates WHERE kept GROUP BY method"
+def _listed(tables: Tables) -> dict[str, int]:
+    """Level of the search -> its groups, in the order of the levels.
+
+    The first time it makes orders.copies, the groups of all levels, the largest of each first: one
+    aggregation, after which a window costs milliseconds.
+    """
+    cursor = tables.connection.cursor()
+    cursor.execute(
+        'CREATE TABLE IF NOT EXISTS orders.copies AS SELECT method, "group", '
+        'row_number() OVER (PARTITION BY method ORDER BY n DESC, "group") - 1 AS place FROM '
+        '(SELECT method, "group", count(*) AS n FROM duplicates GROUP BY ALL) '
+        "ORDER BY method, place"
     )
+    counted = fetch(cursor, "SELECT method, count(*) AS n FROM orders.copies GROUP BY method")
     found = {row["method"]: int(row["n"]) for row in counted}
     return {level: found[level] for level in LEVELS if level in found}
 
@@ -78,28 +87,26 @@ def quality_of(dataset: Dataset) -> list[str]:
 
 
 def groups(
-    connection: duckdb.DuckDBPyConnection, dataset: Dataset, method: str, start: int, count: int
+    tables: Tables, known: Mapping[str, int], method: str, start: int, count: int
 ) -> dict[str, Any]:
     """A window of the groups of a level, the largest first.
-
-    Cost: one aggregation of the level's rows, and a read of the window's samples.
 
     Raises:
         ConfigError: nobody searched at this level.
     """
-    known = methods(connection)
     if method not in known:
         raise ConfigError(
             f"No copies by {method!r} are on record (levels: {', '.join(known) or 'none'})."
         )
+    cursor = tables.connection.cursor()
     listed = fetch(
-        connection,
-        'SELECT "group", count(*) AS n FROM duplicates WHERE method = $method '
-        'GROUP BY "group" ORDER BY n DESC, "group" LIMIT $count OFFSET $start',
+        cursor,
+        'SELECT "group" FROM orders.copies WHERE method = $method AND place >= $start '
+        "AND place < $start + $count ORDER BY place",
         {"method": method, "start": start, "count": count},
     )
-    told = of_groups(connection, dataset, method, [row["group"] for row in listed])
-    return {"total": known[method], "quality": quality_of(dataset), "groups": told}
+    told = of_groups(cursor, tables.dataset, method, [row["group"] for row in listed])
+    return {"total": known[method], "quality": quality_of(tables.dataset), "groups": told}
 
 
 def of_groups(
@@ -114,15 +121,15 @@ def of_groups(
         'FROM duplicates WHERE method = $method AND "group" IN $keepers), '
         f"few AS (SELECT * FROM mine WHERE place <= {MOST_MEMBERS}) "
         'SELECT few.key, few."group", few.kept, few.distance, few.size, '
-        "samples.url, samples.alt_text, samples.width, samples.height, samples.shard "
-        "FROM few LEFT JOIN samples USING (key) ORDER BY place",
+        "sample.alt_text, sample.width, sample.height "
+        "FROM few LEFT JOIN sample ON sample.key = few.key ORDER BY place",
         {"method": method, "keepers": list(keepers)},
     )
     values = _values(connection, quality, [row["key"] for row in members])
     by = _methods_of_pairs(connection, method, members)
     found: dict[str, list[dict[str, Any]]] = {key: [] for key in keepers}
     for row in members:
-        told = {name: row[name] for name in ("key", "kept", "distance", "url", "alt_text")}
+        told = {name: row[name] for name in ("key", "kept", "distance", "alt_text")}
         told |= {"width": row["width"], "height": row["height"]}
         told["values"] = values.get(row["key"], [None] * len(quality))
         how = by.get(row["key"])

@@ -18,9 +18,10 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from curate.base.errors import ConfigError
+from curate.store.scans import parquet_rows
 from pipelines.view.answers import Asked, get, plain, post
 from pipelines.view.opened import Opened
-from pipelines.view.record.caption_rows import caption_rows, fetch
+from pipelines.view.record.caption_rows import caption_rows
 from pipelines.view.record.record import dataset_of, shard_of
 from recaption.human.marks import MARK_NAMES, Judged, all_marks, marks_source, set_mark
 
@@ -42,17 +43,16 @@ def routes(opened: Opened) -> list[Route]:
         with writing:
             before = set_mark(dataset, shard, judged, named, text, seen, opened.by)
             rows = caption_rows(opened.cursor(), dataset, {judged.key: shard}, mine)[judged.key]
-        now = next(row for row in rows if _is(row, judged))
-        return {"before": before, "mark": now["mark"]}
+        now = next((row["mark"] for row in rows if _is(row, judged)), None)
+        return {"before": before, "mark": now}
 
     def counts(asked: Asked) -> dict[str, int]:
         dataset = dataset_of(opened)
         found: Counter[str] = Counter(dict.fromkeys(MARK_NAMES, 0))
         mine = marks_source(opened.by)
-        if mine in dataset.caption_sources():
-            sql = "SELECT flags[1] AS mark, count(*) AS n FROM " + dataset.scan("captions", mine)
-            for row in fetch(opened.cursor(), f"{sql} GROUP BY 1"):
-                found[row["mark"]] = row["n"]
+        for path in dataset.table_files("captions", mine):
+            for flags in parquet_rows(path, ["flags"])["flags"].to_pylist():
+                found.update(flags)
         return dict(found)
 
     def lines(asked: Asked) -> StreamingResponse:
@@ -73,7 +73,8 @@ def routes(opened: Opened) -> list[Route]:
 def _judged(given: Mapping[str, Any]) -> tuple[Judged, str | None]:
     key, kind, source = (given.get(name) for name in ("key", "kind", "source"))
     index, seen = given.get("sample_index", 0), given.get("text_sha256")
-    if not all(isinstance(text, str) for text in (key, kind, source)) or type(index) is not int:
+    texts = [text for text in (key, kind, source) if isinstance(text, str) and text.isprintable()]
+    if len(texts) < 3 or type(index) is not int or not 0 <= index < 2**31:
         raise ConfigError("A mark names key, kind, source and sample_index of its caption.")
     if seen is not None and not isinstance(seen, str):
         raise ConfigError("text_sha256 is a text, or null for a caption without one.")

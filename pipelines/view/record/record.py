@@ -24,7 +24,7 @@ from pipelines.view.record import copies, selections
 from pipelines.view.record.caption_rows import caption_rows, fetch
 from pipelines.view.record.scores import grouped_scores
 from recaption.gates.registry import GATES
-from recaption.human.marks import marks_source
+from recaption.human.marks import get_ready, marks_source
 
 if TYPE_CHECKING:
     import duckdb
@@ -38,6 +38,7 @@ def routes(opened: Opened) -> list[Route]:
     """GET /api/sample/KEY."""
 
     def sample(asked: Asked) -> dict[str, Any]:
+        get_ready()
         return record(opened, asked.text("key"))
 
     return [get("/api/sample/{key}", sample)]

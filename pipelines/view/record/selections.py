@@ -72,6 +72,7 @@ def _one(opened: Opened, dataset: Dataset, name: str, key: str) -> dict[str, Any
 
 def _rules(opened: Opened, record: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     tables = opened.sample_tables()
+    tables.read_copy("copied.sample", list(opened.tables.columns))
     connection = tables.connection
     found = []
     add_head_functions(connection, record["where"])

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from curate.base.errors import ConfigError, DatasetError
-from curate.base.files import read_record
+from curate.base.files import fingerprint, read_record
 from pipelines.report import metrics
 from pipelines.report.data import Inputs, find_inputs
 from pipelines.report.palette import Palette
@@ -30,14 +30,16 @@ from pipelines.view.runs.tables import marks
 
 LARGEST_WINDOW = 100
 """Prompts."""
+# Another study is served under the same address; so each picture's says which it is of.
 _KEEP = {"Cache-Control": "private, max-age=86400, immutable"}
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study's tables at one moment."""
+    """A study's tables at one moment. `made` stands in the addresses of its pictures."""
 
     directory: Path
+    made: str
     record: Mapping[str, Any]
     inputs: Inputs
     prompts: Prompts
@@ -57,7 +59,7 @@ class Study:
         return str((self.record.get("primary") or {}).get("metric", ""))
 
     @staticmethod
-    def open(directory: Path) -> Study:
+    def open(directory: Path, made: str) -> Study:
         """
         Raises:
             DatasetError: its results are not there or cannot be read.
@@ -68,7 +70,7 @@ class Study:
         record = read_record(directory / "run.json")
         prompts = Prompts(images, directory / "prompts.parquet")
         drawn = Drawn(directory, record)
-        return Study(directory, record, find_inputs(None, directory), prompts, drawn)
+        return Study(directory, made, record, find_inputs(None, directory), prompts, drawn)
 
 
 class _Current:
@@ -76,15 +78,16 @@ class _Current:
 
     def __init__(self, directory: Path) -> None:
         self._directory, self._lock = directory, threading.Lock()
-        self._mark: tuple[int, ...] = ()
         self._study: Study | None = None
 
     def __call__(self) -> Study:
         files = (self._directory / "run.json", self._directory / "results" / "images.parquet")
-        mark = tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in files)
+        made = fingerprint(
+            [[str(path), path.stat().st_mtime_ns if path.exists() else 0] for path in files]
+        )
         with self._lock:
-            if self._study is None or mark != self._mark:
-                self._study, self._mark = Study.open(self._directory), mark
+            if self._study is None or made != self._study.made:
+                self._study = Study.open(self._directory, made)
             return self._study
 
 
@@ -215,7 +218,7 @@ def prompts(study: Study, asked: Asked) -> dict[str, Any]:
                 "prompt": row["prompt"],
                 "questions": row["questions"] or [],
                 "intent": row["intent"],
-                "meant": f"/study/meant/{quote(row['prompt_id'], safe='')}"
+                "meant": _address(study, "meant", row["prompt_id"])
                 if study.drawn.knows_meant(row["prompt_id"], row["intent"])
                 else None,
                 "difference": _minus(
@@ -260,12 +263,16 @@ def _cell(
     scores = {name: row[name] for name in study.prompts.metrics}
     run = study.arms[arm][seed]
     if study.drawn.has(run, row["picture_id"]):
-        address = f"/study/kept/{run}/{quote(row['picture_id'], safe='')}"
-        return {"picture": address, "scores": scores}
+        return {"picture": _address(study, "kept", run, row["picture_id"]), "scores": scores}
     if (arm, seed, prompt, noise) in study.drawn.shown:
-        parts = "/".join(quote(str(part), safe="") for part in (arm, seed, prompt, noise))
-        return {"picture": f"/study/shown/{parts}", "scores": scores}
+        address = _address(study, "shown", arm, seed, prompt, noise)
+        return {"picture": address, "scores": scores}
     return {"picture": None, "why": "its run kept no picture", "scores": scores}
+
+
+def _address(study: Study, *parts: str | int) -> str:
+    path = "/".join(quote(str(part), safe="") for part in parts)
+    return f"/study/{path}?made={study.made}"
 
 
 def _minus(a: float | None, b: float | None) -> float | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from report_example import make_demo
 
 from curate.base.errors import ConfigError
+from curate.store.contract import CAPTIONS
 from pipelines.report.build import write_report
 from pipelines.report.data import Inputs, find_inputs
 from pipelines.report.sections import (
@@ -115,6 +117,19 @@ def test_captions_add_up_by_kind(inputs: Inputs) -> None:
     assert all(
         [kind for kind, _ in one.captions] == ["short", "descriptive"] for one in facts.shown
     )
+    # What people wrote is told by its source: one row, whatever captions and files it is of.
+    assert inputs.dataset is not None
+    rows = [
+        dict.fromkeys(CAPTIONS.names)
+        | {"key": f"{n}", "kind": "human", "engine": "human", "model": f"{n}.txt", "status": "ok"}
+        for n in range(3)
+    ]
+    table = pa.Table.from_pylist(rows, CAPTIONS)
+    path = inputs.dataset.write_table("captions", table, "00000", "imported-texts")
+    facts = captions.compute(inputs)
+    path.unlink()
+    assert facts is not None
+    assert [(k.kind, k.model, k.total) for k in facts.kinds][2:] == [("human", "imported-texts", 3)]
 
 
 def test_the_road_shows_a_kept_sample_and_why_another_was_dropped(inputs: Inputs) -> None:

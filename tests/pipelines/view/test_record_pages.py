@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from report_browser import Browser
@@ -16,11 +18,14 @@ from curate.export.settings import ExportSettings
 from curate.store.captions import text_mark
 from curate.store.contract import CAPTIONS
 from curate.store.dataset import Dataset
+from pipelines.view.opened import find
+from pipelines.view.record.caption_rows import caption_rows
 from pipelines.view.record.captions import shuffled_sentences
 from recaption.captioning.alt_texts import AltCaptionStage
+from recaption.human.marks import Judged, set_mark
 
 HOSTILE = "<script>window.stolen = 1</script>\u202e gnirts\x07 " + "x" * 100_000
-TWO = "A red ball lies here. A blue box stands there. Nothing moves."
+TWO = "A red ball lies here. A blue box stands there 🎈. Nothing moves."
 
 
 def key_press(browser: Browser, key: str) -> None:
@@ -58,6 +63,9 @@ def captioned(own: Dataset) -> Dataset:
 
 def test_a_record_shows_everything_and_hostile_texts_stay_text(captioned, browser):
     keys = captioned.read_table("captions", "00000", "other")["key"].to_pylist()
+    set_mark(captioned, "00000", Judged(keys[0], "descriptive", "generated", 0), "good")
+    rows = captioned.read_table("captions", "00000", "generated")
+    captioned.write_table("captions", rows.filter(pc.field("key") != keys[0]), "00000", "generated")
     with served(captioned.directory) as server:
         page = Page(browser, server)
         for width in (390, 1280):
@@ -71,6 +79,12 @@ def test_a_record_shows_everything_and_hostile_texts_stay_text(captioned, browse
         page.click(".caption .more")
         page.until("document.body.innerText.length > 100_000")
         assert page.fits()
+        # A mark whose caption is gone stands by itself, and can be taken away.
+        assert "which is not there any more" in page.texts(".caption .marked")[0]
+        assert server.get("/api/marks")["good"] == 1
+        page.click(".caption .marked + .buttons button")
+        page.until("!document.querySelector('.caption .marked')")
+        assert server.get("/api/marks")["good"] == 0
         assert page.browser.complaints == []
 
         record = server.get(f"/api/sample/{keys[0]}")
@@ -138,6 +152,16 @@ def test_a_caption_is_edited_from_the_keyboard_and_found_in_the_export(
         assert (line["mark"], line["text"]) == ("edited", "a ball and a box </script>")
         assert (line["judged_text"], line["who"]) == (TWO, "ada")
 
+        # Its captioner writes it anew: the mark is of what it was, and no button is pressed.
+        table = captioned.read_table("captions", "00000", "other")
+        anew = [row | {"text": row["text"] and "anew"} for row in table.to_pylist()]
+        table = pa.Table.from_pylist(anew, schema=table.schema)
+        captioned.write_table("captions", table, "00000", "other")
+        page.go(page.value("location.hash"))
+        page.until("document.querySelectorAll('.caption-row').length === 3")
+        page.until(f"{first}.querySelector('.marked')?.innerText.includes('of an earlier text')")
+        assert page.value(f"{first}.querySelectorAll('[aria-pressed=true]').length") == 0
+
     settings = ExportSettings(
         selection="three",
         captions={"human": 0.5, "alt": 0.5},
@@ -190,7 +214,10 @@ def test_captions_are_filtered_and_looked_at_blind(captioned):
         assert any(one != names for one in blind)
         assert [sorted(one) for one in blind[0]] == [sorted(one) for one in names]
         long = next(
-            row for row in plain["rows"] for one in row["captions"] if one["characters"] > 9000
+            row
+            for row in plain["rows"]
+            for one in row["captions"]
+            if (one["characters"] or 0) > 9000
         )
         assert max(len(one["text"] or "") for one in long["captions"]) == 4000
         refused = server.post(
@@ -205,11 +232,33 @@ def test_captions_are_filtered_and_looked_at_blind(captioned):
             },
         )
         assert refused.status_code == 409
+        about = {"key": long["key"], "kind": "short", "source": "other", "sample_index": 2**70}
+        assert server.post("/api/marks", about | {"mark": "good"}).status_code == 400
         assert captioned.caption_sources() == ["alt", "generated", "other"]
     shuffled = {shuffled_sentences(TWO, seed) for seed in range(9)}
     assert len(shuffled) > 2
     assert {tuple(sorted(one.split(". "))) for one in shuffled} - {tuple(sorted(TWO.split(". ")))}
     assert shuffled_sentences(TWO, 4) == shuffled_sentences(TWO, 4)
+
+
+def test_marks_are_read_while_they_are_written(captioned):
+    keys = captioned.read_table("captions", "00000", "other")["key"].to_pylist()
+
+    def write() -> None:
+        for turn in range(40):
+            judged = Judged(keys[0], "short", "other", 0)
+            set_mark(captioned, "00000", judged, "edited", f"{turn} " * 50 * (1 + turn % 3))
+
+    opened = find(captioned.directory)
+    thread = threading.Thread(target=write)
+    thread.start()
+    while thread.is_alive():
+        found = caption_rows(
+            opened.cursor(), captioned, dict.fromkeys(keys, "00000"), "human-marks"
+        )
+        assert len(found[keys[0]]) == 3
+    thread.join()
+    opened.close()
 
 
 def test_groups_of_copies_say_what_was_kept_and_why(page, viewed):

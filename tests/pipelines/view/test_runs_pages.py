@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,6 +141,13 @@ def test_a_run_is_opened_by_itself_and_by_its_study_alone(
         ("/api/study/prompts?sort=difference&a=alt&b=nobody", 400),
     ):
         assert httpx.get(study_server.address + place).status_code == status, place
+    # Browsers keep a picture by its address, and another study may be served under the same one.
+    addresses = []
+    for made in (1_000, 2_000):
+        os.utime(study / "results" / "images.parquet", (made, made))
+        addresses.append(study_server.get("/api/study/prompts", count=1)["rows"][0]["meant"])
+    assert len({address.split("?")[0] for address in addresses}) == 1
+    assert addresses[0] != addresses[1]
     (tmp_path / "study.json").write_text("{}")
     with pytest.raises(DatasetError, match="has no results yet; the same `caplab ablate` goes on"):
         find(tmp_path)

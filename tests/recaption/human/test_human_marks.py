@@ -1,9 +1,11 @@
 """What people say of captions is stored as captions, which nothing that runs later has to know."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 
 import pyarrow.parquet as pq
@@ -16,7 +18,9 @@ from curate.store.captions import accepted_captions, read_made_from, text_mark
 from curate.store.check import check
 from curate.store.dataset import Dataset
 from curate.store.holes import refuse_holes, repairing
+from curate.store.lock import hold
 from recaption.captioning.alt_texts import AltCaptionStage
+from recaption.human import marks
 from recaption.human.marks import Judged, all_marks, marks_of, marks_source, set_mark
 from recaption.judging.caption_sets import CaptionSet
 from recaption.judging.counts import count_set
@@ -127,8 +131,33 @@ def test_two_captions_of_one_picture_are_marked_apart(made):
     own = [(row["sample_index"], row["text"]) for row in found if row["key"] == first.key]
     assert own == [(0, "one"), (1, "another")]
     set_mark(made, SHARD, first, None)
-    set_mark(made, SHARD, second, None)
+    shutil.rmtree(made.table_directory("captions", "other"))
+    with pytest.raises(ConfigError, match="no captions by 'other'"):
+        set_mark(made, SHARD, second, "good")
+    # What became of its caption does not hold a mark fast.
+    assert set_mark(made, SHARD, second, None)["text"] == "another"
     assert check(made).whole
+
+
+def test_a_second_page_of_the_same_person_waits_its_turn(made, monkeypatch):
+    holds, ends = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with hold(made.directory, [f"captions/{MARKS}"]):
+            holds.set()
+            ends.wait(10)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    holds.wait(10)
+    monkeypatch.setattr(marks, "WAIT", 0.05)
+    with pytest.raises(DatasetError, match=f"captions/{MARKS}.* is being written by another run"):
+        set_mark(made, SHARD, alt(made, 4), "good")
+    monkeypatch.setattr(marks, "WAIT", 10)
+    threading.Timer(0.1, ends.set).start()
+    assert set_mark(made, SHARD, alt(made, 4), "good") is None
+    thread.join()
+    set_mark(made, SHARD, alt(made, 4), None)
 
 
 MARKING = """

@@ -83,6 +83,19 @@ def test_sets_without_a_common_picture_are_sampled_to_equal_size_and_paired_with
     assert "no picture has one of every set" in measures_text(measures)
 
 
+def test_three_marks_of_a_person_do_not_shrink_what_all_sets_are_compared_on(dataset) -> None:
+    write_captions(dataset, "human-ada", {"human": {row: f"a dog {row}" for row in range(3)}})
+    (dataset.directory / "tables/captions/big").rename(dataset.directory / "big")
+    quick = {"draws": 100, "fingerprint_pictures": 0}
+    measures = measure_captions(dataset, JudgeSettings(**quick))
+    assert (measures.shared, measures.candidates) == (True, 25)
+    counted = {one.set.name: one.counts.accepted for one in measures.sets}
+    assert counted["human-ada/human"] == 3
+    assert "human-ada/human has too few captions" in measures_text(measures)
+    named = measure_captions(dataset, JudgeSettings(kinds=("human", "descriptive"), **quick))
+    assert (named.candidates, named.few) == (3, ())
+
+
 def test_a_picture_with_several_captions_enters_once_with_the_first_accepted(tmp_path) -> None:
     dataset = make_dataset(tmp_path / "data", 1)
     more = [

@@ -16,7 +16,7 @@ export async function show(main, params) {
   const [facts, { sets, statuses, gates, marks }] = await Promise.all([about(), get("/api/captions/sets")]);
   const state = Object.fromEntries(params);
   const set = (name, value) => { state[name] = value || ""; state.start = "0"; draw(); };
-  const opened = String(Date.now()); // marks that come later do not move what is looked at
+  const opened = String(Date.now()); // marks that came before count, later ones move nothing
   let revealed = false;
 
   const list = el("div", { class: "caption-rows" });
@@ -97,7 +97,7 @@ export async function show(main, params) {
 
   async function draw() {
     const filters = FILTERS.filter((name) => state[name]).map((name) => [name, state[name]]);
-    const asked = new URLSearchParams(state.mark ? [...filters, ["now", opened]] : filters).toString();
+    const asked = new URLSearchParams(filters.length ? [...filters, ["now", opened]] : []).toString();
     const { order, total } = await get("/api/order", {
       captions: asked, selection: state.selection, random: state.random,
     });
@@ -111,7 +111,7 @@ export async function show(main, params) {
     })));
     const go = (to) => { state.start = String(to); draw().then(() => main.scrollIntoView()); };
     const place = { start, size: SIZE, total, what: "pictures", go };
-    pager(below, place);
+    pager(below, place, true);
     onKeys({
       ...pager(pages, place),
       ...markingKeys(main),
@@ -170,7 +170,7 @@ function unnamed(caption) {
 }
 
 async function wholeText(key, caption) {
-  if (caption.characters === (caption.text ?? "").length && !location.hash.includes("shuffled=")) return caption.text;
+  if (caption.characters === null && !location.hash.includes("shuffled=")) return caption.text;
   const { captions } = await get(`/api/sample/${encodeURIComponent(key)}`);
   const found = captions.find((one) => one.source === caption.source && one.kind === caption.kind && one.sample_index === caption.sample_index);
   return found?.text ?? found?.raw_text ?? "";

@@ -36,7 +36,7 @@ export async function show(main, params) {
     fill(groups, found.groups.map((group) => groupOf(group, { quality: found.quality })));
     const go = (to) => { start = to; draw().then(() => main.scrollIntoView()); };
     const about = { start, size: SIZE, total: found.total, what: "groups", go };
-    pager(below, about);
+    pager(below, about, true);
     onKeys(pager(pages, about));
   };
   await draw();

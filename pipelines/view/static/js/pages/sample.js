@@ -71,7 +71,7 @@ function failure({ sample, failure: why }) {
 }
 
 function list(rows) {
-  const listed = rows.filter((row) => row && row[1] !== null && row[1] !== undefined && row[1] !== "");
+  const listed = rows.filter((row) => row && row[1] !== null && row[1] !== undefined && row[1] !== false && row[1] !== "");
   return el("dl", { class: "facts-list" }, listed.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
 }
 
@@ -151,14 +151,17 @@ function scored({ scored: scores }) {
 }
 
 function provenance(caption) {
+  if (caption.engine === "none") return null; // it came with the picture
   const json = (text) => text && el("code", {}, marked(text));
   const size = caption.sent_width && `${caption.sent_width} × ${caption.sent_height}`;
   return el("details", {}, el("summary", {}, "Who wrote it, and how"), list([
-    ["Engine", caption.engine],
-    ["Model", caption.model && marked(caption.model)],
-    ["Revision", caption.model_revision && el("code", {}, caption.model_revision)],
-    ["Prompt", caption.prompt_id && marked(`${caption.prompt_id}${caption.prompt_sha256 ? ` (${caption.prompt_sha256.slice(0, 12)})` : ""}`)],
-    ["Shown", json(caption.prompt_variables)],
+    ["Engine", caption.engine !== "human" && caption.engine],
+    ...(caption.engine === "human" ? person(caption) : [
+      ["Model", caption.model && marked(caption.model)],
+      ["Revision", caption.model_revision && el("code", {}, caption.model_revision)],
+      ["Prompt", caption.prompt_id && marked(`${caption.prompt_id}${caption.prompt_sha256 ? ` (${caption.prompt_sha256.slice(0, 12)})` : ""}`)],
+      ["Shown", json(caption.prompt_variables)],
+    ]),
     ["Alt text shown", caption.alt_text_shown === null ? null : caption.alt_text_shown ? "yes" : "no"],
     ["Picture as sent", size],
     ["Sampling", json(caption.sampling)],
@@ -171,6 +174,10 @@ function provenance(caption) {
     ["Versions", json(caption.versions)],
   ]));
 }
+
+/** Of a person's caption: in place of model and prompt stand what it is about, or its file. */
+const person = ({ source, model, prompt_id: kind }) =>
+  [["Person", source], kind ? ["About", marked(`${kind} by ${model}`)] : ["From", model && marked(model)]];
 
 function selections({ selections: rows, sample }) {
   if (sample.status !== "stored") return null;
@@ -200,9 +207,16 @@ function selections({ selections: rows, sample }) {
 
 function duplicates({ duplicates: groups, key }) {
   if (!groups.length) return null;
+  // A wider level often finds nothing more: equal groups stand once.
+  const told = new Map();
+  for (const group of groups) {
+    const equal = JSON.stringify([group.kept, group.why, group.size, group.members.map((one) => [one.key, one.by, one.distance])]);
+    told.set(equal, [...(told.get(equal) ?? []), group]);
+  }
   return el("section", {},
     el("h2", {}, "Copies"),
-    groups.map((group) => groupOf(group, { title: `${group.method}: `, current: key })));
+    [...told.values()].map((equal) =>
+      groupOf(equal[0], { title: `${equal.map(({ method }) => method).join(", ")}: `, current: key })));
 }
 
 function references({ references: rows }) {

@@ -114,7 +114,7 @@ export async function show(main, params) {
       el("tbody", {}, rows.map((row) => promptRow(row, view))));
     const go = (to) => { state.start = String(to); draw().then(() => document.getElementById("prompts")?.scrollIntoView()); };
     const place = { start, size: SIZE, total, what: "prompts", go };
-    pager(below, place);
+    pager(below, place, true);
     onKeys({
       ...pager(above, place),
       "/": ["search in the prompts", () => document.getElementById("of-text").focus()],

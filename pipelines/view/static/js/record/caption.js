@@ -2,7 +2,7 @@
 
 import { el, number } from "../dom.js";
 import { named } from "../mark.js";
-import { controls } from "./marking.js";
+import { controls, orphan } from "./marking.js";
 import { figure, said } from "./text.js";
 
 const COUNTS = [["words", "word"], ["clip_tokens", "CLIP token"], ["t5_tokens", "T5 token"]];
@@ -30,11 +30,12 @@ export function captionCell(caption, { name = null, meanings = {}, rest = null, 
       spoken.map((gate) => el("span", {
         class: gate === caption.reason ? "gate reason" : "gate", title: meanings[gate] ?? "",
       }, gate.replaceAll("_", " ")))),
-    said(text, { characters: caption.characters, rest }),
+    said(text, { characters: caption.characters ?? null, rest }),
     measures(caption),
     caption.detail && el("p", { class: "soft" }, caption.detail),
     more,
     caption.markable && controls(caption, whole ?? (async () => text)),
+    caption.gone && orphan(caption.gone),
   );
 }
 

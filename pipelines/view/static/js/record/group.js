@@ -22,6 +22,7 @@ function member(one, quality, current) {
     el("div", { class: "about" },
       one.kept ? el("strong", { class: "status ok" }, "kept")
         : el("span", {}, distance(one)),
+      one.key === current && el("em", {}, "this one"),
       el("span", { class: "soft" }, one.width ? `${number(one.width)} × ${number(one.height)}` : "not stored"),
       quality.map((name, place) => el("span", {
         class: one.decided_by === place ? "value decided" : "value", title: name,

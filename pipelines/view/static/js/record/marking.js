@@ -2,6 +2,7 @@
 
 import { post } from "../api.js";
 import { el, fill, notice } from "../dom.js";
+import { marked } from "./text.js";
 
 const done = []; // [caption, mark before], the latest last
 const WORDS = { good: "Good", bad: "Bad", edited: "Edited" };
@@ -11,8 +12,9 @@ const places = new WeakMap();
 
 /** Mark a caption; null takes the mark away. */
 export async function mark(caption, name, text = null) {
+  const stale = caption.mark?.stale;
   const answer = await sent(caption, name, text);
-  if (answer) done.push([caption, answer.before]);
+  if (answer) done.push([caption, stale ? null : answer.before]); // an earlier text's cannot come back
 }
 
 /** Take the latest mark back, to what it was before. */
@@ -25,6 +27,18 @@ export async function undo() {
   const [caption, before] = latest;
   await sent(caption, before?.mark ?? null, before?.text ?? null);
   notice(before ? `The mark is ${WORDS[before.mark].toLowerCase()} again.` : "The mark is taken back.", "info");
+}
+
+/** What takes away a mark whose caption is not there any more; `about` names that caption. */
+export function orphan(about) {
+  const button = el("button", { type: "button", on: { click: async () => {
+    await post("/api/marks", { ...about, mark: null });
+    button.closest(".caption").remove();
+    document.dispatchEvent(new CustomEvent("marked"));
+  } } }, "Take this mark away");
+  return el("div", { class: "marking" },
+    el("p", { class: "marked" }, `Your mark of ${about.source}’s ${about.kind} caption, which is not there any more.`),
+    el("div", { class: "buttons" }, button));
 }
 
 /** The answer of the server; null where this caption still waits for one. */
@@ -54,18 +68,20 @@ export function controls(caption, whole = async () => caption.text) {
   let writing = null;
   const draw = () => {
     const now = caption.mark;
+    // A mark of an earlier text says nothing of this one: pressing it again says it of this one.
+    const is = (name) => now?.mark === name && !now.stale;
     const button = (name, key, call) => el("button", {
       type: "button", class: `mark-${name}`, dataset: { mark: name }, title: `${WORDS[name]} (${key})`,
-      "aria-pressed": String(now?.mark === name), on: { click: call },
+      "aria-pressed": String(is(name)), on: { click: call },
     }, name === "edited" ? "Edit" : WORDS[name]);
-    const toggle = (name) => () => mark(caption, now?.mark === name ? null : name);
+    const toggle = (name) => () => mark(caption, is(name) ? null : name);
     const focused = place.contains(document.activeElement);
     fill(
       place,
       el("div", { class: "buttons" },
         button("good", "g", toggle("good")), button("bad", "b", toggle("bad")), button("edited", "e", write)),
       now && el("p", { class: `marked ${now.mark}` }, sentence(now)),
-      now?.mark === "edited" && el("div", { class: "said edited", dir: "auto" }, now.text),
+      now?.mark === "edited" && el("div", { class: "said edited", dir: "auto" }, marked(now.text)),
       writing,
     );
     if (focused && !writing) place.closest("[tabindex]")?.focus({ preventScroll: true });

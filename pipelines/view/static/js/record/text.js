@@ -13,9 +13,10 @@ function start(text) {
   let end = -1;
   for (let line = 0; line < LINES; line += 1) {
     end = text.indexOf("\n", end + 1);
-    if (end < 0) return text.slice(0, FOLDED);
+    if (end < 0) break;
   }
-  return text.slice(0, Math.min(end, FOLDED));
+  const cut = text.slice(0, end < 0 ? FOLDED : Math.min(end, FOLDED));
+  return cut.length < text.length ? cut.replace(/[\ud800-\udbff]$/, "") : cut; // no half of a letter
 }
 
 /** Nodes of a text; each hidden character stands as a mark that names it. */
@@ -35,19 +36,21 @@ export function marked(text) {
 /**
  * A text in a block of its own, folded where it is long.
  *
- * `characters` is the whole length where `text` is only its start; then `rest` leads to the whole.
+ * `characters` is the whole length where `text` is only its start, else null; then `rest` leads to the
+ * whole.
  */
 export function said(text, { characters = null, rest = null } = {}) {
-  if (text === null || text === undefined) return el("p", { class: "said none" }, "no text");
+  if (!text?.trim()) return el("p", { class: "said none" }, text ? "nothing but spaces" : "no text");
   const block = el("div", { class: "said", dir: "auto" });
-  const length = characters ?? text.length;
   const shown = start(text);
   block.append(...marked(shown));
-  if (shown.length === length) return block;
+  if (shown.length === text.length && characters === null) return block;
   block.append("…");
-  const more = el("button", { type: "button", class: "quiet more" }, `all ${number(length)} characters`);
+  // Letters as the server counts them: an emoji is one and not two.
+  const length = number(characters ?? [...text].length);
+  const more = el("button", { type: "button", class: "quiet more" }, `all ${length} characters`);
   more.addEventListener("click", () => {
-    if (length > text.length && rest) {
+    if (characters !== null && rest) {
       rest();
       return;
     }
