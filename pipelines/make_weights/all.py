@@ -28,7 +28,7 @@ from pipelines.world.scene import WorldConfig, sample_scenes
 from recaption.fit.run import fit
 from recaption.fit.settings import FitSettings
 
-TRAINING_PICTURES, HEAD_PICTURES = 24_000, 6_000
+TRAINING_PICTURES, HELD_OUT = 24_000, 1_000
 CAPTIONER: dict[str, Any] = {
     "together": True,
     "batch_size": 64,
@@ -49,6 +49,7 @@ def train_demo_weights(
     captioner: dict[str, Any] | None = None,
     pictures: int = TRAINING_PICTURES,
     threads: int = 1,
+    held_out: int = HELD_OUT,
 ) -> dict[str, Any]:
     """Write `clip/`, both heads, `captioner/` and `manifest.json` under `out_dir`.
 
@@ -57,6 +58,8 @@ def train_demo_weights(
 
     Args:
         captioner: settings of its fit that differ from CAPTIONER.
+        pictures: that train CLIP and the captioner; the heads see a quarter as many, fresh ones.
+        held_out: pictures that each figure of the manifest rests on.
 
     Returns:
         The manifest.
@@ -75,7 +78,7 @@ def train_demo_weights(
 
     # Fresh pictures: embeddings of those that trained the tower are better than they ought to be.
     fresh = stored_pictures(
-        sample_scenes(world, HEAD_PICTURES, seed + 1000), world, seed + 1000, 0.35, 0.3
+        sample_scenes(world, pictures // 4, seed + 1000), world, seed + 1000, 0.35, 0.3
     )
     loaded, preprocess, _ = load_clip(root / "clip")
     image = embed_images(loaded, preprocess, fresh.pixels)
@@ -89,7 +92,7 @@ def train_demo_weights(
     settings = FitSettings(**{**CAPTIONER, "seed": seed, "threads": threads, **(captioner or {})})
     fit_captioner(root, settings, pictures)
     clock.lap("captioner")
-    figures = measure(root)
+    figures = measure(root, held_out)
     clock.lap("held_out")
     return write_manifest(root, seed, clock.seconds, figures)
 
@@ -110,19 +113,20 @@ def fit_captioner(root: Path, settings: FitSettings, pictures: int) -> None:
     shutil.rmtree(work)
 
 
-def measure(root: Path, scenes: int = 400) -> dict[str, float]:
+def measure(root: Path, held_out: int = HELD_OUT) -> dict[str, float]:
     """All held-out figures of the weights in `root`; about 25 CPU seconds."""
-    shown, files = held_out_files(scenes, seed=2)
+    shown, files = held_out_files(held_out * 2 // 5, seed=2)
     said = {
         kind: captioner_scores(kind, written_by(root / "captioner", kind, files), shown)
         for kind in KINDS
     }
     return {
-        **clip_figures(root / "clip"),
+        **clip_figures(root / "clip", held_out),
         **head_figures(
             root / "clip",
             root / "aesthetic_head.safetensors",
             root / "nsfw_head.safetensors",
+            held_out,
         ),
         **{f"{kind}_{name}": value for kind in KINDS for name, value in said[kind].items()},
     }

@@ -63,7 +63,7 @@ def test_all_weights_are_made_from_nothing_and_load_where_the_shipped_ones_do(
 ) -> None:
     few = {"epochs": 1.0, "batch_size": 16, "width": 32, "depth": 1, "vision_depth": 1}
     manifest = train_demo_weights(
-        tmp_path, 3, ClipTraining(steps=2, batch=16, weak_texts=4), few, pictures=64
+        tmp_path, 3, ClipTraining(steps=2, batch=16, weak_texts=4), few, pictures=200, held_out=100
     )
     shipped = read_json(manifest_path())
     own = {name for name in manifest["sha256"] if not name.startswith("captioner/")}
