@@ -20,6 +20,7 @@ from curate.download.robots import MOST_BYTES, RobotsTxt
 from curate.download.safe_http import SafeClient
 from curate.download.schedule import Job
 from curate.download.settings import DownloadSettings
+from curate.download.shared_urls import stored_elsewhere
 from curate.download.urls import Target, parse_url
 from curate.pictures.file_hashes import HASHES
 from curate.pictures.hash_list import hash_list
@@ -82,7 +83,9 @@ class DownloadStage(Stage):
         """Fetch a shard; returns stored and each reason with its number of rows."""
         rows = pq.read_table(dataset.input_path(shard))
         with open_spool(dataset, shard) as spool:
-            outcomes = self.fetch(rows, spool)
+            outcomes = self._copied(dataset, shard, rows, spool)
+            left = [n for n in range(rows.num_rows) if n not in outcomes]
+            outcomes |= self.fetch(rows, spool, left)
             return write_outcomes(
                 dataset, shard, rows, [outcomes[n] for n in range(rows.num_rows)], spool
             )
@@ -133,6 +136,27 @@ class DownloadStage(Stage):
             advance(len(group))
         return outcomes
 
+    def _copied(
+        self, dataset: Dataset, shard: str, rows: pa.Table, spool: Spool
+    ) -> dict[int, Outcome]:
+        """By position, the rows whose URL another shard has stored by now."""
+        if self.settings.hash_list:  # of what is stored nobody knows whether it is on this list
+            return {}
+        broken = intake_failures(rows)
+        keys, urls = rows.column("key").to_pylist(), rows.column("url").to_pylist()
+        hashes = _hashes(self.settings, rows)
+        asked = {
+            keys[n]: (urls[n], {name: values[n] for name, values in hashes.items()})
+            for n in range(rows.num_rows)
+            if n not in broken and urls[n] is not None
+        }
+        positions = {key: n for n, key in enumerate(keys)}
+        outcomes: dict[int, Outcome] = {}
+        for alike, image in stored_elsewhere(dataset, shard, asked):
+            outcomes |= dict.fromkeys((positions[key] for key in alike), spool.add(image))
+            advance(len(alike))
+        return outcomes
+
     def __getstate__(self) -> dict[str, Any]:
         return {"settings": self.settings, "_web": None}
 
@@ -166,11 +190,7 @@ class _Finisher:
         self._groups = groups
         self._resizer = Resizer(settings)
         self._decodes = threading.BoundedSemaphore(_DECODES_AT_A_TIME)
-        self._hashes = {
-            name: rows.column(name).to_pylist()
-            for name in HASHES
-            if settings.verify_hashes and name in rows.column_names
-        }
+        self._hashes = _hashes(settings, rows)
 
     def __call__(self, job: Job, content: bytes) -> _Results:
         by_hashes: dict[tuple[Any, ...], list[int]] = {}
@@ -182,6 +202,15 @@ class _Finisher:
                 (some, self._resizer.outcome(content, dict(zip(self._hashes, hashes, strict=True))))
                 for hashes, some in by_hashes.items()
             ]
+
+
+def _hashes(settings: DownloadSettings, rows: pa.Table) -> dict[str, list[str | None]]:
+    """Name of a hash -> what the list expects of each row's file."""
+    return {
+        name: rows.column(name).to_pylist()
+        for name in HASHES
+        if settings.verify_hashes and name in rows.column_names
+    }
 
 
 def _target(url: str | None) -> Target | Failure:

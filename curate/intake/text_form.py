@@ -83,7 +83,9 @@ class Chunks:
                 chunks = _unpacked(stream) if packed else _plain(stream)
                 yield from _as_utf8(chunks, self._encoding)
         except (OSError, EOFError, zlib.error, BadGzipFile, UnicodeError) as error:
-            self.damage = f"{type(error).__name__}: {error}"
+            system = isinstance(error, OSError) and error.strerror
+            told = f"it cannot be read ({system})" if system else None
+            self.damage = told or f"{type(error).__name__}: {error}"
 
 
 def is_gzip(store: Store, path: str) -> bool:

@@ -84,11 +84,17 @@ class ScoreStage(Stage):
     needs = ("samples",)
     adds = TABLES
 
-    def __init__(self, settings: ScoreSettings, extra: list[Scorer] | None = None) -> None:
+    def __init__(
+        self,
+        settings: ScoreSettings,
+        extra: list[Scorer] | None = None,
+        retry_failed: bool = False,
+    ) -> None:
         """Check the settings and the scorer graph.
 
         Args:
             extra: further scorers of one's own; their columns land in `scores`.
+            retry_failed: compute again what has no value and says why in `NAME_error`.
 
         Raises:
             ConfigError: see make_scorers and ScorerGraph.
@@ -104,6 +110,7 @@ class ScoreStage(Stage):
             kept["ask_served_model"] = served[0]
         self.settings = settings.model_copy(update=kept)
         self.graph = ScorerGraph([*scorers, *(extra or [])])
+        self._retry_failed = retry_failed
         self._opened: set[str] = set()
 
     def weights(self) -> dict[str, str]:
@@ -116,7 +123,8 @@ class ScoreStage(Stage):
 
     def is_done(self, dataset: Dataset, shard: str) -> bool:
         """Whether the tables hold every column of every sample, made by these settings."""
-        if self.graph.plan(self._stored(dataset, shard)).run:
+        stored = self._stored(dataset, shard)
+        if self.graph.plan(stored).run or any(self._failed(dataset, shard, stored)):
             return False
         return scored_keys(dataset, shard).keys() == alt_texts(dataset, shard).keys()
 
@@ -159,11 +167,28 @@ class ScoreStage(Stage):
         done = []
         missing = self.graph.plan(stored)
         if missing.run and (old or not new):
-            done.append(self._compute(dataset, shard, missing, old, scored))
+            done.append(self._compute(dataset, shard, missing, old, texts, scored))
+        for plan, keys in self._failed(dataset, shard, stored):
+            failed = {key: text for key, text in old.items() if key in keys}
+            done.append(self._compute(dataset, shard, plan, failed, texts, scored))
         if new:
-            done.append(self._compute(dataset, shard, self.graph.plan({}), new, scored))
+            done.append(self._compute(dataset, shard, self.graph.plan({}), new, texts, scored))
         self._write(dataset, shard, list(texts), done, stored)
         return self._counts(dataset, shard, texts)
+
+    def _failed(
+        self, dataset: Dataset, shard: str, stored: Mapping[str, str]
+    ) -> Iterator[tuple[Plan, set[str]]]:
+        """For each scorer that is to be tried again: what to run, and the rows that it owes."""
+        for scorer in self.graph.scorers if self._retry_failed else ():
+            error = getattr(scorer, "error", None)
+            if error is None or stored.get(error) != self.graph.signatures[error]:
+                continue
+            rows = dataset.read_table("scores", shard, columns=["key", error])
+            told = rows.column(error)
+            if keys := set(rows.column("key").filter(told.is_valid()).to_pylist()):
+                again = self.graph.resting_on(scorer)
+                yield self.graph.plan({n: m for n, m in stored.items() if n not in again}), keys
 
     def _compute(
         self,
@@ -171,9 +196,10 @@ class ScoreStage(Stage):
         shard: str,
         plan: Plan,
         texts: Mapping[str, str | None],
+        known: Mapping[str, str | None],
         scored: Mapping[str, str | None],
     ) -> _Computed:
-        """The plan's columns for the samples of `texts`."""
+        """The plan's columns for the samples of `texts`, which are some of `known`, the stored."""
         self._open(plan.run)
         parts: dict[str, list[pa.Array]] = defaultdict(list)
         keys: list[str] = []
@@ -182,7 +208,7 @@ class ScoreStage(Stage):
         def scored_batch(batch: _Batch) -> tuple[list[str], dict[str, pa.Array]]:
             return self._score_batch(batch, plan, texts, loaded, shard)
 
-        batches = self._batches(dataset, shard, plan, texts, scored)
+        batches = self._batches(dataset, shard, plan, texts, known, scored)
         threads = self.settings.score_threads
         for batch_keys, arrays in in_threads(scored_batch, batches, threads):
             keys += batch_keys
@@ -204,6 +230,7 @@ class ScoreStage(Stage):
         shard: str,
         plan: Plan,
         texts: Mapping[str, str | None],
+        known: Mapping[str, str | None],
         scored: Mapping[str, str | None],
     ) -> Iterator[_Batch]:
         """Batches in tar order, as far as the reading thread takes them."""
@@ -216,7 +243,7 @@ class ScoreStage(Stage):
             return
         # A shard in which everything failed has no picture and still gets its empty tables.
         samples = iter_shard(dataset, shard) if texts else iter(())
-        pictures = ((k, raw) for k, raw, _ in samples if k in texts or k not in scored)
+        pictures = ((k, raw) for k, raw, _ in samples if k in texts or k not in known)
         threads = self.settings.decode_threads
         if threads > 1 and texts:
             view, *more = _wanted_views(plan)

@@ -12,7 +12,7 @@ from curate.base.errors import DatasetError
 from curate.base.files import plain_path
 
 
-def parquet_scan(files: Path | Iterable[Path], **options: bool) -> str:
+def parquet_scan(files: Path | Iterable[Path], **options: bool | str) -> str:
     """What stands behind FROM in DuckDB's SQL to read Parquet files: these, all, nothing else.
 
     Every scan is made here. DuckDB by itself takes a path for a pattern, so that neighbours are
@@ -20,12 +20,13 @@ def parquet_scan(files: Path | Iterable[Path], **options: bool) -> str:
 
     Args:
         files: one or several, at least one; each is read as it is named (see plain_path).
-        options: further arguments of read_parquet, such as `union_by_name` or `filename` (which
-            tells of a file its plain path: compare its name alone).
+        options: further arguments of read_parquet, such as `union_by_name` or `filename` (the
+            column that tells of a file its plain path: compare its name alone).
     """
     paths = [files] if isinstance(files, Path) else list(files)
     listed = ", ".join(sql_text(plain_path(path)) for path in paths)
-    given = {"hive_partitioning": False, **options}
+    texts = {k: sql_text(v) if isinstance(v, str) else v for k, v in options.items()}
+    given = {"hive_partitioning": False, **texts}
     return f"read_parquet([{listed}], {', '.join(f'{k} = {v}' for k, v in given.items())})"
 
 

@@ -331,6 +331,7 @@ def plan(source: str | Path, settings: CurateSettings) -> str:
 
 def store_pictures(runner: Runner, dataset: Dataset, settings: CurateSettings) -> None:
     """Download the pictures of lists, and read those that lie in inputs; what is stored stays."""
+    from curate.download.shared_urls import sharing_urls
     from curate.download.stage import download_stage
     from curate.intake.lists.record import read_intakes
     from curate.intake.local_pictures import LocalPicturesStage
@@ -339,9 +340,11 @@ def store_pictures(runner: Runner, dataset: Dataset, settings: CurateSettings) -
     download = settings.part(DownloadSettings)
     shards = dataset.shards()
     here = {name for one in read_intakes(dataset) if one.local for name in one.shard_names()}
-    for stage, wanted in ((LocalPicturesStage, True), (download_stage, False)):
-        if some := [shard for shard in shards if (shard in here) == wanted]:
-            run_stage(runner, stage(download), dataset, settings.workers, shards=some)
+    if local := [shard for shard in shards if shard in here]:
+        run_stage(runner, LocalPicturesStage(download), dataset, settings.workers, shards=local)
+    if listed := [shard for shard in shards if shard not in here]:
+        with sharing_urls(dataset, listed):
+            run_stage(runner, download_stage(download), dataset, settings.workers, shards=listed)
 
 
 def stored_settings(

@@ -38,8 +38,15 @@ class ScoreCommandSettings(ScoreSettings, WholeSettings, WorkerSettings, DemoByN
 
 @click.command("score")
 @dataset_argument
+@click.option(
+    "--retry-failed",
+    is_flag=True,
+    help="Compute again the scores that are missing and say why in NAME_error.",
+)
 @settings_options(ScoreCommandSettings, as_given=True)
-def command(directory: Path, config: Path | None, given: dict[str, Any]) -> None:
+def command(
+    directory: Path, retry_failed: bool, config: Path | None, given: dict[str, Any]
+) -> None:
     """Score an existing dataset: add scorers, score captions, score what came later.
 
     Settings that are not given stay as they were when DIR was scored last, and only columns and
@@ -54,7 +61,8 @@ def command(directory: Path, config: Path | None, given: dict[str, Any]) -> None
       caplab score data/mine --neg-clip-loss model            from stored embeddings
     """
     say(f"reading the scores of {directory}")
-    click.echo(score(directory, on_top_of_stored(directory, config, given)).text())
+    settings = on_top_of_stored(directory, config, given)
+    click.echo(score(directory, settings, retry_failed).text())
 
 
 @dataclass(frozen=True)
@@ -76,8 +84,13 @@ class ScoreSummary(Summary):
         return "\n".join([*lines, f"columns: {', '.join(self.columns)}"])
 
 
-def score(directory: Path | str, settings: ScoreCommandSettings) -> ScoreSummary:
+def score(
+    directory: Path | str, settings: ScoreCommandSettings, retry_failed: bool = False
+) -> ScoreSummary:
     """Compute every score that the settings ask for and the tables lack.
+
+    Args:
+        retry_failed: also those that are null and say why in `NAME_error`.
 
     Raises:
         ConfigError: a model, a head or a caption kind that is not there; before any work.
@@ -88,10 +101,10 @@ def score(directory: Path | str, settings: ScoreCommandSettings) -> ScoreSummary
 
     dataset = Dataset.open(directory)
     with writing(dataset.directory, "scores"):
-        return _score(dataset, settings)
+        return _score(dataset, settings, retry_failed)
 
 
-def _score(dataset: Dataset, settings: ScoreCommandSettings) -> ScoreSummary:
+def _score(dataset: Dataset, settings: ScoreCommandSettings, retry_failed: bool) -> ScoreSummary:
     from curate.base.provenance import provenance
     from curate.download.mend import clear_damaged
     from curate.intake.imported_scores import ImportScoresStage
@@ -111,7 +124,7 @@ def _score(dataset: Dataset, settings: ScoreCommandSettings) -> ScoreSummary:
     from pipelines.runners.shards import run_stage
 
     part = settings.part(ScoreSettings)
-    stage = ScoreStage(part)
+    stage = ScoreStage(part, retry_failed=retry_failed)
     among = WholeScoreStage(settings.part(WholeSettings), part)
     resolved = ("precision", "ask_precision", "ask_served_model")
     settings = settings.model_copy(update={n: getattr(stage.settings, n) for n in resolved})

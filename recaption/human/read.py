@@ -25,7 +25,7 @@ from curate.intake.columns import FILE_COLUMNS, KEY_COLUMNS, TEXT_COLUMNS, URL_C
 from curate.intake.folders import is_hidden
 from curate.intake.locations import Store, locate
 from curate.intake.parquet_lists import open_parquet
-from curate.intake.rows import encodable
+from curate.intake.rows import encodable, text_problem
 from curate.intake.text_form import Chunks, check_encoding, refuse_other_encodings
 from curate.intake.text_lists import TextKind, read_text_list
 from curate.intake.texts import (
@@ -152,9 +152,12 @@ class TextsGiven:
             return Given(place, problem=NO_NAME, detail=printable(detail)[:300])
         column = find_name(fields, self._text_names())
         try:
-            texts = _told(texts_of(value_at(fields, column), column))
+            said = texts_of(value_at(fields, column), column)
         except NoTextError as error:
             return Given(place, **names, problem=UNREADABLE, detail=str(error))
+        if (problem := text_problem(*said)) is not None:
+            return Given(place, **names, problem=UNREADABLE, detail=problem)
+        texts = _told(said)
         if not texts:
             detail = f"the column {column!r} is empty" if column else "there is no column of texts"
             return Given(place, **names, problem=EMPTY, detail=detail)
@@ -208,7 +211,7 @@ def _told(texts: list[str]) -> tuple[str, ...]:
     """Without what is not seen: control characters, marks, carriage returns, blank ends."""
     plain = (readable(text.replace("\r\n", "\n").replace("\r", "\n")) for text in texts)
     kept = several([text.strip() for text in plain])
-    return tuple(text for text in kept if any(map(str.isalnum, text)) and encodable(text))
+    return tuple(text for text in kept if any(map(str.isalnum, text)))
 
 
 def _said(fields: Mapping[str, Any], names: tuple[str, ...]) -> str | None:

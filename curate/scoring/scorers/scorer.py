@@ -204,6 +204,14 @@ class ScorerGraph:
             return is_picture_input(column)
         return any(self.rests_on_picture(need) for need in self.producer[column].needs)
 
+    def resting_on(self, scorer: Scorer) -> set[str]:
+        """The columns of a scorer, and all that are computed from them."""
+        columns = set(scorer.adds)
+        for other in self.scorers:
+            if columns.intersection(other.needs):
+                columns.update(other.adds)
+        return columns
+
     def plan(self, stored: Mapping[str, str]) -> Plan:
         """What to run where `stored` (column -> signature) is already in the tables.
 

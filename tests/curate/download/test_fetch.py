@@ -19,6 +19,7 @@ from PIL import Image
 from curate.base.errors import ConfigError
 from curate.base.reasons import Reason
 from curate.download.settings import DownloadSettings
+from curate.download.shared_urls import sharing_urls
 from curate.download.stage import DownloadStage, download_stage
 from curate.intake.read import plan_shards
 from curate.pictures.pdq import pdq_hash
@@ -75,20 +76,24 @@ def server():
         yield running
 
 
-def make_dataset(folder: Path, urls: list[str | None], **columns: list) -> Dataset:
+def make_dataset(
+    folder: Path, urls: list[str | None], rows_per_shard: int = 10_000, **columns: list
+) -> Dataset:
     texts = [f"picture number {number}" for number in range(len(urls))]
     table = pa.table({"url": pa.array(urls, pa.string()), "text": texts, **columns})
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, folder / "list.parquet")
     dataset = Dataset(folder / "dataset")
-    plan_shards(folder / "list.parquet", dataset)
+    plan_shards(folder / "list.parquet", dataset, rows_per_shard=rows_per_shard)
     return dataset
 
 
-def run(dataset: Dataset, settings: DownloadSettings = SETTINGS) -> dict[str, int]:
+def run(
+    dataset: Dataset, settings: DownloadSettings = SETTINGS, shard: str = "00000"
+) -> dict[str, int]:
     stage = pickle.loads(pickle.dumps(DownloadStage(settings)))  # as it travels to a worker
     stage.open()
-    return stage.run(dataset, "00000")
+    return stage.run(dataset, shard)
 
 
 @pytest.fixture(scope="module")
@@ -261,6 +266,46 @@ def test_one_url_in_many_rows_is_one_request_whose_end_all_share(server, tmp_pat
     assert len({stored[sample["key"]] for sample in alike}) == 1
     assert len({sample["sha256"] for sample in alike}) == 1
     assert samples[1]["detail"] == samples[5]["detail"]
+
+
+def test_what_another_shard_stored_of_a_url_is_copied_and_not_asked_for_again(server, tmp_path):
+    good, gone, other = (server.url(path) for path in ("good/spread", "missing/spread", "good/2"))
+    right, wrong = hashlib.sha256(picture()).hexdigest(), "0" * 64
+    urls = [good, gone, other, good, gone, server.url("good/3"), f" {good}#top", good, good]
+    hashes = [None, None, None, None, None, None, right.upper(), wrong, None]
+    told = {"sha256": hashes, "md5": [None] * 8 + [hashlib.md5(picture()).hexdigest()]}
+    # A list may have a column of the name that DuckDB gives to a file.
+    dataset = make_dataset(tmp_path, urls, 3, **told, filename=["x"] * 9)
+    shards = dataset.shards()
+    server.requests.clear()
+    with sharing_urls(dataset, shards):
+        assert [run(dataset, shard=shard) for shard in shards] == [
+            {"stored": 2, "http_404": 1},
+            {"stored": 2, "http_404": 1},
+            {"stored": 2, "hash_mismatch": 1},
+        ]
+    # One that failed is asked for again, and so are hashes that what is stored cannot answer.
+    asked = {"/good/spread": 2, "/missing/spread": 2, "/good/2": 1, "/good/3": 1}
+    assert server.requests == asked
+    alone = make_dataset(tmp_path / "alone", urls, 3, **told, filename=["x"] * 9)
+    for shard in shards:
+        run(alone, shard=shard)
+        assert alone.shard_path(shard).read_bytes() == dataset.shard_path(shard).read_bytes()
+        assert alone.read_table("samples", shard) == dataset.read_table("samples", shard)
+    # Of what is stored nobody can tell whether it is on a list; a lost tar is nothing to copy from.
+    known = tmp_path / "known.csv"
+    known.write_text(f"sha256:{'f' * 64}\n")
+    for settings, lost in (
+        (SETTINGS.model_copy(update={"hash_list": str(known)}), []),
+        (SETTINGS, ["00000"]),
+    ):
+        server.requests.clear()
+        dataset.table_path("samples", "00001").unlink()
+        for shard in lost:
+            dataset.shard_path(shard).unlink()
+        with sharing_urls(dataset, shards):
+            run(dataset, settings, "00001")
+        assert server.requests["/good/spread"] == 1
 
 
 def test_loopback_is_refused_unless_it_is_allowed(server, tmp_path):

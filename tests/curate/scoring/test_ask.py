@@ -129,10 +129,25 @@ def test_a_pictures_failure_is_null_with_its_reason_and_ends_no_other(settings, 
         made = settings(ask={"logo": "Is it a logo?", "map": "Is it a map?"}, ask_model=server.url)
         counts = ScoreStage(made).run(dataset, "00000")
         body = server.bodies[-1]
-    assert column(dataset, "logo") == pytest.approx([0.7 / 0.9] * 4 + [None])
-    assert column(dataset, "map") == [None] * 5
-    assert "neither yes nor no" in column(dataset, "map_error")[0]
-    assert column(dataset, "map_error")[-1] is None, "nobody was asked about it"
+        # Once it answers, what failed is asked again where that is asked for, and nothing else.
+        told = [column(dataset, name) for name in ("logo", "map", "map_error")]
+        server.scripted |= scripted({"Is it a map?": {"yes": 0.0}})
+        assert ScoreStage(made).is_done(dataset, "00000")
+        again = ScoreStage(made, retry_failed=True)
+        assert not again.is_done(dataset, "00000")
+        before = len(server.bodies)
+        again.run(dataset, "00000")
+        assert again.is_done(dataset, "00000")
+        asked = [json.dumps(one["messages"]) for one in server.bodies[before:]]
+    assert sum("map?" in one for one in asked) == 4
+    assert not any("logo?" in one for one in asked)
+    assert column(dataset, "logo") == told[0]
+    assert column(dataset, "map") == [1.0] * 4 + [None]
+    assert column(dataset, "map_error") == [None] * 5
+    assert told[0] == pytest.approx([0.7 / 0.9] * 4 + [None])
+    assert told[1] == [None] * 5
+    assert "neither yes nor no" in told[2][0]
+    assert told[2][-1] is None, "nobody was asked about it"
     assert counts["map_error"] == 4
     assert (body["max_tokens"], body["logprobs"], body["top_logprobs"]) == (1, True, 20)
 

@@ -82,12 +82,14 @@ def test_samples_that_a_retry_stored_later_are_scored_alone(clip, tmp_path: Path
     assert written(later) == written(whole)
 
 
+@pytest.mark.parametrize("decodes", [False, True])
 def test_a_scorer_and_samples_added_at_once_give_the_tables_of_one_run(
-    clip, tmp_path: Path
+    clip, second, tmp_path: Path, decodes: bool
 ) -> None:
     head = str(tiny_head(tmp_path / "head.safetensors"))
+    wanted = ScoreSettings(**clip, aesthetic_head=head, more_clips={"b": second} if decodes else {})
     whole = make_dataset(tmp_path / "whole", [samples()], failed=0)
-    score(whole, ScoreSettings(**clip, aesthetic_head=head))
+    score(whole, wanted)
     later = make_dataset(tmp_path / "later", [samples()], failed=0)
     tar = later.shard_path("00000").read_bytes()
     table = later.read_table("samples", "00000")
@@ -95,7 +97,7 @@ def test_a_scorer_and_samples_added_at_once_give_the_tables_of_one_run(
     score(later, ScoreSettings(**clip))
     later.write_table("samples", table, "00000")
     later.shard_path("00000").write_bytes(tar)
-    score(later, ScoreSettings(**clip, aesthetic_head=head))
+    score(later, wanted)
     for table in TABLES:
         mine, other = later.read_table(table, "00000"), whole.read_table(table, "00000")
         assert mine.schema.equals(other.schema, check_metadata=True)

@@ -68,6 +68,7 @@ def test_text_files_find_their_pictures_and_the_others_are_listed(tmp_path: Path
     }.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
+    (folder / "a/link.txt").symlink_to(tmp_path / "nowhere")
 
     rehearsed = import_captions(dataset.directory, str(folder), ImportSettings(), dry_run=True)
     assert "A cat. It sleeps." in rehearsed.text()
@@ -88,11 +89,12 @@ def test_text_files_find_their_pictures_and_the_others_are_listed(tmp_path: Path
         "no_such_picture": 3,
         "picture_not_stored": 1,
         "several_pictures": 1,
-        "unreadable": 1,
+        "unreadable": 2,
     }
     listed = [json.loads(line) for line in done.listed.read_text().splitlines()]
     told = {one["place"]: (one["reason"], one["detail"]) for one in listed}
     assert told["a/old.txt"][1] == "byte 4 is no UTF-8; say --encoding, such as cp1252"
+    assert told["a/link.txt"][1] == "it cannot be read (No such file or directory)"
     assert told["two.txt"] == ("several_pictures", "2 pictures have this name")
     assert told["b/lost.txt"] == ("picture_not_stored", "broken_image")
     (row, *_) = dataset.read_table("captions", "00001", done.source).to_pylist()
@@ -124,6 +126,7 @@ def test_lists_name_pictures_by_key_file_or_url(tmp_path: Path) -> None:
         {"key": "f" * 32, "url": "http://pictures.test/5.png", "caption": "an unknown key"},
         {"url": "http://pictures.test/2.png", "caption": None},
         {"caption": "of what?"},
+        {"key": keys[1], "caption": ["half of \ud800", "whole"]},
     ]
     path = tmp_path / "captions.jsonl"
     path.write_text("\n".join([*map(json.dumps, rows), "{no json"]))
@@ -138,7 +141,12 @@ def test_lists_name_pictures_by_key_file_or_url(tmp_path: Path) -> None:
         by_url["http://pictures.test/1.png"]: ["by its address", "said by another"],
         by_url["http://pictures.test/5.png"]: ["an unknown key"],
     }
-    assert done.left_out == {"empty": 1, "names_no_picture": 1, "unreadable_row": 1}
+    assert done.left_out == {
+        "empty": 1,
+        "names_no_picture": 1,
+        "unreadable": 1,
+        "unreadable_row": 1,
+    }
     assert (done.captions, done.pictures, done.stored) == (5, 3, 6)
     # The same rows from Parquet and CSV.
     pq.write_table(pa.Table.from_pylist(rows[1:4]), tmp_path / "captions.parquet")
