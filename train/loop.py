@@ -228,7 +228,7 @@ def train_loop(
             if on_step is not None and ranks.first:
                 on_step(done, settings.steps, pace)
 
-            validate = due(done, settings.validate_every, last) and settings.validation_samples
+            validate = due(done, settings.validate_every, last) and validation.count
             grid = due(done, settings.grid_every, last) and settings.grid_size
             if validate or grid or checkpoint:
                 with clock.stopped():

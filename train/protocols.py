@@ -38,12 +38,14 @@ class TextFeatures:
 class Drawn:
     """The captions of one batch, as they were drawn: what the receipt counts.
 
-    texts: what is encoded, "" where dropped; kind: (B,) index into the blend's kinds;
+    texts: what is encoded, "" where dropped; kind: (B,) index into the blend's kinds; wanted: (B,)
+    the same of what the seed drew, which is another where the picture lacks it and falls back;
     sample_index: (B,) which of the picture's captions of that kind; dropped: (B,) bool.
     """
 
     texts: Sequence[str]
     kind: NDArray[np.int64]
+    wanted: NDArray[np.int64]
     sample_index: NDArray[np.int64]
     dropped: NDArray[np.bool_]
 

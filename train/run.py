@@ -61,7 +61,7 @@ class RunSummary(Summary):
     samples: int
     """Training pictures, without the held-out ones."""
     dropped_samples: int
-    """Left out because they lack a caption of the blend."""
+    """Left out because they lack a caption of the blend, or all where it falls back."""
     loss: float | None
     """Mean over the last row of the metrics; None where every step in it was skipped."""
     validation: dict[str, float]
@@ -88,6 +88,8 @@ class RunSummary(Summary):
     cpu_seconds: float
     weights: dict[str, str]
     """File -> sha256."""
+    fell_back: float = 0.0
+    """Share of the captions drawn that are of another kind, as the picture lacks the one meant."""
 
 
 def train(
@@ -242,6 +244,7 @@ class _Run:
             loss=last["loss"] if np.isfinite(last["loss"]) else None,
             validation=validation_means(state.validation),
             blend=receipt.blend,
+            fell_back=receipt.fell_back / max(receipt.total, 1),
             caption_dropout=receipt.caption_dropout,
             truncated={own.texts: own.cut for own in cut_texts(tokenizer, first)},
             unknown_words={count.texts: count.share for count in unknown},

@@ -62,8 +62,10 @@ class TrainSettings(Settings):
         {"descriptive": 0.95, "alt": 0.05},
         description="Share of each caption kind; shares sum to 1.",
     )
-    missing_captions: Literal["refuse", "drop"] = Field(
-        "refuse", description="What to do with a picture that lacks a caption of the blend."
+    missing_captions: Literal["refuse", "drop", "fallback"] = Field(
+        "refuse",
+        description="A picture that lacks a kind of the blend is refused, left out (drop), or "
+        "takes its kind of the largest share where the one that is drawn is missing (fallback).",
     )
     allow_unknown_words: bool = Field(
         False,
@@ -198,7 +200,7 @@ class TrainSettings(Settings):
         ge=0,
         le=0.5,
         description="Held out: pictures whose key's hash lies below it, so that a selection that "
-        "grows never moves one into training.",
+        "grows never moves one into training. Of a few dozen pictures that may be none.",
     )
     validation_samples: int = Field(
         64, ge=0, description="Held-out pictures that are looked at, at most; 0 = none held out."

@@ -56,8 +56,8 @@ class Validation:
         settings = trained.settings
         prompts = list(settings.grid_prompts)
         if not prompts:
-            first = next((kind for kind in blend_order(settings.captions) if kind in captions), "")
-            prompts = list(captions.get(first, []))
+            kinds = (*blend_order(settings.captions), "blend")
+            prompts = next((list(captions[kind]) for kind in kinds if kind in captions), [])
         self.prompts = prompts[: settings.grid_size]
 
     @torch.no_grad()

@@ -23,7 +23,14 @@ from typing import (
 )
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from curate.base.errors import ConfigError
@@ -58,6 +65,17 @@ def _known_device(device: str) -> str:
 
 Device = Annotated[str, AfterValidator(_known_device)]
 """auto, cpu, cuda or cuda:N, in every command; see `device_of`."""
+
+
+def _lists_joined(sources: Any) -> Any:
+    if not isinstance(sources, dict):
+        return sources
+    return {k: "+".join(map(str, v)) if isinstance(v, list | tuple) else v
+            for k, v in sources.items()}  # fmt: skip
+
+
+CaptionSources = Annotated[dict[str, str], BeforeValidator(_lists_joined)]
+"""Kind -> who wrote it; `a+b`, or a list, takes those of a, and of b where a picture has none."""
 
 
 class Settings(BaseModel):

@@ -27,11 +27,12 @@ from curate.store.caption_blend import (
     blend_bounds,
     blend_order,
     drawn_kind,
+    fallback_order,
     hash_bits,
     hash_uniform,
     key_numbers,
 )
-from curate.store.captions import caption_writers
+from curate.store.captions import accepted_sql, caption_writers
 from curate.store.dataset import Dataset
 from curate.store.scans import parquet_rows, parquet_scan, sql_text
 
@@ -209,13 +210,12 @@ def _take_captions(
         "CREATE TABLE accepted (key VARCHAR, kind VARCHAR, source VARCHAR, sample_index INTEGER, "
         "caption VARCHAR, rank INTEGER)"
     )
-    by_share = sorted(settings.captions, key=lambda kind: (-settings.captions[kind], kind))
-    for kind, source in writers.items():
+    by_share = fallback_order(settings.captions)
+    for kind, writer in writers.items():
         connection.execute(
-            "INSERT INTO accepted SELECT key, kind, $source, sample_index, text, $rank FROM "
-            f"{dataset.scan('captions', source)} SEMI JOIN drawn USING (key) "
-            "WHERE kind = $kind AND status = 'ok'",
-            {"source": source, "kind": kind, "rank": by_share.index(kind)},
+            f"INSERT INTO accepted SELECT *, $rank FROM ({accepted_sql(dataset, kind, writer)}) "
+            "SEMI JOIN drawn USING (key)",
+            {"rank": by_share.index(kind)},
         )
     # Whether each sample has each kind.
     connection.execute(

@@ -29,7 +29,7 @@ from curate.export.layouts import Layout, find_layout
 from curate.export.pictures import PictureReader
 from curate.export.plan import make_plan
 from curate.export.settings import ExportSettings, check
-from curate.store.captions import caption_writers
+from curate.store.captions import caption_writers, sources_read
 from curate.store.claims import claim_directory
 from curate.store.dataset import Dataset
 from curate.store.holes import refuse_holes
@@ -169,7 +169,8 @@ def _identity(dataset: Dataset, settings: ExportSettings) -> dict[str, Any]:
         "samples": ("samples", None),
         "scores": ("scores", None),
     }
-    tables |= {f"captions by {name}": ("captions", name) for name in sorted(set(writers.values()))}
+    whose = sources_read(dataset, writers)
+    tables |= {f"captions by {name}": ("captions", name) for name in whose}
     marks = {
         what: fingerprint(
             [

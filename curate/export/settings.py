@@ -8,7 +8,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from curate.base.errors import ConfigError
-from curate.base.settings import OPERATIONAL, Settings
+from curate.base.settings import OPERATIONAL, CaptionSources, Settings
 
 Format = Literal["webdataset", "parquet", "folder"]
 FOLDER_LAYOUTS = ("huggingface", "kohya", "simpletuner")
@@ -26,8 +26,10 @@ class ExportSettings(Settings):
         description="One caption kind, or the share of each, as in descriptive=0.95,alt=0.05; "
         "which picture takes which is drawn by hash, as in training.",
     )
-    caption_sources: dict[str, str] = Field(
-        {}, description="Kind -> who wrote it, where several captioners wrote that kind."
+    caption_sources: CaptionSources = Field(
+        {},
+        description="Kind -> who wrote it, where several captioners wrote that kind; a+b takes "
+        "b's for pictures that have none by a.",
     )
     missing_captions: Literal["drop", "fallback"] = Field(
         "drop",

@@ -55,6 +55,12 @@ def blend_bounds(blend: Mapping[str, float]) -> NDArray[np.float64]:
     return np.cumsum([blend[kind] for kind in blend_order(blend)])
 
 
+def fallback_order(blend: Mapping[str, float]) -> list[str]:
+    """The kinds with a share above 0, the largest first: which one a picture takes that lacks the
+    kind that was drawn for it, where a blend may fall back."""
+    return sorted(blend_order(blend), key=lambda kind: (-blend[kind], kind))
+
+
 def drawn_kind(bounds: NDArray[np.float64], u: NDArray[np.float64]) -> NDArray[np.int64]:
     """Index into `blend_order` (N,) for numbers u in [0, 1) (N,)."""
     return np.minimum(np.searchsorted(bounds, u, "right"), len(bounds) - 1)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from curate.base.errors import ConfigError
 from curate.store.dataset import Dataset
+from curate.store.scans import sql_text
 from curate.store.write_samples import ALT_TEXTS
 
 SCORED_CAPTION = ("key", "kind", "source", "sample_index", "text_sha256")
@@ -26,7 +27,8 @@ def accepted_captions(
     """Accepted captions (status "ok") of the given kinds.
 
     Args:
-        sources: kind -> who wrote it, where several captioners wrote that kind.
+        sources: kind -> who wrote it, where several captioners wrote that kind; `a+b` as in
+            `accepted_sql`.
 
     Returns:
         Columns key, kind, source, sample_index, text; sorted by key, kind and sample_index, so
@@ -37,18 +39,40 @@ def accepted_captions(
             say whose to take; the sentence names them.
     """
     chosen = caption_writers(dataset, kinds, sources)
-    tables = []
     connection = dataset.connect(["captions"])
-    for kind, source in chosen.items():
-        tables.append(
-            connection.sql(
-                "SELECT key, kind, $source AS source, sample_index, text "
-                f"FROM {dataset.scan('captions', source)} WHERE kind = $kind AND status = 'ok'",
-                params={"source": source, "kind": kind},
-            ).to_arrow_table()
-        )
+    tables = [
+        connection.sql(accepted_sql(dataset, kind, writer)).to_arrow_table()
+        for kind, writer in chosen.items()
+    ]
     order = [(name, "ascending") for name in ("key", "kind", "sample_index")]
     return pa.concat_tables(tables).sort_by(order)
+
+
+def accepted_sql(dataset: Dataset, kind: str, writer: str) -> str:
+    """SQL of key, kind, source, sample_index and text of the accepted captions of a kind.
+
+    Args:
+        writer: of `caption_writers`; of `a+b` a picture takes those of a, or of b if a has none.
+    """
+    parts = [
+        f"SELECT key, kind, {sql_text(source)} AS source, sample_index, text, {rank} AS rank "
+        f"FROM {dataset.scan('captions', source)} WHERE kind = {sql_text(kind)} AND status = 'ok'"
+        for rank, source in enumerate(sources_of(dataset, writer))
+    ]
+    first = "QUALIFY rank = min(rank) OVER (PARTITION BY key)" if len(parts) > 1 else ""
+    return f"SELECT * EXCLUDE (rank) FROM (SELECT * FROM ({' UNION ALL '.join(parts)}) {first})"
+
+
+def sources_of(dataset: Dataset, writer: str) -> list[str]:
+    """The sources that a writer of `caption_writers` stands for, the preferred one first."""
+    if writer in dataset.caption_sources():
+        return [writer]
+    return list(dict.fromkeys(part.strip() for part in writer.split("+")))
+
+
+def sources_read(dataset: Dataset, writers: Mapping[str, str]) -> list[str]:
+    """All sources whose captions the writers of `caption_writers` stand for, sorted."""
+    return sorted({one for writer in writers.values() for one in sources_of(dataset, writer)})
 
 
 @dataclass(frozen=True)
@@ -95,12 +119,17 @@ def several_alt_texts(dataset: Dataset, shard: str) -> dict[str, list[str]]:
 def caption_writers(
     dataset: Dataset, kinds: Sequence[str], sources: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Kind -> whose captions to take; reads no captions, so it is cheap to ask before work starts.
+    """Kind -> whose captions to take, one source or `a+b`; cheap to ask before work starts.
 
     Raises:
         ConfigError: as `accepted_captions`.
     """
-    return {kind: _source_of(dataset, kind, (sources or {}).get(kind)) for kind in kinds}
+    writers = {}
+    for kind in kinds:
+        wanted = (sources or {}).get(kind)
+        parts = [None] if wanted is None else sources_of(dataset, wanted)
+        writers[kind] = "+".join(caption_writer(dataset, kind, part) for part in parts)
+    return writers
 
 
 def captioned_keys(dataset: Dataset, kind: str, source: str | None = None) -> set[str]:
@@ -111,13 +140,14 @@ def captioned_keys(dataset: Dataset, kind: str, source: str | None = None) -> se
     return set(captions.column("key").to_pylist())
 
 
-def writers_of(dataset: Dataset, kind: str) -> list[str]:
-    """Sources that wrote at least one row of `kind`."""
+def writers_of(dataset: Dataset, kind: str, accepted: bool = False) -> list[str]:
+    """Sources that wrote at least one row of `kind`, or one that was accepted."""
+    condition = "kind = $kind AND status = 'ok'" if accepted else "kind = $kind"
     writers = []
     connection = dataset.connect(["captions"])
     for source in dataset.caption_sources():
         found = connection.execute(
-            f"SELECT 1 FROM {dataset.scan('captions', source)} WHERE kind = $kind LIMIT 1",
+            f"SELECT 1 FROM {dataset.scan('captions', source)} WHERE {condition} LIMIT 1",
             {"kind": kind},
         ).fetchone()
         if found:
@@ -125,7 +155,12 @@ def writers_of(dataset: Dataset, kind: str) -> list[str]:
     return writers
 
 
-def _source_of(dataset: Dataset, kind: str, wanted: str | None) -> str:
+def caption_writer(dataset: Dataset, kind: str, wanted: str | None = None) -> str:
+    """The one source whose captions of a kind to take: the one that is wanted, or that there is.
+
+    Raises:
+        ConfigError: as `accepted_captions`.
+    """
     writers = writers_of(dataset, kind)
     if wanted is not None:
         if wanted not in writers:
@@ -137,9 +172,12 @@ def _source_of(dataset: Dataset, kind: str, wanted: str | None) -> str:
             f"There are no {kind} captions yet; write them with "
             f"`caplab recaption {dataset.directory} --kinds {kind}`."
         )
+    if len(writers) > 1:  # of one who only rejected there is nothing to take
+        writers = writers_of(dataset, kind, accepted=True) or writers
     if len(writers) > 1:
         raise ConfigError(
             f"Several captioners wrote {kind} captions ({', '.join(writers)}); say whose to take, "
-            f"as in --caption-sources {kind}={writers[-1]}."
+            f"as in --caption-sources {kind}={writers[-1]}, or in which order, as in "
+            f"{kind}={'+'.join(writers[:2])}: the second one's for pictures that the first lacks."
         )
     return writers[0]

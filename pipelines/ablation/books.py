@@ -46,7 +46,8 @@ class Books:
         return {**self._shared, **arm.caption_sources}
 
     def keys(self, selection: str) -> tuple[str, ...]:
-        """Pictures of a selection with an accepted caption of every kind that an arm of it uses.
+        """Pictures of a selection with an accepted caption of every kind that an arm of it uses, or
+        of any of them where the arm falls back.
 
         Raises:
             ConfigError: no picture has them all; the kinds that are missing are named.
@@ -57,25 +58,31 @@ class Books:
 
     def _common(self, selection: str) -> tuple[str, ...]:
         refuse_holes(self.dataset, [selection])
-        selected = self.dataset.selection_keys(selection)
-        common = set(selected)
+        common = set(self.dataset.selection_keys(selection))
         own = [a for _, a in arms_of(self.settings) if self._selection(a) == selection]
+        have: dict[tuple[str, str | None], set[str]] = {}
         for kind, source in sorted(
             {(kind, self.sources_of(arm).get(kind)) for arm in own for kind in arm.captions},
             key=str,
         ):
-            have = captioned_keys(self.dataset, kind, source)
-            if not have.intersection(selected):
+            have[kind, source] = captioned_keys(self.dataset, kind, source) & common
+            if not have[kind, source]:
                 raise ConfigError(
                     f"No picture of selection {selection!r} has a caption of kind {kind!r}; write "
                     f"them with `caplab recaption {self.dataset.directory} --selection "
                     f"{selection} --kinds {kind}`."
                 )
-            common &= have
+        for arm in own:
+            sets = [have[kind, self.sources_of(arm).get(kind)] for kind in arm.captions]
+            if arm.missing_captions == "fallback":
+                common &= set[str]().union(*sets)
+            else:
+                common.intersection_update(*sets)
         if not common:
             raise ConfigError(
                 f"No picture of selection {selection!r} has captions of all kinds "
-                f"{', '.join(self.settings.kinds_of(selection))}; recaption the whole selection."
+                f"{', '.join(self.settings.kinds_of(selection))}; recaption the whole selection, "
+                f"or let arms fall back (missing_captions: fallback)."
             )
         return tuple(sorted(common))
 

@@ -11,10 +11,12 @@ from pathlib import Path
 from pipelines.ablation.judged import checked_scores
 from pipelines.ablation.pictures import missing
 from pipelines.ablation.run import unfinished
+from pipelines.ablation.runs import Run
 from pipelines.ablation.settings import AblateSettings
 from pipelines.ablation.study import Study, prepare, sourced_sets
 from pipelines.ablation.trial import primary_prompts, sample_pictures
 from pipelines.judges.protocol import SetJudge
+from train.data.captions import CaptionDraws
 
 _STEPS = 3
 """Steps that are tried; the first one warms up and is not timed."""
@@ -55,17 +57,21 @@ def plan(dataset_dir: Path | str, settings: AblateSettings, out: Path | str) -> 
     judged = drawn * len(study.judges)
     hours = pace.hours(steps, drawn, judged, settings.workers)
     first = study.cells[0].run
+    runs = {cell.arm: cell.run for cell in study.cells}
     arms = [
         f"  {name}: "
         + ", ".join(f"{kind} {share:.0%}" for kind, share in arm.captions.items())
         + (f", selection {arm.selection}" if arm.selection else "")
+        + _falling_back(runs[name])
         for name, arm in settings.all_arms.items()
     ]
+    falls_back = any(arm.missing_captions == "fallback" for arm in settings.all_arms.values())
+    some = " (any of them, for an arm that falls back)" if falls_back else ""
     pictures = {run.selection: len(run.keys) for run in study.runs}
     primary = settings.primary
     lines = [
         *(
-            f"{count} pictures of selection {name} have every caption kind that its arms use."
+            f"{count} pictures of selection {name} have every caption kind that its arms use{some}."
             for name, count in pictures.items()
         ),
         f"{len(settings.all_arms)} arms, {len(study.cells)} of arms and seeds, "
@@ -82,6 +88,14 @@ def plan(dataset_dir: Path | str, settings: AblateSettings, out: Path | str) -> 
         f"Primary: {primary.metric} on {primary.form} prompts, {primary.wording} wordings.",
     ]
     return "\n".join(lines)
+
+
+def _falling_back(run: Run) -> str:
+    if run.settings.missing_captions != "fallback":
+        return ""
+    shares = CaptionDraws(run.index, run.settings).expected_shares()
+    drawn = ", ".join(f"{kind} {share:.1%}" for kind, share in shares.items())
+    return f"; falling back, it will draw {drawn}"
 
 
 def timed(study: Study, settings: AblateSettings) -> Pace:

@@ -216,7 +216,7 @@ def summarise(out: Path) -> AblationSummary:
     for name, table in {**found, **tables.named()}.items():
         with atomic_path(out / "results" / f"{name}.parquet") as temporary:
             pq.write_table(table, temporary, compression="zstd")
-    lost = texts.texts_lost(kept)
+    lost, fell_back = texts.texts_lost(kept), texts.fell_back(kept)
     of_judges = dict.fromkeys(limit for spec in kept.judges for limit in spec.limits)
     write_json(
         out / "run.json",
@@ -224,7 +224,7 @@ def summarise(out: Path) -> AblationSummary:
             **kept.record,
             "kind": "ablation",
             "headline": tables.headline,
-            "limits": [*of_judges, *LIMITS, *kept.record["late"]],
+            "limits": [*of_judges, *LIMITS, *fell_back, *kept.record["late"]],
             "primary": kept.settings.primary.resolved(),
             "trends": {name: dict(doses) for name, doses in declared.trends.items()},
             "undefined": tables.undefined,
@@ -233,7 +233,7 @@ def summarise(out: Path) -> AblationSummary:
         },
     )
     table = text_table(tables.arms, tables.undefined, kept.settings.primary.metric)
-    table = "\n".join([table, "", *texts.told(lost)]).rstrip()
+    table = "\n".join([table, "", *texts.told(lost), *fell_back]).rstrip()
     tested = [row for row in tables.contrasts.to_pylist() if row["declared"]]
     arms = tables.arms.to_pylist()
     return AblationSummary(out, tables.headline, table, kept.record["images"], arms, tested)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from curate.base.settings import OPERATIONAL, Settings, comma_list
+from curate.base.settings import OPERATIONAL, CaptionSources, Settings, comma_list
 from pipelines.ablation.declared import (
     Declaration,
     Interaction,
@@ -63,8 +63,13 @@ class Arm(Settings):
     selection: str | None = Field(
         None, description="Pictures and their weights; none = the study's selection"
     )
-    caption_sources: dict[str, str] = Field(
+    caption_sources: CaptionSources = Field(
         {}, description="Kind -> who wrote it, where that differs from the study's"
+    )
+    missing_captions: Literal["drop", "fallback"] = Field(
+        "drop",
+        description="A picture that lacks a kind of the arm is left out of all arms (drop), or "
+        "takes the arm's kind of the largest share where that kind is drawn (fallback)",
     )
     seeds: tuple[Seed, ...] | None = Field(
         None, min_length=1, description="Training seeds of its own; none = the study's"
@@ -118,8 +123,8 @@ class AblateSettings(RunnerSettings):
 
     arms: dict[str, Arm] = Field(
         default_factory=lambda: {n: Arm(captions=c) for n, c in _DEFAULT_ARMS.items()},
-        description="Name -> {kind: share}, or {captions, selection, caption_sources, seeds, "
-        "condition_on, ask}",
+        description="Name -> {kind: share}, or {captions, missing_captions, selection, "
+        "caption_sources, seeds, condition_on, ask}",
     )
     caption_sets: dict[str, Derivation] = Field(
         {}, description="Name -> {of, rule, ...}: caption sets derived by rule; kinds for arms"
@@ -148,8 +153,10 @@ class AblateSettings(RunnerSettings):
     noises: int = Field(2, gt=0, description="Pictures of a prompt, each from a noise of its own")
     generation_seed: int = Field(0, ge=0, description="Of the noise; shared by all arms and seeds")
     selection: str = Field("default", description="Selection of the dataset to train on")
-    caption_sources: dict[str, str] = Field(
-        {}, description="Kind -> who wrote it, where several captioners wrote that kind"
+    caption_sources: CaptionSources = Field(
+        {},
+        description="Kind -> who wrote it, where several captioners wrote that kind; a+b takes "
+        "b's for pictures that have none by a",
     )
     train: dict[str, Any] = Field(
         {"model": "world-small"}, description="Training settings that all arms share"

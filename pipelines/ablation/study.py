@@ -141,7 +141,7 @@ def prompts_of(prompts: str | Mapping[str, Any]) -> pa.Table:
 def train_settings(
     settings: AblateSettings, arm: Arm, stored: Mapping[str, Any] | None = None
 ) -> TrainSettings:
-    """The training settings of an arm; arms differ in `captions` and `condition_on` alone.
+    """The training settings of an arm; arms differ in their captions and `condition_on` alone.
 
     Device and precision are settled here; those of a `stored` study are kept.
     """
@@ -151,6 +151,8 @@ def train_settings(
         "threads": settings.cpus_per_run,
         "allow_unknown_words": settings.allow_unknown_words,
     }
+    if arm.missing_captions == "fallback":
+        given["missing_captions"] = "fallback"
     if arm.condition_on is not None:
         given["condition_on"] = arm.condition_on
     return settled(load_train_settings(None, given), stored)

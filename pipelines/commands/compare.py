@@ -12,7 +12,7 @@ from curate.base.errors import DatasetError
 from curate.base.telling.summaries import Summary
 
 # What may differ between runs that are compared for their captions; the receipt says how.
-_OF_CAPTIONS = ("settings.captions.",)
+_OF_CAPTIONS = ("settings.captions.", "settings.missing_captions")
 
 
 @click.command("compare")

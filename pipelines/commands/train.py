@@ -11,7 +11,7 @@ import click
 from pydantic import Field
 
 from curate.base.errors import ConfigError
-from curate.base.settings import OPERATIONAL
+from curate.base.settings import OPERATIONAL, CaptionSources
 from curate.base.telling.summaries import Summary
 from pipelines.runners.settings import RunnerSettings
 from pipelines.terminal.failures import Terminated
@@ -53,8 +53,10 @@ class TrainCommandSettings(TrainSettings, RunnerSettings):
     )
 
     selection: str = Field("default", description="Selection of the dataset to train on.")
-    caption_sources: dict[str, str] = Field(
-        {}, description="Kind -> who wrote it, where several captioners wrote that kind."
+    caption_sources: CaptionSources = Field(
+        {},
+        description="Kind -> who wrote it, where several captioners wrote that kind; a+b takes "
+        "b's for pictures that have none by a.",
     )
     processes: int = Field(
         1,
@@ -135,9 +137,13 @@ class TrainSummary(Summary):
     loss: float | None
     """Mean of the last steps; None where every one of them was skipped."""
     validation: dict[str, float]
-    """Caption kind -> mean loss on the held-out pictures."""
+    """Caption kind -> mean loss on the held-out pictures; empty where nothing is held out."""
     unknown_words: dict[str, float]
     """What kind of texts -> share of their words that are outside the vocabulary."""
+    blend: dict[str, float]
+    """Caption kind -> share of the captions drawn."""
+    fell_back: float
+    """Share of the captions drawn that are of another kind than the blend's draw."""
 
     def text(self) -> str:
         """What the command prints."""
@@ -146,7 +152,10 @@ class TrainSummary(Summary):
         else:
             done = f"{self.steps:,} steps done"
         losses = ", ".join(f"{kind} {loss:.4f}" for kind, loss in self.validation.items())
-        lines = [f"{done}; validation loss {losses}" if losses else done]
+        lines = [f"{done}; " + (f"validation loss {losses}" if losses else "nothing is held out")]
+        if self.fell_back:
+            drawn = ", ".join(f"{kind} {share:.1%}" for kind, share in self.blend.items())
+            lines.append(f"captions drawn: {drawn}; {self.fell_back:.1%} of the draws fell back")
         if self.unknown_words:
             shares = (f"{share:.1%} of the {name}" for name, share in self.unknown_words.items())
             lines.append(f"words outside the vocabulary: {', '.join(shares)}")
@@ -224,8 +233,14 @@ def _train(
             say(_where_it_goes_on(out, settings))
             raise
     summary = read_json(out / "summary.json")
-    told = ("samples", "loss", "validation", "unknown_words")
-    return TrainSummary(out, summary["steps"], before, **{name: summary[name] for name in told})
+    told = ("samples", "loss", "validation", "unknown_words", "blend")
+    return TrainSummary(
+        out,
+        summary["steps"],
+        before,
+        fell_back=summary.get("fell_back", 0.0),
+        **{name: summary[name] for name in told},
+    )
 
 
 def _refuse(dataset: Dataset, settings: TrainCommandSettings) -> None:
@@ -253,6 +268,7 @@ def plan(directory: Path | str, settings: TrainCommandSettings, sheet: Path | No
         sheet: where a page is written that shows what the model will see.
     """
     from curate.store.dataset import Dataset
+    from train.data.captions import CaptionDraws
     from train.data.index import build_index
     from train.text.build import build_tokenizer
     from train.text.vocabulary import cut_texts, refuse_unknown_words, unknown_words
@@ -266,13 +282,18 @@ def plan(directory: Path | str, settings: TrainCommandSettings, sheet: Path | No
     tokenizer = build_tokenizer(config, chain.from_iterable(own.texts() for own in both))
     unknown = unknown_words(tokenizer, _texts(both, part))
     refuse_unknown_words(unknown, settings.allow_unknown_words)
-    left_out = f"; {index.dropped:,} lack a caption and are left out" if index.dropped else ""
+    lacks = "every kind of the blend" if part.missing_captions == "fallback" else "a caption"
+    left_out = f"; {index.dropped:,} lack {lacks} and are left out" if index.dropped else ""
     lines = [
         f"{len(index):,} training pictures; {len(held_out):,} held-out ones are looked at{left_out}"
     ]
+    taken = CaptionDraws(index, part).expected_shares()
     for kind, share in settings.captions.items():
         have = len(index) - index.lacking.get(kind, 0)
-        lines.append(f"  {kind}: {share:.0%} of the blend, {have:,} pictures have one")
+        line = f"  {kind}: {share:.0%} of the blend, {have:,} pictures have one"
+        if part.missing_captions == "fallback":
+            line += f"; {taken.get(kind, 0.0):.1%} of the draws will take it"
+        lines.append(line)
     seen = settings.steps * settings.batch_size
     lines.append(
         f"{settings.steps:,} steps of {settings.batch_size} pictures: "

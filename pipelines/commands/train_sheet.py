@@ -61,6 +61,8 @@ class Seen:
     picture: Picture
     key: str
     kind: str
+    instead_of: str
+    """The kind that was drawn, where the picture lacks it."""
     sample_index: int
     dropped: bool
     read: str
@@ -181,12 +183,13 @@ def seen_batch(data: Shown, reader: Reader, settings: TrainSettings, step: int) 
     pictures = []
     for i, text in enumerate(drawn.texts):
         read, unread = split_at_window(reader, text) if cut[i] else (text, "")
-        kind = data.draws.kinds[int(drawn.kind[i])]
+        kind, wanted = (data.draws.kinds[int(own[i])] for own in (drawn.kind, drawn.wanted))
         pictures.append(
             Seen(
                 picture=_picture(x[i].numpy(), f"training picture {keys[i]}"),
                 key=keys[i],
                 kind=kind,
+                instead_of=wanted if wanted != kind else "",
                 sample_index=int(drawn.sample_index[i]),
                 dropped=bool(drawn.dropped[i]),
                 read=read,

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from curate.base.errors import ConfigError
-from curate.base.settings import OPERATIONAL, Device, Precision, Settings
+from curate.base.settings import OPERATIONAL, CaptionSources, Device, Precision, Settings
 from recaption.prompts.templates import PromptTemplate, load_templates
 
 NEW = "new"
@@ -50,8 +50,10 @@ class FitSettings(Settings):
     )
     prompts: str = Field("", description="YAML file with prompt templates of your own, by kind.")
     selection: str = Field("", description="Selection, where the pairs are a dataset.")
-    caption_sources: dict[str, str] = Field(
-        {}, description="Kind -> who wrote it, where several captioners wrote that kind."
+    caption_sources: CaptionSources = Field(
+        {},
+        description="Kind -> who wrote it, where several captioners wrote that kind; a+b takes "
+        "b's for pictures that have none by a.",
     )
 
     pretrain: str = Field(

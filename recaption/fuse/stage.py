@@ -11,7 +11,7 @@ from curate.base.errors import ConfigError
 from curate.store.captions import (
     MADE_FROM,
     CaptionRef,
-    caption_writers,
+    caption_writer,
     made_from,
     read_made_from,
     text_mark,
@@ -55,8 +55,7 @@ class FuseStage(CaptionStage):
             ConfigError: also where nobody wrote one of the kinds, or several did.
         """
         asked = [kind.partition(":") for kind in settings.fuse]
-        named = {kind: source for kind, _, source in asked if source}
-        self.of = caption_writers(dataset, [kind for kind, _, _ in asked], named)
+        self.of = {kind: caption_writer(dataset, kind, own or None) for kind, _, own in asked}
         if len(self.of) < len(asked):
             raise ConfigError("fuse names a kind twice.")
         if settings.prompt_columns or settings.prompt_variables:

@@ -29,7 +29,7 @@ from curate.base.kinds import check_kind
 from curate.base.progress import progress, tell
 from curate.base.provenance import provenance
 from curate.base.telling.summaries import Summary
-from curate.store.captions import caption_writers, writers_of
+from curate.store.captions import caption_writer, writers_of
 from curate.store.contract import DERIVED
 from curate.store.dataset import Dataset
 from curate.store.dataset_card import write_dataset_card
@@ -160,12 +160,8 @@ def examples(
 
 def _planned(dataset: Dataset, name: str, derivation: Derivation) -> _Plan:
     check_kind(name)
-    of = caption_writers(
-        dataset,
-        [derivation.of],
-        {derivation.of: derivation.source} if derivation.source else None,
-    )[derivation.of]
-    like = derivation.like and caption_writers(dataset, [derivation.like])[derivation.like]
+    of = caption_writer(dataset, derivation.of, derivation.source or None)
+    like = derivation.like and caption_writer(dataset, derivation.like)
     decisive = {"name": name, "made_from": [of, like], "version": VERSION}
     source = f"{DERIVED}{fingerprint(derivation.decisive() | decisive)[:8]}"
     if others := [one for one in writers_of(dataset, name) if one != source]:

@@ -16,7 +16,7 @@ from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import read_json
 from curate.base.weights import load_state_dict
 from curate.store.dataset import Dataset
-from tests.train.data.small_dataset import add_scores, make_dataset
+from tests.train.data.small_dataset import add_captions, add_scores, make_dataset
 from tests.train.tiny_run import small, tiny
 from train.assemble import load_trained
 from train.data.receipt import check_receipt
@@ -65,6 +65,34 @@ def test_a_run_leaves_its_whole_record(finished: tuple[Path, RunSummary]) -> Non
         assert grid.size == (204, 204)
     assert len(read_json(out / "grids" / "prompts.json")) == 4
     assert not list(out.rglob("*.pt")) + list(out.rglob("*.pkl"))
+
+
+def test_a_blend_that_falls_back_is_looked_at_as_a_blend_where_no_kind_is_whole(
+    tmp_path: Path,
+) -> None:
+    halves = make_dataset(tmp_path / "data", count=40, sizes=((16, 16),))
+    keys = halves.selection_keys("all")
+    for source, own in (("one", keys[::2]), ("two", keys[1::2])):
+        add_captions(halves, source, source, dict.fromkeys(own, f"a plain {source} square"))
+    blend = {"captions": {"one": 0.5, "two": 0.5}, "missing_captions": "fallback"}
+    summary = train(halves, tiny(**blend, steps=3), tmp_path / "run", "all")
+    assert {"blend", "empty", "alt"} <= set(summary.validation)
+    assert not {"one", "two"} & set(summary.validation)
+    assert summary.fell_back == pytest.approx(0.5, abs=0.2)
+    assert set(read_json(tmp_path / "run" / "grids" / "prompts.json")) <= {
+        "a plain one square",
+        "a plain two square",
+    }
+    again = train(halves, tiny(**blend, steps=3), tmp_path / "run", "all")
+    assert again == summary
+
+
+def test_a_run_may_hold_nothing_out(data: Dataset, tmp_path: Path) -> None:
+    few = tiny(steps=2, validation_share=0.0, grid_size=2, checkpoint_every=2)
+    summary = train(data, few, tmp_path / "run", "all")
+    assert summary.validation == {}
+    assert summary.samples == 40
+    assert not check_receipt(tmp_path / "run")
 
 
 def test_buckets_that_the_network_cannot_cut_are_refused(data: Dataset, tmp_path: Path) -> None:

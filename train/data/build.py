@@ -21,7 +21,7 @@ from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import fingerprint, temporary_path, write_json
 from curate.base.settings import nearest
 from curate.store.caption_blend import blend_order, hash_uniform, key_numbers
-from curate.store.captions import caption_writers
+from curate.store.captions import accepted_sql, caption_writers, sources_read
 from curate.store.dataset import Dataset
 from curate.store.scans import parquet_scan, sql_text
 from train.data import columns as stored
@@ -90,9 +90,8 @@ def requested(
         ConfigError, DatasetError: as `build_index`, of what can be seen without reading a row.
     """
     blend = blend_order(settings.captions)
-    writers = caption_writers(dataset, blend, caption_sources)
-    others = [kind for kind in available_kinds(dataset, caption_sources) if kind not in writers]
-    writers |= caption_writers(dataset, others, caption_sources)
+    kinds = sorted({*blend, *available_kinds(dataset, caption_sources)})
+    writers = caption_writers(dataset, kinds, caption_sources)
     selections = [selection]
     if settings.prior_selection is not None:
         selections.append(settings.prior_selection)
@@ -103,7 +102,7 @@ def requested(
             raise DatasetError(f"There is no selection {name!r} (selections: {told}).")
     files = [dataset.selection_path(name) for name in selections]
     files += dataset.table_files("samples")
-    files += [f for s in sorted(set(writers.values())) for f in dataset.table_files("captions", s)]
+    files += [f for s in sources_read(dataset, writers) for f in dataset.table_files("captions", s)]
     if settings.condition_on:
         files += dataset.table_files("scores")
         _check_scores(dataset, settings.condition_on)
@@ -112,13 +111,13 @@ def requested(
         stat = path.stat()
         relative = path.relative_to(dataset.directory)
         stamps.update(f"{relative}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    kinds = sorted(writers)
     return {
         "format": _FORMAT,
         "selections": selections,
-        "kinds": {kind: writers[kind] for kind in kinds},
+        "kinds": writers,
         # Arms of several blends share one index, unless pictures are left out by it.
         "whole": sorted(blend) if settings.missing_captions == "drop" else [],
+        **({"any": sorted(blend)} if settings.missing_captions == "fallback" else {}),
         "sizes": bucket_sizes(settings, config.resolution),
         "held_out": [settings.validation_share, settings.validation_samples],
         "held_out_size": config.resolution,
@@ -320,9 +319,8 @@ class Build:
         # Without a sample_index, as where a table was written by hand, a caption is the first.
         captions = " UNION ALL ".join(
             f"SELECT key, {number} AS kind, coalesce(sample_index, 0)::INTEGER AS sample_index, "
-            f"text FROM {self.dataset.scan('captions', source)} "
-            f"WHERE kind = {sql_text(kind)} AND status = 'ok'"
-            for number, (kind, source) in enumerate(self.request["kinds"].items())
+            f"text FROM ({accepted_sql(self.dataset, kind, writer)})"
+            for number, (kind, writer) in enumerate(self.request["kinds"].items())
         )
         return (
             f"SELECT s.key, s.shard, s.width, s.height, s.sha256, c.weight, c.prior, "
@@ -366,11 +364,12 @@ class Build:
         have = {
             name: stored.list_lengths(samples.column(f"captions_{name}")) > 0 for name in self.kinds
         }
-        if self.request["whole"]:
-            whole = np.logical_and.reduce([have[name] for name in self.request["whole"]])
-            self.dropped += int((~whole).sum())
-            samples = samples.filter(pa.array(whole))
-            have = {name: there[whole] for name, there in have.items()}
+        if needed := self.request["whole"] or self.request.get("any"):
+            enough = np.logical_and if self.request["whole"] else np.logical_or
+            kept = enough.reduce([have[name] for name in needed])
+            self.dropped += int((~kept).sum())
+            samples = samples.filter(pa.array(kept))
+            have = {name: there[kept] for name, there in have.items()}
         u = hash_uniform(samples.column("number").to_numpy(), 0, 0, _HOLD_OUT_STREAM)
         prior = samples.column("prior").to_numpy(zero_copy_only=False)
         # By the key alone: the same in every run, and in a selection that has grown since.
@@ -387,14 +386,8 @@ class Build:
         """Refuse what cannot be trained on, once all rows were seen."""
         total = training + self.apart
         if not total:
-            raise ConfigError(
-                f"No sample has captions of all of {', '.join(self.request['whole'])}."
-            )
-        share = self.settings.validation_share
-        if self.settings.validation_samples and not self.apart:
-            raise ConfigError(
-                f"Of {total} samples none falls under validation_share = {share:g}; raise it, or "
-                f"set validation_samples to 0."
-            )
+            whole = self.request["whole"]
+            told = ", ".join(whole or self.request["any"])
+            raise ConfigError(f"No sample has captions of {'all' if whole else 'any'} of {told}.")
         if not training:
             raise ConfigError(f"All {total} samples would be held out; lower validation_share.")

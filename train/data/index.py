@@ -50,7 +50,8 @@ def build_index(
 
     Raises:
         ConfigError: no such captions or score, it is not clear whose to take, captions of the
-            blend are missing, or the held-out share leaves nothing on one side.
+            blend are missing and `missing_captions` refuses that, or the held-out share leaves
+            nothing on one side.
         DatasetError: no such selection, it is empty, or its samples are not stored.
     """
     from train.data.build import Build, requested
@@ -62,10 +63,11 @@ def build_index(
         Build(dataset, settings, request).write(home, keys)
     index = TrainingIndex(home)
     for kind in blend_order(settings.captions):
-        if count := index.lacking[kind]:
+        if (count := index.lacking[kind]) and settings.missing_captions != "fallback":
             raise ConfigError(
                 f"{count} of {len(index)} samples have no {kind} caption; write them, or set "
-                f"missing_captions to drop to leave these samples out."
+                f"missing_captions to drop to leave these samples out, or to fallback to show them "
+                f"with another kind of the blend."
             )
     return index, TrainingIndex(home, HELD_OUT)
 

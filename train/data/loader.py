@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from curate.base.errors import CaplabError, ConfigError
+from curate.store.caption_blend import fallback_order
 from train.data.cached import CachedText, find_cache, why_no_text
 from train.data.captions import CaptionDraws
 from train.data.index import TrainingIndex, build_index, index_folder
@@ -111,7 +112,8 @@ class TrainingData:
     def validation(self) -> tuple[NDArray[np.uint8], dict[str, list[str]]]:
         """Held-out pictures (n, R, R, 3), and their first captions of every kind all of them have.
 
-        A kind counts only so, so that all kinds are judged on the same pictures.
+        A kind counts only so, so that all kinds are judged on the same pictures. Where no kind of
+        a blend that falls back is whole, each picture's own of the largest share stand as "blend".
         """
         rows = np.arange(len(self.held_out))
         if not len(rows):
@@ -120,6 +122,10 @@ class TrainingData:
         pictures, _ = self.held_out_pictures.read(rows, np.zeros_like(rows))
         captions = {kind: self.held_out.captions(rows, kind) for kind in self.held_out.kinds}
         first = {k: [own[0][1] for own in lists] for k, lists in captions.items() if all(lists)}
+        settings = self.draws.settings
+        if settings.missing_captions == "fallback" and not first.keys() & set(self.draws.kinds):
+            own = zip(*(captions[k] for k in fallback_order(settings.captions)), strict=True)
+            first["blend"] = [next(lists[0][1] for lists in row if lists) for row in own]
         return pictures.numpy(), first
 
 

@@ -1,7 +1,10 @@
 """The receipt: which captions a run was really trained on, written down as they were encoded.
 
     OUT/receipt/STEP-rank-K-of-W.bin   one fixed-size record a draw, from STEP on, while training
-    OUT/receipt.parquet                key, kind, sample_index, text_sha256, dropped, draws; sorted
+    OUT/receipt.parquet                key, kind, wanted, sample_index, text_sha256, dropped, draws
+
+The receipt is sorted. `wanted` is the kind that the seed drew, `kind` what was taken: another where
+the picture lacks it and the blend may fall back.
 
 A segment counts up to the step at which a later one starts, so a run that was killed, went on from
 a checkpoint, or was moved to other numbers of processes counts every draw once. What the settings
@@ -111,6 +114,10 @@ class Receipt:
     """Caption kind -> draws, before dropout."""
     dropped: int
     """Draws that were emptied."""
+    wanted: dict[str, int]
+    """Caption kind -> draws that the seed gave it, before falling back."""
+    fell_back: int
+    """Draws that took another kind, since the picture lacks the one that was wanted."""
 
     @property
     def total(self) -> int:
@@ -221,9 +228,9 @@ def _wrong_shares(receipt: Receipt, settings: TrainSettings, total: int) -> list
 
     if receipt.total != total:
         return [f"it holds {receipt.total:,} draws, and the steps made {total:,}."]
-    kinds = sorted({*settings.captions, *receipt.draws})
+    kinds = sorted({*settings.captions, *receipt.wanted})
     shares = {
-        kind: (receipt.draws.get(kind, 0), settings.captions.get(kind, 0.0)) for kind in kinds
+        kind: (receipt.wanted.get(kind, 0), settings.captions.get(kind, 0.0)) for kind in kinds
     }
     shares["dropped captions"] = receipt.dropped, settings.prompt_dropout_prob
     return [
@@ -242,15 +249,26 @@ def _table(path: Path) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(path, partitioning=None)
+        table = pq.read_table(path, partitioning=None)
     except (OSError, pa.ArrowException) as error:
         raise DatasetError(f"{path} is missing or unreadable ({error}).") from error
+    if "wanted" in table.column_names:
+        return table
+    return table.append_column("wanted", table["kind"])  # from before blends could fall back
 
 
 def _counted(table: Any) -> Receipt:
-    kinds = table.group_by("kind").aggregate([("draws", "sum")]).sort_by("kind").to_pylist()
-    emptied = table.filter(table["dropped"])["draws"].to_numpy()
-    return Receipt({row["kind"]: row["draws_sum"] for row in kinds}, int(emptied.sum()))
+    import pyarrow.compute as pc
+
+    def by(column: str) -> dict[str, int]:
+        sums = table.group_by(column).aggregate([("draws", "sum")]).sort_by(column).to_pylist()
+        return {row[column]: row["draws_sum"] for row in sums}
+
+    def of(rows: Any) -> int:
+        return int(table.filter(rows)["draws"].to_numpy().sum())
+
+    fell_back = of(pc.not_equal(table["kind"], table["wanted"]))
+    return Receipt(by("kind"), of(table["dropped"]), by("wanted"), fell_back)
 
 
 def _segments(folder: Path) -> list[tuple[Path, int, int]]:

@@ -22,7 +22,7 @@ RECORD = np.dtype(
         ("step", "<u4"),
         ("row", "<u8"),
         ("kind", "u1"),
-        ("dropped", "u1"),
+        ("fate", "u1"),  # 1 = dropped; above that bit 1 + the kind that was wanted, if another
         ("sample_index", "<u4"),
         ("text", "<u8"),  # the first 64 bits of the sha256 of what was encoded
     ]
@@ -30,7 +30,7 @@ RECORD = np.dtype(
 Records = NDArray[np.void]
 AT_A_TIME = 1 << 20
 """Records in memory."""
-COLUMNS = "key, kind, sample_index, text_sha256, dropped, draws"
+COLUMNS = "key, kind, wanted, sample_index, text_sha256, dropped, draws"
 """Of a receipt."""
 
 
@@ -39,7 +39,8 @@ def records_of(step: int, rows: NDArray[np.int64], drawn: Drawn) -> Records:
     records = np.empty(len(rows), RECORD)
     records["step"], records["row"] = step, rows
     records["kind"], records["sample_index"] = drawn.kind, drawn.sample_index
-    records["dropped"] = drawn.dropped
+    fell_back = drawn.wanted != drawn.kind
+    records["fate"] = drawn.dropped + 2 * np.where(fell_back, drawn.wanted + 1, 0)
     records["text"] = [text_mark(text) for text in drawn.texts]
     return records
 
@@ -59,13 +60,13 @@ def count_draws(
     """Make the table `name` with the columns of a receipt."""
     connection.execute(
         "CREATE TABLE counts (row UBIGINT, kind UTINYINT, sample_index UINTEGER, text UBIGINT, "
-        "dropped UTINYINT, draws BIGINT); CREATE TABLE keys (row UBIGINT, key VARCHAR)"
+        "fate UTINYINT, draws BIGINT); CREATE TABLE keys (row UBIGINT, key VARCHAR)"
     )
     for some in _joined(records):
         insert(
             connection,
             "counts",
-            "SELECT row, kind, sample_index, text, dropped, count(*) FROM new GROUP BY ALL",
+            "SELECT row, kind, sample_index, text, fate, count(*) FROM new GROUP BY ALL",
             {field: np.ascontiguousarray(some[field]) for field in RECORD.names or ()},
         )
     rows = connection.cursor().execute("SELECT DISTINCT row FROM counts ORDER BY row")
@@ -76,8 +77,9 @@ def count_draws(
     names = ", ".join(map(sql_text, kinds))
     connection.execute(
         f"CREATE TABLE {name} AS SELECT key, [{names}][kind + 1] AS kind, "
+        f"[{names}][if(fate > 1, fate // 2, kind + 1)] AS wanted, "
         "sample_index::INTEGER AS sample_index, lpad(lower(hex(text)), 16, '0') AS text_sha256, "
-        "dropped = 1 AS dropped, sum(draws)::BIGINT AS draws "
+        "fate % 2 = 1 AS dropped, sum(draws)::BIGINT AS draws "
         "FROM counts JOIN keys USING (row) GROUP BY ALL"
     )
 

@@ -60,7 +60,7 @@ class TrainingIndex:
         self.kinds: list[str] = record["kinds"]
         """All kinds that were read; a run's blend is among them."""
         self.dropped: int = record["dropped"]
-        """Pictures left out because they lack a caption of the blend."""
+        """Pictures left out because they lack a caption of the blend, or all if it falls back."""
         self.lacking: dict[str, int] = record["lacking"]
         """Kind -> rows of the training part without a caption of it."""
         self.condition_edges: dict[str, list[float]] = record["conditions"]
@@ -106,6 +106,16 @@ class TrainingIndex:
             known = ~np.isnan(scores)
             buckets[known, column] = 1 + np.searchsorted(edges, scores[known], "right")
         return buckets
+
+    def has(self, rows: NDArray[np.int64], kind: str) -> NDArray[np.bool_]:
+        """(B,) whether a row has an accepted caption of `kind`."""
+        batches, within = rows // ROWS, rows % ROWS
+        found = np.empty(len(rows), np.bool_)
+        for batch in np.unique(batches).tolist():
+            here = batches == batch
+            offsets, at = self._view(f"captions_{kind}", batch)[0], within[here]
+            found[here] = offsets[at + 1] > offsets[at]
+        return found
 
     def captions(self, rows: NDArray[np.int64], kind: str) -> list[list[tuple[int, str]]]:
         """(sample_index, text) of all accepted captions of `kind`, for each row."""

@@ -237,6 +237,8 @@ def _front_matter(trained: Trained) -> str:
 def _training(trained: Trained) -> str:
     settings, side = trained.settings, trained.config.resolution
     blend = ", ".join(f"{share:.4g} {kind}" for kind, share in settings.captions.items() if share)
+    if settings.missing_captions == "fallback":
+        blend += ", where a picture has it, else its kind of the largest share"
     predicts = (
         "" if settings.objective == "edm" else f", prediction type {settings.prediction_type}"
     )

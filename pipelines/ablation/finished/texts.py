@@ -38,6 +38,27 @@ def texts_lost(kept: Kept) -> dict[str, Any]:
     }
 
 
+def fell_back(kept: Kept) -> list[str]:
+    """A sentence for each arm that drew other kinds than it declares, as pictures lacked those."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for cell in kept.cells:
+        found.setdefault(cell.arm, []).append(read_json(cell.directory / "summary.json"))
+    sentences = []
+    for arm, runs in found.items():
+        share = np.mean([run.get("fell_back", 0.0) for run in runs])
+        if not share:
+            continue
+        drawn = ", ".join(
+            f"{kind} {np.mean([run['blend'].get(kind, 0.0) for run in runs]):.1%} ({meant:.1%})"
+            for kind, meant in kept.settings.all_arms[arm].captions.items()
+        )
+        sentences.append(
+            f"Arm {arm} fell back in {share:.1%} of its draws, as pictures lacked the kind that "
+            f"was drawn. Drawn, and declared in brackets: {drawn}."
+        )
+    return sentences
+
+
 def told(lost: Mapping[str, Any]) -> list[str]:
     """The same in words; empty where nothing was noted."""
     if not lost:

@@ -13,7 +13,7 @@ from pipelines.ablation.study import Study, prepare, train_settings
 from pipelines.commands.train import TrainCommandSettings
 from pipelines.commands.train import plan as plan_training
 from pipelines.world.weights import clip_dir
-from tests.train.data.small_dataset import add_scores, make_dataset, select
+from tests.train.data.small_dataset import add_captions, add_scores, make_dataset, select
 
 TINY = {"model": "tiny-test", "resolution": 32}
 LESS = {"arm": "alt", "than": "short", "form": "short", "margin": 0.05}
@@ -68,7 +68,6 @@ def test_a_dry_run_tries_every_part_and_writes_no_study(dataset: Dataset, tmp_pa
         ),
         ({"train": {**TINY, "device": "cuda:7"}}, "'cuda:7', but torch finds"),
         ({"train": {"model": "tiny-tests"}}, "did you mean 'tiny-test'"),
-        ({"train": {**TINY, "validation_share": 0}}, "none falls under"),
         ({"arms": {"a": {"dense": 1.0}}}, "caption of kind 'dense'"),
         ({"arms": {"a": {"captions": {"alt": 1.0}, "selection": "best"}}}, "'best'"),
         (
@@ -129,6 +128,26 @@ def test_equal_arms_share_runs_and_arms_may_differ_in_their_data(
     # One model, asked for something else.
     assert runs["told", 0] == runs["best", 0]
     assert cells["told", 0].sampling != cells["best", 0].sampling
+
+
+def test_an_arm_that_falls_back_needs_one_of_its_kinds_of_a_picture(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    keys = dataset.selection_keys("all")
+    add_captions(dataset, "imported-all", "human", dict.fromkeys(keys[:4], "by a person"))
+    people = {"human": 0.5, "short": 0.5}
+    arms = {"short": {"short": 1.0}, "people": {"captions": people, "missing_captions": "fallback"}}
+    found = prepared(dataset, tmp_path, arms=arms, seeds=[0])
+    runs = {cell.arm: cell.run for cell in found.cells}
+    assert len(runs["people"].keys) == len(runs["short"].keys) == 40
+    assert runs["people"].settings.missing_captions == "fallback"
+    strict = prepared(
+        dataset, tmp_path, arms={"short": {"short": 1.0}, "people": people}, seeds=[0]
+    )
+    assert {len(cell.run.keys) for cell in strict.cells} == {4}
+    # What the other arm learns from is no other run for it.
+    alone = prepared(dataset, tmp_path, arms={"short": {"short": 1.0}}, seeds=[0])
+    assert alone.cells[0].run.id == runs["short"].id
 
 
 def test_a_run_is_what_it_learns_from_and_how_and_neither_its_name_nor_its_drawing(

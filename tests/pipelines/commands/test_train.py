@@ -15,7 +15,7 @@ from pipelines.bench.common.children import tied
 from pipelines.commands.compare import compare
 from pipelines.commands.train import TrainCommandSettings, plan, train, write_caches
 from pipelines.commands.train_sheet import split_at_window
-from tests.train.data.small_dataset import add_scores, make_dataset, nulls
+from tests.train.data.small_dataset import add_captions, add_scores, make_dataset, nulls
 
 BLEND = {"descriptive": 0.75, "short": 0.25}
 HOSTILE = '</p><script>window.stolen=1</script>"><img src=x onerror="window.stolen=2">\u202e'
@@ -182,6 +182,29 @@ def test_runs_that_differ_in_captions_alone_are_compared_and_no_others(
     train(dataset.directory, tmp_path / "seed", told(steps=6, seed=1))
     with pytest.raises(DatasetError, match=r"more than their captions \(settings.seed: 0 and 1"):
         compare(finished, tmp_path / "seed")
+
+
+def test_captions_of_people_for_a_few_pictures_are_blended_and_what_fell_back_is_told(
+    tmp_path: Path,
+) -> None:
+    own = make_dataset(tmp_path / "data", 80)
+    add_captions(
+        own, "imported-all", "human", dict.fromkeys(own.selection_keys("all")[::10], "red")
+    )
+    blend = {"captions": {"human": 0.5, "short": 0.5}, "steps": 2}
+    with pytest.raises(ConfigError, match=r"have no human caption; .* to fallback to show them"):
+        plan(own.directory, told(**blend))
+    falls_back = told(**blend, missing_captions="fallback")
+    text = plan(own.directory, falls_back, tmp_path / "sheet.html")
+    assert "human: 50% of the blend, 7 pictures have one; 5.0% of the draws will take it" in text
+    assert "for want of human" in (tmp_path / "sheet.html").read_text()
+    summary = train(own.directory, tmp_path / "human", falls_back)
+    assert 0 <= summary.blend.get("human", 0) < 0.3 < summary.fell_back
+    assert f"{summary.fell_back:.1%} of the draws fell back" in summary.text()
+    train(own.directory, tmp_path / "short", told(steps=2, captions={"short": 1.0}))
+    found = compare(tmp_path / "short", tmp_path / "human")
+    assert found.settings["settings.missing_captions"] == ("refuse", "fallback")
+    assert found.shares["short"] == (1.0, summary.blend["short"])
 
 
 def test_a_run_whose_receipt_is_not_what_it_declared_is_not_compared(

@@ -200,6 +200,17 @@ def test_people_mark_apart(made):
         accepted_captions(made, ["human"])
     chosen = accepted_captions(made, ["human"], {"human": "human-bob"})
     assert chosen["text"].to_pylist() == ["a red ball 6"]
+    set_mark(made, SHARD, judged, "edited", "a ball of ada's", who="ada")
+    set_mark(made, SHARD, alt(made, 3), "bad", who="ada")
+    set_mark(made, SHARD, alt(made, 3), "good", who="bob")
+    in_order = accepted_captions(made, ["human"], {"human": "human-ada+human-bob"}).to_pylist()
+    # Of whom did both see it ada's word counts; what she called bad is what bob called good.
+    assert {row["text"]: row["source"] for row in in_order} == {
+        "a ball of ada's": "human-ada",
+        "a red ball 3": "human-bob",
+    }
+    with pytest.raises(ConfigError, match="'human-eve' wrote no human captions"):
+        accepted_captions(made, ["human"], {"human": "human-ada+human-eve"})
     with pytest.raises(ConfigError, match="cannot name who"):
         set_mark(made, SHARD, judged, "good", who="../x")
     with pytest.raises(ConfigError, match="no captions by"):

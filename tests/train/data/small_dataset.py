@@ -101,6 +101,21 @@ def make_dataset(
     return dataset
 
 
+def add_captions(dataset: Dataset, source: str, kind: str, texts: Mapping[str, str | None]) -> None:
+    """Captions of one kind by one source: key -> text; None = looked at and rejected."""
+    for shard in dataset.shards():
+        samples = set(dataset.read_table("samples", shard).column("key").to_pylist())
+        keys = sorted(samples.intersection(texts))
+        columns = {
+            "key": keys,
+            "kind": [kind] * len(keys),
+            "sample_index": [0] * len(keys),
+            "text": [texts[key] for key in keys],
+            "status": ["rejected" if texts[key] is None else "ok" for key in keys],
+        }
+        dataset.write_table("captions", nulls(CAPTIONS, columns), shard, source)
+
+
 def select(
     dataset: Dataset, name: str, keys: Sequence[str], weights: Sequence[float] | None = None
 ) -> None:

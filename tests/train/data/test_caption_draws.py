@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from curate.export.plan import make_plan
+from curate.export.settings import ExportSettings
 from curate.store.caption_blend import BLEND, CHOICE, DROPOUT, hash_uniform, key_numbers
-from tests.train.data.small_dataset import add_scores, make_dataset
+from tests.train.data.small_dataset import add_captions, add_scores, make_dataset
 from train.data.captions import CaptionDraws
 from train.data.index import TrainingIndex, build_index
 from train.settings import TrainSettings, model_config
@@ -108,6 +110,39 @@ def test_tags_come_in_a_new_order_each_draw_and_none_is_lost(
     assert len(orders) == 6
     assert max(orders.values()) < 60
     assert first != later
+
+
+def test_a_blend_that_falls_back_is_drawn_as_it_is_exported(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "data", 60)
+    keys = [f"k{number:06d}" for number in range(60)]
+    # Of two people the first one's captions are taken, and where there is none the second one's.
+    anna, ben = ({key: f"{who} {key}" for key in keys[start:20:3]} for who, start in
+                 (("anna", 0), ("ben", 0)))  # fmt: skip
+    add_captions(dataset, "human-anna", "human", anna | dict.fromkeys(keys[1:20:3]))
+    add_captions(dataset, "human-ben", "human", ben | {keys[1]: "ben alone"})
+    whose = {"human": "human-anna+human-ben"}
+    told = {"captions": {"human": 0.5, "tags": 0.4, "short": 0.1}, "missing_captions": "fallback"}
+    add_captions(dataset, "tagger", "tags", dict.fromkeys(keys[::2], "a, b"))
+    given = settings(**told, prompt_dropout_prob=0.0, seed=3)
+    index, _ = build_index(dataset, given, model_config(given), "all", whose)
+    draws, rows = CaptionDraws(index, given), np.arange(60)
+    drawn = draws.draw(rows, np.zeros(60, np.int64))
+    exported = make_plan(
+        dataset,
+        ExportSettings(selection="all", seed=3, caption_sources=whose, order="key", **told),
+        tmp_path / "plan",
+    )
+    taken = [(row["kind"], row["caption"]) for row in exported.shard_rows(0).to_pylist()]
+    ours = [(draws.kinds[kind], text) for kind, text in zip(drawn.kind, drawn.texts, strict=True)]
+    assert taken == ours
+    assert len(set(zip(drawn.wanted.tolist(), drawn.kind.tolist(), strict=True))) > 4
+    texts = {text for kind, text in ours if kind == "human"}
+    assert texts <= {*anna.values(), "ben alone"}
+    many = np.concatenate([draws.draw(rows, np.full(60, epoch)).kind for epoch in range(100)])
+    shares = draws.expected_shares()
+    assert sum(shares.values()) == pytest.approx(1)
+    for number, kind in enumerate(draws.kinds):
+        assert shares[kind] == pytest.approx((many == number).mean(), abs=0.02)
 
 
 def test_scores_are_dropped_each_by_itself(index: TrainingIndex) -> None:

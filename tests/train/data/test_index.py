@@ -72,7 +72,7 @@ def test_rejected_captions_are_left_out_and_kinds_of_two_writers_need_a_choice(
 ) -> None:
     table = dataset.read_table("captions", "00000", "vlm")
     dataset.write_table("captions", table, "00000", "other")
-    with pytest.raises(ConfigError, match="Several captioners wrote descriptive"):
+    with pytest.raises(ConfigError, match=r"in which order, as in descriptive=other\+vlm"):
         build(dataset)
     index, _ = build(dataset, sources={"descriptive": "vlm"})
     # Nobody said whose short captions to take, and the blend wants none.
@@ -97,6 +97,24 @@ def test_a_picture_without_a_caption_is_refused_with_a_count_or_dropped(dataset:
     drop_captions(dataset, "short", KEYS[:3])
     with pytest.raises(ConfigError, match="No sample has captions of all of descriptive, short"):
         build(dataset, missing_captions="drop", captions={"short": 0.5, "descriptive": 0.5})
+
+
+def test_a_blend_that_falls_back_leaves_out_pictures_with_none_of_its_kinds(
+    dataset: Dataset,
+) -> None:
+    drop_captions(dataset, "descriptive", KEYS[:40])
+    drop_captions(dataset, "short", KEYS[:2])
+    both = {"captions": {"descriptive": 0.5, "short": 0.5}}
+    with pytest.raises(ConfigError, match="to fallback to show them with another kind"):
+        build(dataset, **both)
+    index, held_out = build(dataset, **both, missing_captions="fallback", validation_samples=9)
+    assert index.dropped == 2
+    assert not {*index.keys(every(index)), *held_out.keys(every(held_out))} & {*KEYS[:2]}
+    assert index.has(every(index), "short").all()
+    assert index.has(every(index), "descriptive").sum() == len(index) - index.lacking["descriptive"]
+    select(dataset, "none", KEYS[:2])
+    with pytest.raises(ConfigError, match="has captions of any of descriptive, short"):
+        build(dataset, "none", **both, missing_captions="fallback")
 
 
 def test_what_is_not_there_is_one_sentence(dataset: Dataset) -> None:
@@ -145,9 +163,9 @@ def test_held_out_rows_hang_on_the_key_alone(dataset: Dataset) -> None:
     assert set(few.keys(every(few))) <= set(training.keys(every(training)))
 
 
-def test_a_share_that_leaves_nothing_on_one_side_is_refused(dataset: Dataset) -> None:
-    with pytest.raises(ConfigError, match="Of 60 samples none falls under validation_share = 0"):
-        build(dataset, validation_share=0.0, validation_samples=4)
+def test_a_share_may_hold_nothing_out_and_not_everything(dataset: Dataset) -> None:
+    training, held_out = build(dataset, validation_share=0.0, validation_samples=4)
+    assert (len(training), len(held_out)) == (60, 0)
     u = hash_uniform(key_numbers(KEYS), 0, 0, 5)
     low = [KEYS[row] for row in np.argsort(u)[:2]]
     with pytest.raises(ConfigError, match="All 2 samples would be held out"):

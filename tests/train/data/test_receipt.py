@@ -11,7 +11,7 @@ import pytest
 
 from curate.base.errors import DatasetError
 from curate.store.dataset import Dataset
-from tests.train.data.small_dataset import make_dataset
+from tests.train.data.small_dataset import add_captions, make_dataset
 from tests.train.data.test_precompute import HashedText
 from train.data.loader import TrainingData, open_data
 from train.data.receipt import (
@@ -87,7 +87,8 @@ def test_the_receipt_counts_every_draw_of_every_caption(data, run):
         for place, key in enumerate(data.index.keys(rows)):
             kind = data.draws.kinds[drawn.kind[place]]
             mark = f"{text_mark(drawn.texts[place]):016x}"
-            entry = (key, kind, int(drawn.sample_index[place]), mark, bool(drawn.dropped[place]))
+            number, dropped = int(drawn.sample_index[place]), bool(drawn.dropped[place])
+            entry = (key, kind, kind, number, mark, dropped)
             expected[entry] = expected.get(entry, 0) + 1
     rows = pq.read_table(run / "receipt.parquet").to_pylist()
     assert [tuple(row.values()) for row in rows] == sorted((*e, n) for e, n in expected.items())
@@ -138,7 +139,7 @@ def test_lost_steps_are_told_at_once_and_at_the_end(data, tmp_path):
 # ---- planted faults -----------------------------------------------------------------------------
 
 
-def faulty(data: TrainingData, out: Path, change) -> list[str]:
+def faulty(data: TrainingData, out: Path, change, **given) -> list[str]:
     """Problems of a run whose batches were changed before they were encoded."""
 
     class Changed:
@@ -149,7 +150,7 @@ def faulty(data: TrainingData, out: Path, change) -> list[str]:
             return change(data.draws.draw(rows, epochs), rows)
 
     train(replace(data, draws=Changed()), out, 0, STEPS)
-    finish(data, out)
+    finish(data, out, **given)
     problems = check_receipt(out)
     with pytest.raises(DatasetError, match="is not what was declared"):
         refuse_wrong_receipt(out)
@@ -189,7 +190,7 @@ def test_a_kind_that_is_never_drawn_is_found(data, tmp_path):
             kind[place], index[place] = data.draws.kinds.index("short"), 0
             if not drawn.dropped[place]:
                 texts[place] = data.index.captions(rows[[place]], "short")[0][0][1]
-        return Drawn(texts, kind, index, drawn.dropped)
+        return Drawn(texts, kind, kind, index, drawn.dropped)
 
     problems = faulty(data, tmp_path, change)
     assert any(problem.startswith("alt: 0 of 640 draws (0.00%)") for problem in problems)
@@ -222,6 +223,61 @@ def test_a_receipt_without_its_index_or_file_is_one_sentence(data, run):
     path.unlink()
     with pytest.raises(DatasetError, match="missing or unreadable"):
         check_receipt(run)
+
+
+# ---- blends that fall back ----------------------------------------------------------------------
+
+SPARSE = {"captions": {"human": 0.5, "short": 0.2, "alt": 0.3}, "missing_captions": "fallback"}
+
+
+@pytest.fixture(scope="module")
+def sparse(tmp_path_factory) -> TrainingData:
+    """Every tenth picture has a caption by a person."""
+    made = make_dataset(tmp_path_factory.mktemp("sparse") / "set", 60)
+    add_captions(made, "human", "human", {f"k{n:06d}": f"a {n}" for n in range(0, 60, 10)})
+    return opened(made, **SPARSE)
+
+
+def test_a_blend_that_falls_back_has_a_receipt_of_what_was_wanted_and_taken(sparse, tmp_path):
+    train(sparse, tmp_path / "one", 0, STEPS)
+    whole = finish(sparse, tmp_path / "one", **SPARSE)
+    train(sparse, tmp_path / "two", 0, 17, world=4, flushed=9)  # killed behind its checkpoint
+    train(sparse, tmp_path / "two", 10, STEPS, world=2)
+    assert finish(sparse, tmp_path / "two", **SPARSE) == whole
+    assert not check_receipt(tmp_path / "one")
+    counted = write_receipt(sparse, tmp_path / "one" / "receipt.parquet", STEPS)
+    rows = pq.read_table(tmp_path / "one" / "receipt.parquet").to_pylist()
+    others = [row for row in rows if row["kind"] != row["wanted"]]
+    # What the people's captions lack the kind of the next larger share takes, and nothing else.
+    assert {(row["wanted"], row["kind"]) for row in others} == {("human", "alt")}
+    assert not {row["key"] for row in others} & {f"k{n:06d}" for n in range(0, 60, 10)}
+    assert counted.fell_back == sum(row["draws"] for row in others)
+    assert counted.wanted["human"] - counted.draws["human"] == counted.fell_back
+    assert counted.wanted["human"] == pytest.approx(320, abs=60)
+    assert sum(counted.draws.values()) == sum(counted.wanted.values()) == STEPS * BATCH
+    held_out, captions = sparse.validation()
+    assert "human" not in captions
+    assert len(captions["alt"]) == len(held_out)
+
+
+def test_falling_back_without_need_is_found(sparse, tmp_path):
+    human, alt = (sparse.draws.kinds.index(kind) for kind in ("human", "alt"))
+
+    def change(drawn: Drawn, rows) -> Drawn:
+        texts, kind = list(drawn.texts), drawn.kind.copy()
+        for place in np.flatnonzero((drawn.kind == human) & ~drawn.dropped):
+            kind[place] = alt
+            texts[place] = sparse.index.captions(rows[[place]], "alt")[0][0][1]
+        return replace(drawn, texts=texts, kind=kind)
+
+    (problem,) = faulty(sparse, tmp_path, change, **SPARSE)
+    assert "are not those that the seed declares" in problem
+
+
+def test_a_receipt_of_before_blends_fell_back_is_still_one(run):
+    path = run / "receipt.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["wanted"]), path)
+    assert not check_receipt(run)
 
 
 def test_shuffled_tags_are_held_against_the_seed(dataset, tmp_path):

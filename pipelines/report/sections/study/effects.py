@@ -86,6 +86,8 @@ def _rows(found: Study, form: str, wording: str, group: str = ALL) -> list[Row]:
 def _said(arm: Mapping[str, Any]) -> str:
     """What an arm was trained on: "descriptive 95%, alt 5%; selection clean"."""
     parts = [", ".join(f"{kind} {share:.0%}" for kind, share in arm["captions"].items())]
+    if arm.get("missing_captions") == "fallback":
+        parts[0] += " (falls back where one is missing)"
     for name in ("selection", "seeds", "condition_on", "ask"):
         if value := arm.get(name):
             parts.append(f"{text.words(name)} {_plain(value)}")
