@@ -29,7 +29,7 @@ from curate.store.shards import member_places
 from curate.store.write_samples import is_stored
 
 # Of other shards that one shard looks into, those with most of its rows first. Each costs the
-# headers of its tar, a tenth of a second: rows strewn over more are asked for.
+# headers of its tar: rows strewn over more are asked for.
 _MOST_TARS = 64
 _COLUMNS = ("original_width", "original_height", "original_format", "original_bytes")
 _KNOWN = ("format", "width", "height", *_COLUMNS, "sha256", "jpeg_quality")
