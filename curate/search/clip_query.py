@@ -28,6 +28,7 @@ from curate.base.settings import S
 from curate.pictures.settings import PictureSettings
 from curate.scoring.settings import ScoreSettings
 from curate.search.index import column_mark
+from curate.search.place import search_folder
 from curate.store.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -74,7 +75,6 @@ class ClipQuery:
                 return kept["vector"].astype(np.float32), int(kept["unread"])
         vectors, unread = self.load().model.read_texts([text])
         left = unread[0] or 0
-        # A dataset that cannot be written to is searched all the same.
         with suppress(OSError), atomic_path(path) as temporary, open(temporary, "wb") as file:
             # The vector's numbers lie on this grid.
             np.savez(file, vector=vectors[0].astype(np.float16), unread=left)
@@ -82,7 +82,9 @@ class ClipQuery:
 
     def _path(self, text: str) -> Path:
         mark = fingerprint([column_mark(self.dataset, self.label), text])
-        return self.dataset.directory / "search" / "texts" / f"{mark}.npz"
+        name = Path("texts", f"{mark}.npz")
+        own = self.dataset.directory / "search" / name
+        return own if own.is_file() else search_folder(self.dataset.directory) / name
 
     def picture(self, raw: bytes) -> Floats:
         """(D,) unit vector of a picture file's bytes.

@@ -5,6 +5,7 @@
       vectors.f16, keys.bin         curate.search.vectors
       codes-00000.faiss, ...        curate.search.codes, from `EXACT_UP_TO` rows on
 
+A dataset that cannot be written has them elsewhere (curate.search.place).
 MARK is of the files that it was made from, so another state of the table is another folder. A
 folder is written beside its place and renamed when it is whole. It holds nothing that cannot be
 made again: delete it at will; `caplab check` does not look at it.
@@ -36,6 +37,7 @@ from curate.base.settings import nearest
 from curate.duplicates.candidates.vectors import Floats
 from curate.scoring.score_tables import place_of
 from curate.search.codes import Codes, build_codes
+from curate.search.place import search_folder
 from curate.search.vectors import StoredVectors, are_whole, write_vectors
 from curate.store.dataset import Dataset
 from curate.store.holes import DUPLICATE_TABLES, TARS, refuse_holes
@@ -103,7 +105,8 @@ def open_index(dataset: Dataset, label: str | None = None) -> PictureIndex:
     if not _is_whole(folder):
         # Those that are not there would be missing without a word.
         refuse_holes(dataset, but=_NOT_READ, unfinished=True)
-        with writing(dataset.directory, "search"):
+        inside = folder.parent.parent == dataset.directory
+        with writing(dataset.directory if inside else folder.parent, "search"):
             if not _is_whole(folder):
                 _build(dataset, column, folder)
     return PictureIndex(folder)
@@ -160,7 +163,9 @@ def column_mark(dataset: Dataset, label: str | None) -> str | None:
 
 def _folder(dataset: Dataset, column: str) -> Path:
     mark = fingerprint([_VERSION, column, tables_version(dataset, ["embeddings"])])
-    return dataset.directory / "search" / f"{column}-{mark}"
+    name = f"{column}-{mark}"
+    own = dataset.directory / "search" / name
+    return own if _is_whole(own) else search_folder(dataset.directory) / name
 
 
 def _is_whole(folder: Path) -> bool:

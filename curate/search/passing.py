@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,9 +20,48 @@ from curate.store.scans import sql_text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import duckdb
+
+
+@contextmanager
+def within(connection: duckdb.DuckDBPyConnection, seconds: float | None) -> Iterator[None]:
+    """Interrupt a rule's queries that take longer; None lets them run.
+
+    Raises:
+        ConfigError: they did.
+    """
+    import duckdb
+
+    ended, slow = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        if not ended.wait(seconds):
+            slow.set()
+            while not ended.wait(0.02):  # it may be between two queries
+                connection.interrupt()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    except (ConfigError, duckdb.Error) as error:
+        if not slow.is_set():
+            raise
+        raise ConfigError(
+            f"That rule takes more than {seconds:.0f} seconds; make it simpler."
+        ) from error
+    finally:
+        ended.set()
+        watcher.join()
+
 
 def passing_rows(
-    dataset: Dataset, starts: Mapping[str, int], total: int, where: str, selection: str | None
+    dataset: Dataset,
+    starts: Mapping[str, int],
+    total: int,
+    where: str,
+    selection: str | None,
+    seconds: float | None = None,
 ) -> NDArray[np.bool_] | None:
     """(N,) whether a row's sample passes; None where everything does.
 
@@ -29,16 +71,17 @@ def passing_rows(
     Args:
         starts: the first row of every shard. total: N.
         where: a rule as of `caplab select`. selection: the name of a stored one.
+        seconds: that the rule may take; None sets no limit.
 
     Raises:
-        ConfigError: the rule is wrong, or there is no such selection.
+        ConfigError: the rule is wrong or takes too long, or there is no such selection.
     """
     import duckdb
 
     if where.strip().lower() == "true" and selection is None:
         return None
     tables = SampleTables(dataset).lock()
-    with tables.connection as connection:
+    with tables.connection as connection, within(connection, seconds):
         if selection is not None:
             name = f"in_selection({sql_text(selection)})"
             where = name if where.strip().lower() == "true" else f"{name} AND ({where})"

@@ -126,8 +126,15 @@ class Searcher:
         DatasetError: no embeddings, or another process builds the index at this moment.
     """
 
-    def __init__(self, dataset: Dataset, label: str | None = None, device: str = "auto") -> None:
-        self.dataset = dataset
+    def __init__(
+        self,
+        dataset: Dataset,
+        label: str | None = None,
+        device: str = "auto",
+        rule_seconds: float | None = None,
+    ) -> None:
+        """`rule_seconds`: that a rule which filters may take; None sets no limit."""
+        self.dataset, self._rule_seconds = dataset, rule_seconds
         self.index = open_index(dataset, label)
         self.model = ClipQuery(dataset, label, device)
 
@@ -183,7 +190,8 @@ class Searcher:
             ConfigError: the rule is wrong, or there is no such selection.
         """
         starts, total = self.index.starts, len(self.index)
-        among = passing_rows(self.dataset, starts, total, where, selection)
+        seconds = self._rule_seconds
+        among = passing_rows(self.dataset, starts, total, where, selection, seconds)
         rows, similarity = self.index.nearest(query, count + (key is not None), among)
         keys = self.index.vectors.keys(rows)
         kept = [place for place, found in enumerate(keys) if found != key][:count]

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 from starlette.routing import Route
 
+from curate.base.kinds import HUMAN
 from curate.store.dataset import Dataset
 from pipelines.report.palette import Palette
 from pipelines.report.sql import identifier
 from pipelines.report.text import words
 from pipelines.view.answers import Asked, get
 from pipelines.view.opened import Opened
+from pipelines.view.record.caption_rows import captions_of
 from pipelines.view.runs.tables import marks
 from pipelines.view.tables import Tables, kind_of
+from recaption.human.marks import human_sources
 
 _HASHES = ("text_hash",)
 
 
 def routes(opened: Opened) -> list[Route]:
-    """GET /api/about."""
+    """GET /api/about. Two questions at once are one scan."""
     known: dict[str, dict[str, Any]] = {}
     lock = threading.Lock()
 
@@ -34,12 +38,16 @@ def routes(opened: Opened) -> list[Route]:
         if opened.dataset is None:
             return {**base, "pages": [opened.kind]}
         tables = opened.tables
-        with lock:  # two questions at once are one scan
+        with lock:
             if tables.mark not in known:
                 known.clear()
                 known[tables.mark] = facts(tables)
-        found = known[tables.mark]
-        return {**base, **found, "pages": _pages(opened, found)}
+            found = known[tables.mark]
+        # People's captions come one by one, and change nothing else.
+        kinds = [*found["kinds"], *_kinds(tables, human_sources(tables.dataset))]
+        found = {**found, "kinds": kinds, "pictures": opened.pictures}
+        signs = marks(Palette(), dict.fromkeys([*(one["kind"] for one in kinds), HUMAN]))
+        return {**base, **found, "marks": signs, "pages": _pages(opened, found)}
 
     return [get("/api/about", about)]
 
@@ -52,16 +60,14 @@ def facts(tables: Tables) -> dict[str, Any]:
         row[0]
         for row in cursor.execute("SELECT DISTINCT method FROM duplicates ORDER BY 1").fetchall()
     ]
-    kinds = _kinds(tables)
+    machines = set(tables.dataset.caption_sources()) - set(human_sources(tables.dataset))
     return {
         "version": tables.mark,
         "stored": int(status.get("stored", 0)),
         "failed": int(status.get("failed", 0)),
         "columns": columns(tables),
         "selections": [_selection(tables.dataset, name) for name in tables.dataset.selections()],
-        "kinds": kinds,
-        "marks": marks(Palette(), [kind["kind"] for kind in kinds]),
-        "sources": tables.dataset.caption_sources(),
+        "kinds": _kinds(tables, sorted(machines)),
         "searchable": tables.dataset.has_table("embeddings"),
         "methods": methods,
     }
@@ -106,12 +112,13 @@ def _selection(dataset: Dataset, name: str) -> dict[str, Any]:
     return {"name": name, "where": record.get("where"), "selected": record.get("selected")}
 
 
-def _kinds(tables: Tables) -> list[dict[str, Any]]:
-    """Kind -> by whom, and how many captions."""
+def _kinds(tables: Tables, sources: Iterable[str]) -> list[dict[str, Any]]:
+    """Kind -> by whom of these, and how many captions."""
     kinds: dict[str, dict[str, Any]] = {}
-    for source in tables.dataset.caption_sources():
-        counted = tables.connection.cursor().execute(
-            f"SELECT kind, count(*) FROM {tables.dataset.scan('captions', source)} "
+    for source in sources:
+        cursor = tables.connection.cursor()
+        counted = cursor.execute(
+            f"SELECT kind, count(*) FROM {captions_of(cursor, tables.dataset, source)} "
             "WHERE status = 'ok' GROUP BY kind ORDER BY kind"
         )
         for kind, count in counted.fetchall():

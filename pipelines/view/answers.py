@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from typing import Any
+from urllib.parse import unquote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -61,8 +62,9 @@ class Asked(Mapping[str, str]):
         return self._values.get(name, "") in ("1", "true")
 
     def names(self, name: str) -> list[str]:
-        """`a,b` as a list, without repeats; column names hold no commas."""
-        return list(dict.fromkeys(part for part in self._values.get(name, "").split(",") if part))
+        """`a,b` as a list, without repeats; a comma within a name stands as %2C."""
+        parts = self._values.get(name, "").split(",")
+        return list(dict.fromkeys(unquote(part) for part in parts if part))
 
     def one_of(self, name: str, *allowed: str) -> str:
         """One of the given words, by default the first."""

@@ -205,8 +205,5 @@ def _unexpected(request: Request, error: Exception) -> Response:
 
 
 # What a file that is damaged, cut or gone is read with; a disk that is full is told by its name.
-_OF_FILES = (
-    *(duckdb.IOException, duckdb.InvalidInputException, duckdb.OutOfMemoryException),
-    *(OSError, sqlite3.Error, pa.ArrowException),
-)
+_OF_FILES = (duckdb.Error, OSError, sqlite3.Error, pa.ArrowException)
 _FAILURES = {CaplabError: _of_the_person, HTTPException: _by_status, Exception: _unexpected}

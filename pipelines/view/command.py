@@ -29,7 +29,7 @@ def command(directory: Path, settings: ViewSettings) -> None:
 
 
 def view(directory: Path | str, settings: ViewSettings | None = None) -> None:
-    """Serve the page of a directory until it is interrupted.
+    """Serve the page of a directory until Ctrl-C or a signal, and return.
 
     Raises:
         ConfigError: the port is taken, or the host is one that others reach.
@@ -42,9 +42,7 @@ def view(directory: Path | str, settings: ViewSettings | None = None) -> None:
     opened = find(directory)
     opened.by = settings.by
     if opened.cache != opened.directory / "view":
-        click.echo(
-            f"{opened.directory} cannot be written; thumbnails go to {opened.cache}", err=True
-        )
+        say(f"{opened.directory} cannot be written; thumbnails go to {opened.cache}")
 
     def ready(address: str) -> None:
         click.echo(f"{opened.directory.name}: {address}  (Ctrl-C ends it)")

@@ -7,7 +7,6 @@ their files have changed, which is looked up at most every two seconds.
 
 from __future__ import annotations
 
-import os
 import tempfile
 import threading
 import time
@@ -18,11 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from curate.base.errors import DatasetError
-from curate.base.files import fingerprint, read_record, remove_leftovers
+from curate.base.files import read_record, remove_leftovers
+from curate.search.place import elsewhere
 from curate.store.contract import SCHEMAS
 from curate.store.dataset import Dataset
 from pipelines.view.order import Order
-from pipelines.view.tables import Tables, files_mark
+from pipelines.view.tables import Tables, files_mark, tars_mark
 
 if TYPE_CHECKING:
     import duckdb
@@ -52,6 +52,7 @@ class Opened:
     orders: OrderedDict[str, Order] = field(default_factory=OrderedDict)
     """Name -> what decides it, of the orders that were asked for last; see pipelines.view.rows."""
     _tables: Tables | None = None
+    _pictures: str = ""
     _looked: float = 0.0
     _look_seconds: float = 0.0
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -72,12 +73,21 @@ class Opened:
                 LOOKED_EVERY, 10 * self._look_seconds
             ):
                 mark = files_mark(self.dataset, tuple(SCHEMAS), selections=True)
+                self._pictures = tars_mark(self.dataset)
                 if self._tables is None or self._tables.mark != mark:
                     # Those who are still at a question keep the tables of before.
                     self._tables = Tables(self.dataset, self.cache, mark)
                 self._looked = time.monotonic()
                 self._look_seconds = self._looked - now
             return self._tables
+
+    @property
+    def pictures(self) -> str:
+        """Changes with what the dataset's pictures are; stands in their addresses.
+
+        The same key names other pictures in another dataset, and in a shard that is stored anew.
+        """
+        return self._pictures if self.tables else ""
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A cursor for one question of one thread.
@@ -157,12 +167,6 @@ def cache_of(directory: Path) -> Path:
         with tempfile.TemporaryFile(dir=cache):
             pass
     except OSError:
-        name = f"caplab-view-{os.getuid()}-{fingerprint(str(directory))}"
-        cache = Path(tempfile.gettempdir()) / name
-        cache.mkdir(mode=0o700, exist_ok=True)
-        if cache.is_symlink() or cache.stat().st_uid != os.getuid():
-            raise DatasetError(
-                f"{cache} belongs to somebody else; set TMPDIR to a folder of yours."
-            ) from None
+        cache = elsewhere(directory, "view")
     remove_leftovers(cache)
     return cache

@@ -22,6 +22,7 @@ EDGES = (160, 320)
 """Longest sides of thumbnails in pixels."""
 QUALITY = 80
 _DAY = "private, max-age=86400, immutable"
+_ASK = "private, no-cache"  # kept, and asked for each time
 # What a browser is told is decided by the first bytes, never by a name.
 _TYPES = ((b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG\r\n", "image/png"), (b"RIFF", "image/webp"))
 
@@ -46,7 +47,9 @@ def routes(opened: Opened) -> list[Route]:
                 webp = thumbnail(kept.picture(shard, key), edge)
             kept.keep(shard, key, edge, webp)
         mark = f'"{hashlib.sha256(webp).hexdigest()[:20]}"'
-        headers = {"ETag": mark, "Cache-Control": _DAY}
+        # A page that was loaded before asks for the pictures of its time.
+        kept_as = _DAY if asked.text("of") == opened.pictures else _ASK
+        headers = {"ETag": mark, "Cache-Control": kept_as}
         if asked.request.headers.get("if-none-match") == mark:
             return Response(status_code=304, headers=headers)
         return Response(webp, media_type="image/webp", headers=headers)

@@ -8,8 +8,10 @@ wherever it begins. The orders asked for last are kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
+import duckdb
 from starlette.routing import Route
 
 from curate.base.errors import ConfigError, DatasetError
@@ -22,6 +24,7 @@ from pipelines.view.order import Order
 from pipelines.view.tables import Tables
 
 KEPT_ORDERS = 16
+_TRIES = 5
 LARGEST_WINDOW = 1000
 """Rows."""
 SHOWN_MOST = 40
@@ -44,42 +47,45 @@ def routes(opened: Opened) -> list[Route]:
             random=asked.whole("random", 0) if asked.text("random") else None,
             captions=asked.text("captions"),
         )
-        total = make_order(opened, opened.tables, wanted)
+        tables = opened.tables
+        total = make_order(opened, tables, wanted)
         orders[wanted.name] = wanted
         while len(orders) > 8 * KEPT_ORDERS:
             orders.popitem(last=False)
-        return {"order": wanted.name, "total": total}
+        return {"order": wanted.name, "total": total, "version": tables.mark}
 
     def window(asked: Asked) -> dict[str, Any]:
         start = asked.whole("start", 0)
         count = asked.whole("count", 200, 1, LARGEST_WINDOW)
         name, show = asked.text("order"), asked.names("show")
-        rows = window_of(opened, name, start, count, show)
-        return {"rows": rows, "total": make_order(opened, opened.tables, orders[name])}
+        rows, total = window_of(opened, name, start, count, show)
+        return {"rows": rows, "total": total}
 
     return [get("/api/order", order), get("/api/window", window)]
 
 
 def window_of(
     opened: Opened, name: str, start: int, count: int, show: Sequence[str] = ()
-) -> list[dict[str, Any]]:
-    """The rows of a window of an order, by its name.
+) -> tuple[list[dict[str, Any]], int]:
+    """The rows of a window of an order, by its name, and how many the order has.
 
     Raises:
         ConfigError: no such column.
-        DatasetError: the order is not known.
+        DatasetError: the order is not known, or too many are asked for at once.
     """
     wanted = opened.orders.get(name)
     if wanted is None:
         raise DatasetError("That order is not known any more; load the page again.")
     tables = opened.tables
-    make_order(opened, tables, wanted)
-    return rows(
-        tables,
+    source = (
         f"orders.{identifier(wanted.name)} o JOIN copied.sample s ON s.rowid = o.id "
-        f"WHERE o.rowid >= {start} AND o.rowid < {start + count} ORDER BY o.rowid",
-        show,
+        f"WHERE o.rowid >= {start} AND o.rowid < {start + count} ORDER BY o.rowid"
     )
+    for _ in range(_TRIES):
+        total = make_order(opened, tables, wanted)
+        with suppress(duckdb.CatalogException):  # newer ones have taken its place meanwhile
+            return rows(tables, source, show), total
+    raise DatasetError("Too many orders are asked for at once; look again in a moment.")
 
 
 def make_order(opened: Opened, tables: Tables, order: Order) -> int:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from curate.base.duplicate_methods import WIDEST
 from curate.base.errors import ConfigError
 from curate.base.settings import load_settings
+from curate.search.passing import within
 from curate.selection.keep_among import Copies, find_copies
 from curate.selection.preview import Preview, preview
 from curate.selection.settings import SelectSettings
@@ -81,27 +82,14 @@ class Previews:
         cursor = sample_tables.connection
         mine = _Question(cursor)
         self._take_over(page, mine)
-        slow = threading.Event()
-
-        def stop() -> None:
-            slow.set()
-            cursor.interrupt()
-
-        timer = threading.Timer(SECONDS, stop)
-        timer.daemon = True
-        timer.start()
         try:
-            yield cursor, self._of(sample_tables, tables.mark, where, keep_duplicates, mine)
+            with within(cursor, SECONDS):
+                yield cursor, self._of(sample_tables, tables.mark, where, keep_duplicates, mine)
         except (ConfigError, duckdb.Error) as error:
-            if slow.is_set():
-                raise ConfigError(
-                    f"That rule takes more than {SECONDS:.0f} seconds; make it simpler."
-                ) from error
             if mine.stale:
                 raise ConfigError(_STALE) from error
             raise
         finally:
-            timer.cancel()
             with self._looking:
                 if self._asking.get(page) is mine:
                     del self._asking[page]

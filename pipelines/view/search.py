@@ -21,6 +21,7 @@ from curate.store.dataset import Dataset
 from pipelines.view.answers import Asked, get, post
 from pipelines.view.opened import Opened
 from pipelines.view.rows import rows_of_keys
+from pipelines.view.rule_previews import SECONDS
 from pipelines.view.tables import files_mark
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class _Kept:
         from curate.search.index import column_mark
         from curate.search.search import Searcher
 
-        made = Searcher(self.dataset, label)
+        made = Searcher(self.dataset, label, rule_seconds=SECONDS)
         signature = column_mark(self.dataset, label)
         known = self._models.get(label)
         if known is not None and known[0] == signature:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 
 from curate.base.errors import CaplabError, ConfigError
+from pipelines.terminal.failures import Terminated
 from pipelines.view.opened import Opened
 from pipelines.view.settings import NEXT, PORT, ViewSettings
 
@@ -18,7 +19,7 @@ GRACE_SECONDS = 1
 
 
 def serve(opened: Opened, settings: ViewSettings, ready: Callable[[str], None]) -> None:
-    """Serve until Ctrl-C or a signal, which are passed on when the server has ended.
+    """Serve until Ctrl-C or a signal, the ways in which a page is meant to end.
 
     Args:
         ready: called with the page's address once it answers.
@@ -49,10 +50,11 @@ def serve(opened: Opened, settings: ViewSettings, ready: Callable[[str], None]) 
     )
     if opened.dataset is not None:
         threading.Thread(target=_look_ahead, args=(opened,), daemon=True).start()
-    # The kernel holds who comes before the loop runs.
-    ready(f"http://{_bracketed(settings.host)}:{port}/")
     try:
-        server.run(sockets=[listening])
+        with contextlib.suppress(KeyboardInterrupt, Terminated):
+            # The kernel holds who comes before the loop runs.
+            ready(f"http://{_bracketed(settings.host)}:{port}/")
+            server.run(sockets=[listening])
     finally:
         opened.close()
         listening.close()

@@ -16,6 +16,7 @@ import shutil
 import threading
 import weakref
 from collections import OrderedDict
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -208,6 +209,11 @@ def kind_of(kind: str) -> str | None:
     return {"BOOLEAN": "bool", "VARCHAR": "text"}.get(kind, times)
 
 
+def tars_mark(dataset: Dataset) -> str:
+    """Another one in another directory, and whenever a tar is stored anew; one look at each tar."""
+    return _mark_of([dataset.record_path, *sorted(dataset.directory.glob("shards/*.tar"))])
+
+
 def files_mark(dataset: Dataset, tables: tuple[str, ...], selections: bool = False) -> str:
     """Changes whenever a file of these tables does; one look at each file's size and time."""
     # A mark from the page rewrites a file, and changes nothing that stands in an order.
@@ -219,6 +225,10 @@ def files_mark(dataset: Dataset, tables: tuple[str, ...], selections: bool = Fal
     ]
     if selections:
         files += map(dataset.selection_path, dataset.selections())
+    return _mark_of(files)
+
+
+def _mark_of(files: Iterable[Path]) -> str:
     marks = []
     for path in files:
         with suppress(FileNotFoundError):  # gone since it was listed, which is another mark

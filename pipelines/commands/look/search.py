@@ -28,11 +28,14 @@ def command(directory: Path, settings: SearchSettings) -> None:
       caplab search data/mine --like 2f1c0a4be6d1c8f0a3b94d5e6f708192     no model is loaded
     """
     from curate.search.index import is_built
+    from curate.search.place import search_folder
     from curate.search.search import search, words_unread
     from curate.store.dataset import Dataset
 
     if not is_built(Dataset.open(directory), settings.clip):
-        say(f"building the search index of {directory}, once")
+        place = search_folder(directory)
+        there = "" if place.parent == directory else f" in {place}, since it cannot be written"
+        say(f"building the search index of {directory}{there}, once")
     found = search(directory, settings)
     if found.unread:
         say(words_unread(found.unread))

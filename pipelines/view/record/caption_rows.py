@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 from curate.store.captions import text_mark
 from curate.store.contract import CAPTIONS, WRITTEN_BY
 from curate.store.dataset import Dataset
-from curate.store.scans import parquet_scan, sql_text
+from curate.store.scans import parquet_rows, parquet_scan, sql_text
+from pipelines.report.sql import identifier
 from recaption.human.marks import Judged, judged_by, said_text, told
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 _NAMES = [name for name in CAPTIONS.names if name != "signature"]
 _ORDER = ("alt", "short", "descriptive")
+# What is asked of all captions at once; others are read by their keys.
+_ASKED = {"key": "VARCHAR", "kind": "VARCHAR", "sample_index": "INTEGER", "text": "VARCHAR"}
+_ASKED |= {"raw_text": "VARCHAR", "status": "VARCHAR", "reason": "VARCHAR", "flags": "VARCHAR[]"}
 
 
 def caption_rows(
@@ -71,6 +75,27 @@ def caption_rows(
         if alone if sets is None else (row["source"], row["kind"]) in sets:
             found[row["key"]].append(_sent(row, marks.get(_id(row)), mine))
     return found
+
+
+def captions_of(connection: duckdb.DuckDBPyConnection, dataset: Dataset, source: str) -> str:
+    """What stands behind FROM to read a source's captions, by queries on this cursor.
+
+    People's are read whole, into a temporary table: they are written while one reads, and DuckDB
+    opens a file more than once a query.
+    """
+    if not source.startswith(WRITTEN_BY):
+        return dataset.scan("captions", source, union_by_name=True)
+    columns: dict[str, list[Any]] = {name: [] for name in _ASKED}
+    for path in dataset.table_files("captions", source):
+        read = parquet_rows(path, list(_ASKED))
+        for name, values in columns.items():
+            values += read.column(name).to_pylist()
+    table = identifier(f"captions of {source}")
+    declared = ", ".join(f"{name} {kind}" for name, kind in _ASKED.items())
+    given = ", ".join(f"unnest(${name}::{kind}[])" for name, kind in _ASKED.items())
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} ({declared})")
+    connection.execute(f"INSERT INTO {table} SELECT {given}", columns)
+    return table
 
 
 def fetch(

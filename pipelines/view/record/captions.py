@@ -22,16 +22,16 @@ from curate.base.errors import ConfigError
 from curate.base.files import fingerprint
 from curate.base.kinds import ALT
 from curate.scoring.scorers.sentences import sentences
-from curate.store.captions import MADE_FROM
+from curate.store.contract import WRITTEN_BY
 from curate.store.dataset import Dataset
 from curate.store.scans import sql_text
 from pipelines.view.answers import Asked, get
 from pipelines.view.opened import Opened
-from pipelines.view.record.caption_rows import caption_rows, fetch
+from pipelines.view.record.caption_rows import caption_rows, captions_of, fetch
 from pipelines.view.record.record import dataset_of
 from pipelines.view.rows import window_of
 from recaption.gates.registry import GATES
-from recaption.human.marks import MARK_NAMES, get_ready, marks_source
+from recaption.human.marks import MARK_NAMES, get_ready, marks_of, marks_source
 
 LARGEST_WINDOW = 100
 """Pictures."""
@@ -70,7 +70,7 @@ def routes(opened: Opened) -> list[Route]:
         start = asked.whole("start", 0)
         count = asked.whole("count", 20, 1, LARGEST_WINDOW)
         own = [name for name in (_FIT,) if name in opened.tables.columns]
-        places = window_of(opened, asked.text("order"), start, count, ["shard", *own])
+        places, _ = window_of(opened, asked.text("order"), start, count, ["shard", *own])
         rows = caption_rows(
             opened.cursor(),
             dataset_of(opened),
@@ -96,8 +96,8 @@ def routes(opened: Opened) -> list[Route]:
 
 def caption_sets(opened: Opened, source: str) -> list[dict[str, Any]]:
     """What a source wrote: a set a kind, with its rows and the gates that spoke. Two scans."""
-    scan = dataset_of(opened).scan("captions", source, union_by_name=True)
     cursor = opened.cursor()
+    scan = captions_of(cursor, dataset_of(opened), source)
     counted = fetch(
         cursor,
         "SELECT kind, count(*) AS rows, count(*) FILTER (status = 'ok') AS ok "
@@ -157,10 +157,12 @@ def caption_keys(opened: Opened, asked: str) -> str:
         own = [*limits]
         if (mark := wanted.get("mark")) is not None:
             own.append(_marked(dataset, name, mark, mine))
-        parts.append(
-            f"SELECT key FROM {dataset.scan('captions', name, union_by_name=True)} "
-            f"WHERE {' AND '.join(own)}"
-        )
+        cursor = opened.cursor()
+        keys = f"SELECT key FROM {captions_of(cursor, dataset, name)} WHERE {' AND '.join(own)}"
+        if name.startswith(WRITTEN_BY):  # their table is this cursor's; they are few
+            told = ", ".join(sql_text(key) for (key,) in cursor.execute(keys).fetchall())
+            keys = f"SELECT unnest([{told}]::VARCHAR[]) AS key"
+        parts.append(keys)
     return " UNION ".join(parts) or "SELECT NULL AS key WHERE false"
 
 
@@ -168,15 +170,13 @@ def _marked(dataset: Dataset, source: str, mark: str, mine: str) -> str:
     """SQL: a caption of `source` has this mark of one's own."""
     if mark not in MARK_NAMES:
         raise ConfigError(f"A mark is {', '.join(MARK_NAMES)}, not {mark!r}.")
-    if mine not in dataset.caption_sources():
-        return "false"
-    about = f"json_extract_string(prompt_variables, '$.{MADE_FROM}[0].{{}}')"
-    index = f"CAST({about.format('sample_index')} AS INTEGER)"
-    return (
-        f"(key, kind, sample_index) IN (SELECT (key, {about.format('kind')}, {index}) FROM "
-        f"{dataset.scan('captions', mine)} WHERE list_contains(flags, {sql_text(mark)}) "
-        f"AND {about.format('source')} = {sql_text(source)})"
-    )
+    about = [
+        f"({sql_text(judged.key)}, {sql_text(judged.kind)}, {judged.sample_index})"
+        for path in dataset.table_files("captions", mine)
+        for judged, said in marks_of(dataset, path.stem, mine).items()
+        if (judged.source, said["mark"]) == (source, mark)
+    ]
+    return f"(key, kind, sample_index) IN ({', '.join(about)})" if about else "false"
 
 
 def _named(text: str) -> Sequence[tuple[str, str]] | None:

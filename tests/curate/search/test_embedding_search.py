@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -15,6 +16,7 @@ from curate.base.files import write_json
 from curate.base.settings import load_settings
 from curate.scoring.scorers.clip import ClipModel
 from curate.scoring.stage import ScoreSettings, ScoreStage
+from curate.search.passing import within
 from curate.search.search import Found, Searcher, search
 from curate.search.settings import SearchSettings
 from curate.selection.select import select
@@ -100,6 +102,16 @@ def test_a_rule_and_a_selection_filter_before_the_count_is_filled(dataset: Datas
         found(dataset, like=keys[0], where="aesthetik > 2")
     with pytest.raises(ConfigError, match="There is no selection 'cars'"):
         found(dataset, like=keys[0], selection="cars")
+
+
+def test_a_rule_that_takes_too_long_is_ended() -> None:
+    endless = "SELECT sum(a.range * b.range) FROM range(10_000_000) a, range(10_000_000) b"
+    with duckdb.connect() as connection:
+        slow = pytest.raises(ConfigError, match="more than 0 seconds; make it simpler")
+        with slow, within(connection, 0.05):
+            connection.execute(endless)
+        with within(connection, None):
+            assert connection.execute("SELECT 1").fetchall() == [(1,)]
 
 
 def test_a_key_and_a_text_that_was_asked_before_load_no_model(dataset: Dataset) -> None:

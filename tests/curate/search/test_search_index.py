@@ -1,5 +1,6 @@
 """The index over stored embeddings: exact while few, codes beyond, made anew when it changed."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,21 @@ def test_a_build_that_fails_leaves_nothing(dataset: Dataset) -> None:
     with pytest.raises(DatasetError, match="others have 32"):
         open_index(dataset)
     assert list((dataset.directory / "search").iterdir()) == []
+
+
+def test_a_dataset_that_cannot_be_written_is_searched_by_an_index_elsewhere(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (dataset.directory / "search").write_text("root may write anywhere, but not below a file")
+    index = open_index(dataset)
+    assert index.folder.parent.parent == tmp_path
+    assert is_built(dataset)
+    assert open_index(dataset).folder == index.folder
+    assert not (dataset.directory / ".locks").exists()
+    (dataset.directory / "search").unlink()  # and one that came with it is used
+    shutil.copytree(index.folder, dataset.directory / "search" / index.folder.name)
+    assert open_index(dataset).folder.parent.parent == dataset.directory
 
 
 def test_further_models_have_an_index_of_their_own(dataset: Dataset) -> None:

@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -15,11 +16,12 @@ from view_page import Server, served
 
 from curate.base.errors import ConfigError, DatasetError
 from curate.store.dataset import Dataset
+from pipelines.view import rows as rows_module
 from pipelines.view.opened import Opened, find
 from pipelines.view.order import Order
 from pipelines.view.pictures import thumbnail
 from pipelines.view.rows import make_order, rows_of_keys
-from pipelines.view.tables import files_mark
+from pipelines.view.tables import Tables, files_mark, tars_mark
 from pipelines.view.thumbnails import Thumbnails
 
 
@@ -63,6 +65,7 @@ def test_about_tells_columns_ranges_and_counts(server: Server, viewed: Dataset) 
     assert [one["name"] for one in about["selections"]] == ["good"]
     assert about["selections"][0]["selected"] == len(viewed.selection_keys("good"))
     assert [one["kind"] for one in about["kinds"]] == ["descriptive"]
+    assert {*about["marks"]} == {"descriptive", "human"}  # a mark may come at any time
     assert about["methods"] == ["embedding", "exact", "near"]
     assert about["pages"] == ["pictures", "rule", "copies", "captions", "search"]
 
@@ -113,11 +116,12 @@ def test_an_order_that_was_shown_is_made_again_when_the_tables_change(own: Datas
         assert answer.status_code == 409
 
 
-def test_thumbnails_are_made_once_and_outlive_damage(own: Dataset) -> None:
+def test_thumbnails_are_made_once_and_outlive_damage(own: Dataset, viewed: Dataset) -> None:
     key = own.read_table("scores", "00000").column("key")[0].as_py()
     kept = own.directory / "view" / "pictures.sqlite"
     with served(own.directory) as server:
-        small = httpx.get(f"{server.address}/thumbnail/{key}?edge=160")
+        mark = server.get("/api/about")["pictures"]
+        small = httpx.get(f"{server.address}/thumbnail/{key}?edge=160&of={mark}")
         assert small.headers["content-type"] == "image/webp"
         assert "immutable" in small.headers["cache-control"]
         with Image.open(io.BytesIO(small.content)) as picture:
@@ -129,6 +133,13 @@ def test_thumbnails_are_made_once_and_outlive_damage(own: Dataset) -> None:
         assert whole.content == next(iter(_pictures(own)))
         unknown = httpx.get(f"{server.address}/thumbnail/{'0' * 32}")
         assert (unknown.status_code, unknown.json()["error"][:9]) == (409, "No sample")
+        # Not kept under an address of other pictures, or of these before they came anew.
+        os.utime(own.shard_path("00000"))
+        server.opened.changed()
+        for of in ("", mark):
+            address = f"{server.address}/thumbnail/{key}?edge=160&of={of}"
+            assert httpx.get(address).headers["cache-control"] == "private, no-cache"
+        assert len({mark, server.get("/api/about")["pictures"], tars_mark(viewed)}) == 3
     tar = own.shard_path("00000")
     aside = tar.rename(tar.with_suffix(".away"))
     with served(own.directory) as server:  # what was kept needs no tar
@@ -231,6 +242,22 @@ def test_a_dataset_beyond_writing_to_has_its_cache_elsewhere(
     assert make_order(opened, opened.tables, Order(sort="blur")) > 400
     opened.close()
     assert find(own.directory).cache == opened.cache
+
+
+def test_an_order_that_gives_way_to_newer_ones_while_it_is_read_is_made_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, read = server.opened, rows_module.rows
+    name = server.get("/api/order", sort="blur")["order"]
+
+    def late(tables: Tables, source: str, show: Sequence[str]) -> list[dict]:
+        monkeypatch.setattr(rows_module, "rows", read)
+        for seed in range(rows_module.KEPT_ORDERS):
+            make_order(opened, tables, Order(random=seed))
+        return read(tables, source, show)
+
+    monkeypatch.setattr(rows_module, "rows", late)
+    assert len(server.get("/api/window", order=name, count=5)["rows"]) == 5
 
 
 def test_a_directory_is_known_by_what_it_holds(own: Dataset, tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import pytest
-from view_page import COLUMN, SCRIPT, Page
+from report_browser import Browser
+from view_page import COLUMN, SCRIPT, Page, served
 
+from curate.store.dataset import Dataset
 from pipelines.view.app import STATIC
 
 TOLD = """[...document.querySelectorAll('.grid-cell:not(.waiting)')]
@@ -51,7 +53,7 @@ def test_pictures_are_sorted_opened_and_remembered_in_the_address(page: Page) ->
 
 
 def test_texts_and_names_of_an_attacker_stay_text(page: Page) -> None:
-    asked = urlencode({"sort": COLUMN, "show": f"{COLUMN},alt_text"})
+    asked = urlencode({"sort": COLUMN, "show": f"{quote(COLUMN)},alt_text"})
     page.go(f"#/pictures?{asked}")
     page.until("document.querySelectorAll('.told').length > 8 && document.images.length > 3")
     assert any(SCRIPT in text for text in page.texts(".told"))
@@ -59,6 +61,13 @@ def test_texts_and_names_of_an_attacker_stay_text(page: Page) -> None:
     assert COLUMN in page.texts("#sort option")
     page.value("document.querySelector('.menu').open = true")
     assert COLUMN in page.texts(".choices label")
+    page.browser.press("Escape")
+    page.until(
+        "!document.querySelector('.menu').open && document.activeElement.tagName === 'SUMMARY'"
+    )
+    page.click(".skip")
+    assert page.value("document.activeElement.id") == "main"
+    assert page.value("location.hash").startswith("#/pictures?")
     assert page.value("window.stolen") is None
     assert page.value("[...document.images].every((one) => one.src.includes('/thumbnail/'))")
     assert page.browser.complaints == []
@@ -76,11 +85,32 @@ def test_the_page_fits_its_window(page: Page, width: int) -> None:
     assert page.fits()
     ends = "((one) => one.getBoundingClientRect().right)"
     assert max(page.value(f"[...document.querySelectorAll('#pages a')].map{ends}")) <= width
-    page.value("document.querySelector('.menu').open = true")
+    page.click(".menu summary")
+    page.until("document.querySelector('.choices').getBoundingClientRect().right <= innerWidth")
     assert page.fits()
     page.browser.press("?")
     page.until("document.querySelector('#keys').open")
     assert page.fits()
+
+
+def test_the_grid_follows_a_dataset_that_is_written(own: Dataset, browser: Browser) -> None:
+    tables = [own.table_path(name, "00001") for name in ("samples", "scores")]
+    for path in tables:
+        path.rename(path.with_suffix(".later"))
+    with served(own.directory) as server:
+        page = Page(browser, server)
+        page.go("#/pictures")
+        page.until("document.querySelector('.grid-cell img')?.naturalWidth")
+        before = page.texts(".count")[0]
+        page.value("window.first = document.querySelector('#cell-0')")
+        for path in tables:
+            path.with_suffix(".later").rename(path)
+        server.opened.changed()
+        page.value("document.dispatchEvent(new Event('visibilitychange'))")  # it is looked at again
+        page.until(f"document.querySelector('.count').innerText !== {before!r}")
+        assert page.value("window.first === document.querySelector('#cell-0')")  # without a flicker
+        stored = server.get("/api/about")["stored"]
+        assert page.texts(".count")[0].startswith(f"{stored} pictures")
 
 
 MILLION = """(async () => {

@@ -18,9 +18,12 @@ from curate.export.settings import ExportSettings
 from curate.store.captions import text_mark
 from curate.store.contract import CAPTIONS
 from curate.store.dataset import Dataset
+from pipelines.view.app import build_app
 from pipelines.view.opened import find
+from pipelines.view.order import Order
 from pipelines.view.record.caption_rows import caption_rows
-from pipelines.view.record.captions import shuffled_sentences
+from pipelines.view.record.captions import caption_keys, caption_sets, shuffled_sentences
+from pipelines.view.rows import make_order
 from recaption.captioning.alt_texts import AltCaptionStage
 from recaption.human.marks import Judged, set_mark
 
@@ -146,6 +149,10 @@ def test_a_caption_is_edited_from_the_keyboard_and_found_in_the_export(
         assert page.fits()
         assert page.browser.complaints == []
 
+        about = server.get("/api/about")
+        kinds = {one["kind"]: one for one in about["kinds"]}
+        assert kinds["human"] == {"kind": "human", "sources": ["human-ada"], "count": 1}
+        assert {*kinds} == {*about["marks"]}
         found = server.get("/api/order", captions="mark=edited&source=other")
         assert found["total"] == 1
         (line,) = (json.loads(line) for line in server.text("/api/marks.jsonl").splitlines())
@@ -243,21 +250,30 @@ def test_captions_are_filtered_and_looked_at_blind(captioned):
 
 def test_marks_are_read_while_they_are_written(captioned):
     keys = captioned.read_table("captions", "00000", "other")["key"].to_pylist()
+    judged = Judged(keys[0], "short", "other", 0)
+    set_mark(captioned, "00000", judged, "good", who="ada")
 
     def write() -> None:
         for turn in range(40):
-            judged = Judged(keys[0], "short", "other", 0)
             set_mark(captioned, "00000", judged, "edited", f"{turn} " * 50 * (1 + turn % 3))
 
     opened = find(captioned.directory)
+    build_app(opened, "a token")
     thread = threading.Thread(target=write)
     thread.start()
     while thread.is_alive():
         found = caption_rows(
             opened.cursor(), captioned, dict.fromkeys(keys, "00000"), "human-marks"
         )
-        assert len(found[keys[0]]) == 3
+        assert len(found[keys[0]]) == 4
     thread.join()
+    # What asks all captions at once reads people's whole as well.
+    for asked in ("mark=edited", "source=human-ada", "source=human-marks&text=39&status=ok"):
+        assert "human-" not in caption_keys(opened, asked)
+        order = Order(captions=asked)
+        assert make_order(opened, opened.tables, order) == 1
+    (told,) = caption_sets(opened, "human-ada")
+    assert (told["kind"], told["rows"], told["gates"]) == ("human", 1, {"good": 1})
     opened.close()
 
 

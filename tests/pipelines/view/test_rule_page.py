@@ -205,7 +205,7 @@ _SOURCES = "[...document.querySelectorAll('.strip img')].map((one) => one.src).j
 
 
 def test_names_of_an_attacker_stay_text(page: Page) -> None:
-    name = f'"{COLUMN}"'
+    name = '"' + COLUMN.replace('"', '""') + '"'
     page.go("#/rule")
     page.until("document.querySelector('#kept')")
     page.choose("#where", "img")

@@ -21,8 +21,8 @@ from pipelines.view.opened import Opened, find
 
 TOKEN = "a token of the tests"
 SCRIPT = "<script>window.stolen = 1</script><img src=x onerror='window.stolen = 1'>"
-COLUMN = "<img src=x onerror='window.stolen = 1'>"
-"""Texts of an attacker: an alt text, and the name of a score."""
+COLUMN = "50%, größte 🦊 <img src=x onerror='window.stolen = 1'>"
+"""Texts of an attacker: an alt text, and the name of a score that is odd in every way."""
 
 
 @dataclass

@@ -33,12 +33,24 @@ async function answered(asked) {
 }
 
 let known = null;
+let pictures = ""; // changes with what the pictures of this dataset are
 
 /** /api/about, asked once a page; `fresh` asks again, as after a write. */
 export function about(fresh = false) {
-  if (fresh || known === null) known = get("/api/about");
+  if (fresh || known === null) {
+    known = get("/api/about").then((facts) => {
+      pictures = facts.pictures;
+      return facts;
+    });
+  }
   known.catch(() => { known = null; });
   return known;
+}
+
+/** Where a stored picture is; with `edge` its thumbnail. Browsers keep it under this address. */
+export function pictureOf(key, edge = 0) {
+  const [place, of] = edge ? ["thumbnail", { edge, of: pictures }] : ["picture", { of: pictures }];
+  return `/${place}/${encodeURIComponent(key)}?${queryOf(of)}`;
 }
 
 /** The column of this name, of `about`. */

@@ -85,4 +85,27 @@ window.addEventListener("unhandledrejection", (event) => {
 window.addEventListener("error", (event) => failed(event.error ?? new Error(event.message)));
 window.addEventListener("hashchange", turnTo);
 document.getElementById("help").addEventListener("click", () => listKeys());
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // its address is no page's
+  main.focus();
+});
+// A menu stays within the view.
+document.addEventListener("toggle", ({ target }) => {
+  const choices = target.querySelector(":scope > .choices");
+  if (!choices) return;
+  choices.style.left = "";
+  const over = choices.getBoundingClientRect().right - document.documentElement.clientWidth + 12;
+  if (over > 0) choices.style.left = `${-over}px`;
+}, true);
+// A menu closes when one turns to something else, and by Esc, which gives the focus back.
+for (const kind of ["pointerdown", "focusin", "keydown"]) {
+  document.addEventListener(kind, (event) => {
+    for (const menu of document.querySelectorAll(".menu[open]")) {
+      const left = kind === "keydown" ? event.key === "Escape" : !menu.contains(event.target);
+      if (!left) continue;
+      menu.open = false;
+      if (kind === "keydown") menu.querySelector("summary").focus();
+    }
+  });
+}
 turnTo();

@@ -4,6 +4,7 @@
 // proportional: `offset` is what the true height has more above the view than the bar shows. Small
 // steps move by true pixels; a jump of more than a view, as by dragging the bar, sets the offset.
 
+import { pictureOf } from "./api.js";
 import { el } from "./dom.js";
 
 const TALLEST = 6_000_000; // px
@@ -40,6 +41,7 @@ export function windowedGrid(container, options) {
   let version = 0, ended = false, waiting = 0, marked;
   const cells = new Map(); // index -> element
   const places = new WeakMap(); // element -> where it stands
+  const told = new WeakMap(); // element -> its row, as text
   const blocks = new Map(); // number of a block -> rows, or a promise of them
 
   const trueHeight = () => Math.ceil(total / columns) * (height + gap) + gap;
@@ -98,7 +100,8 @@ export function windowedGrid(container, options) {
     for (let index = first; index < end; index += 1) {
       const row = rowAt(index);
       let node = cells.get(index);
-      if (node && (row === undefined) !== node.classList.contains("waiting")) {
+      // What is not known anew yet stays as it was.
+      if (node && row !== undefined && told.get(node) !== JSON.stringify(row)) {
         node.remove();
         node = undefined;
       }
@@ -122,7 +125,9 @@ export function windowedGrid(container, options) {
       class: row === undefined ? "grid-cell waiting" : "grid-cell", id: `cell-${index}`, role: "option",
       "aria-posinset": index + 1, "aria-setsize": total, dataset: { index },
     };
-    return el("div", about, row === undefined ? el("div", { class: "frame" }) : cell(row, index));
+    const node = el("div", about, row === undefined ? el("div", { class: "frame" }) : cell(row, index));
+    told.set(node, JSON.stringify(row));
+    return node;
   }
 
   function rowAt(index) {
@@ -227,13 +232,11 @@ export function windowedGrid(container, options) {
   else draw();
 
   return {
-    /** Another order or number of rows. */
+    /** The rows, or their number, are others. */
     refresh(count) {
       version += 1;
       total = count;
       blocks.clear();
-      for (const node of cells.values()) node.remove();
-      cells.clear();
       focused = Math.max(0, Math.min(focused, total - 1));
       measure();
       scrollToTop(Math.min(seen(), trueHeight()));
@@ -256,7 +259,7 @@ export function windowedGrid(container, options) {
 export function thumbnail(row, edge = 160) {
   const sharp = edge * (window.devicePixelRatio || 1) > 200 ? 320 : 160;
   const picture = el("img", {
-    src: `/thumbnail/${encodeURIComponent(row.key)}?edge=${sharp}`, alt: row.text || "without a text",
+    src: pictureOf(row.key, sharp), alt: row.text || "without a text",
     decoding: "async", draggable: "false",
   });
   picture.addEventListener("error", () => {

@@ -7,6 +7,7 @@ import { onKeys } from "../keys.js";
 
 const DENSITIES = { small: 96, medium: 160, large: 280 };
 const LINE = 19; // px of a line under a picture
+const LOOKED = 5000; // ms between two looks whether the tables have changed
 
 export async function show(main, params) {
   const facts = await about();
@@ -17,7 +18,7 @@ export async function show(main, params) {
     random: params.get("random") ?? "",
     where: params.get("where") ?? "",
     side: params.get("side") ?? "",
-    show: (params.get("show") ?? "").split(",").filter((name) => columnOf(facts, name)),
+    show: listed(params.get("show") ?? "").filter((name) => columnOf(facts, name)),
     keep_duplicates: params.get("keep_duplicates") === "1",
     size: Object.hasOwn(DENSITIES, params.get("size")) ? params.get("size") : "medium",
     at: Math.max(0, Math.trunc(Number(params.get("at")))) || 0,
@@ -27,7 +28,7 @@ export async function show(main, params) {
   const place = el("div", { class: "grid-place" });
   const count = el("output");
   const go = (change) => { location.hash = link("pictures", written({ ...state, at: 0, ...change })); };
-  const written = (of) => ({ ...of, show: of.show.join(","), size: of.size === "medium" ? "" : of.size,
+  const written = (of) => ({ ...of, show: list(of.show), size: of.size === "medium" ? "" : of.size,
     at: of.at || "" });
 
   fill(main, el("div", { class: "bar" },
@@ -39,32 +40,38 @@ export async function show(main, params) {
   const way = { sort: state.sort, down: state.down, selection: state.selection, random: state.random,
     where: state.where, side: state.side, keep_duplicates: state.keep_duplicates };
   const order = () => get("/api/order", way);
-  let { order: name, total } = await order();
+  let { order: name, total, version } = await order();
   const tell = () => fill(count, `${number(total)} ${total === 1 ? "picture" : "pictures"}`);
   tell();
+  const changed = async () => {
+    const now = await order();
+    if (now.version === version) return;
+    if (!total && now.total) return window.dispatchEvent(new HashChangeEvent("hashchange"));
+    ({ total, version } = now);
+    tell();
+    return grid?.refresh(total);
+  };
+  const follow = following(changed);
+  let grid = null;
   if (!total) {
     place.append(el("p", { class: "empty" }, state.selection || state.where
       ? "No picture is among these."
       : "No picture is stored yet; they appear here as `caplab curate` stores them."));
-    return undefined;
+    return follow;
   }
   const edge = DENSITIES[state.size];
   const address = (row, index) => link(`sample/${row.key}`, { ...way, at: String(index) });
-  const grid = windowedGrid(place, {
+  grid = windowedGrid(place, {
     total, edge, lines: 8 + LINE * state.show.length, start: state.at,
     async rows(start, count) {
       const asked = () => get("/api/window", { order: name, start: start || "0", count,
-        show: state.show.join(",") });
+        show: list(state.show) });
       const found = await asked().catch(async (error) => {
         if (error.status !== 409) throw error; // the server was started anew
         ({ order: name } = await order());
         return asked();
       });
-      if (found.total !== total) { // the tables have changed meanwhile
-        ({ total } = found);
-        tell();
-        grid.refresh(total);
-      }
+      if (found.total !== total) changed(); // before one looked
       return found.rows;
     },
     cell: (row, index) => cell(facts, state, row, edge, address(row, index)),
@@ -83,8 +90,39 @@ export async function show(main, params) {
     "+": ["fewer, larger pictures", () => go({ size: next(state.size, 1), at: state.at })],
     "g": ["go to the grid", () => grid.box.focus()],
   });
-  return () => grid.destroy();
+  return () => {
+    follow();
+    grid.destroy();
+  };
 }
+
+/**
+ * Look now and then whether the tables have changed, while the page is seen: more seldom where
+ * that takes long. Returns what ends it.
+ */
+function following(look) {
+  let waiting = 0, ended = false;
+  async function turn() {
+    clearTimeout(waiting);
+    const begun = performance.now();
+    // That a server ended is told where somebody asks for something.
+    if (!document.hidden) await look().catch(() => {});
+    if (!ended) waiting = setTimeout(turn, Math.max(LOOKED, 20 * (performance.now() - begun)));
+  }
+  waiting = setTimeout(turn, LOOKED);
+  document.addEventListener("visibilitychange", turn);
+  return () => {
+    ended = true;
+    clearTimeout(waiting);
+    document.removeEventListener("visibilitychange", turn);
+  };
+}
+
+// Columns in one parameter; a name may hold a comma.
+const list = (names) => names.map(encodeURIComponent).join(",");
+const listed = (text) => text.split(",").map((part) => {
+  try { return decodeURIComponent(part); } catch { return part; }
+});
 
 function next(size, step) {
   const names = Object.keys(DENSITIES);

@@ -50,6 +50,7 @@ function validation(run) {
   const empty = last.find(({ kind }) => kind === "empty")?.loss ?? null;
   last.sort((one, other) => one.loss - other.loss);
   const most = Math.max(...last.map(({ loss }) => loss ?? 0)) || 1;
+  const digits = Math.max(0, 3 - Math.ceil(Math.log10(most)));
   const steps = Object.values(run.validation)[0].steps;
   const learnt = new Set(run.receipt.kinds.map(({ kind }) => kind));
   const lines = Object.entries(run.validation).filter(([kind]) => learnt.has(kind) || kind === "empty")
@@ -66,7 +67,7 @@ function validation(run) {
           el("th", { scope: "col", class: index && "number" }, text)))),
         el("tbody", {}, last.map(({ kind, loss }) => el("tr", {},
           el("th", { scope: "row" }, kind === "empty" ? el("em", {}, title(kind)) : named(kind, run.marks)),
-          el("td", { class: "number" }, figure(loss)),
+          el("td", { class: "number" }, number(loss, digits)),
           el("td", { class: "number" }, kind === "empty" || empty === null ? "" : signed((loss - empty) / empty)),
           el("td", { class: "barcell" }, el("span", { class: `level ${run.marks[kind]?.css ?? "plain"}`, style: { width: `${(100 * loss) / most}%` } }))))))))
   ];

@@ -1,6 +1,6 @@
 // All that is known of one picture, on one page.
 
-import { about, get, link } from "../api.js";
+import { about, get, link, pictureOf } from "../api.js";
 import { el, fill, number } from "../dom.js";
 import { onKeys } from "../keys.js";
 import { captionCell } from "../record/caption.js";
@@ -54,7 +54,7 @@ async function neighbours(params) {
 }
 
 function picture({ key, sample }) {
-  const address = `/picture/${encodeURIComponent(key)}`;
+  const address = pictureOf(key);
   return el("figure", {},
     el("a", { href: address, target: "_blank", title: "The file as it is stored" },
       el("img", { src: address, alt: sample.alt_text || "without a text", width: sample.width, height: sample.height })),

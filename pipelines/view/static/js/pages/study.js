@@ -46,7 +46,7 @@ export async function show(main, params) {
     const listed = options.map((one) => (Array.isArray(one) ? one : [one, one]));
     return el("span", { class: "field" },
       el("label", { for: `of-${name}` }, label),
-      el("select", { id: `of-${name}`, value: state[name] ?? "", on: { change: (event) => change(name, event.target.value) } },
+      el("select", { id: `of-${name}`, "aria-label": label || "arm", value: state[name] ?? "", on: { change: (event) => change(name, event.target.value) } },
         any && el("option", { value: "" }, any),
         listed.map(([value, text]) => el("option", { value }, text))));
   }

@@ -2,7 +2,7 @@
 
 import { el, fill } from "../dom.js";
 
-const WORD = /[A-Za-z_]\w*$/;
+const WORD = /"?[\p{L}_][\p{L}\p{N}_]*$/u;
 const MOST = 8;
 const PLAIN = /^[A-Za-z_]\w*$/;
 
@@ -36,7 +36,7 @@ export function completing(box, columns) {
   }
 
   function look() {
-    const word = typed().toLowerCase();
+    const word = typed().toLowerCase().replace('"', "");
     found = !word ? [] : words
       .map((one) => ({ ...one, place: one.text.toLowerCase().indexOf(word) }))
       .filter(({ text, place }) => place >= 0 && text.toLowerCase() !== word)
