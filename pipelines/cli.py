@@ -73,8 +73,8 @@ def cli() -> None:
 
     \b
     The road, each step rerunnable and resumable:
-      caplab curate urls.parquet --out data/mine   # or a folder: scores, duplicates
-      caplab check data/mine --repair              # is all of it there? make it so
+      caplab curate urls.parquet --out data/mine   # or a folder
+      caplab check data/mine --repair              # is all of it there? mend it
       caplab view data/mine --open                 # look at it
       caplab select data/mine --name good --where "clip_similarity >= 0.28"
       caplab recaption data/mine --selection good --captioner MODEL

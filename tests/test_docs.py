@@ -68,10 +68,22 @@ def test_every_link_of_a_page_leads_somewhere(page: Path):
     assert not lost
 
 
-def test_the_index_names_every_page():
-    pages = [page for page in PAGES if page.parent == INDEX.parent]
-    named = {place for place, _ in LINK.findall(INDEX.read_text(encoding="utf-8"))}
-    assert not {page.name for page in pages} - {INDEX.name} - named
+@pytest.mark.parametrize("index", [INDEX, INDEX.parent / "results" / "README.md"])
+def test_an_index_names_every_page(index: Path):
+    pages = [page for page in PAGES if page.parent == index.parent]
+    named = {place for place, _ in LINK.findall(index.read_text(encoding="utf-8"))}
+    assert not {page.name for page in pages} - {index.name} - named
+
+
+def test_the_plan_of_the_house_names_every_room_and_lists_none_that_is_gone():
+    told = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rooms = {
+        path.name
+        for package in OURS
+        for path in (ROOT / package).iterdir()
+        if package != "train" and path.is_dir() and path.name != "__pycache__"
+    }
+    assert not {room for room in rooms if f"`{room}`" not in told}
 
 
 def command_of(words: list[str]) -> tuple[str, click.Command | None]:
@@ -112,6 +124,19 @@ def every_command(group: click.Group = cli) -> Iterator[click.Command]:
         command = group.get_command(click.Context(group), name)
         assert command is not None
         yield from every_command(command) if isinstance(command, click.Group) else [command]
+
+
+def test_the_help_of_every_command_fits_eighty_columns():
+    wide = []
+    for command in [cli, *every_command()]:
+        name = str(command.name)
+        context = click.Context(command, info_name=name, terminal_width=80)
+        wide += [
+            f"{name}: {line}"
+            for line in command.get_help(context).splitlines()
+            if len(line) > 80 and "|" not in line  # a list of words to choose from
+        ]
+    assert not wide
 
 
 # Of vLLM, kohya's scripts, and programs of ours that are no commands.

@@ -17,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from curate.base.telling.events import Level, emit, is_quiet
+from curate.base.telling.words import visible
 
 _TICK_SECONDS = 2.0
 
@@ -43,10 +44,11 @@ def counted(heard: Callable[[float], object]) -> Iterator[None]:
 
 
 def tell(sentence: str, level: Level = "info") -> None:
-    """Print a sentence on stderr, above a bar that may stand there."""
+    """Print a sentence on stderr, above a bar that may stand there; what is told here is shown
+    with control characters as marks (`visible`)."""
     emit("told", level, text=sentence)
     if not is_quiet():
-        tqdm.write(sentence, file=sys.stderr)
+        tqdm.write(visible(sentence), file=sys.stderr)
 
 
 def progress(

@@ -30,6 +30,7 @@ from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import fingerprint
 from curate.base.memory import MemoryLimit, parse_bytes
 from curate.base.telling.summaries import Summary
+from curate.base.telling.words import amount
 from curate.duplicates.earlier_search import column_marks
 from curate.duplicates.pairs import Search, exact_pairs, near_pairs
 from curate.duplicates.reference_folder import fingerprint_folder, fingerprinted_keys, paths_of
@@ -69,11 +70,12 @@ class ReferenceSummary(Summary):
     def text(self) -> str:
         """One line for people."""
         share = self.matched / max(self.samples, 1)
+        shown = amount(self.matched_references, "picture is", "pictures are")
         return (
-            f"references {self.name!r}: {self.matched:,} of {self.samples:,} samples "
-            f"({share:.3%}) show one of {self.references:,} pictures ({self.exact:,} exactly, "
-            f"{self.matched - self.exact:,} as near copies; {self.matched_references:,} pictures "
-            f"are shown; {self.unreadable:,} could not be read)"
+            f"references {self.name!r}: {self.matched:,} of {amount(self.samples, 'sample')} "
+            f"({share:.3%}) show one of {amount(self.references, 'picture')} ({self.exact:,} "
+            f"exactly, {self.matched - self.exact:,} as near copies; {shown} shown; "
+            f"{self.unreadable:,} could not be read)"
         ) + (
             f"; of {self.crowded:,} with more than look_alikes allows the likeliest were looked at"
             if self.crowded

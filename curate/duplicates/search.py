@@ -38,6 +38,7 @@ import pyarrow as pa
 from curate.base.column_marks import note, noted_in
 from curate.base.files import fingerprint
 from curate.base.memory import MemoryLimit, parse_bytes
+from curate.base.telling.words import amount
 from curate.download.mend import clear_damaged
 from curate.duplicates.candidates.vectors import ArrayVectors
 from curate.duplicates.earlier_search import (
@@ -182,13 +183,13 @@ def _found_before(dataset: Dataset, mark: str) -> dict[str, int] | None:
 def describe(counts: Mapping[str, int]) -> str:
     """The counts of `find_duplicates`, one line a level."""
     methods = [name.removesuffix("_pairs") for name in counts if name.endswith("_pairs")]
-    lines = [f"{counts['samples']:,} samples"]
+    lines = [f"{amount(counts['samples'], 'sample')}"]
     for method in methods:
         pairs, dropped = counts[f"{method}_pairs"], counts[f"{method}_dropped"]
         lines.append(f"{method:<9}  {pairs:>11,} pairs  {dropped:>11,} to drop at this level")
     if counts["crowded"]:
         lines.append(
-            f"{counts['crowded']:,} samples have more look-alikes by their hashes than look_alikes "
-            "allows; the likeliest were looked at"
+            f"{amount(counts['crowded'], 'sample has', 'samples have')} more look-alikes by hashes "
+            "than look_alikes allows; the likeliest were looked at"
         )
     return "\n".join(lines)

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
+from curate.base.telling.words import amount
 from curate.export.layouts import Layout
 from curate.export.plan import Plan
 from curate.export.settings import ExportSettings
@@ -55,7 +56,8 @@ def dataset_card(dataset: Dataset, settings: ExportSettings, plan: Plan, layout:
     parts = [
         f"---\n{_LICENCE}{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
         f"# {title}",
-        f"{plan.samples:,} pictures with one caption each ({kinds}) in {plan.shards:,} shards, "
+        f"{amount(plan.samples, 'picture')} with one caption each ({kinds}) in "
+        f"{amount(plan.shards, 'shard')}, "
         f"exported by Caption Lab from the selection `{settings.selection}`.",
         "## Licence",
         "**Fill in.** The pictures and texts belong to those who made them; this export grants no "

@@ -24,6 +24,7 @@ from curate.base.progress import progress
 from curate.base.provenance import provenance
 from curate.base.registry import said, tried
 from curate.base.telling.summaries import Summary
+from curate.base.telling.words import amount
 from curate.export.card import dataset_card
 from curate.export.layouts import Layout, find_layout
 from curate.export.pictures import PictureReader
@@ -56,7 +57,7 @@ class ExportSummary(Summary):
             reasons = ", ".join(f"{name} {count:,}" for name, count in self.left_out.items())
             line += f" + {sum(self.left_out.values()):,} left out ({reasons})"
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in self.kinds.items())
-        return f"{line}\ncaptions: {kinds}\n{self.shards:,} shards in {self.directory}"
+        return f"{line}\ncaptions: {kinds}\n{amount(self.shards, 'shard')} in {self.directory}"
 
 
 def export(dataset: Dataset, out: Path | str, settings: ExportSettings) -> ExportSummary:

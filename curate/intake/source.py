@@ -18,6 +18,7 @@ import pyarrow as pa
 from curate.base.errors import ConfigError
 from curate.base.files import fingerprint
 from curate.base.reasons import Failure, Reason, printable
+from curate.base.telling.words import amount
 from curate.intake.column_types import ColumnTypes
 from curate.intake.columns import (
     TEXT_COLUMNS,
@@ -104,7 +105,8 @@ class Source:
         """What was given, absolute, so that two runs can tell whether they mean the same."""
         if len(self.files) == 1:
             return self.store.show(self.files[0])
-        names = f" ({len(self.files):,} files: {fingerprint(self.files)})" if self.files else ""
+        files = amount(len(self.files), "file")
+        names = f" ({files}: {fingerprint(self.files)})" if self.files else ""
         return self.store.show() + names
 
     def batches(
@@ -214,7 +216,7 @@ class Source:
         )
         if self.image_column:
             what = f"Parquet with pictures in the column {self.image_column!r}"
-        files = f", {len(self.files):,} files" if len(self.files) > 1 else ""
+        files = f", {amount(len(self.files), 'file')}" if len(self.files) > 1 else ""
         url, text = self.url_column or "none", self.text_column or "none"
         if self.format in ("webdataset", "folder"):
             url, text = self.url_column or "from JSON, if there", self.text_column or ".txt or JSON"

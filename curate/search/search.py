@@ -20,6 +20,7 @@ from curate.base.duplicate_methods import METHODS
 from curate.base.errors import ConfigError
 from curate.base.reasons import printable
 from curate.base.telling.summaries import Summary
+from curate.base.telling.words import amount
 from curate.duplicates.candidates.vectors import Floats
 from curate.search.clip_query import ClipQuery, read_picture
 from curate.search.index import open_index
@@ -77,7 +78,7 @@ class Found(Summary):
 
     def text(self) -> str:
         """A line a hit."""
-        lines = [f"{len(self.hits):,} of {self.among:,} pictures"]
+        lines = [f"{len(self.hits):,} of {amount(self.among, 'picture')}"]
         for hit in self.hits:
             text = printable(hit.text or "")
             text = text if len(text) <= _TEXT_SHOWN else text[: _TEXT_SHOWN - 1] + "…"

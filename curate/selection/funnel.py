@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from curate.base.telling.summaries import Summary
+from curate.base.telling.words import amount
 
 if TYPE_CHECKING:
     import duckdb
@@ -48,8 +49,9 @@ class SelectionSummary(Summary):
         width = max([len(count.rule) for count in self.funnel] + [20])
         head = f"{'rule':<{width}}  {'alone':>9}  {'in order':>9}  {'unscored':>9}  {'left':>9}"
         lines = [
-            f"Selection {self.name!r}: {self.selected:,} of {self.stored:,} stored samples"
-            f" ({self.rows:,} rows in the list){'' if self.fresh else ', as stored before'}",
+            f"Selection {self.name!r}: {self.selected:,} of {amount(self.stored, 'stored sample')}"
+            f" ({amount(self.rows, 'row')} in the list)"
+            f"{'' if self.fresh else ', as stored before'}",
             head,
             f"{'stored':<{width}}  {'':>9}  {'':>9}  {'':>9}  {self.stored:>9,}",
         ]
@@ -68,14 +70,14 @@ class SelectionSummary(Summary):
         shown = self.balanced["largest"][:most]
         left = self.balanced["groups"] - len(shown)
         return [
-            f"balanced by {self.balanced['expression']}: {self.balanced['groups']:,} groups of "
-            "equal weight",
+            f"balanced by {self.balanced['expression']}: "
+            f"{amount(self.balanced['groups'], 'group')} of equal weight",
             *(
                 f"  {'null' if group['group'] is None else group['group']:<24}  "
                 f"{group['rows']:>9,} rows  weight {group['weight']:.4g}"
                 for group in shown
             ),
-            *([f"  and {left:,} smaller groups"] if left else []),
+            *([f"  and {amount(left, 'smaller group')}"] if left else []),
         ]
 
 

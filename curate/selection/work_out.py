@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from curate.base.errors import ConfigError, DatasetError
+from curate.base.telling.words import amount
 from curate.scoring.scorers.head_source import add_head_functions
 from curate.selection.presets import Applied, preset_where
 from curate.selection.rule_functions import Resolved, resolve
@@ -43,7 +44,7 @@ def refuse_unscored(tables: SampleTables) -> None:
     ).fetchall()[0]
     if stored > scored:
         raise DatasetError(
-            f"{stored - scored:,} of {stored:,} stored samples of {directory} have no "
+            f"{stored - scored:,} of {amount(stored, 'stored sample')} of {directory} have no "
             f"scores yet; `caplab score {directory}` computes them."
         )
 

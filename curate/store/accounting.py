@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from curate.base.files import read_json
 from curate.base.reasons import Reason, ReasonClass
+from curate.base.telling.words import amount
 from curate.store.contract import STORED
 from curate.store.dataset import Dataset
 
@@ -72,23 +73,26 @@ def _texts_of(intake: Mapping[str, Any], name: str) -> int:
 
 def accounting_line(counts: Mapping[str, Any]) -> str:
     """One line: "100 rows in = 90 stored + 8 errors (http_404 6, dns 2) + 2 policy (aspect 2)"."""
-    line = f"{counts['rows']:,} rows in = {counts['stored']:,} stored"
-    for name, classes in (
-        ("errors", (ReasonClass.MAY_PASS, ReasonClass.PERMANENT)),
-        ("policy", (ReasonClass.POLICY,)),
+    line = f"{amount(counts['rows'], 'row')} in = {counts['stored']:,} stored"
+    for name, told, classes in (
+        ("errors", "error", (ReasonClass.MAY_PASS, ReasonClass.PERMANENT)),
+        ("policy", "policy", (ReasonClass.POLICY,)),
     ):
         shown = [
             f"{reason} {rows:,}"
             for reason, rows in counts["reasons"].items()
             if Reason.named(reason).reason_class in classes
         ]
-        line += f" + {counts[name]:,} {name}" + (f" ({', '.join(shown)})" if shown else "")
+        line += f" + {amount(counts[name], told, name)}"
+        line += f" ({', '.join(shown)})" if shown else ""
     if counts["pending"]:
         line += f" + {counts['pending']:,} not downloaded yet"
     if not counts["balanced"]:
         line += "; THESE DO NOT ADD UP"
     if counts["retryable"]:
-        line += f"; {counts['retryable']:,} may pass, --retry-failed tries them again"
+        again = "it" if counts["retryable"] == 1 else "them"
+        line += f"; {counts['retryable']:,} may pass, --retry-failed tries {again} again"
     if counts["captions"]:
-        line += f"; {counts['captions']:,} captions of {counts['captioned']:,} pictures"
+        of = amount(counts["captioned"], "picture")
+        line += f"; {amount(counts['captions'], 'caption')} of {of}"
     return line

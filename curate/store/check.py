@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import leftovers, read_json, sha256_file
 from curate.base.telling.summaries import Summary
+from curate.base.telling.words import amount
 from curate.store.contract import (
     CONTRACT_VERSION,
     RETRY_DIRECTORY,
@@ -80,7 +81,7 @@ class Check(Summary):
             f"{hole.path.relative_to(self.directory)} {hole.problem}: {repairing(dataset, hole)}"
             for hole in self.holes
         ]
-        count = f"{len(faults):,} fault{'' if len(faults) == 1 else 's'}"
+        count = amount(len(faults), "fault")
         verdict = "whole" if self.whole else f"{count}, each with the command that repairs it"
         return "\n".join([*self.lines, *self.remarks, *faults, f"{self.directory}: {verdict}"])
 
@@ -127,12 +128,12 @@ class _Checker:
         left = sum(1 for _ in leftovers(self.dataset.directory, below=True))
         if left:
             self.remarks.append(
-                f"left half-written by dead processes: {left:,} temporary files; the next command "
-                f"that writes here removes them"
+                f"left half-written by dead processes: {amount(left, 'temporary file')}; the next "
+                f"command that writes here clears up"
             )
         lines = [
-            f"{table}: {self.files[table]:,} file{'' if self.files[table] == 1 else 's'}, "
-            f"{self.rows[table]:,} {'pictures' if table == TARS else 'rows'}"
+            f"{table}: {amount(self.files[table], 'file')}, "
+            f"{amount(self.rows[table], 'picture' if table == TARS else 'row')}"
             for table in self.files
         ]
         return Check(self.dataset.directory, lines, self.holes, self.remarks)
@@ -253,11 +254,12 @@ class _Checker:
             return
         ids = Counter(zip(*(rows.column(name).to_pylist() for name in _CAPTION_ID), strict=True))
         if len(ids) < rows.num_rows:
-            self._say(table, shard, f"holds {rows.num_rows - len(ids):,} captions twice")
+            self._say(table, shard, f"holds {amount(rows.num_rows - len(ids), 'caption')} twice")
         gone = {key for key, _, _ in ids} - stored
         if gone:
             self.remarks.append(
-                f"{table}/{shard} has captions of {len(gone):,} pictures that are not stored any "
+                f"{table}/{shard} has captions of "
+                f"{amount(len(gone), 'picture that is', 'pictures that are')} not stored any "
                 f"more; nothing reads them"
             )
 
@@ -347,7 +349,8 @@ class _Checker:
         if table == "duplicate_searched" and not gone:
             new = self._count(f"SELECT count(*) FROM ({stored}) WHERE key NOT IN ({keys})")
             if new:
-                self._say(table, name, f"is out of date: {new:,} samples were not compared")
+                said = amount(new, "sample was", "samples were")
+                self._say(table, name, f"is out of date: {said} not compared")
         if gone:
             self._say(table, name, f"is out of date: {gone:,} of its samples are not stored")
 
@@ -385,5 +388,5 @@ class _Checker:
             f"(SELECT key FROM {parquet_scan(samples)} WHERE status = '{STORED}')"
         )
         if gone:
-            problem = f"names {gone:,} samples that are not stored"
+            problem = f"names {amount(gone, 'sample that is', 'samples that are')} not stored"
             self.holes.append(Hole(SELECTIONS, name, path, problem))

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from curate.base.errors import DatasetError
 from curate.base.files import read_json
+from curate.base.telling.words import amount
 from curate.store.contract import ADDED_LATER, SCHEMA_VERSIONS, SCHEMAS
 from curate.store.dataset import Dataset
 
@@ -52,7 +53,7 @@ def unlike(found: pa.Schema, table: str) -> str | None:
 def other_keys(found: list[str], expected: list[str]) -> str:
     """Two lists of keys that are not the same, in words."""
     if len(found) != len(expected):
-        return f"{len(found):,} rows, not the {len(expected):,}"
+        return f"{amount(len(found), 'row')}, not the {len(expected):,}"
     return "other rows than those" if set(found) != set(expected) else "in another order the rows"
 
 

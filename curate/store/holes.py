@@ -22,6 +22,7 @@ from pathlib import Path
 
 from curate.base.errors import DatasetError
 from curate.base.files import read_json, write_json
+from curate.base.telling.words import amount
 from curate.store.contract import DERIVED, IMPORTED_FROM, WRITTEN_BY
 from curate.store.dataset import Dataset
 from curate.store.shards import tar_note
@@ -90,7 +91,8 @@ def refuse_holes(
     if holes and not unfinished:
         first = holes[0].path.relative_to(place)
         raise DatasetError(
-            f"{place} is not finished: {len(holes):,} files were never written, first {first}; the "
+            f"{place} is not finished: "
+            f"{amount(len(holes), 'file was', 'files were')} never written, first {first}; the "
             f"`caplab curate` or `caplab score` that was stopped goes on with the same command, as "
             f"does `caplab check {place} --repair`."
         )

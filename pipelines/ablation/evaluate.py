@@ -19,13 +19,15 @@ from curate.base.errors import DatasetError, StageError
 from curate.base.files import atomic_path, fingerprint, read_record, remove_leftovers
 from curate.base.progress import progress
 from curate.base.settings import Precision, device_of
+from curate.base.telling.summaries import Summary
+from curate.base.telling.words import amount
 from curate.store.lock import hold
 from pipelines.ablation.finished.published import PublishedPipeline
 from pipelines.ablation.judged import JudgeSpec, judge_missing, scores, set_scores
 from pipelines.ablation.kept import Kept, KeptCell, images_of
 from pipelines.ablation.metrics import metric
 from pipelines.ablation.pictures import Asked, Drawing, asked_so_far, missing
-from pipelines.ablation.run import draw_and_judge_by, drawing_of, summarise
+from pipelines.ablation.run import AblationSummary, draw_and_judge_by, drawing_of, summarise
 from pipelines.ablation.runs import RECORD, sampling_of, studied_id
 from pipelines.ablation.trial import few, loaded_judges, refuse_small_sets
 from pipelines.runners.choice import open_runner
@@ -36,6 +38,42 @@ _TRIED_SIDE = 256
 """Of the pictures that judges are tried on before a published pipeline draws."""
 
 
+@dataclass(frozen=True)
+class Mean:
+    """Of one metric over a run's pictures of one form and wording."""
+
+    form: str
+    wording: str
+    metric: str
+    mean: float
+    pictures: int
+    floor: float | None = None
+    """Of a whole set's metric: what a second set of real pictures gets."""
+
+
+@dataclass(frozen=True)
+class Evaluation(Summary):
+    """What judges say of one run's pictures."""
+
+    directory: Path
+    means: tuple[Mean, ...]
+
+    def text(self) -> str:
+        """What the command prints."""
+        lines = [
+            f"{self.directory}",
+            f"{'form / wording':<28}{'metric':<32}{'mean':>10}{'pictures':>10}",
+        ]
+        for one in self.means:
+            known, place = metric(one.metric), f"{one.form} / {one.wording}"
+            lines.append(
+                f"{place:<28}{known.column:<32}{known.shown(one.mean):>10}{one.pictures:>10}"
+                + ("" if one.floor is None else f"  (floor {known.shown(one.floor)})")
+            )
+        lines.append("one model: exploratory; `caplab ablate` compares with seeds and intervals.")
+        return "\n".join(lines)
+
+
 def judge_kept(
     place: Path | str,
     name: str,
@@ -43,7 +81,7 @@ def judge_kept(
     device: str,
     workers: int = 1,
     runner: RunnerSettings | None = None,
-) -> str:
+) -> AblationSummary | Evaluation:
     """Have a judge score the kept pictures of a study or a run; what it has scored stays.
 
     Args:
@@ -51,7 +89,7 @@ def judge_kept(
         device: of the judge; cpu, cuda or cuda:N.
 
     Returns:
-        What there is to read: the study's table, or the means of the run.
+        Of a study, what `ablate` returns.
 
     Raises:
         ConfigError: the judge cannot be had.
@@ -71,7 +109,7 @@ def judge_kept(
         )
     with hold(place):
         judge_missing(place, spec, wanted, device)
-    return run_text(place, [spec], wanted)
+    return evaluation_of(place, [spec], wanted)
 
 
 def evaluate(
@@ -82,7 +120,7 @@ def evaluate(
     generation_seed: int = 0,
     device: str = "auto",
     precision: Precision = "auto",
-) -> str:
+) -> Evaluation:
     """Draw prompts with a trained model, judge the pictures, and keep both in its directory.
 
     Pictures that it has drawn before, in a study or here, are not drawn again.
@@ -91,9 +129,6 @@ def evaluate(
         run: or the folder of a pipeline in diffusers' layout, which draws by its own defaults.
         prompts: in the schema PROMPTS.
         judges: name -> options.
-
-    Returns:
-        Means of each metric by form and wording, as plain text.
 
     Raises:
         ConfigError: a judge cannot be had.
@@ -112,7 +147,7 @@ def evaluate(
     images = images_of(cell, wanted, specs)
     with atomic_path(run / "evaluation.parquet") as temporary:
         pq.write_table(images, temporary)
-    return run_text(run, specs, wanted)
+    return evaluation_of(run, specs, wanted)
 
 
 @dataclass(frozen=True)
@@ -143,27 +178,20 @@ def run_id(run: Path) -> str:
     return studied_id(run) or fingerprint(read_record(run / "run.json")["identity"])
 
 
-def run_text(run: Path, specs: list[JudgeSpec], wanted: pa.Table) -> str:
-    """Means of one run's pictures by form and wording, as plain text."""
-    forms, wordings = (wanted[name].to_pylist() for name in ("form", "wording"))
-    places = np.array([" / ".join(pair) for pair in zip(forms, wordings, strict=True)])
-    lines = [f"{run}", f"{'form / wording':<28}{'metric':<32}{'mean':>10}{'pictures':>10}"]
+def evaluation_of(run: Path, specs: list[JudgeSpec], wanted: pa.Table) -> Evaluation:
+    """Means of one run's pictures by form and wording."""
+    places = list(zip(wanted["form"].to_pylist(), wanted["wording"].to_pylist(), strict=True))
+    means = []
     for spec in specs:
         for name, values in scores(run, spec, wanted).items():
-            for own in dict.fromkeys(places.tolist()):
-                here = values[(places == own) & ~np.isnan(values)]
+            for own in dict.fromkeys(places):
+                here = values[np.array([place == own for place in places]) & ~np.isnan(values)]
                 if len(here):
-                    shown = metric(name).shown(float(here.mean()))
-                    lines.append(f"{own:<28}{metric(name).column:<32}{shown:>10}{len(here):>10}")
+                    means.append(Mean(*own, name, float(here.mean()), len(here)))
         for row in set_scores(run, spec, wanted):
-            own, name = f"{row['form']} / {row['wording']}", row["metric"]
-            shown = metric(name).shown(row["value"])
-            lines.append(
-                f"{own:<28}{metric(name).column:<32}{shown:>10}{row['pictures']:>10}"
-                f"  (floor {metric(name).shown(row['floor'])})"
-            )
-    lines.append("one model: exploratory; `caplab ablate` compares with seeds and intervals.")
-    return "\n".join(lines)
+            own = (row["form"], row["wording"])
+            means.append(Mean(*own, row["metric"], row["value"], row["pictures"], row["floor"]))
+    return Evaluation(run, tuple(means))
 
 
 @dataclass(frozen=True)
@@ -186,12 +214,13 @@ class _Judging:
 
 def _judge_study(
     out: Path, spec: JudgeSpec, device: str, workers: int, settings: RunnerSettings
-) -> str:
+) -> AblationSummary:
     kept = Kept.open(out)
     looks = [_Look(cell.directory, cell.wanted(kept.asked)) for cell in kept.cells]
     if lacking := sum(missing(look.directory, look.wanted).num_rows for look in looks):
         raise DatasetError(
-            f"{out} lacks {lacking} pictures; the `caplab ablate` that made it draws them."
+            f"{out} lacks {amount(lacking, 'picture')}; the `caplab ablate` that made it draws "
+            f"what is missing."
         )
     looks = [look for look in looks if spec.is_missing(look.directory, look.wanted)]
     failed = []
@@ -208,6 +237,6 @@ def _judge_study(
                     if isinstance(outcome, Failed):
                         failed.append(f"{look.directory}: {outcome.reason}")
     if failed:
-        raise StageError(f"{len(failed)} runs could not be judged, first {failed[0]}.")
+        raise StageError(f"{amount(len(failed), 'run')} could not be judged, first {failed[0]}.")
     kept.with_judge(spec)
-    return summarise(out).text()
+    return summarise(out)

@@ -20,6 +20,7 @@ from curate.base.files import atomic_path, fingerprint, read_json, read_record, 
 from curate.base.progress import tell
 from curate.base.provenance import provenance
 from curate.base.settings import load_settings
+from curate.base.telling.words import amount
 from pipelines.ablation.judged import JudgeSpec, refuse_shared_metrics, said_by, scores, set_scores
 from pipelines.ablation.pictures import Asked, decoded, encoded, read_kept, webp_of
 from pipelines.ablation.runs import RECORD
@@ -149,7 +150,8 @@ def record_study(out: Path, settings: AblateSettings, study: Study) -> None:
     left = sorted(set(stored.get("left", [])) | before_now)
     left = [run for run in left if run not in now]
     if new := sorted(set(left) - set(stored.get("left", []))):
-        tell(f"{len(new)} runs are no longer of this study and stay where they are: {_few(new)}")
+        runs = amount(len(new), "run")
+        tell(f"{runs} no longer of this study, left in place: {_few(new)}")
     declared = _declared(settings)
     before = stored.get("declared")
     seen = (out / "results" / "contrasts.parquet").exists()

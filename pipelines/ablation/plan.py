@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from curate.base.telling.words import amount
 from pipelines.ablation.judged import checked_scores
 from pipelines.ablation.pictures import missing
 from pipelines.ablation.run import unfinished
@@ -71,15 +72,18 @@ def plan(dataset_dir: Path | str, settings: AblateSettings, out: Path | str) -> 
     primary = settings.primary
     lines = [
         *(
-            f"{count} pictures of selection {name} have every caption kind that its arms use{some}."
+            f"{amount(count, 'picture')} of selection {name} with every caption kind that its arms "
+            f"use{some}."
             for name, count in pictures.items()
         ),
-        f"{len(settings.all_arms)} arms, {len(study.cells)} of arms and seeds, "
-        f"{len(study.runs)} runs of {first.settings.steps} steps, {settings.workers} side by side, "
-        f"on {study.device} in {study.precision}; {len(study.runs) - len(train)} are trained.",
+        f"{amount(len(settings.all_arms), 'arm')}, {len(study.cells)} of arms and seeds, "
+        f"{amount(len(study.runs), 'run')} of {amount(first.settings.steps, 'step')}, "
+        f"{settings.workers} side by side, on {study.device} in {study.precision}; trained before: "
+        f"{len(study.runs) - len(train)}.",
         *arms,
-        f"{study.asked.prompts.num_rows} prompts, {study.asked.noises} pictures each, judged by "
-        f"{', '.join(spec.name for spec in study.judges)}; {drawn} pictures are to be drawn.",
+        f"{amount(study.asked.prompts.num_rows, 'prompt')}, "
+        f"{amount(study.asked.noises, 'picture')} each, judged by "
+        f"{', '.join(spec.name for spec in study.judges)}; still to be drawn: {drawn}.",
         f"A step takes {pace.step:.2g} s, a picture {pace.drawn:.2g} s to draw and "
         f"{pace.judged:.2g} s to judge: about {hours:.2g} hours.",
         *(f"Outside the vocabulary: {count}" for count in study.unknown),

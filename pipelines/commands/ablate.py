@@ -11,7 +11,7 @@ from curate.base.errors import ConfigError
 from curate.base.settings import load_settings
 from pipelines.ablation.settings import AblateSettings
 from pipelines.terminal.options import PLACE, settings_options
-from pipelines.terminal.quiet import say
+from pipelines.terminal.quiet import say, show
 
 IN_YAML = (
     "arms",
@@ -73,7 +73,7 @@ def command(
     if (pilot is None) != (detect is None):
         raise ConfigError("--plan STUDY and --detect POINTS go together.")
     if pilot is not None and detect is not None:
-        click.echo(planned(pilot, settings if arms_file or config else None, detect))
+        show(planned(pilot, settings if arms_file or config else None, detect))
         return
     if directory is None or out is None:
         raise ConfigError("Give the dataset, as in `caplab ablate DATASET --out STUDY`.")
@@ -81,11 +81,11 @@ def command(
     if dry_run:
         from pipelines.ablation.plan import plan
 
-        click.echo(plan(directory, settings, out))
+        show(plan(directory, settings, out))
         return
     from pipelines.ablation.run import ablate
 
-    click.echo(ablate(directory, out, settings).text())
+    show(ablate(directory, out, settings))
 
 
 def planned(pilot: Path, settings: AblateSettings | None, detect: float) -> str:

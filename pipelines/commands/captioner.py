@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pipelines.terminal.options import PLACE, settings_options
-from pipelines.terminal.quiet import say
+from pipelines.terminal.quiet import say, show
 from recaption.fit.settings import FitSettings
 
 
@@ -31,16 +31,18 @@ def fit(pairs: Path, out: Path, dry_run: bool, settings: FitSettings) -> None:
 
     \b
     Examples:
-      caplab captioner fit pairs.jsonl --base Qwen/Qwen2.5-VL-3B-Instruct --out runs/captioner
-      caplab captioner fit data/mine --selection good --kinds descriptive --base new \\
-          --pretrain data/mine --checkpoints 0.05,0.15,0.4,1.0 --out runs/captioner
+      caplab captioner fit pairs.jsonl --base Qwen/Qwen2.5-VL-3B-Instruct \\
+          --out runs/captioner
+      caplab captioner fit data/mine --selection good --kinds descriptive \\
+          --base new --pretrain data/mine --checkpoints 0.05,0.15,0.4,1.0 \\
+          --out runs/captioner
     """
     say(f"loading {settings.base}, pairs of {pairs}")
     if dry_run:
         from recaption.fit.rehearsal import rehearse
 
-        click.echo(rehearse(pairs, settings))
+        show(rehearse(pairs, settings))
         return
     from recaption.fit.run import fit as run
 
-    click.echo(run(pairs, out, settings).text())
+    show(run(pairs, out, settings))

@@ -15,7 +15,7 @@ from curate.base.telling.summaries import Summary
 from curate.scoring.settings import ScoreSettings
 from pipelines.commands.score import on_top_of_stored
 from pipelines.terminal.options import PLACE, dataset_argument, settings_options
-from pipelines.terminal.quiet import say
+from pipelines.terminal.quiet import say, show
 from recaption.judging.settings import JudgeSettings
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def command(
       caplab captions runs/demo/dataset --truth world
     """
     say(f"reading the captions of {directory}")
-    click.echo(captions(directory, settings, compare, out).text())
+    show(captions(directory, settings, compare, out))
 
 
 @dataclass(frozen=True)

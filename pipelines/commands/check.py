@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipelines.terminal.options import dataset_argument
-from pipelines.terminal.quiet import say
+from pipelines.terminal.quiet import say, show
 
 if TYPE_CHECKING:
     from curate.store.check import Check
@@ -35,7 +35,7 @@ def command(directory: Path, repair: bool, sha256: bool, source: str | None) -> 
     """
     say(f"looking at every table and tar of {directory}")
     found = check_dataset(directory, sha256, repair, source)
-    click.echo(found.text())
+    show(found)
     if not found.whole:
         sys.exit(1)
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from curate.base.errors import DatasetError
 from curate.base.telling.summaries import Summary
+from pipelines.terminal.quiet import show
+
+if TYPE_CHECKING:
+    from pipelines.ablation.finished.beside import StudyComparison
 
 # What may differ between runs that are compared for their captions; the receipt says how.
 _OF_CAPTIONS = ("settings.captions.", "settings.missing_captions")
@@ -28,11 +32,11 @@ def command(a: str, b: str) -> None:
     Studies of `caplab ablate`, or STUDY:ARM: every metric's difference with its interval, paired by
     the seeds that both have. They are refused where trained, judged or asked otherwise.
     """
-    click.echo(said(a, b))
+    show(beside(a, b))
 
 
-def said(a: str, b: str) -> str:
-    """What the command prints.
+def beside(a: str, b: str) -> Comparison | StudyComparison:
+    """Two runs, or two studies or arms of studies, held beside each other.
 
     Raises:
         DatasetError: they cannot be compared.
@@ -44,7 +48,7 @@ def said(a: str, b: str) -> str:
         return compare_studies(one, other)
     if one is not None or other is not None:
         raise DatasetError(f"Of {a} and {b} one is a study and one is not; compare like with like.")
-    return compare(a, b).text()
+    return compare(a, b)
 
 
 @dataclass(frozen=True)

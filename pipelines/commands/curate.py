@@ -13,6 +13,7 @@ from pydantic import Field
 from curate.base.errors import ConfigError
 from curate.base.settings import load_settings
 from curate.base.telling.summaries import Summary
+from curate.base.telling.words import amount
 from curate.download.settings import DownloadSettings
 from curate.duplicates.settings import DuplicateSettings
 from curate.intake.settings import IntakeSettings
@@ -21,7 +22,7 @@ from curate.selection.settings import SelectSettings
 from pipelines.commands.score import remember
 from pipelines.runners.settings import RunnerSettings, WorkerSettings
 from pipelines.terminal.options import PLACE, settings_options
-from pipelines.terminal.quiet import say
+from pipelines.terminal.quiet import say, show
 from pipelines.world.by_name import DemoByName
 
 if TYPE_CHECKING:
@@ -105,15 +106,15 @@ def command(
     Examples:
       caplab curate urls.parquet --out data/mine --image-size 512
       caplab curate urls.csv --out data/mine --clip-model ViT-L-14-quickgelu \\
-          --clip-pretrained openai --where "clip_similarity >= 0.25 and not duplicate"
+          --clip-pretrained openai --where "clip_similarity >= 0.25"
       caplab curate more-urls.parquet --out data/mine --extend
     """
     say(f"reading {source}")
     if dry_run:
         wanted = stored_settings(out, source, settings) if extend else settings
-        click.echo(plan(source, wanted))
+        show(plan(source, wanted))
         return
-    click.echo(curate(source, out, settings, until, retry_failed, extend).text())
+    show(curate(source, out, settings, until, retry_failed, extend))
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,8 @@ def _curate(
     finish_joining(dataset)
     holes = find_holes(dataset)
     if lost := sum(not hole.unfinished for hole in holes):
-        tell(f"{lost:,} files are lost or damaged; what is gone is made again")
+        files = amount(lost, "file is", "files are")
+        tell(f"{files} lost or damaged; what is gone is made again")
     if any(hole.table == INPUT for hole in holes):
         restore_lists(dataset, holes, settings.rows_per_shard, None if extend else inputs)
     clear_damaged(dataset, holes)
@@ -270,8 +272,8 @@ def _curate(
     counts = accounting(dataset)
     counted = accounting_line(counts)
     if extend:
-        counted += f"; {intake.rows:,} rows joined with this list"
-        counted += f", {intake.known:,} were in the dataset" if intake.known else ""
+        counted += f"; {amount(intake.rows, 'row')} joined with this list"
+        counted += f", {intake.known:,} in the dataset before" if intake.known else ""
     if intake.without_text:
         counted += f"; {intake.without_text:,} came without a text"
     if left_out := left_out_line(intake.left_out, intake.left_out_names):
@@ -314,16 +316,18 @@ def plan(source: str | Path, settings: CurateSettings) -> str:
     if found.rows is not None:
         shards = -(-found.rows // settings.rows_per_shard)
         about = "" if found.exact else "about "
-        counted = f"{about}{found.rows:,} rows in {about}{shards:,} shards"
+        counted = f"{about}{amount(found.rows, 'row')} in {about}{amount(shards, 'shard')}"
     if found.captions is not None:
-        counted = f"{found.captions:,} captions of {found.pictures:,} pictures; {counted}"
+        texts = f"{amount(found.captions, 'caption')} of {amount(found.pictures, 'picture')}"
+        counted = f"{texts}; {counted}"
     work = "stored from here" if inputs.local else f"{settings.threads} downloads at a time in each"
     left_out = left_out_line(found.left_out.counts, found.left_out.names())
     return "\n".join(
         [
             inputs.describe(),
             *([left_out] if left_out else []),
-            f"{counted} of {settings.rows_per_shard:,} rows, {settings.workers} workers, {work}",
+            f"{counted} of {amount(settings.rows_per_shard, 'row')}, "
+            f"{amount(settings.workers, 'worker')}, {work}",
             f"selection {settings.name!r}: {settings.where}",
         ]
     )

@@ -8,7 +8,7 @@ import click
 
 from curate.duplicates.settings import UNUSED, ReferenceSettings
 from pipelines.terminal.options import dataset_argument, settings_options
-from pipelines.terminal.quiet import say
+from pipelines.terminal.quiet import say, show
 
 
 @click.command("decontaminate")
@@ -38,4 +38,4 @@ def command(directory: Path, references: str, settings: ReferenceSettings) -> No
 
     dataset = Dataset.open(directory)
     refuse_holes(dataset, but=("reference_matches", "duplicates"))
-    click.echo(find_references(dataset, references, settings).text())
+    show(find_references(dataset, references, settings))

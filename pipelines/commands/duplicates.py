@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from curate.base.telling.summaries import Summary
 from curate.duplicates.settings import DuplicateSettings, ReferenceSettings
 from pipelines.terminal.options import dataset_argument, settings_options
-from pipelines.terminal.quiet import say
+from pipelines.terminal.quiet import say, show
+
+if TYPE_CHECKING:
+    from curate.duplicates.references import ReferenceSummary
 
 
 @click.command("duplicates")
@@ -35,13 +41,32 @@ def command(directory: Path, against: tuple[str, ...], settings: DuplicateSettin
       caplab select data/new --name fresh --where "not known"
     """
     say(f"comparing the pictures of {directory}")
-    click.echo(duplicates(directory, settings, against))
+    show(duplicates(directory, settings, against))
+
+
+@dataclass(frozen=True)
+class DuplicateSummary(Summary):
+    """What was found.
+
+    Attributes:
+        counts: those of `find_duplicates`.
+        known: of each earlier dataset.
+    """
+
+    counts: Mapping[str, int]
+    known: tuple[ReferenceSummary, ...] = ()
+
+    def text(self) -> str:
+        """What the command prints."""
+        from curate.duplicates.search import describe
+
+        return "\n".join([describe(self.counts), *(one.text() for one in self.known)])
 
 
 def duplicates(
     directory: Path | str, settings: DuplicateSettings, against: Sequence[Path | str] = ()
-) -> str:
-    """Find copies and write their tables; what was found, in words.
+) -> DuplicateSummary:
+    """Find copies and write their tables.
 
     Args:
         against: earlier datasets whose pictures make the column `known`.
@@ -51,7 +76,7 @@ def duplicates(
         DatasetError: no dataset there, or one with lost tables.
     """
     from curate.duplicates.references import find_references
-    from curate.duplicates.search import describe, find_duplicates
+    from curate.duplicates.search import find_duplicates
     from curate.store.dataset import Dataset
     from curate.store.holes import DUPLICATE_TABLES, refuse_holes
     from curate.store.lock import writing
@@ -60,8 +85,7 @@ def duplicates(
     places = [Dataset.open(place) for place in against]
     refuse_holes(dataset, but=DUPLICATE_TABLES)
     with writing(dataset.directory, "duplicates"):
-        found = [describe(find_duplicates(dataset, settings))]
+        counts = find_duplicates(dataset, settings)
     rule = ReferenceSettings(**settings.resolved())
-    for place in places:
-        found.append(find_references(dataset, place.directory, rule, "known").text())
-    return "\n".join(found)
+    known = (find_references(dataset, place.directory, rule, "known") for place in places)
+    return DuplicateSummary(counts, tuple(known))

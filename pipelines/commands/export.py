@@ -8,7 +8,7 @@ import click
 
 from curate.export.settings import ExportSettings
 from pipelines.terminal.options import PLACE, dataset_argument, settings_options
-from pipelines.terminal.quiet import say
+from pipelines.terminal.quiet import say, show
 
 
 @click.command("export")
@@ -34,16 +34,17 @@ def command(directory: Path, out: Path, settings: ExportSettings) -> None:
 
     \b
     Examples:
-      caplab export data/mine --selection good --captions descriptive=0.95,alt=0.05 \\
-          --format webdataset --out exports/good
-      caplab export data/mine --selection good --captions descriptive --format parquet \\
-          --out exports/good-hf          # load_dataset("exports/good-hf")
-      caplab export data/mine --captions short --format folder --layout kohya --out exports/lora
-      caplab export data/mine --captions short --format folder --layout simpletuner \\
-          --resolution 1024 --out exports/tuner
+      caplab export data/mine --selection good --format webdataset \\
+          --captions descriptive=0.95,alt=0.05 --out exports/good
+      caplab export data/mine --selection good --format parquet \\
+          --captions descriptive --out exports/hf   # load_dataset("exports/hf")
+      caplab export data/mine --captions short --format folder --layout kohya \\
+          --out exports/lora
+      caplab export data/mine --captions short --format folder \\
+          --layout simpletuner --resolution 1024 --out exports/tuner
     """
     say(f"planning an export to {out}")
     from curate.export.run import export
     from curate.store.dataset import Dataset
 
-    click.echo(export(Dataset.open(directory), out, settings).text())
+    show(export(Dataset.open(directory), out, settings))

@@ -14,10 +14,11 @@ from curate.base.errors import ConfigError, StageError
 from curate.base.files import write_json
 from curate.base.settings import OPERATIONAL, precision_of
 from curate.base.telling.summaries import Summary
+from curate.base.telling.words import amount
 from pipelines.runners.settings import RunnerSettings, WorkerSettings
 from pipelines.terminal.options import dataset_argument, settings_options
-from pipelines.terminal.quiet import say
-from pipelines.world.by_name import DemoByName
+from pipelines.terminal.quiet import say, show
+from pipelines.world.by_name import DemoByName, as_named
 from recaption.captioning.settings import RecaptionSettings
 
 if TYPE_CHECKING:
@@ -73,20 +74,20 @@ def command(directory: Path, pictures: int | None, settings: RecaptionCommandSet
 
     \b
     Examples:
-      caplab recaption data/mine --selection good --captioner Qwen/Qwen2.5-VL-3B-Instruct \\
-          --dry-run 20 --price-per-hour 2.5
-      caplab recaption data/mine --selection good --captioner Qwen/Qwen2.5-VL-3B-Instruct
-      caplab recaption data/mine --selection good --captioner http://localhost:8000/v1 \\
-          --served-model my-vlm --kinds descriptive
-      caplab recaption data/mine --captioner Qwen/Qwen3-4B-Instruct-2507 --fuse alt,descriptive
+      caplab recaption data/mine --captioner Qwen/Qwen2.5-VL-3B-Instruct \\
+          --selection good --dry-run 20 --price-per-hour 2.5
+      caplab recaption data/mine --captioner http://localhost:8000/v1 \\
+          --served-model my-vlm --selection good --kinds descriptive
+      caplab recaption data/mine --captioner Qwen/Qwen3-4B-Instruct-2507 \\
+          --fuse alt,descriptive
     """
-    say(f"opening the captioner {settings.captioner}")
+    say(f"opening the captioner {as_named(settings.captioner)}")
     if pictures is None:
-        click.echo(recaption(directory, settings).text())
+        show(recaption(directory, settings))
         return
     if pictures < 1:
         raise ConfigError("--dry-run needs a number of pictures of 1 or more.")
-    click.echo(dry_run(directory, settings, pictures))
+    show(dry_run(directory, settings, pictures))
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,13 @@ class RecaptionSummary(Summary):
 
         if not self.counts:
             return "no caption was missing"
-        lines = [f"{sum(self.counts.values()):,} captions by {self.source}"]
+        lines = [f"{amount(sum(self.counts.values()), 'caption')} by {self.source}"]
         for counts in (self.counts, self.reasons):
             if counts:
                 lines.append(", ".join(f"{name} {count:,}" for name, count in counts.items()))
         if repeats := self.repeats.get(NEAR_DUPLICATE):
-            lines.append(f"{repeats:,} nearly repeat the caption of another picture")
+            like = amount(repeats, "nearly repeats", "nearly repeat")
+            lines.append(f"{like} the caption of another picture")
         if self.losses:
             times = "once" if len(self.losses) == 1 else f"{len(self.losses):,} times"
             lines.append(f"the captioner was started anew {times}, for")
@@ -176,7 +178,8 @@ def _recaption(
     if not any(f"{kind} {OK}" in counts for kind in settings.kinds):
         told = ", ".join(f"{name} {count:,}" for name, count in reasons.items())
         raise StageError(
-            f"None of the {sum(counts.values()):,} captions by {stage.source} is accepted ({told})."
+            f"None of {amount(sum(counts.values()), 'caption')} by {stage.source} is accepted "
+            f"({told})."
         )
     return RecaptionSummary(stage.source, counts, reasons, repeats, plan.losses)
 

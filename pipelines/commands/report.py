@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from curate.base.errors import DatasetError
 from curate.base.files import read_json
+from curate.base.telling.summaries import Summary
 from pipelines.terminal.options import PLACE
-from pipelines.terminal.quiet import say
+from pipelines.terminal.quiet import say, show
 
 
 @click.command("report")
 @click.argument("target", metavar="DIR_OR_RUN", type=PLACE)
 @click.option("--selection", help="Selection to follow; all others have their funnel as well.")
 @click.option("--compare", nargs=2, metavar="A B", help="Two caption sets to show side by side.")
-@click.option("--open", "show", is_flag=True, help="Open the report in the browser.")
+@click.option("--open", "in_browser", is_flag=True, help="Open the report in the browser.")
 def command(
-    target: Path, selection: str | None, compare: tuple[str, str] | None, show: bool
+    target: Path, selection: str | None, compare: tuple[str, str] | None, in_browser: bool
 ) -> None:
     """Write report.html, one self-contained file, for a dataset or a run."""
     say(f"reading {target}")
-    click.echo(report(target, selection, compare))
-    if show:
+    show(report(target, selection, compare))
+    if in_browser:
         import webbrowser
 
         page = target.absolute() / "report.html"
@@ -31,17 +33,27 @@ def command(
             say(f"no browser was found; open {page}")
 
 
+@dataclass(frozen=True)
+class ReportSummary(Summary):
+    """Where the report is, and how large."""
+
+    page: Path
+    size: int
+    """Bytes."""
+
+    def text(self) -> str:
+        """What the command prints."""
+        return f"report: {self.page}"
+
+
 def report(
     target: Path | str, selection: str | None = None, compare: tuple[str, str] | None = None
-) -> str:
+) -> ReportSummary:
     """Write TARGET/report.html for a dataset, an ablation, a training run or a demo directory.
 
     Args:
         selection: the dataset's selection to follow, in place of the usual one.
         compare: two caption sets to show side by side, in place of the usual ones.
-
-    Returns:
-        One line that names the file.
 
     Raises:
         DatasetError: the directory is none of these.
@@ -77,4 +89,4 @@ def report(
             f"{target} is neither a dataset nor a finished run; give a directory that "
             f"`caplab curate`, `ablate`, `train` or `demo` wrote."
         )
-    return f"report: {target / 'report.html'}"
+    return ReportSummary(target / "report.html", out.stat().st_size)

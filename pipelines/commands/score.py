@@ -17,7 +17,7 @@ from curate.scoring.settings import ScoreSettings
 from curate.scoring.whole.settings import WholeSettings
 from pipelines.runners.settings import RunnerSettings, WorkerSettings
 from pipelines.terminal.options import dataset_argument, settings_options
-from pipelines.terminal.quiet import say
+from pipelines.terminal.quiet import say, show
 from pipelines.world.by_name import DemoByName
 
 if TYPE_CHECKING:
@@ -54,15 +54,15 @@ def command(
 
     \b
     Examples:
-      caplab score data/mine                                  what a retry stored since
-      caplab score data/mine --nsfw-head laion-nsfw-l14       one more column, no picture opened
-      caplab score data/mine --captions descriptive           how each caption fits, by sentence
+      caplab score data/mine                              # what was stored since
+      caplab score data/mine --nsfw-head laion-nsfw-l14   # opens no picture
+      caplab score data/mine --captions descriptive       # captions, by sentence
       caplab score data/mine --more-clips b32=ViT-B-32-quickgelu@openai
-      caplab score data/mine --neg-clip-loss model            from stored embeddings
+      caplab score data/mine --neg-clip-loss model        # of stored embeddings
     """
     say(f"reading the scores of {directory}")
     settings = on_top_of_stored(directory, config, given)
-    click.echo(score(directory, settings, retry_failed).text())
+    show(score(directory, settings, retry_failed))
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,7 @@ class ScoreSummary(Summary):
         lines = []
         for stage in self.stages:
             counts = ", ".join(f"{name} {count:,}" for name, count in sorted(stage.counts.items()))
-            lines.append(
-                f"{stage.stage}: {stage.shards_done:,} shards done, {stage.shards_skipped:,} were "
-                f"up to date{': ' + counts if counts else ''}"
-            )
+            lines.append(f"{stage.text()}{': ' + counts if counts else ''}")
         return "\n".join([*lines, f"columns: {', '.join(self.columns)}"])
 
 

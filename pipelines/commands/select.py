@@ -8,13 +8,14 @@ import click
 
 from curate.selection.settings import SelectSettings
 from pipelines.terminal.options import dataset_argument, settings_options
+from pipelines.terminal.quiet import show
 
 
 def _list_presets(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     from curate.selection.presets import describe_presets
 
     if wanted and not context.resilient_parsing:
-        click.echo(describe_presets())
+        show(describe_presets())
         context.exit()
 
 
@@ -37,7 +38,8 @@ def command(directory: Path, settings: SelectSettings) -> None:
       caplab select data/mine --name good \\
           --where "clip_similarity >= 0.28 and aesthetic >= 5 and nsfw < 0.5"
       caplab select data/mine --preset datacomp-clip --preset-values fraction=0.2
-      caplab select data/mine --name both --where "in_selection('a') and in_selection('b')"
+      caplab select data/mine --name both \\
+          --where "in_selection('a') and in_selection('b')"
 
     Prints the funnel: what each rule removes alone, and what it removes in order. Copies are
     dropped last, among the samples that pass everything else.
@@ -45,4 +47,4 @@ def command(directory: Path, settings: SelectSettings) -> None:
     from curate.selection.select import select
     from curate.store.dataset import Dataset
 
-    click.echo(select(Dataset.open(directory), settings).text())
+    show(select(Dataset.open(directory), settings))

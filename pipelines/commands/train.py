@@ -13,10 +13,11 @@ from pydantic import Field
 from curate.base.errors import ConfigError
 from curate.base.settings import OPERATIONAL, CaptionSources
 from curate.base.telling.summaries import Summary
+from curate.base.telling.words import amount
 from pipelines.runners.settings import RunnerSettings
 from pipelines.terminal.failures import Terminated
 from pipelines.terminal.options import PLACE, dataset_argument, settings_options
-from pipelines.terminal.quiet import say
+from pipelines.terminal.quiet import say, show
 from train.settings import (
     TrainSettings,
     model_config,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from curate.store.dataset import Dataset
+    from train.data.cache import Precomputed
     from train.data.index import TrainingIndex
 
 
@@ -44,6 +46,7 @@ class TrainCommandSettings(TrainSettings, RunnerSettings):
         "Running": "precision",
         "Data": "selection",
     }
+    RENAMED: ClassVar[dict[str, str]] = {**TrainSettings.RENAMED, "threads": "cpus"}
     EXPERT: ClassVar[str] = (
         "lora_alpha lora_targets quantise_base bucket_step condition_buckets "
         "condition_dropout_prob prior_loss_weight shuffle_block weights_seed data_seed "
@@ -81,7 +84,7 @@ class TrainCommandSettings(TrainSettings, RunnerSettings):
 @click.option("--dry-run", is_flag=True, help="Check data and settings, show the plan, stop.")
 @click.option("--sheet", type=PLACE, help="Where --dry-run writes its sheet.  [default: OUT.html]")
 @click.option("--precompute", is_flag=True, help="Write pictures, latents and text features once.")
-@settings_options(TrainCommandSettings, hidden=("threads",))  # --cpus says them
+@settings_options(TrainCommandSettings)
 def command(
     directory: Path,
     out: Path | None,
@@ -94,8 +97,8 @@ def command(
 
     \b
     Example:
-      caplab train data/mine --selection good --captions descriptive=0.95,alt=0.05 \\
-          --model photo-64 --steps 2000 --out runs/first
+      caplab train data/mine --selection good --model photo-64 --steps 2000 \\
+          --captions descriptive=0.95,alt=0.05 --out runs/first
 
     OUT/pipeline is a folder that diffusers' `DiffusionPipeline.from_pretrained` loads. The same
     command continues a run that was interrupted, and with more --steps one that was finished.
@@ -110,18 +113,18 @@ def command(
     """
     if precompute:
         say(f"reading selection {settings.selection} of {directory}")
-        click.echo(write_caches(directory, settings, dry_run))
+        show(write_caches(directory, settings, dry_run))
         return
     if out is None and not (dry_run and sheet):
         raise click.UsageError("Missing option '--out'.")
     if dry_run:
         say(f"reading selection {settings.selection} of {directory}")
         target = sheet or Path(f"{out}.html")
-        click.echo(plan(directory, settings, target))
+        show(plan(directory, settings, target))
         return
     summary = train(directory, Path(out or ""), settings)
     if summary is not None:
-        click.echo(summary.text())
+        show(summary)
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ class TrainSummary(Summary):
         if 0 < self.begun < self.steps:
             done = f"steps {self.begun:,} to {self.steps:,} done"
         else:
-            done = f"{self.steps:,} steps done"
+            done = f"{amount(self.steps, 'step')} done"
         losses = ", ".join(f"{kind} {loss:.4f}" for kind, loss in self.validation.items())
         lines = [f"{done}; " + (f"validation loss {losses}" if losses else "nothing is held out")]
         if self.fell_back:
@@ -282,21 +285,24 @@ def plan(directory: Path | str, settings: TrainCommandSettings, sheet: Path | No
     tokenizer = build_tokenizer(config, chain.from_iterable(own.texts() for own in both))
     unknown = unknown_words(tokenizer, _texts(both, part))
     refuse_unknown_words(unknown, settings.allow_unknown_words)
-    lacks = "every kind of the blend" if part.missing_captions == "fallback" else "a caption"
-    left_out = f"; {index.dropped:,} lack {lacks} and are left out" if index.dropped else ""
+    kinds = "every kind of the blend" if part.missing_captions == "fallback" else "a caption"
+    lacking = amount(index.dropped, f"lacks {kinds} and is", f"lack {kinds} and are")
+    left_out = f"; {lacking} left out" if index.dropped else ""
     lines = [
-        f"{len(index):,} training pictures; {len(held_out):,} held-out ones are looked at{left_out}"
+        f"{amount(len(index), 'training picture')}; "
+        f"{amount(len(held_out), 'held-out one is', 'held-out ones are')} looked at{left_out}"
     ]
     taken = CaptionDraws(index, part).expected_shares()
     for kind, share in settings.captions.items():
         have = len(index) - index.lacking.get(kind, 0)
-        line = f"  {kind}: {share:.0%} of the blend, {have:,} pictures have one"
+        of = amount(have, "picture has", "pictures have")
+        line = f"  {kind}: {share:.0%} of the blend, {of} one"
         if part.missing_captions == "fallback":
             line += f"; {taken.get(kind, 0.0):.1%} of the draws will take it"
         lines.append(line)
     seen = settings.steps * settings.batch_size
     lines.append(
-        f"{settings.steps:,} steps of {settings.batch_size} pictures: "
+        f"{amount(settings.steps, 'step')} of {amount(settings.batch_size, 'picture')}: "
         f"{seen / len(index):.1f} epochs, model {settings.model}, on {part.device} in "
         f"{part.precision}{_shared(settings)}"
     )
@@ -343,7 +349,9 @@ def _shared(settings: TrainCommandSettings) -> str:
     return f", in {settings.processes} processes" if settings.processes > 1 else ""
 
 
-def write_caches(directory: Path | str, settings: TrainCommandSettings, dry_run: bool) -> str:
+def write_caches(
+    directory: Path | str, settings: TrainCommandSettings, dry_run: bool
+) -> Precomputed:
     """Write pictures or latents and text features of a selection once, or tell their bytes."""
     from curate.store.dataset import Dataset
     from train.data.cache import precompute_named
@@ -352,4 +360,4 @@ def write_caches(directory: Path | str, settings: TrainCommandSettings, dry_run:
     _refuse(dataset, settings)
     part = settled(settings.part(TrainSettings))
     from_here = (settings.selection, settings.caption_sources)
-    return precompute_named(dataset, part, *from_here, say=say, dry_run=dry_run).text()
+    return precompute_named(dataset, part, *from_here, say=say, dry_run=dry_run)

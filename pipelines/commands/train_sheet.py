@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from curate.base.files import write_text
+from curate.base.telling.words import amount
 from pipelines.report.page import Page
 from pipelines.report.palette import Palette
 from pipelines.report.pictures import Picture, thumbnail
@@ -134,10 +135,10 @@ def write_sheet(
     )
     shapes = page.section("sheet_buckets", "Buckets", buckets=buckets, batch=settings.batch_size)
     title = "What the model will see"
-    subtitle = f"{len(data.index):,} training pictures, {settings.steps:,} steps of "
+    pictures, steps = amount(len(data.index), "training picture"), amount(settings.steps, "step")
     write_text(
         target,
-        page.document(title, f"{subtitle}{settings.batch_size}", [shown, shapes]),
+        page.document(title, f"{pictures}, {steps} of {settings.batch_size}", [shown, shapes]),
     )
 
 

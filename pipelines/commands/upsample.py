@@ -8,7 +8,7 @@ import click
 
 from curate.base.errors import ConfigError
 from pipelines.terminal.options import PLACE, settings_options
-from pipelines.terminal.quiet import say
+from pipelines.terminal.quiet import say, show
 from recaption.upsample.settings import UpsampleSettings
 
 
@@ -29,8 +29,10 @@ def command(
 
     \b
     Examples:
-      caplab upsample prompts.txt --captioner http://localhost:8000/v1 --dry-run 10
-      caplab upsample prompts.jsonl --captioner Qwen/Qwen2.5-VL-3B-Instruct --out upsampled.parquet
+      caplab upsample prompts.txt --captioner http://localhost:8000/v1 \\
+          --dry-run 10
+      caplab upsample prompts.jsonl --captioner Qwen/Qwen2.5-VL-3B-Instruct \\
+          --out upsampled.parquet
     """
     say(f"opening the captioner {settings.captioner}")
     from recaption.upsample import run
@@ -38,8 +40,8 @@ def command(
     if dry_run is not None:
         if dry_run < 1:
             raise ConfigError("--dry-run needs a number of prompts of 1 or more.")
-        click.echo(run.dry_run(source, settings, dry_run))
+        show(run.dry_run(source, settings, dry_run))
         return
     if out is None:
         raise ConfigError("Name the Parquet file to write with --out, or try with --dry-run N.")
-    click.echo(run.upsample(source, out, settings).text())
+    show(run.upsample(source, out, settings))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from pipelines.terminal.quiet import show
+
 
 @click.command("weights")
 @click.argument("source", metavar="NAME_OR_SOURCE")
@@ -15,7 +17,8 @@ def command(source: str, allow_pickle: tuple[str, ...], sql: bool) -> None:
     \b
     Examples:
       caplab weights laion-nsfw-l14
-      caplab weights laion-aesthetic-v2 --allow-pickle sac+logos+ava1-l14-linearMSE.pth --sql
+      caplab weights laion-aesthetic-v2 --sql \\
+          --allow-pickle sac+logos+ava1-l14-linearMSE.pth
     """
     from curate.scoring.scorers.head_source import find_head, head_sql
     from curate.scoring.scorers.heads import Head
@@ -24,8 +27,8 @@ def command(source: str, allow_pickle: tuple[str, ...], sql: bool) -> None:
     path = find_head(source, allow_pickle)
     head = Head.load(path)
     if sql:
-        click.echo(head_sql(head))
+        show(head_sql(head))
         return
-    click.echo(f"{path} takes embeddings of {head.width} numbers")
+    show(f"{path} takes embeddings of {head.width} numbers")
     if (entry := PUBLISHED.get(source.partition("#")[0])) is not None:
-        click.echo(f"CLIP model: {entry.clip}; what its authors kept: {entry.rule}")
+        show(f"CLIP model: {entry.clip}; what its authors kept: {entry.rule}")

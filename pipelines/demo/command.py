@@ -8,7 +8,7 @@ import click
 
 from pipelines.demo.settings import DemoSettings
 from pipelines.terminal.options import PLACE, settings_options
-from pipelines.terminal.quiet import say
+from pipelines.terminal.quiet import say, show
 
 
 @click.command("demo")
@@ -19,4 +19,4 @@ def command(out: Path, settings: DemoSettings) -> None:
     say(f"walking the road in {out}")
     from pipelines.demo.demo import demo
 
-    click.echo(demo(out, settings).text())
+    show(demo(out, settings))

@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from curate.base.telling.words import visible
 from pipelines.report import text
 from pipelines.report.charts import bar
 from pipelines.report.palette import Palette
@@ -87,4 +88,4 @@ class Page:
             policy=policy,
             style=Markup(style),
         )
-        return text.visible(html)
+        return visible(html)

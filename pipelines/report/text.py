@@ -1,40 +1,13 @@
-"""Numbers and texts as a reader wants them.
-
-`visible` is the report's guard against texts that lie: control and bidirectional characters, which
-could hide or reorder what stands beside them, appear as marks.
-"""
+"""Numbers as a reader wants them."""
 
 from __future__ import annotations
 
 import math
 
-# C0 controls have pictures of their own in Unicode (U+2400...); tab and line ends are harmless.
-_MARKS: dict[int, str] = {code: chr(0x2400 + code) for code in range(32) if code not in (9, 10, 13)}
-_MARKS[0x7F] = "\u2421"
-_HIDDEN = [
-    *range(0x80, 0xA0),  # C1 controls
-    0x061C,  # Arabic letter mark
-    0x200B,  # zero-width space
-    *(0x200E, 0x200F),  # left-to-right and right-to-left marks
-    *range(0x2028, 0x202F),  # line separators, embeddings and overrides
-    *range(0x2060, 0x2070),  # word joiner, isolates, deprecated format characters
-    0xFEFF,  # byte order mark
-    *range(0xFFF9, 0xFFFC),  # interlinear annotations
-    *range(0xE0000, 0xE0080),  # tags
-]
-_MARKS |= {code: f"\u27e8U+{code:04X}\u27e9" for code in _HIDDEN}
-# Lone surrogates cannot be encoded as UTF-8.
-_MARKS |= dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
-
 _ABBREVIATIONS = {"clip": "CLIP", "nsfw": "NSFW", "url": "URL", "html": "HTML", "ocr": "OCR"}
 
 MISSING = "\u2013"
 MINUS = "\u2212"
-
-
-def visible(text: str) -> str:
-    """`text` with control, bidirectional and zero-width characters replaced by visible marks."""
-    return text.translate(_MARKS)
 
 
 def _absent(value: float | None) -> bool:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from curate.base.errors import ConfigError
 from curate.base.progress import counted, progress
+from curate.base.telling.words import amount
 from curate.store.dataset import Dataset
 from curate.store.write_samples import SOURCE_FILE, SOURCE_KEY
 from pipelines.runners.captions import plan_captions
@@ -54,7 +55,7 @@ def rehearse(
     told = plan.told()
     if not left:
         raise ConfigError(
-            f"All {plan.wanted:,} captions are written already."
+            f"Nothing is missing: of {amount(plan.wanted, 'caption')} all are there."
             if plan.wanted
             else f"Nothing is missing ({told})."
             if told
@@ -73,17 +74,17 @@ def rehearse(
     sides = [side for side in _larger_sides(rows) if side is not None]
     read, wrote = (_mean(rows, name) for name in ("prompt_tokens", "output_tokens"))
     hours = left * seconds / captions / workers / 3600
-    hands = f"{workers} worker{'s' if workers > 1 else ''}"
+    hands = amount(workers, "worker")
     lines = [
-        f"{captions} captions of {work.num_rows} pictures in {seconds:.1f} s, after "
-        f"{opened - started:.1f} s to open the captioner",
+        f"{amount(captions, 'caption')} of {amount(work.num_rows, 'picture')} in {seconds:.1f} s, "
+        f"after {opened - started:.1f} s to open the captioner",
         f"a worker: {captions / seconds:.2f} captions and {work.num_rows / seconds:.2f} pictures a "
         f"second, at {np.median(sides) if sides else 0:.0f} px (longest side as sent, median), "
         f"{_told(read)} tokens read and {_told(wrote)} written a caption, "
         f"{counts['ok'] / captions:.0%} accepted",
         *([f"not accepted: {', '.join(reasons)}"] if reasons else []),
         *([told] if told else []),
-        f"left: {left:,} of {plan.wanted:,} captions, about {hours:.2f} hours with {hands}",
+        f"left: {left:,} of {amount(plan.wanted, 'caption')}, about {hours:.2f} hours with {hands}",
     ]
     if prices.hour:
         cost = hours * workers * prices.hour

@@ -26,6 +26,7 @@ import pyarrow as pa
 from curate.base.errors import CaplabError, ConfigError, DatasetError, StageError
 from curate.base.progress import progress, tell
 from curate.base.telling.events import emit
+from curate.base.telling.words import amount
 from curate.store.dataset import Dataset
 from pipelines.runners.caption_watch import Block, CaptionWatch
 from pipelines.runners.hand_out import Failed, hand_out
@@ -74,10 +75,13 @@ class Plan:
 
     def told(self) -> str:
         """What `only_missing` leaves out, and what is made again; empty where there is nothing."""
-        kinds = ", ".join(f"{kind} of {count:,}" for kind, count in self.held.items() if count)
-        told = [f"not asked, for somebody's is accepted already: {kinds} pictures"] if kinds else []
+        kinds = ", ".join(
+            f"{kind} of {amount(count, 'picture')}" for kind, count in self.held.items() if count
+        )
+        told = [f"not asked, for somebody's is accepted already: {kinds}"] if kinds else []
         if self.changed:
-            told.append(f"{self.changed:,} are made from captions that have changed; asked again")
+            made = amount(self.changed, "is", "are")
+            told.append(f"{made} made from captions that have changed; asked again")
         return "; ".join(told)
 
 
@@ -133,12 +137,13 @@ def caption_shards(
     if not plan.wanted:
         raise DatasetError(f"{dataset.directory} has no stored pictures that are to be captioned.")
     if not plan.missing:
-        tell(f"{stage.name}: {plan.wanted:,} of {plan.wanted:,} captions were there")
+        tell(f"{stage.name}: {plan.wanted:,} of {amount(plan.wanted, 'caption')} there before")
         return plan
     run = _Run(stage, dataset, plan)
     watch: CaptionWatch | None = None
     if run.total < plan.wanted:
-        tell(f"{stage.name}: {plan.wanted - run.total:,} of {plan.wanted:,} captions were there")
+        there = f"{plan.wanted - run.total:,} of {amount(plan.wanted, 'caption')}"
+        tell(f"{stage.name}: {there} there before")
     remote = stage.captioner.engine == "http"
     if remote and run.total:
         stage.opened()  # what its server says to a trial is told before anything is started
@@ -256,7 +261,7 @@ class _Run:
     def raise_what_is_left(self) -> None:
         """Say in one sentence why captions are missing, if any are."""
         if self._acceptance.collapsed or (self._acceptance.fruitless and not self._collapse):
-            self._collapse = self._acceptance.sentence("captions"), self._acceptance.since
+            self._collapse = self._acceptance.sentence("caption"), self._acceptance.since
         if self._collapse:
             sentence, since = self._collapse
             note_collapse(self._dataset, self._stage.source, since)
@@ -264,8 +269,8 @@ class _Run:
         if lost := sum(self._left.values()):
             reason = f", first: {self._failures[0]}" if self._failures else ""
             raise StageError(
-                f"{lost:,} of {self.total:,} captions could not be written{reason}. What was "
-                f"written is kept; the same command takes up the rest."
+                f"{lost:,} of {amount(self.total, 'caption')} could not be written{reason}. "
+                f"What was written is kept; the same command takes up the rest."
             )
 
     def _merge(self, shard: str) -> None:
@@ -337,7 +342,7 @@ class _BlockWork:
     def __call__(self, block: Block) -> Report:
         with self._lock:
             if self._acceptance.collapsed:
-                collapse = self._acceptance.sentence("captions"), self._acceptance.since
+                collapse = self._acceptance.sentence("caption"), self._acceptance.since
                 return Report(collapse=collapse)
             try:
                 if not self._opened:

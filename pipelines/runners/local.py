@@ -32,6 +32,7 @@ from tqdm import tqdm
 from curate.base.errors import StageError
 from curate.base.telling.events import is_quiet
 from pipelines.runners.hand_out import Failed, hand_out
+from pipelines.runners.overheard import Ear, Overheard, told_again
 from pipelines.runners.protocol import Result, Task, Work, Worker
 
 _END_SECONDS = 5.0
@@ -196,7 +197,7 @@ class _Process(Generic[Task, Result]):
 
     def submit(self, task: Task) -> Future[Result]:
         if self._pool is not None:
-            future = self._pool.submit(_run, task)
+            future = told_again(self._pool.submit(_run, task))
         else:
             before = set(active_children())
             theirs, self._line = Pipe(duplex=False)
@@ -204,7 +205,7 @@ class _Process(Generic[Task, Result]):
             self._pool = ProcessPoolExecutor(1, get_context("spawn"), _begin, arguments)
             try:
                 with theirs, _starting(self._environment, self._payload):
-                    future = self._pool.submit(_run, task)
+                    future = told_again(self._pool.submit(_run, task))
                 # None where it has ended already.
                 self._process = next(iter(set(active_children()) - before), None)
             except OSError:
@@ -271,11 +272,12 @@ def _starting(environment: Mapping[str, str], payload: bytes) -> Iterator[None]:
 
 _payload = b""
 _work: Callable[[Any], Any] | None = None
+_ear: Ear
 
 
 def _begin(payload: bytes, line: Connection, quiet: bool) -> None:
-    global _payload
-    _payload = payload
+    global _payload, _ear
+    _payload, _ear = payload, Ear()
     if sys.platform == "linux":
         import ctypes
 
@@ -296,12 +298,12 @@ def _end_with(line: Connection) -> None:
     os._exit(1)
 
 
-def _run(task: Any) -> Any:
+def _run(task: Any) -> Overheard[Any]:
     global _work
     try:
         if _work is None:
             _work = pickle.loads(_payload)  # safe: the process that started us wrote it
-        return _work(task)
+        return _ear.overhear(_work, task)
     except Exception as error:
         if _travels(error):
             raise

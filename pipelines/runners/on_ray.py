@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from typing import Any, Generic
 
+from pipelines.runners.overheard import Ear, Overheard, told_again
 from pipelines.runners.protocol import Result, Task, Work, Worker
 from pipelines.runners.ray_session import ray_session
 
@@ -94,7 +95,7 @@ class _OnRay(Generic[Task, Result]):
     def submit(self, task: Task) -> Future[Result]:
         if self._living is None:
             self._living = self._actor.remote(self._payload, self._cpus)
-        future: Future[Result] = self._living.run.remote(task).future()
+        future: Future[Result] = told_again(self._living.run.remote(task).future(), aloud=True)
         self._given.add(future)
         return future
 
@@ -121,7 +122,8 @@ class _Actor:
         os.environ["OMP_NUM_THREADS"] = str(cpus)
         from ray import cloudpickle
 
+        self._ear = Ear()
         self._work = cloudpickle.loads(payload)
 
-    def run(self, task: Any) -> Any:
-        return self._work(task)
+    def run(self, task: Any) -> Overheard[Any]:
+        return self._ear.overhear(self._work, task)

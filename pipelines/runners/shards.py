@@ -19,11 +19,13 @@ from curate.base.errors import StageError
 from curate.base.progress import progress, tell
 from curate.base.telling.events import emit
 from curate.base.telling.summaries import Summary
+from curate.base.telling.words import amount
 from curate.store.dataset import Dataset
 from curate.store.stage import Stage
 from pipelines.runners.hand_out import Failed, hand_out
 from pipelines.runners.protocol import Runner
 from pipelines.runners.told import Board, telling
+from pipelines.world.by_name import as_named
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,11 @@ class StageSummary(Summary):
     shards_done: int
     shards_skipped: int
     counts: dict[str, int] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """One line for people."""
+        done = f"{self.stage}: {amount(self.shards_done, 'shard')} done, {self.shards_skipped:,} "
+        return done + ("was" if self.shards_skipped == 1 else "were") + " up to date"
 
 
 def run_stage(
@@ -63,7 +70,7 @@ def run_stage(
     names = list(shards if shards is not None else dataset.shards())
     todo = [shard for shard in names if not stage.is_done(dataset, shard)]
     if not todo:
-        tell(f"{stage.name}: {len(names):,} of {len(names):,} shards were there")
+        tell(f"{stage.name}: {len(names):,} of {amount(len(names), 'shard')} there before")
         return StageSummary(stage.name, 0, len(names))
     rows = {shard: rows_of(dataset, shard) for shard in names}
     total = sum(rows.values())
@@ -71,9 +78,10 @@ def run_stage(
     counts: Counter[str] = Counter()
     failures: dict[str, str] = {}
     if len(todo) < len(names):
-        tell(f"{stage.name}: {len(names) - len(todo):,} of {len(names):,} shards were there")
+        done = f"{len(names) - len(todo):,} of {amount(len(names), 'shard')}"
+        tell(f"{stage.name}: {done} there before")
     if stage.opening:
-        tell(stage.opening)
+        tell(as_named(stage.opening))
     with progress(total, f"{stage.name:<11}", initial=finished) as bar:
         board = Board(dataset.directory / f".told-{stage.name}", bar)
         crew = runner.workers(
@@ -104,7 +112,7 @@ def run_stage(
     if failures:
         shard, reason = min(failures.items())
         raise StageError(
-            f"Stage {stage.name} failed on {len(failures)} of {len(todo)} shards, first "
+            f"Stage {stage.name} failed on {len(failures)} of {amount(len(todo), 'shard')}, first "
             f"{shard}: {reason}. What was finished is kept; the same command takes up the rest."
         )
     return StageSummary(stage.name, len(todo), len(names) - len(todo), dict(counts))

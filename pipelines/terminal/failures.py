@@ -26,6 +26,7 @@ import click
 
 from curate.base.errors import CaplabError
 from curate.base.telling.events import emit, forget
+from curate.base.telling.words import in_a_line, visible
 
 UNEXPECTED = 70
 """Exit status of what nobody expected (EX_SOFTWARE)."""
@@ -92,6 +93,7 @@ def one_sentence() -> Iterator[None]:
         sys.exit(error.exit_code)
     except click.ClickException as error:
         emit("failed", "error", text=error.format_message(), status=error.exit_code)
+        error.message = visible(error.message)
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
@@ -232,7 +234,7 @@ def _folders() -> Iterator[Path]:
 def _say(sentence: str, status: int) -> None:
     emit("failed", "error", text=sentence, status=status)
     with contextlib.suppress(OSError):  # nobody reads, or the disk below a log is full
-        click.echo(f"caplab: {sentence}", err=True)
+        click.echo(f"caplab: {in_a_line(sentence)}", err=True)
 
 
 def _stdout_is_gone() -> bool:

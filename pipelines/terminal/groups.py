@@ -23,7 +23,8 @@ def groups_of(cls: type[Settings]) -> dict[str, list[str]]:
         heading = RUNNING
         for name in _own_fields(base):
             heading = starts.get(name, heading)
-            found.setdefault(heading, []).append(name)
+            if name not in cls.RENAMED:
+                found.setdefault(heading, []).append(name)
     if RUNNING in found:
         found[RUNNING] = found.pop(RUNNING)
     return found

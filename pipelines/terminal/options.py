@@ -67,7 +67,7 @@ def settings_options(
         gather.__name__ = command.__name__
         gather.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
         for name, info in reversed(cls.model_fields.items()):
-            if name not in hidden:
+            if name not in hidden and name not in cls.RENAMED:  # what it joins says it otherwise
                 gather = (instead or {}).get(name, _option(name, info))(gather)
         return click.option(
             "--config",

@@ -1,4 +1,8 @@
-"""Libraries' remarks and bars, which would tear ours: silenced in one place, workers too."""
+"""What a person sees: results and sentences of ours, and no bars of libraries that would tear them.
+
+Whatever is printed goes through `show`, `say`, curate.base.progress.tell or
+pipelines.terminal.failures, and so without control characters of a stranger's.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import os
 import click
 
 from curate.base.telling.events import emit, is_quiet
+from curate.base.telling.words import in_a_line, visible
 
 _ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",  # "Token indices sequence length is longer than ..."
@@ -43,4 +48,9 @@ def say(sentence: str) -> None:
     """Tell on stderr what begins now, before the imports that it takes."""
     emit("told", text=sentence)
     if not is_quiet():
-        click.echo(sentence, err=True)
+        click.echo(in_a_line(sentence), err=True)
+
+
+def show(result: object) -> None:
+    """Print what a command found; a stranger's text in it moves no cursor and hides nothing."""
+    click.echo(visible(str(result)))

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from curate.base.telling.events import Level, be_quiet, emit, is_quiet, listen
+from curate.base.telling.words import amount, in_a_line
 
 _OWN, _EVERYWHERE = "Options", "Every command"
 _ALL = "caplab.help_all"
@@ -64,7 +65,8 @@ class WholeCommand(click.Command):
                     formatter.write_dl(records)
         if left_out:
             formatter.write_paragraph()
-            formatter.write_text(f"--help-all shows {left_out} more options, which few need.")
+            more = amount(left_out, "more option")
+            formatter.write_text(f"--help-all shows {more}, which few need.")
 
     def groups(self) -> Mapping[str, list[str]]:
         """Heading -> options, of those that a settings class makes."""
@@ -92,7 +94,7 @@ def _say_event(event: str, level: Level, values: dict[str, Any]) -> None:
 
     if event not in ("told", "failed") and not is_quiet():
         words = [f"{name}={value}" for name, value in values.items()]
-        tqdm.write(" ".join([event, *words]), file=sys.stderr)
+        tqdm.write(in_a_line(" ".join([event, *words])), file=sys.stderr)
 
 
 def _speak(ctx: click.Context, _: click.Parameter, asked: bool) -> None:

@@ -44,6 +44,13 @@ class DemoByName(Settings):
         return found
 
 
+def as_named(text: str) -> str:
+    """A text that names the demo's weights by their place, with the name that they go by."""
+    for place in (f"local-dir:{weights.clip_dir()}", str(weights.captioner_dir())):
+        text = text.replace(place, DEMO)
+    return text
+
+
 def _refuse_published(name: str, head: str) -> None:
     if not Path(head).exists():
         raise ValueError(

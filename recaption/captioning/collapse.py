@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from curate.base.errors import DatasetError
 from curate.base.files import read_json, write_json
+from curate.base.telling.words import amount
 from curate.served.reply import CONTENT_FILTER, REFUSED
 from curate.store.dataset import Dataset
 from recaption.captioning.drafts import OK
@@ -115,7 +116,7 @@ class Acceptance:
         return min(datetime.fromisoformat(tally.since) for tally in blocks)
 
     def sentence(self, what: str) -> str:
-        """What a person reads; `what` was asked for, such as "captions"."""
+        """What a person reads; `what` was asked for, such as "caption"."""
         rows = sum(tally.asked for tally in self._streak)
         reasons: Counter[str] = Counter()
         for tally in self._streak:
@@ -125,12 +126,12 @@ class Acceptance:
         said = f"; the last error: {words.rstrip('.')}" if words else ""
         if self.collapsed:
             return (
-                f"Stopped, for none of the last {rows:,} {what} was accepted ({told}{said}). What "
-                f"was written is kept, and the same command asks for these again; "
+                f"Stopped, for none of the last {amount(rows, what)} was accepted ({told}{said}). "
+                f"What was written is kept, and the same command asks for these again; "
                 f"stop_after_unaccepted sets when to stop."
             )
         return (
-            f"None of the {rows:,} {what} that were asked for was accepted ({told}{said}). They "
+            f"None of {amount(rows, what)} asked for was accepted ({told}{said}). They "
             f"are kept with their reasons, and the same command asks for them again."
         )
 

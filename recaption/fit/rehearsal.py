@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from curate.base.telling.words import amount
 from recaption.fit.loop import Measure, Training, train_captioner
 from recaption.fit.model import Fitted
 from recaption.fit.plan import loaded_start, new_start, place, plan_of, refuse_long, training_of
@@ -41,9 +42,10 @@ def rehearse(source: Path | str, settings: FitSettings) -> str:
         minutes += own
         lengths = [len(ids) for ids in training.batches.captions]
         lines.append(
-            f"{name}: {len(training.batches):,} pairs and {len(training.held_out):,} held out, "
+            f"{name}: {amount(len(training.batches), 'pair')} and "
+            f"{len(training.held_out):,} held out, "
             f"{np.mean(lengths):.0f} tokens a caption ({max(lengths)} at most), "
-            f"{training.steps:,} steps of {settings.batch_size * settings.accumulate}, "
+            f"{amount(training.steps, 'step')} of {settings.batch_size * settings.accumulate}, "
             f"about {own:.1f} minutes"
         )
     return "\n".join([*lines, f"in all about {minutes:.1f} minutes, held-out losses not counted"])

@@ -27,6 +27,7 @@ import torch
 from curate.base.files import read_json, write_json
 from curate.base.provenance import provenance
 from curate.base.telling.summaries import Summary
+from curate.base.telling.words import amount
 from curate.base.weights import weight_hashes
 from curate.store.claims import claim_directory
 from curate.store.lock import hold
@@ -78,8 +79,9 @@ class FitSummary(Summary):
     def text(self) -> str:
         """What the command prints."""
         lines = [
-            f"{c.name}: {c.pairs:,} pairs, {c.steps:,} steps in {c.seconds:.0f} s, held-out loss "
-            f"{c.held_out_loss:.4f}, {c.token_accuracy:.1%} of tokens right: {c.folder}"
+            f"{c.name}: {amount(c.pairs, 'pair')}, {amount(c.steps, 'step')} in {c.seconds:.0f} s, "
+            f"held-out loss {c.held_out_loss:.4f}, {c.token_accuracy:.1%} of tokens right: "
+            f"{c.folder}"
             for c in self.captioners
         ]
         if self.refused:

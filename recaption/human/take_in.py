@@ -20,6 +20,7 @@ from curate.base.files import atomic_path, fingerprint, read_record, write_json
 from curate.base.progress import progress
 from curate.base.provenance import provenance
 from curate.base.telling.summaries import Summary
+from curate.base.telling.words import amount
 from curate.store.contract import CAPTIONS, IMPORTED_FROM
 from curate.store.dataset import Dataset
 from curate.store.dataset_card import write_dataset_card
@@ -66,19 +67,20 @@ class Imported(Summary):
     def text(self) -> str:
         """What the command prints."""
         lines = [
-            f"{_many(self.captions, 'human caption')} of {_many(self.pictures, 'picture')}, from "
-            f"{_many(self.given, 'text')} ({self.source})",
+            f"{amount(self.captions, 'human caption')} of {amount(self.pictures, 'picture')}, from "
+            f"{amount(self.given, 'text')} ({self.source})",
             *(f"{match.key}  {match.place}: {_short(match.texts[0])}" for match in self.shown),
         ]
         if self.left_out:
             told = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
             where = f"; {self.listed} lists them" if self.listed else ""
-            lines.append(f"{_many(sum(self.left_out.values()), 'text')} left out: {told}{where}")
+            lines.append(f"{amount(sum(self.left_out.values()), 'text')} left out: {told}{where}")
             for one in self.examples:
                 lines.append(f"  {one['place']}: {one['reason']} ({one['detail'] or 'no text'})")
-        lines.append(f"{self.pictures:,} of {self.stored:,} stored pictures have one")
+        own = "has" if self.pictures == 1 else "have"
+        lines.append(f"{self.pictures:,} of {amount(self.stored, 'stored picture')} {own} one")
         if self.written or self.kept:
-            lines.append(f"{_many(self.written, 'shard')} written, {self.kept:,} there before")
+            lines.append(f"{amount(self.written, 'shard')} written, {self.kept:,} there before")
         return "\n  ".join(lines)
 
 
@@ -192,10 +194,6 @@ def _refuse_another(dataset: Dataset, source: str, given: TextsGiven) -> None:
             f"{source} holds the texts of {known}, and these are of {given.address}; choose "
             f"another --name."
         )
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def _short(text: str) -> str:

@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 
 from curate.base.errors import ConfigError
+from curate.base.telling.words import amount
 from curate.store.dataset import Dataset
 from recaption.judging.object_names import phrases
 from recaption.judging.reader import CaptionReader, Mention, Reading
@@ -304,5 +305,6 @@ def _by_key(
     ambiguous = len({key for key, _, loose, _ in rows if loose} - pictures.keys())
     notes = [f"{len(pictures):,} of {len(named):,} annotated pictures are samples here."]
     if ambiguous:
-        notes.append(f"{ambiguous:,} samples share a file name with another: left out.")
+        shared = amount(ambiguous, "sample shares", "samples share")
+        notes.append(f"{shared} a file name with another: left out.")
     return pictures, tuple(notes)

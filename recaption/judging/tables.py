@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from curate.base.telling.words import amount
 from recaption.judging.caption_sets import CaptionSet
 from recaption.judging.compare import Comparison, Difference
 from recaption.judging.counts import WINDOW
@@ -84,7 +85,7 @@ def comparison_text(comparison: Comparison) -> str:
         for row in rows
     ]
     told = comparison.fingerprint
-    remarks = [f"{comparison.pictures:,} pictures. Each line is {comparison.label}."]
+    remarks = [f"{amount(comparison.pictures, 'picture')}. Each line is {comparison.label}."]
     clear = sum(row.starred for row in comparison.differences)
     remarks.append(
         f"{clear} of {len(comparison.differences)} intervals exclude zero (*); with no difference "
@@ -274,10 +275,11 @@ def _sample_title(measures: MeasuredSets) -> str:
     counts = {one.sample.captions for one in measures.sets if one.sample is not None}
     if not counts:
         return "no accepted captions"
-    number_of = f"{max(counts):,}"
+    most = max(counts)
     if measures.shared:
-        return f"the same {number_of} pictures, of {measures.candidates:,} with a caption of each"
-    return f"{number_of} captions each; no picture has one of every set"
+        same = amount(most, "picture")
+        return f"the same {same}, of {measures.candidates:,} with a caption of each"
+    return f"{amount(most, 'caption')} each; no picture has one of every set"
 
 
 def _remarks(measures: MeasuredSets) -> list[str]:
@@ -298,7 +300,7 @@ def _remarks(measures: MeasuredSets) -> list[str]:
     for one in measures.fingerprints:
         remarks.append(
             f"A classifier tells {one.a.name} from {one.b.name} at {estimate(one.accuracy)}, "
-            f"chance {CHANCE} ({one.accuracy.pictures:,} pictures)."
+            f"chance {CHANCE} ({amount(one.accuracy.pictures, 'picture')})."
         )
     remarks += [f"{few_note(one)}." for one in measures.few]
     remarks += [f"Doubt: {doubt}." for one in measures.sets for doubt in one.doubts]

@@ -29,6 +29,7 @@ from curate.base.kinds import check_kind
 from curate.base.progress import progress, tell
 from curate.base.provenance import provenance
 from curate.base.telling.summaries import Summary
+from curate.base.telling.words import amount
 from curate.store.captions import caption_writer, writers_of
 from curate.store.contract import DERIVED
 from curate.store.dataset import Dataset
@@ -81,15 +82,16 @@ class DerivedSet(Summary):
             for counts in (self.counts, self.reasons)
             for name, count in counts.items()
         ]
-        lines = [f"{self.kind}: {sum(self.counts.values()):,} captions by {self.source}"]
+        lines = [f"{self.kind}: {amount(sum(self.counts.values()), 'caption')} by {self.source}"]
         lines.append(", ".join(told))
         if self.changeable:
             share = self.changed / self.changeable
             lines.append(
                 f"changed {share:.1%} of {self.changeable:,} words or clauses that could be"
             )
-        shards = f"{self.written:,} shards written, {self.kept:,} were there"
-        lines.append(f"{shards}; {self.stale:,} were out of date" if self.stale else shards)
+        shards = f"{amount(self.written, 'shard')} written, {self.kept:,} there before"
+        stale = amount(self.stale, "was", "were")
+        lines.append(f"{shards}; {stale} out of date" if self.stale else shards)
         return "\n  ".join(lines)
 
 

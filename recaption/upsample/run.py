@@ -19,6 +19,7 @@ from curate.base.errors import ConfigError, DatasetError, StageError
 from curate.base.files import atomic_path, remove_leftovers
 from curate.base.progress import counted, progress
 from curate.base.telling.summaries import Summary
+from curate.base.telling.words import amount
 from curate.store.lock import hold
 from recaption.captioning.collapse import Acceptance, Tally
 from recaption.captioning.drafts import FAILED, OK
@@ -86,11 +87,11 @@ def _upsample(
             done |= _by_hash(rows)
             acceptance.add(Tally.of(rows))
             if acceptance.collapsed:
-                raise StageError(acceptance.sentence("prompts"))
+                raise StageError(acceptance.sentence("prompt"))
     table = _in_order(listed, done)
     parts.finish(table)
     if acceptance.fruitless:
-        raise StageError(acceptance.sentence("prompts"))
+        raise StageError(acceptance.sentence("prompt"))
     return UpsampleReport(out, _counts(table), kept)
 
 
@@ -116,8 +117,8 @@ def dry_run(source: Path, settings: UpsampleSettings, count: int) -> str:
     seconds = time.perf_counter() - started
     accepted = sum(row["text"] is not None for row in rows)
     lines = [
-        f"{len(rows)} prompts in {seconds:.1f} s, {accepted / len(rows):.0%} accepted; all "
-        f"{len(distinct):,} take about {len(distinct) * seconds / len(rows) / 3600:.2f} hours"
+        f"{amount(len(rows), 'prompt')} in {seconds:.1f} s, {accepted / len(rows):.0%} accepted; "
+        f"all {len(distinct):,} take about {len(distinct) * seconds / len(rows) / 3600:.2f} hours"
     ]
     for row in rows:
         marks = ", ".join(row["flags"]) or "no flags"

@@ -22,6 +22,7 @@ import torch
 from curate.base.errors import ConfigError
 from curate.base.settings import device_of, dtype_of
 from curate.base.telling.summaries import Summary
+from curate.base.telling.words import amount
 from curate.store.lock import writing
 from train.data.cache_files import CachePart
 from train.data.cache_rows import RowsWriter
@@ -117,8 +118,8 @@ def precompute(
 
             if broken := rows.write(tars, device, max(settings.loader_workers, 1)):
                 remarks.append(
-                    f"{broken:,} pictures do not decode; a run is refused until they are repaired "
-                    f"(`caplab check`) or not selected."
+                    f"{amount(broken, 'picture does', 'pictures do')} not decode; a run is refused "
+                    f"until that is repaired (`caplab check`) or not selected."
                 )
             if texts is not None:
                 texts.write()

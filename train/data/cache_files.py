@@ -20,6 +20,7 @@ from torch import Tensor
 
 from curate.base.errors import DatasetError
 from curate.base.files import atomic_path, fingerprint, read_record, sha256_file, write_json
+from curate.base.telling.words import amount
 
 MANIFEST = "manifest.json"
 FORMAT = 2
@@ -142,9 +143,9 @@ class CachePart:
 
     def line(self) -> str:
         """For people."""
-        noun = "captions" if self.kind == "text" else "pictures"
+        of = amount(self.count, "caption" if self.kind == "text" else "picture")
         return (
-            f"{self.kind}: {self.missing:,} of {self.count:,} {noun} were missing, "
+            f"{self.kind}: {self.missing:,} of {of} missing before, "
             f"{self.needs / 1e6:,.1f} MB, in {self.folder}"
         )
 

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import fingerprint
+from curate.base.telling.words import amount
 from curate.store.caption_blend import hash_uniform
 from train.data.cache_files import CacheFiles
 from train.data.pictures import FLIP, crop_corners
@@ -98,15 +99,15 @@ class CachedPictures:
         missing = sum(file.name not in files.notes for file in self.rows)
         if missing:
             raise DatasetError(
-                f"{files.folder} is not finished, {missing:,} of {len(self.rows):,} files are "
+                f"{files.folder} is not finished, {missing:,} of {amount(len(self.rows), 'file')} "
                 f"missing; `caplab train --precompute` with the same settings goes on."
             )
         broken = [key for file in self.rows for key in files.notes[file.name]["undecodable"]]
         if broken:
             raise DatasetError(
-                f"{len(broken):,} pictures in {files.folder} did not decode, such as that of "
-                f"sample {broken[0]}; repair them (`caplab check`) and precompute again, or select "
-                f"without them."
+                f"{amount(len(broken), 'picture')} in {files.folder} did not decode, such as "
+                f"that of sample {broken[0]}; repair them (`caplab check`) and "
+                f"precompute again, or select without them."
             )
 
     def read(self, rows: NDArray[np.int64], epochs: NDArray[np.int64]) -> tuple[Tensor, Tensor]:

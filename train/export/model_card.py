@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
+from curate.base.telling.words import amount
 from train.adapters import embedding_file
 from train.sample import scheduler_of
 from train.text.new_tokens import extended
@@ -256,7 +257,7 @@ def _training(trained: Trained) -> str:
 |---|---|
 | started from | {settings.init_from or "nothing"} |
 | captions | {blend}; {settings.prompt_dropout_prob:.4g} of the draws without one |
-| pictures seen | {settings.steps * settings.batch_size:,} ({settings.steps:,} steps of \
+| pictures seen | {settings.steps * settings.batch_size:,} ({amount(settings.steps, "step")} of \
 {settings.batch_size}) |
 | resolution | {shape} pixels |
 | objective | {settings.objective}{predicts} |

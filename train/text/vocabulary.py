@@ -12,6 +12,7 @@ from itertools import islice
 
 from curate.base.errors import ConfigError
 from curate.base.files import fingerprint
+from curate.base.telling.words import amount
 from curate.store.caption_blend import blend_order
 from train.model_settings import ModelConfig
 from train.settings import TrainSettings
@@ -46,7 +47,7 @@ class UnknownWords:
 
     def __str__(self) -> str:
         told = f" (such as {', '.join(self.examples)})" if self.examples else ""
-        return f"{self.share:.1%} of the {self.words:,} words of {self.texts}{told}"
+        return f"{self.share:.1%} of the {amount(self.words, 'word')} of {self.texts}{told}"
 
 
 @dataclass(frozen=True)

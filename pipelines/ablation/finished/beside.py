@@ -5,8 +5,9 @@ Nothing of it was declared beforehand, so nothing is claimed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import pyarrow.compute as pc
 from curate.base.errors import DatasetError
 from curate.base.files import read_json
 from curate.base.settings import nearest
+from curate.base.telling.summaries import Summary
+from curate.base.telling.words import amount
 from curate.store.claims import flat
 from pipelines.ablation import verdicts
 from pipelines.ablation.metrics import metric as metric_of
@@ -74,8 +77,46 @@ def side(place: str) -> Side | None:
     return Side(directory, arm, record)
 
 
-def compare_studies(a: Side, b: Side) -> str:
-    """A minus B for every metric and form that both have, as a table.
+@dataclass(frozen=True)
+class Beside:
+    """One metric of two arms on prompts of one form."""
+
+    a: str
+    b: str
+    form: str
+    metric: str
+    mean_a: float
+    mean_b: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    seeds: int
+    line: str = field(repr=False)
+    """The same in words."""
+
+
+@dataclass(frozen=True)
+class StudyComparison(Summary):
+    """A minus B for every metric and form that both have."""
+
+    names: tuple[str, str]
+    rows: tuple[Beside, ...]
+
+    def text(self) -> str:
+        """What the command prints."""
+        lines = [f"A {self.names[0]}", f"B {self.names[1]}"]
+        for (a, b), pair in groupby(self.rows, lambda row: (row.a, row.b)):
+            lines += ["", f"{'':<30}{a:>18}{b:>18}  A - B"]
+            for form, rows in groupby(pair, lambda row: row.form):
+                lines += [f"{form} prompts", *(row.line for row in rows)]
+        return "\n".join(
+            [*lines, "", "Not declared beforehand: exploratory, and nothing is claimed."]
+        )
+
+
+def compare_studies(a: Side, b: Side) -> StudyComparison:
+    """A minus B for every metric and form that both have.
 
     Arms are paired by the seeds that both have; two studies by the arms of one name.
 
@@ -90,11 +131,8 @@ def compare_studies(a: Side, b: Side) -> str:
     if not pairs:
         raise DatasetError(f"{a.name} and {b.name} share no arm; name one each, as STUDY:ARM.")
     results = _together(a, b)
-    lines = [f"A {a.name}", f"B {b.name}"]
-    for one, other in pairs:
-        lines += ["", *_pair(results, one, other)]
-    lines += ["", "Not declared beforehand: exploratory, and nothing is claimed."]
-    return "\n".join(lines)
+    rows = (row for one, other in pairs for row in _pair(results, f"A:{one}", f"B:{other}"))
+    return StudyComparison((a.name, b.name), tuple(rows))
 
 
 def _refuse(a: Side, b: Side) -> None:
@@ -149,21 +187,16 @@ def _read(own: Side, name: str, letter: str) -> pa.Table:
     return table.set_column(table.column_names.index("arm"), "arm", arms)
 
 
-def _pair(results: Results, arm_a: str, arm_b: str) -> list[str]:
-    """Lines of one pair of arms: a block a form, a row a metric."""
-    a, b = f"A:{arm_a}", f"B:{arm_b}"
-    lines = [f"{'':<30}{a:>18}{b:>18}  A - B"]
+def _pair(results: Results, a: str, b: str) -> Iterator[Beside]:
+    """One pair of arms: form by form, metric by metric."""
     for place in results.places:
-        if (place.wording, place.group) != (ALL, ALL):
-            continue
-        rows = [
-            line for name in ordered(results.metrics) if (line := _row(results, a, b, place, name))
-        ]
-        lines += [f"{place.form} prompts", *rows] if rows else []
-    return lines
+        if (place.wording, place.group) == (ALL, ALL):
+            for name in ordered(results.metrics):
+                if row := _row(results, a, b, place, name):
+                    yield row
 
 
-def _row(results: Results, a: str, b: str, place: Place, name: str) -> str | None:
+def _row(results: Results, a: str, b: str, place: Place, name: str) -> Beside | None:
     """One metric, None where an arm has no value."""
     one, other = (results.values(arm, place, name) for arm in (a, b))
     if one is None or other is None:
@@ -174,6 +207,8 @@ def _row(results: Results, a: str, b: str, place: Place, name: str) -> str | Non
         return None
     means = [estimate(values.matrix, values.intents).mean for values in (one, other)]
     shown = "".join(f"{known.shown(mean):>18}" for mean in means)
-    how = f"{found.seeds} seed{'s' * (found.seeds != 1)}" + ("" if by_seed else ", not paired")
+    how = amount(found.seeds, "seed") + ("" if by_seed else ", not paired")
     p = f", p {found.p_value:.2g}" if found.has_interval else ""
-    return f"  {known.column:<28}{shown}  {verdicts.size(known, found)} ({how}{p})"
+    line = f"  {known.column:<28}{shown}  {verdicts.size(known, found)} ({how}{p})"
+    numbers = (*means, found.mean, found.low, found.high, found.p_value, found.seeds)
+    return Beside(a, b, place.form, name, *numbers, line)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import read_json
+from curate.base.telling.words import amount
 from pipelines.ablation.declared import Declaration
 from pipelines.ablation.judged import SETS_FILE
 from pipelines.ablation.metrics import metric as metric_of
@@ -197,7 +198,8 @@ def _advice(best: Option, aim: str) -> str:
         return (
             f"No number of seeds up to 64 shows {aim}: take more prompts, or a larger difference."
         )
-    way = f"{best.seeds} seeds, {best.prompts} prompts of each form, {best.noises} noises"
+    prompts, noises = amount(best.prompts, "prompt"), amount(best.noises, "noise")
+    way = f"{amount(best.seeds, 'seed')}, {prompts} of each form, {noises}"
     if best.cautious_seeds is None:
         safe = "no number of seeds up to 64 is enough should the seeds scatter as they may"
     elif best.cautious_seeds == best.seeds:

@@ -142,7 +142,8 @@ def write_index(docs: Path, studies: Sequence[Finished], seconds: Mapping[str, f
         f"{len(known)} runs, {_minutes(total)} minutes of wall time on {hardware()}, what else ran "
         "there included.",
         "",
-        "[Which score of captions tells beforehand](predict.md) compares all caption sets.",
+        "[Which score of captions tells beforehand](predict.md) compares all caption sets; where a "
+        "result's [variance](variance.md) comes from has a command of its own.",
         "",
         "NAME/*.parquet are the studies' tables (docs/ablation.md), runs.parquet lists the runs, "
         "bounds.parquet what no model beats and what luck gives.",

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from pipelines.terminal.options import dataset_argument, settings_options
+from pipelines.terminal.quiet import show
 from recaption.transforms.derivation import Derivation
 
 
@@ -27,8 +28,8 @@ def command(directory: Path, name: str, dry_run: bool, settings: Derivation) -> 
 
     \b
     Examples:
-      caplab derive data/mine wrong20 --of descriptive --rule wrong_attributes --dose 0.2 --dry-run
-      caplab derive data/mine wrong20 --of descriptive --rule wrong_attributes --dose 0.2
+      caplab derive data/mine wrong20 --of descriptive --rule wrong_attributes \\
+          --dose 0.2 --dry-run
       caplab derive data/mine shuffled --of descriptive --rule shuffle
       caplab derive data/mine padded --of alt --rule pad --like descriptive
       caplab train data/mine --captions wrong20=0.95,alt=0.05 --out runs/wrong20
@@ -38,7 +39,7 @@ def command(directory: Path, name: str, dry_run: bool, settings: Derivation) -> 
 
     dataset = Dataset.open(directory)
     if not dry_run:
-        click.echo(derive(dataset, name, settings).text())
+        show(derive(dataset, name, settings))
         return
     for before, after in examples(dataset, name, settings):
-        click.echo(f"- {before}\n+ {after}\n")
+        show(f"- {before}\n+ {after}\n")

@@ -11,7 +11,7 @@ from pydantic import Field
 from curate.base.settings import OPERATIONAL, Device, Precision, Settings
 from pipelines.ablation.settings import Judges, Prompts
 from pipelines.terminal.options import PLACE, settings_options
-from pipelines.terminal.quiet import say
+from pipelines.terminal.quiet import say, show
 
 
 class EvaluateSettings(Settings):
@@ -47,7 +47,7 @@ def command(run: Path, settings: EvaluateSettings) -> None:
     from pipelines.ablation.evaluate import evaluate
     from pipelines.ablation.study import prompts_of
 
-    click.echo(
+    show(
         evaluate(
             run,
             prompts_of(settings.prompts),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from curate.base.errors import ConfigError, DatasetError
+from curate.base.telling.summaries import Summary
+from curate.base.telling.words import amount
 from pipelines.terminal.options import PLACE
-from pipelines.terminal.quiet import say
+from pipelines.terminal.quiet import say, show
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,20 +38,28 @@ def command(place: Path, layout: str, out: Path, form: str, wording: str) -> Non
     \b
     Examples:
       caplab export-images runs/study --layout geneval --out scored/geneval
-      caplab export-images runs/study/runs/alt-0123456789abcdef/seed-0 --layout folder --out look
+      caplab export-images runs/study/runs/alt-0123456789abcdef/seed-0 \\
+          --layout folder --out look
     """
     say(f"writing pictures of {place} to {out}")
-    for name, count in export_images(place, layout, out, form, wording).items():
-        click.echo(f"{name}: {count} pictures")
+    show(export_images(place, layout, out, form, wording))
+
+
+@dataclass(frozen=True)
+class ImagesSummary(Summary):
+    """Folder -> how many pictures it holds."""
+
+    pictures: dict[str, int]
+
+    def text(self) -> str:
+        """What the command prints."""
+        return "\n".join(f"{name}: {amount(n, 'picture')}" for name, n in self.pictures.items())
 
 
 def export_images(
     place: Path, layout: str, out: Path, form: str = "", wording: str = ""
-) -> dict[str, int]:
+) -> ImagesSummary:
     """Write the pictures of a study, or of one of its runs.
-
-    Returns:
-        Folder -> how many pictures it holds.
 
     Raises:
         ConfigError: several forms or wordings and none is named, a name that is not there, prompts
@@ -83,7 +94,7 @@ def export_images(
             for prompt_id, own in pictures.items()
         ]
         written[str(target)] = write(LAYOUTS[layout](shown, target), target)
-    return written
+    return ImagesSummary(written)
 
 
 def _wanted(place: Path, out: Path) -> list[tuple[Path, Path, pa.Table]]:

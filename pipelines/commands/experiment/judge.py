@@ -11,7 +11,7 @@ import yaml
 from curate.base.errors import ConfigError
 from curate.base.settings import device_of
 from pipelines.terminal.options import PLACE
-from pipelines.terminal.quiet import say
+from pipelines.terminal.quiet import say, show
 
 
 @click.command("judge")
@@ -32,7 +32,7 @@ def command(place: Path, name: str, options: tuple[str, ...], device: str, worke
     say(f"judging the pictures of {place}")
     from pipelines.ablation.evaluate import judge_kept
 
-    click.echo(judge_kept(place, name, given, device_of(device), workers))
+    show(judge_kept(place, name, given, device_of(device), workers))
 
 
 def parsed(options: tuple[str, ...]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import click
 
 from curate.search.settings import SearchSettings
 from pipelines.terminal.options import dataset_argument, settings_options
-from pipelines.terminal.quiet import say
+from pipelines.terminal.quiet import say, show
 
 
 @click.command("search")
@@ -25,7 +25,7 @@ def command(directory: Path, settings: SearchSettings) -> None:
       caplab search data/mine "a red bicycle"
       caplab search data/mine "a red bicycle" --where "aesthetic >= 5" --count 50
       caplab search data/mine --like photograph.jpg --format jsonl
-      caplab search data/mine --like 2f1c0a4be6d1c8f0a3b94d5e6f708192     no model is loaded
+      caplab search data/mine --like 2f1c0a4be6d1c8f0a3b94d5e6f708192   # no model
     """
     from curate.search.index import is_built
     from curate.search.place import search_folder
@@ -39,4 +39,4 @@ def command(directory: Path, settings: SearchSettings) -> None:
     found = search(directory, settings)
     if found.unread:
         say(words_unread(found.unread))
-    click.echo(found.text() if settings.format == "table" else found.jsonl())
+    show(found.text() if settings.format == "table" else found.jsonl())

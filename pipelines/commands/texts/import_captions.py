@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pipelines.terminal.options import dataset_argument, settings_options
-from pipelines.terminal.quiet import say
+from pipelines.terminal.quiet import say, show
 from recaption.human.settings import ImportSettings
 
 
@@ -28,10 +28,10 @@ def command(directory: Path, texts: str, dry_run: bool, settings: ImportSettings
     Examples:
       caplab import-captions data/mine my_pictures/ --dry-run
       caplab import-captions data/mine captions.jsonl --name anna
-      caplab recaption data/mine --captioner MODEL --kinds descriptive --only-missing
+      caplab recaption data/mine --captioner MODEL --only-missing
       caplab train data/mine --captions human=0.5,descriptive=0.5 --out runs/a
     """
     say(f"reading {texts}")
     from recaption.human.take_in import import_captions
 
-    click.echo(import_captions(directory, texts, settings, dry_run).text())
+    show(import_captions(directory, texts, settings, dry_run))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from curate.base.errors import ConfigError, DatasetError
 from curate.base.files import atomic_path, fingerprint
+from curate.base.telling.words import amount
 from curate.pictures.decode import PictureView, decode_batches
 from curate.store.dataset import Dataset
 from curate.store.shards import IMAGE_EXTENSIONS, iter_shard
@@ -61,7 +62,7 @@ class Reference:
         """Raise ConfigError where it does not hold two disjoint sets of `count` pictures."""
         if len(self) < 2 * count:
             raise ConfigError(
-                f"{self.source} holds {len(self):,} pictures; sets of {count:,} need "
+                f"{self.source} holds {amount(len(self), 'picture')}; sets of {count:,} need "
                 f"{2 * count:,}, a set to compare with and another for the floor. Judge at most "
                 f"{len(self) // 2:,} (`pictures`), or give a larger reference."
             )

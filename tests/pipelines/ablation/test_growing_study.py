@@ -120,7 +120,7 @@ def test_what_is_no_longer_declared_is_told_and_stays(
     out = shutil.copytree(grown, tmp_path / "study")
     runs = times(out / "runs")
     study(dataset.directory, out)
-    assert "1 runs are no longer of this study" in capsys.readouterr().err
+    assert "1 run no longer of this study" in capsys.readouterr().err
     assert read_json(out / "study.json")["left"] == [
         str(next((out / "runs").glob("mixed-*/seed-0")).relative_to(out))
     ]
@@ -130,12 +130,12 @@ def test_what_is_no_longer_declared_is_told_and_stays(
 
 def test_a_judge_may_look_later_at_a_study_and_at_a_run(grown: Path, tmp_path: Path) -> None:
     out = shutil.copytree(grown, tmp_path / "study")
-    text = judge_kept(out, OWN, {"gain": 2.0}, "cpu")
+    text = str(judge_kept(out, OWN, {"gain": 2.0}, "cpu"))
     assert "colour share" in text
     first, second = (table(place, "images")["colour_share"].to_numpy() for place in (grown, out))
     assert (first != second)[first == first].any()
     (run,) = (out / "runs").glob("alt-*/seed-0")
-    assert "colour share" in judge_kept(run, OWN, {"gain": 3.0}, "cpu")
+    assert "colour share" in str(judge_kept(run, OWN, {"gain": 3.0}, "cpu"))
     with pytest.raises(DatasetError, match="no kept pictures"):
         judge_kept(tmp_path, OWN, {}, "cpu")
 

@@ -95,7 +95,9 @@ def test_photographs_from_the_written_arms_to_the_report(
     study = ("ablate", data, "--arms", file, "--out", out)
     told = called(*study, "--dry-run")
     assert "2 arms, 4 of arms and seeds, 4 runs of 3 steps" in told
-    assert "20 prompts, 1 pictures each, judged by detector, clip, real; 80 pictures" in told
+    assert (
+        "20 prompts, 1 picture each, judged by detector, clip, real; still to be drawn: 80" in told
+    )
     assert "A step takes " in told
     assert not out.exists()
     assert "GenEval, %" in called(*study)

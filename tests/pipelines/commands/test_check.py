@@ -265,7 +265,7 @@ def test_export_train_and_report_ask_before_they_read(dataset, tmp_path):
 def test_a_selection_of_an_unfinished_run_is_refused_and_its_report_is_not(dataset):
     shutil.rmtree(dataset.directory / "finished")  # as if the scoring had been killed
     lose(dataset.directory / f"tables/scores/{SHARD}.parquet")
-    with pytest.raises(DatasetError, match=f"not finished: 1 files .*scores/{SHARD}"):
+    with pytest.raises(DatasetError, match=f"not finished: 1 file was .*scores/{SHARD}"):
         select(dataset, SelectSettings(name="new"))
     find_inputs(dataset.directory)
 

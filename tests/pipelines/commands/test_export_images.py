@@ -70,8 +70,9 @@ def shown(path: Path) -> list[int]:
 
 
 def exported(study: Path, layout: str, out: Path) -> Path:
-    counts = export_images(study, layout, out, wording="plain")
-    assert len(counts) == 2
+    found = export_images(study, layout, out, wording="plain")
+    assert len(found.pictures) == 2
+    assert str(found).count(" pictures") == 2
     return out / "short" / "seed-0"
 
 

@@ -64,7 +64,7 @@ def test_a_dry_run_tells_what_was_recognised(caplab, tars, tmp_path):
     printed = caplab("curate", tars, "--out", tmp_path / "out", *options, "--dry-run")
     assert "input: WebDataset tars" in printed
     assert "imported as scores: punsafe as imported_punsafe" in printed
-    assert "14 rows in 1 shards" in printed
+    assert "14 rows in 1 shard of" in printed
     assert not (tmp_path / "out").exists()
 
 

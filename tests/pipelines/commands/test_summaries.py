@@ -1,11 +1,13 @@
 """Summaries show their numbers in a notebook, and no text of a stranger is markup there."""
 
 import ast
+import re
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
 from curate.base.telling.summaries import Summary
+from curate.base.telling.words import amount
 from curate.selection.funnel import RuleCount, SelectionSummary
 from pipelines.commands.captions import CaptionsSummary
 from pipelines.commands.curate import CurateSummary
@@ -46,7 +48,9 @@ def test_long_lists_are_cut_and_hidden_fields_left_out():
         rows: list[dict]
         table: str = field(default="x" * 99, repr=False)
 
-    shown = Many([0.5] * 30, [{"a": 1, "b": None}, {"a": True, "b": "z"}])._repr_html_()
+    many = Many([0.5] * 30, [{"a": 1, "b": None}, {"a": True, "b": "z"}])
+    assert str(Many([0.5], [])) == "values: [0.5]\nrows: []"
+    shown = many._repr_html_()
     assert "and 10 more" in shown
     assert "<tr><th>a</th><th>b</th></tr><tr><td>1</td><td></td></tr>" in shown
     assert "xxx" not in shown
@@ -62,9 +66,34 @@ def test_whatever_says_what_a_command_prints_shows_itself_in_a_notebook():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ClassDef)
         if any(isinstance(one, ast.FunctionDef) and one.name == "text" for one in node.body)
-        if "Summary" not in [base.id for base in node.bases if isinstance(base, ast.Name)]
+        if "Summary" not in [node.name, *(b.id for b in node.bases if isinstance(b, ast.Name))]
     ]
     assert not without
+
+
+# A count with what it counts; a constant's number is known.
+COUNTED = re.compile(
+    r"\{[^{}A-Z]+:,\} (?:(?:stored|training|new|held-out|temporary) )?"
+    r"(?:shard|sample|row|picture|caption|text|step|prompt|file|pair|worker)s\b"
+)
+
+
+def test_counted_words_are_said_by_amount_which_knows_of_one():
+    assert (amount(1, "row"), amount(1234, "row")) == ("1 row", "1,234 rows")
+    assert (amount(0, "file is", "files are"), amount(1, "box", "boxes")) == (
+        "0 files are",
+        "1 box",
+    )
+    rooms = (
+        path for room in ("curate", "recaption", "train") for path in (ROOT / room).rglob("*.py")
+    )
+    hall = (
+        path
+        for room in ("ablation", "commands", "demo", "judges", "report", "runners", "view")
+        for path in (ROOT / "pipelines" / room).rglob("*.py")
+    )
+    found = {path.name: COUNTED.findall(path.read_text()) for path in (*rooms, *hall)}
+    assert not {name: words for name, words in found.items() if words}
 
 
 def test_what_captions_are_like_is_the_text_that_the_command_prints():

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from curate.base.errors import DatasetError
+from curate.base.telling.words import visible
 from pipelines.report import text
 from pipelines.report.charts import (
     Bins,
@@ -62,9 +63,9 @@ def test_durations_and_sizes_read_like_speech() -> None:
 
 
 def test_control_and_bidirectional_characters_become_visible() -> None:
-    assert text.visible("a\x00b\u202ec\ud800") == "a\u2400b⟨U+202E⟩c\ufffd"
+    assert visible("a\x00b\u202ec\ud800") == "a\u2400b⟨U+202E⟩c\ufffd"
     plain = "straße, 図, 👩‍🚀, line\nend\tand tab"
-    assert text.visible(plain) == plain
+    assert visible(plain) == plain
 
 
 def test_ticks_are_round_and_inside_the_range() -> None:

@@ -80,5 +80,5 @@ def test_a_run_leaves_nothing_told_and_a_rerun_says_what_was_there(tmp_path: Pat
     assert not (tmp_path / ".told-watched").exists()
     run_stage(Local(), Watched(), made)
     said = capsys.readouterr().err
-    assert "watched: 1 of 2 shards were there" in said
-    assert "watched: 2 of 2 shards were there" in said
+    assert "watched: 1 of 2 shards there before" in said
+    assert "watched: 2 of 2 shards there before" in said

@@ -1,17 +1,21 @@
 """-v, -q and --log-file: what a run tells, on every command through one place."""
 
 import json
+import logging
 import math
 import sys
 
 import pytest
 from PIL import Image
 
-from curate.base.telling.events import be_quiet, emit, forget, is_quiet
+from curate.base.progress import tell
+from curate.base.telling.events import be_quiet, emit, forget, is_quiet, listen
 from pipelines import cli
 from pipelines.commands.captioner import command as captioner
+from pipelines.commands.recaption import RecaptionSummary
 from pipelines.runners.local import Local
 from pipelines.terminal.log_file import LogFile
+from pipelines.terminal.quiet import show
 from tests.curate.tiny import drawn
 
 pytestmark = pytest.mark.usefixtures("one_process")
@@ -113,17 +117,42 @@ def test_a_log_whose_disk_is_full_is_told_once_and_the_run_goes_on(caplab, tmp_p
     assert "is not a dataset" in second
 
 
-def test_a_quiet_run_has_quiet_workers(capfd):
+def test_a_quiet_run_has_quiet_workers_and_hears_them(capfd):
+    heard = []
+    listen(lambda *event: heard.append(event))
     be_quiet(True)
     try:
         with Local().workers(says, 1) as crew:
-            assert crew[0].submit("a remark").result() == "done"
+            for words in ("a remark", "another"):
+                assert crew[0].submit(words).result() == "done"
     finally:
         forget()
     assert capfd.readouterr() == ("", "")
+    assert heard == [
+        (event, level, {"text": words})
+        for words in ("a remark", "another")
+        for event, level in (("counted", "info"), ("told", "warning"))
+    ]
 
 
 def says(words: str) -> str:
     print(words)
     print(words, file=sys.stderr)
+    emit("counted", text=words)
+    logging.getLogger("curate.download").warning(words)
     return "done"
+
+
+def test_names_and_texts_of_strangers_move_no_cursor_and_begin_no_line(caplab, capsys):
+    hostile = "a\x1b[2K\rb\u202e\nc"
+    for words in (["check", hostile], ["check", hostile, "-v"]):
+        _, _, told = caplab(*words)
+        assert not {"\x1b", "\r", "\u202e"} & set(told)
+        assert "␛[2K␍b⟨U+202E⟩" in told
+        assert not any(line.startswith("c") and "caplab" not in line for line in told.split("\n"))
+    tell(hostile)
+    show(RecaptionSummary(hostile, {"alt ok": 1}, {}))
+    assert capsys.readouterr() == (
+        "1 caption by a␛[2K␍b⟨U+202E⟩\nc\n  alt ok 1\n",
+        "a␛[2K␍b⟨U+202E⟩\nc\n",
+    )

@@ -26,6 +26,7 @@ from pipelines.terminal.groups import experts_of, groups_of
 from pipelines.terminal.options import settings_options
 from recaption.fit.settings import FitSettings
 from recaption.upsample.settings import UpsampleSettings
+from train.settings import TrainSettings
 
 
 class Example(Settings):
@@ -194,7 +195,7 @@ def test_the_settings_that_config_prints_are_the_defaults(name: str, tmp_path: P
     assert load_settings(cls, path, needed) == defaults
     # The same with every # taken away.
     path.write_text(re.sub(r"^#(?! )", "", result.output, flags=re.MULTILINE))
-    assert set(yaml.safe_load(path.read_text())) == set(cls.model_fields)
+    assert set(yaml.safe_load(path.read_text())) == set(cls.model_fields) - set(cls.RENAMED)
     assert load_settings(cls, path, needed) == defaults
     for described in cls.model_fields.values():
         assert described.description
@@ -210,7 +211,9 @@ def test_config_names_the_commands_that_have_settings():
 @pytest.mark.parametrize("name", SETTINGS)
 def test_every_setting_is_in_a_group_and_few_are_for_experts_alone(name: str):
     groups, fields = groups_of(SETTINGS[name]), SETTINGS[name].model_fields
-    assert sorted(chain.from_iterable(groups.values())) == sorted(fields)
+    assert sorted(chain.from_iterable(groups.values())) == sorted(
+        set(fields) - set(SETTINGS[name].RENAMED)
+    )
     classes = SETTINGS[name].__mro__
     starts = {first for cls in classes for first in getattr(cls, "GROUPS", {}).values()}
     assert starts <= set(fields)
@@ -252,3 +255,9 @@ def test_precision_and_device_take_the_same_words_in_every_command():
 def test_training_in_fp16_is_refused_with_the_reason(cls):
     with pytest.raises(ConfigError, match="fp16 need loss scaling"):
         load_settings(cls, None, {"precision": "fp16"})
+
+
+def test_the_threads_of_a_run_have_one_name_in_the_command_s_settings():
+    with pytest.raises(ConfigError, match="threads is called cpus now"):
+        load_settings(TrainCommandSettings, None, {"threads": 4})
+    assert TrainCommandSettings(cpus=3).part(TrainSettings).threads == 0

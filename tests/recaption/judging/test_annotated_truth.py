@@ -146,7 +146,7 @@ def test_a_file_name_that_two_urls_share_is_left_out_and_a_key_is_not(tmp_path) 
     lines = [{"file_name": "0.jpg", "objects": []}, {"key": key, "objects": [{"name": "cat"}]}]
     truth = read_annotations(jsonl(tmp_path / "t.jsonl", lines), dataset)
     assert list(truth.pictures) == [key]
-    assert "1 samples share a file name with another: left out." in truth.notes
+    assert "1 sample shares a file name with another: left out." in truth.notes
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def test_files_from_before_a_column_was_declared_read_as_null(dataset) -> None:
 def test_measures_of_all_sets_make_one_table_and_one_json(dataset) -> None:
     measures = measure_captions(dataset, QUICK, clip_reason="no embeddings were made")
     text = measures_text(measures)
-    assert "the same 1 pictures, of 1 with a caption of each" in text
+    assert "the same 1 picture, of 1 with a caption of each" in text
     assert "R@1 was not measured: no embeddings were made." in text
     told = {(f.a.name, f.b.name): f.accuracy.value for f in measures.fingerprints}
     assert told["big/descriptive", "small/descriptive"] > 0.9

@@ -72,7 +72,7 @@ def test_a_text_outside_of_the_word_range_is_asked_again_with_another_seed_and_r
     tmp_path: Path, moody: MoodyServer
 ) -> None:
     out = tmp_path / "out.parquet"
-    with pytest.raises(StageError, match=r"None of the 1 prompts .*1 rejected: too_short"):
+    with pytest.raises(StageError, match=r"None of 1 prompt .*1 rejected: too_short"):
         upsample(listed(tmp_path, PROMPTS[:1]), out, settings_of(moody, min_words=30, retries=2))
     (row,) = pq.read_table(out).to_pylist()
     assert (row["status"], row["reason"], row["attempts"]) == ("rejected", "too_short", 3)
@@ -123,7 +123,7 @@ def test_what_failed_is_asked_again_where_that_is_wanted(
     before = len(moody.bodies)
     upsample(source, out, settings)
     assert len(moody.bodies) == before, "nothing is missing, so nobody is asked"
-    with pytest.raises(StageError, match=r"None of the 1 prompts .*http_500"):
+    with pytest.raises(StageError, match=r"None of 1 prompt .*http_500"):
         upsample(source, out, settings_of(moody, instruction=str(instruction), retry_failed=True))
     assert len(moody.bodies) == before + 3, "the first try of the engine and two of the row"
 

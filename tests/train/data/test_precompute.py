@@ -335,7 +335,7 @@ def test_a_broken_picture_is_counted_and_the_run_refused_by_its_key(tmp_path):
     at = content.index(f"{key}.png".encode()) + 512
     tar.write_bytes(content[: at + 40] + bytes(60) + content[at + 100 :])
     done, _ = run(dataset, tmp_path, config_of(), Parts())
-    assert "1 pictures do not decode" in done.text()
+    assert "1 picture does not decode" in done.text()
     with pytest.raises(DatasetError, match=rf"did not decode, such as that of sample {key}"):
         open_data(dataset, settings_of(tmp_path), config_of(), Parts().text, "all")
     tar.write_bytes(content)  # repaired
