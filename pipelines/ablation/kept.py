@@ -150,8 +150,7 @@ def record_study(out: Path, settings: AblateSettings, study: Study) -> None:
     left = sorted(set(stored.get("left", [])) | before_now)
     left = [run for run in left if run not in now]
     if new := sorted(set(left) - set(stored.get("left", []))):
-        runs = amount(len(new), "run")
-        tell(f"{runs} no longer of this study, left in place: {_few(new)}")
+        tell(f"{amount(len(new), 'run')} no longer of this study, left in place: {_few(new)}")
     declared = _declared(settings)
     before = stored.get("declared")
     seen = (out / "results" / "contrasts.parquet").exists()

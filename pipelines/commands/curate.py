@@ -318,7 +318,7 @@ def plan(source: str | Path, settings: CurateSettings) -> str:
         about = "" if found.exact else "about "
         counted = f"{about}{amount(found.rows, 'row')} in {about}{amount(shards, 'shard')}"
     if found.captions is not None:
-        texts = f"{amount(found.captions, 'caption')} of {amount(found.pictures, 'picture')}"
+        texts = f"{amount(found.captions, 'caption')} of {amount(found.pictures or 0, 'picture')}"
         counted = f"{texts}; {counted}"
     work = "stored from here" if inputs.local else f"{settings.threads} downloads at a time in each"
     left_out = left_out_line(found.left_out.counts, found.left_out.names())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import io
 import os
 import select
 import signal
@@ -93,8 +94,9 @@ def one_sentence() -> Iterator[None]:
         sys.exit(error.exit_code)
     except click.ClickException as error:
         emit("failed", "error", text=error.format_message(), status=error.exit_code)
-        error.message = visible(error.message)
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        click.echo(visible(shown.getvalue()), err=True, nl=False)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _say("interrupted; the same command continues.", 130)

@@ -205,10 +205,22 @@ def _row(results: Results, a: str, b: str, place: Place, name: str) -> Beside | 
     found, by_seed = difference(one, other, known.bounds(difference=True))
     if not found.defined:
         return None
-    means = [estimate(values.matrix, values.intents).mean for values in (one, other)]
-    shown = "".join(f"{known.shown(mean):>18}" for mean in means)
+    mean_a, mean_b = (estimate(own.matrix, own.intents).mean for own in (one, other))
+    shown = "".join(f"{known.shown(mean):>18}" for mean in (mean_a, mean_b))
     how = amount(found.seeds, "seed") + ("" if by_seed else ", not paired")
     p = f", p {found.p_value:.2g}" if found.has_interval else ""
     line = f"  {known.column:<28}{shown}  {verdicts.size(known, found)} ({how}{p})"
-    numbers = (*means, found.mean, found.low, found.high, found.p_value, found.seeds)
-    return Beside(a, b, place.form, name, *numbers, line)
+    return Beside(
+        a,
+        b,
+        form=place.form,
+        metric=name,
+        mean_a=mean_a,
+        mean_b=mean_b,
+        difference=found.mean,
+        low=found.low,
+        high=found.high,
+        p=found.p_value,
+        seeds=found.seeds,
+        line=line,
+    )

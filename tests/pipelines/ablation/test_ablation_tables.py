@@ -14,7 +14,7 @@ from pipelines.ablation.finished.planning import plan_next
 from pipelines.ablation.metrics import metric
 from pipelines.ablation.schemas import DESCRIBING, SCHEMAS, SETS
 from pipelines.ablation.tables import Tables, study_tables, text_table
-from pipelines.commands.compare import said
+from pipelines.commands.compare import beside
 
 SKILL = {"alt": 0.1, "long-0": 0.3, "long-50": 0.5, "long-100": 0.7, "again": 0.1}
 SEEDS = dict.fromkeys(SKILL, (0, 1, 2)) | {"again": (3, 4, 5)}
@@ -182,15 +182,15 @@ def study(folder: Path, arms: dict[str, tuple[int, ...]], **record: object) -> P
 def test_two_arms_of_studies_stand_beside_each_other_without_a_claim(tmp_path: Path):
     one = study(tmp_path / "one", {"alt": (0, 1, 2), "long-100": (0, 1, 2)})
     other = study(tmp_path / "other", {"again": (3, 4, 5), "alt": (0, 1, 2)})
-    text = said(f"{one}:long-100", f"{one}:alt")
+    text = str(beside(f"{one}:long-100", f"{one}:alt"))
     assert "(3 seeds, p 0.00" in text
     assert text.endswith("exploratory, and nothing is claimed.")
-    assert "3 seeds, not paired" in said(f"{one}:alt", f"{other}:again")
-    assert "A:alt" in said(str(one), str(other))
+    assert "3 seeds, not paired" in str(beside(f"{one}:alt", f"{other}:again"))
+    assert "A:alt" in str(beside(str(one), str(other)))
     with pytest.raises(DatasetError, match="share no arm"):
-        said(str(one), f"{other}:again")
+        beside(str(one), f"{other}:again")
     with pytest.raises(DatasetError, match="did you mean 'alt'"):
-        said(f"{one}:allt", str(other))
+        beside(f"{one}:allt", str(other))
 
 
 def test_studies_that_were_trained_or_judged_otherwise_are_refused(tmp_path: Path):
@@ -199,11 +199,11 @@ def test_studies_that_were_trained_or_judged_otherwise_are_refused(tmp_path: Pat
     other = study(tmp_path / "other", arms, settings={"train": {"model": "dit-33m"}})
     third = study(tmp_path / "third", arms, judges=[{"name": "world", "id": "b"}])
     with pytest.raises(DatasetError, match="model: 'world-small' and 'dit-33m'"):
-        said(str(one), str(other))
+        beside(str(one), str(other))
     with pytest.raises(DatasetError, match="other world judges"):
-        said(str(one), str(third))
+        beside(str(one), str(third))
     with pytest.raises(DatasetError, match="compare like with like"):
-        said(str(one), str(tmp_path))
+        beside(str(one), str(tmp_path))
 
 
 def test_a_pilot_says_what_the_next_study_needs(tmp_path: Path):

@@ -148,7 +148,7 @@ def test_one_run_is_evaluated_on_other_prompts_with_what_it_drew_already(
     before = times(run / "pictures")
     asked = prompts_of({**FIRST["prompts"], "scenes": 6})  # type: ignore[dict-item]
     text = evaluate(run, asked, {"world": {}})
-    assert "one model: exploratory" in text
+    assert "one model: exploratory" in str(text)
     assert before.items() <= times(run / "pictures").items()
     drawn = pq.read_table(run / "evaluation.parquet")
     assert drawn.num_rows == asked.num_rows

@@ -66,12 +66,12 @@ def test_a_run_collapses_when_so_many_in_a_row_were_not_accepted_whatever_their_
 
 def test_the_sentence_names_counts_reasons_the_servers_words_and_what_to_do() -> None:
     block = rows(BAD, BAD, ("rejected", "loop", None))
-    assert following(3, block).sentence("captions") == (
+    assert following(3, block).sentence("caption") == (
         "Stopped, for none of the last 3 captions was accepted (2 failed: http_402, 1 rejected: "
         "loop; the last error: Insufficient credits). What was written is kept, and the same "
         "command asks for these again; stop_after_unaccepted sets when to stop."
     )
-    assert "None of the 3 captions that were asked for" in following(9, block).sentence("captions")
+    assert "None of 3 captions asked for" in following(9, block).sentence("caption")
 
 
 @pytest.mark.parametrize(

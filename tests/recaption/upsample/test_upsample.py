@@ -152,7 +152,7 @@ def test_a_list_of_which_nothing_is_accepted_is_kept_and_asked_again(
 ) -> None:
     source, out = listed(tmp_path, PROMPTS), tmp_path / "out.parquet"
     moody.mood, moody.calm = "no pictures", 1
-    with pytest.raises(StageError, match=r"None of the 3 prompts .*http_400.*not supported"):
+    with pytest.raises(StageError, match=r"None of 3 prompts .*http_400.*not supported"):
         upsample(source, out, settings_of(moody))
     assert pq.read_table(out).column("status").to_pylist() == ["failed"] * 3
     moody.mood = ""
