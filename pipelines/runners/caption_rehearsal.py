@@ -55,7 +55,7 @@ def rehearse(
     told = plan.told()
     if not left:
         raise ConfigError(
-            f"Nothing is missing: of {amount(plan.wanted, 'caption')} all are there."
+            f"Nothing is missing: of {amount(plan.wanted, 'caption')} all are written already."
             if plan.wanted
             else f"Nothing is missing ({told})."
             if told

@@ -50,7 +50,6 @@ TINY_RUN: dict[str, Any] = {
     "log_every": 1,
     "device": "cpu",
     "precision": "fp32",
-    "threads": 1,
 }
 """Over a preset's own numbers; what it trains, and how, stays."""
 
