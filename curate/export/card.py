@@ -15,7 +15,7 @@ from curate.export.settings import ExportSettings
 from curate.store.accounting import accounting
 from curate.store.dataset import Dataset
 from curate.store.finite import finite_columns
-from curate.store.scans import parquet_scan
+from curate.store.scans import parquet_scan, sql_name
 
 _SIZES = (
     (1_000, "n<1K"),
@@ -186,9 +186,9 @@ def _scores(dataset: Dataset, plan: Plan) -> str:
         if not names:
             return "None are numbers."
         parts = ", ".join(
-            f'count("{n}"), avg("{n}"), '
-            + ", ".join(f'approx_quantile("{n}", {q})' for q in (0.05, 0.5, 0.95))
-            for n in names
+            f"count({n}), avg({n}), "
+            + ", ".join(f"approx_quantile({n}, {q})" for q in (0.05, 0.5, 0.95))
+            for n in map(sql_name, names)
         )
         row = connection.execute(
             f"SELECT {parts} FROM (SELECT {finite_columns(connection, 'scores')} FROM scores) "

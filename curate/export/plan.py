@@ -34,7 +34,7 @@ from curate.store.caption_blend import (
 )
 from curate.store.captions import accepted_sql, caption_writers
 from curate.store.dataset import Dataset
-from curate.store.scans import parquet_rows, parquet_scan, sql_text
+from curate.store.scans import parquet_rows, parquet_scan, sql_name, sql_text
 
 if TYPE_CHECKING:
     import duckdb
@@ -274,7 +274,7 @@ def _write_shards(
     samples = int(counted.fetchall()[0][0])
     shards = -(-samples // settings.samples_per_shard)
     own = ", ".join(f"samples.{name}" for name in _SAMPLE_COLUMNS)
-    listed = "".join(f', scores."{name}"' for name in scores)
+    listed = "".join(f", scores.{sql_name(name)}" for name in scores)
     joined = (
         f"LEFT JOIN {dataset.scan('scores', union_by_name=True)} AS scores USING (key) "
         if scores

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from curate.store.scans import sql_name
+
 if TYPE_CHECKING:
     import duckdb
 
@@ -44,5 +46,5 @@ def finite_columns(connection: duckdb.DuckDBPyConnection, source: str) -> str:
     described: list[tuple[Any, ...]] = connection.execute(
         f"DESCRIBE SELECT * FROM {source}"
     ).fetchall()
-    quoted = [('"' + str(row[0]).replace('"', '""') + '"', str(row[1])) for row in described]
+    quoted = [(sql_name(str(row[0])), str(row[1])) for row in described]
     return ", ".join(f"{finite(name, kind)} AS {name}" for name, kind in quoted)

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from curate.store.captions import SCORED_CAPTION
 from curate.store.dataset import Dataset
 from curate.store.finite import finite, finite_columns
+from curate.store.scans import sql_name
 
 if TYPE_CHECKING:
     import duckdb
@@ -68,7 +69,7 @@ def lookups(
             kind, _, label = name.partition("_")
             if kind in ("image", "text"):
                 column = "_".join(filter(None, (kind, "embedding", label)))
-                value = finite(f'_embeddings."{name}"', "FLOAT[]")
+                value = finite(f"_embeddings.{sql_name(name)}", "FLOAT[]")
                 found[column] = Lookup(value, join, "embeddings")
     if dataset.has_table("caption_scores"):
         source = dataset.scan("caption_scores", union_by_name=True)
@@ -79,8 +80,7 @@ def lookups(
         sql, names = caption_columns(connection)
         join = f"LEFT JOIN ({sql}) _captions ON _captions.key = scores.key"
         for name in names:
-            quoted = name.replace('"', '""')
-            found[name] = Lookup(f'_captions."{quoted}"', join, "caption_scores")
+            found[name] = Lookup(f"_captions.{sql_name(name)}", join, "caption_scores")
     return found
 
 
@@ -99,8 +99,8 @@ def caption_columns(connection: duckdb.DuckDBPyConnection) -> tuple[str, list[st
         literal = str(kind).replace("'", "''")
         for name in names:
             columns.append(f"{kind}_{name}")
-            alias = columns[-1].replace('"', '""')
-            parts.append(f"{_over(name)}({name}) FILTER (kind = '{literal}') AS \"{alias}\"")
+            alias = sql_name(columns[-1])
+            parts.append(f"{_over(name)}({name}) FILTER (kind = '{literal}') AS {alias}")
     return f"SELECT {', '.join(parts)} FROM caption_scores GROUP BY key", columns
 
 

@@ -35,7 +35,7 @@ from curate.store.dataset import Dataset
 from curate.store.finite import add_finite, finite
 from curate.store.holes import refuse_damaged
 from curate.store.sample_lookups import lookups
-from curate.store.scans import duckdb_type, parquet_scan, sql_text
+from curate.store.scans import duckdb_type, parquet_scan, sql_name, sql_text
 
 if TYPE_CHECKING:
     import duckdb
@@ -84,7 +84,7 @@ class SampleTables:
         self.dataset = dataset
         self.connection = dataset.connect(TABLES, shard)
         add_finite(self.connection)
-        self._samples = {name: f"samples.{_name(name)}" for name in self._types("samples")}
+        self._samples = {name: f"samples.{sql_name(name)}" for name in self._types("samples")}
         for name in ADDED_LATER["samples"]:
             kind = duckdb_type(SCHEMAS["samples"].field(name).type)
             self._samples.setdefault(name, f"NULL::{kind}")
@@ -123,7 +123,7 @@ class SampleTables:
             table: has one row a stored sample, as `source` would give it.
             columns: of that table; `key` is one.
         """
-        self._copy, self._copied = table, {name.lower(): _name(name) for name in columns}
+        self._copy, self._copied = table, {name.lower(): sql_name(name) for name in columns}
 
     @property
     def columns(self) -> list[str]:
@@ -174,11 +174,11 @@ class SampleTables:
             wanted -= set(self._copied)
         joined = [name for name in self._joined if name.lower() in wanted]
         for index, name in enumerate(joined):
-            columns.append(f"_k{index}.key IS NOT NULL AS {_name(name)}")
+            columns.append(f"_k{index}.key IS NOT NULL AS {sql_name(name)}")
             source = self._joined[name]
             tables += f" LEFT JOIN {source} _k{index} ON _k{index}.key = scores.key"
         looked = {name: look for name, look in self._lookups.items() if name.lower() in wanted}
-        columns += [f"{look.value} AS {_name(name)}" for name, look in looked.items()]
+        columns += [f"{look.value} AS {sql_name(name)}" for name, look in looked.items()]
         for join in dict.fromkeys(look.join for look in looked.values()):
             tables += f" {join}"
         return f"SELECT {', '.join(columns)} FROM {tables}"
@@ -189,10 +189,10 @@ class SampleTables:
         scored = [name for name in self._scores if name.lower() in wanted]
         flags = [name for name in self._flags if name in wanted]
         columns = ["scores.key AS key"]
-        columns += [f"{self._samples[name]} AS {_name(name)}" for name in mine]
+        columns += [f"{self._samples[name]} AS {sql_name(name)}" for name in mine]
         for name in scored:
-            value = finite(f"scores.{_name(name)}", self._kinds[name])
-            columns.append(f"{value} AS {_name(name)}")
+            value = finite(f"scores.{sql_name(name)}", self._kinds[name])
+            columns.append(f"{value} AS {sql_name(name)}")
         columns += [f"coalesce(_flags.{name}, false) AS {name}" for name in flags]
         tables = "scores"
         if mine or not self._scores_are_complete():
@@ -265,7 +265,3 @@ def file_mark(path: Path, size: int = 1 << 16) -> str:
     with open(path, "rb") as opened:
         opened.seek(max(0, path.stat().st_size - size))
         return hashlib.sha256(opened.read()).hexdigest()
-
-
-def _name(column: str) -> str:
-    return '"' + column.replace('"', '""') + '"'

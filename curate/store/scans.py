@@ -35,6 +35,11 @@ def sql_text(text: Path | str) -> str:
     return "'" + str(text).replace("'", "''") + "'"
 
 
+def sql_name(name: str) -> str:
+    """A column's name as SQL quotes it; lists bring names of any kind."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def parquet_rows(path: Path, columns: list[str] | None = None) -> pa.Table:
     """The rows of one file of ours, with its own columns (of folders above that are named
     key=value, Arrow's datasets would make some).

@@ -13,10 +13,9 @@ from curate.base.files import read_json
 from curate.store.dataset import Dataset
 from curate.store.holes import refuse_holes
 from curate.store.sample_view import BYTES_PER_PIXEL, BYTES_PER_PIXEL_SQL
-from curate.store.scans import parquet_scan, sql_text
+from curate.store.scans import parquet_scan, sql_name, sql_text
 from pipelines.report.palette import Palette
 from pipelines.report.pictures import Picture, ShardPictures, thumbnail
-from pipelines.report.sql import identifier
 from pipelines.report.thresholds import Cut, cuts
 
 if TYPE_CHECKING:
@@ -245,7 +244,7 @@ class Inputs:
             )
         scored = set(self.columns("scores")) - {"key"}
         shared = scored & {*self.columns("samples"), BYTES_PER_PIXEL}
-        hidden = ", ".join(identifier(name) for name in sorted(shared | {"key"}))
+        hidden = ", ".join(sql_name(name) for name in sorted(shared | {"key"}))
         self.connection.execute(
             f"CREATE TEMP TABLE pictured AS SELECT samples.*, c.* EXCLUDE ({hidden}), "
             f"{BYTES_PER_PIXEL_SQL} AS {BYTES_PER_PIXEL} "
@@ -337,8 +336,8 @@ def count_hosts(inputs: Inputs) -> None:
     the sum over them and how many have it. One scan; its size grows with the hosts."""
     scored = [name for name in SCORES if name in inputs.columns("scores")]
     sums = "".join(
-        f", sum({identifier(name)}) FILTER (isfinite({identifier(name)})) AS sum_{name}, "
-        f"count({identifier(name)}) FILTER (isfinite({identifier(name)})) AS count_{name}"
+        f", sum({sql_name(name)}) FILTER (isfinite({sql_name(name)})) AS sum_{name}, "
+        f"count({sql_name(name)}) FILTER (isfinite({sql_name(name)})) AS count_{name}"
         for name in scored
     )
     joined = (

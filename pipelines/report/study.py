@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from curate.store.scans import parquet_scan
+from curate.store.scans import parquet_scan, sql_name
 from pipelines.report import metrics, text
 from pipelines.report.charts import Estimate
 from pipelines.report.data import Inputs
-from pipelines.report.sql import identifier
 
 Row = Mapping[str, Any]
 ALL = "all"
@@ -108,7 +107,7 @@ def shown(inputs: Inputs, found: Study) -> list[dict[str, Any]]:
     if not rows or images is None:
         return []
     source = parquet_scan(images)
-    score = identifier(found.metric) if found.metric in inputs.columns(source) else "NULL"
+    score = sql_name(found.metric) if found.metric in inputs.columns(source) else "NULL"
     scored = inputs.rows(
         "SELECT arm, seed, prompt_id, noise, form, wording, prompt, "
         f"{score} AS score FROM {source} WHERE list_contains(?, prompt_id)",

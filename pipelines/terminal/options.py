@@ -93,8 +93,13 @@ def _option(name: str, info: FieldInfo) -> Callable[[Command], Command]:
             flag, name, multiple=True, type=_Named(), callback=_joined, help=help_text
         )
     kind = _parameter_type(base)
+    several = isinstance(kind, _CommaList | _NamedValues)
     if may_be_none(info.annotation):
         kind = _OrNone(kind)
+    if several:
+        return click.option(
+            flag, name, multiple=True, type=kind, callback=_together, help=help_text
+        )
     return click.option(flag, name, default=None, type=kind, help=help_text)
 
 
@@ -174,7 +179,7 @@ class _Named(click.ParamType):
         return name, text
 
 
-def _joined(ctx: click.Context, param: click.Parameter, pairs: Any) -> dict[str, str]:
+def _joined(ctx: click.Context, param: click.Parameter, pairs: Any) -> dict[str, Any]:
     """The values of an option that was given several times, by name."""
     joined = dict(pairs)
     if len(joined) < len(pairs):
@@ -182,6 +187,17 @@ def _joined(ctx: click.Context, param: click.Parameter, pairs: Any) -> dict[str,
         twice = next(name for name in names if names.count(name) > 1)
         raise click.BadParameter(f"{twice!r} is given twice", ctx, param)
     return joined
+
+
+def _together(ctx: click.Context, param: click.Parameter, parts: Any) -> Any:
+    """A list or mapping that was given in several parts; the last must not win silently."""
+    if NONE in parts:
+        if len(parts) > 1:
+            raise click.BadParameter(f"{NONE!r} stands alone", ctx, param)
+        return NONE
+    if parts and isinstance(parts[0], dict):
+        return _joined(ctx, param, [pair for part in parts for pair in part.items()])
+    return [value for part in parts for value in part]
 
 
 class _Yaml(click.ParamType):

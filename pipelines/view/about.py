@@ -11,8 +11,8 @@ from starlette.routing import Route
 
 from curate.base.kinds import HUMAN
 from curate.store.dataset import Dataset
+from curate.store.scans import sql_name
 from pipelines.report.palette import Palette
-from pipelines.report.sql import identifier
 from pipelines.report.text import words
 from pipelines.view.answers import Asked, get
 from pipelines.view.opened import Opened
@@ -78,7 +78,7 @@ def columns(tables: Tables) -> list[dict[str, Any]]:
     types = {name: kind_of(kind) for name, kind in tables.columns.items()}
     types |= {name: "text" for name in types if name in _HASHES}  # numbers by type alone
     numbers = [name for name, kind in types.items() if kind == "number"]
-    parts = ", ".join(f"min({n}), max({n})" for n in map(identifier, numbers))
+    parts = ", ".join(f"min({n}), max({n})" for n in map(sql_name, numbers))
     found = tables.connection.cursor().execute(f"SELECT {parts or 'NULL'} FROM sample")
     ends = found.fetchall()[0]
     ranges = {name: ends[2 * i : 2 * i + 2] for i, name in enumerate(numbers)}

@@ -16,8 +16,7 @@ from starlette.routing import Route
 
 from curate.base.errors import ConfigError, DatasetError
 from curate.base.settings import nearest
-from curate.store.scans import parquet_scan
-from pipelines.report.sql import identifier
+from curate.store.scans import parquet_scan, sql_name
 from pipelines.view.answers import Asked, get
 from pipelines.view.opened import Opened
 from pipelines.view.order import Order
@@ -78,7 +77,7 @@ def window_of(
         raise DatasetError("That order is not known any more; load the page again.")
     tables = opened.tables
     source = (
-        f"orders.{identifier(wanted.name)} o JOIN copied.sample s ON s.rowid = o.id "
+        f"orders.{sql_name(wanted.name)} o JOIN copied.sample s ON s.rowid = o.id "
         f"WHERE o.rowid >= {start} AND o.rowid < {start + count} ORDER BY o.rowid"
     )
     for _ in range(_TRIES):
@@ -106,7 +105,7 @@ def _make_order(opened: Opened, tables: Tables, order: Order) -> int:
     by = _by(tables, order)
     where = " AND ".join(["true", *_limits(opened, tables, order)])
     cursor = tables.connection.cursor()
-    name = identifier(order.name)
+    name = sql_name(order.name)
     # Ties keep the order of the input, so that the same question has the same answer.
     cursor.execute(
         f"CREATE OR REPLACE TABLE orders.{name} AS SELECT rowid AS id FROM copied.sample s "
@@ -117,7 +116,7 @@ def _make_order(opened: Opened, tables: Tables, order: Order) -> int:
         tables.orders[order.name] = total
         while len(tables.orders) > KEPT_ORDERS:
             old, _ = tables.orders.popitem(last=False)
-            cursor.execute(f"DROP TABLE IF EXISTS orders.{identifier(old)}")
+            cursor.execute(f"DROP TABLE IF EXISTS orders.{sql_name(old)}")
     return total
 
 
@@ -144,7 +143,7 @@ def rows(
     if len(show) > SHOWN_MOST:
         raise ConfigError(f"At most {SHOWN_MOST} columns can be shown at once.")
     shown = [column(tables, name) for name in show]
-    listed = ", ".join(f"s.{identifier(name)}" for name in [*_HEAD, *shown])
+    listed = ", ".join(f"s.{sql_name(name)}" for name in [*_HEAD, *shown])
     cursor = tables.connection.cursor()
     found = cursor.execute(f"SELECT {listed} FROM {source}", list(parameters)).fetchall()
     tables.remember_shards({row[0]: row[1] for row in found})
@@ -173,7 +172,7 @@ def _by(tables: Tables, order: Order) -> str:
         return f"hash(s.key || ' {order.random}'), s.key"
     if not order.sort:
         return f's."row" {"DESC" if order.down else "ASC"}'
-    name = identifier(column(tables, order.sort))
+    name = sql_name(column(tables, order.sort))
     return f's.{name} {"DESC" if order.down else "ASC"} NULLS LAST, s."row"'
 
 

@@ -29,8 +29,7 @@ from curate.base.files import atomic_path, fingerprint, plain_path, temporary_pa
 from curate.store.contract import SCHEMAS, WRITTEN_BY
 from curate.store.dataset import Dataset
 from curate.store.sample_view import SEMDEDUP, TABLES, SampleTables
-from curate.store.scans import sql_text
-from pipelines.report.sql import identifier
+from curate.store.scans import sql_name, sql_text
 from pipelines.terminal.failures import first_line, known
 
 _LEFT_OUT = ("status", "reason", "detail", "sha256")  # nobody sorts by them
@@ -139,7 +138,7 @@ class Tables:
         source = self._source()
         described = connection.execute(f"DESCRIBE {source}").fetchall()
         kept = [
-            identifier(str(row[0]))
+            sql_name(str(row[0]))
             for row in described
             if str(row[0]) not in _LEFT_OUT and kind_of(str(row[1])) is not None
         ]
@@ -169,7 +168,7 @@ class Tables:
         # While a dataset is written, pictures are there before their scores.
         return (
             "SELECT samples.*, scored.* EXCLUDE "
-            f"({', '.join(identifier(name) for name in self._of_samples())}) "
+            f"({', '.join(sql_name(name) for name in self._of_samples())}) "
             f"FROM samples LEFT JOIN ({source}) scored ON scored.key = samples.key "
             "WHERE samples.status = 'stored'"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,15 +17,9 @@ from pipelines.runners.local import Local
 from pipelines.world.scene import WorldConfig
 from pipelines.world.serve import serve
 from pipelines.world.web import build_web
+from tests.ports import free_port
 
 ROWS = 240
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)

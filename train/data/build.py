@@ -23,7 +23,7 @@ from curate.base.settings import nearest
 from curate.store.caption_blend import blend_order, hash_uniform, key_numbers
 from curate.store.captions import accepted_sql, caption_writers, sources_read
 from curate.store.dataset import Dataset
-from curate.store.scans import parquet_scan, sql_text
+from curate.store.scans import parquet_scan, sql_name, sql_text
 from train.data import columns as stored
 from train.data.columns import Column, Writer
 from train.data.rows import HELD_OUT, RECORD, ROWS, TRAINING, WEIGHTS
@@ -314,7 +314,7 @@ class Build:
             " + ".join(f"(s.width > {m!r}::DOUBLE * s.height)::INTEGER" for m in middles) or "0"
         )
         columns = self.settings.condition_on
-        scores = "".join(f', x."{c}"::FLOAT AS score_{n}' for n, c in enumerate(columns))
+        scores = "".join(f", x.{sql_name(c)}::FLOAT AS score_{n}" for n, c in enumerate(columns))
         joined = "LEFT JOIN scores x USING (key)" if columns else ""
         # Without a sample_index, as where a table was written by hand, a caption is the first.
         captions = " UNION ALL ".join(

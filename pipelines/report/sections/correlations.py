@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import combinations
 
+from curate.store.scans import sql_name
 from pipelines.report import text
 from pipelines.report.data import Inputs
 from pipelines.report.page import Page, Section
 from pipelines.report.sections.scores import FIRST, NUMERIC
-from pipelines.report.sql import identifier
 
 MOST = 14  # scores in the table
 STEPS = 4  # shades a side
@@ -47,7 +47,7 @@ def compute(inputs: Inputs) -> Correlations | None:
     if len(names) < 2:
         return None
     pairs = list(combinations(names, 2))
-    columns = [f"{identifier(name)}::DOUBLE" for name in names]
+    columns = [f"{sql_name(name)}::DOUBLE" for name in names]
     finite = ", ".join(
         f"CASE WHEN isfinite({column}) THEN {column} END AS v{index}"
         for index, column in enumerate(columns)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from curate.store.scans import sql_name
 from pipelines.report.data import Inputs
 from pipelines.report.page import Page, Section
-from pipelines.report.sql import identifier
 
 COLUMNS = ("text_language", "language", "imported_language", "imported_lang")
 MOST = 15
@@ -48,7 +48,7 @@ def compute(inputs: Inputs) -> Languages | None:
     chosen = "count(p.key)" if inputs.selection is not None else "0"
     join = " LEFT JOIN selected p ON p.key = scores.key" if inputs.selection is not None else ""
     rows = inputs.rows(
-        f"SELECT {identifier(column)} AS name, count(*) AS n, {mean} AS similarity, "
+        f"SELECT {sql_name(column)} AS name, count(*) AS n, {mean} AS similarity, "
         f"{chosen} AS selected FROM scores{join} GROUP BY 1 ORDER BY n DESC, 1"
     )
     unknown = sum(row["n"] for row in rows if row["name"] is None)

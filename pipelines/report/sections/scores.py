@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from curate.store.sample_view import BYTES_PER_PIXEL, BYTES_PER_PIXEL_SQL
+from curate.store.scans import sql_name
 from pipelines.report import text, truth
 from pipelines.report.charts import Bins, Threshold, histogram
 from pipelines.report.data import Inputs
 from pipelines.report.page import Page, Section
 from pipelines.report.pictures import Picture
-from pipelines.report.sql import identifier
 from pipelines.report.thresholds import Cut, thresholds
 
 __all__ = ["bin_edges", "compute", "draw", "thresholds"]
@@ -119,7 +119,7 @@ def _source(inputs: Inputs, name: str) -> tuple[str, str]:
 
 
 def _score(inputs: Inputs, name: str, pictures: int) -> Score:
-    column = identifier(name)
+    column = sql_name(name)
     source, kind = _source(inputs, name)
     cuts = inputs.cuts.get(name, [])
     whole = inputs.rows(
@@ -153,7 +153,7 @@ def bin_edges(low: float, high: float, whole_numbers: bool) -> list[float]:
 
 def _bins(inputs: Inputs, name: str, source: str, edges: Sequence[float]) -> tuple[Bins, int]:
     """The counts, and how many samples lie beyond the edges (they count in the end bars)."""
-    column = identifier(name)
+    column = sql_name(name)
     count, width = len(edges) - 1, edges[1] - edges[0]
     split = truth.split(inputs, name)
     label = split.sql if split is not None else "'samples'"
@@ -177,7 +177,7 @@ def _bins(inputs: Inputs, name: str, source: str, edges: Sequence[float]) -> tup
 def _edges(inputs: Inputs, name: str, cuts: Sequence[Cut]) -> list[Edge]:
     if not inputs.picture_shards:
         return []
-    column = identifier(name)
+    column = sql_name(name)
     base = (
         f"SELECT key, shard, alt_text, {column} AS score FROM {inputs.pictured} "
         f"WHERE isfinite({column}::DOUBLE)"
@@ -214,7 +214,7 @@ def _edges(inputs: Inputs, name: str, cuts: Sequence[Cut]) -> list[Edge]:
 
 
 def _flag(inputs: Inputs, name: str) -> tuple[str, float, int]:
-    column = identifier(name)
+    column = sql_name(name)
     row = inputs.rows(
         f"SELECT count(*) FILTER ({column}) AS yes, count({column}) AS n FROM scores"
     )[0]

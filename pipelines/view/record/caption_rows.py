@@ -10,8 +10,7 @@ import pyarrow.compute as pc
 from curate.store.captions import text_mark
 from curate.store.contract import CAPTIONS, WRITTEN_BY
 from curate.store.dataset import Dataset
-from curate.store.scans import parquet_rows, parquet_scan, sql_text
-from pipelines.report.sql import identifier
+from curate.store.scans import parquet_rows, parquet_scan, sql_name, sql_text
 from recaption.human.marks import Judged, judged_by, said_text, told
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def captions_of(connection: duckdb.DuckDBPyConnection, dataset: Dataset, source:
         read = parquet_rows(path, list(_ASKED))
         for name, values in columns.items():
             values += read.column(name).to_pylist()
-    table = identifier(f"captions of {source}")
+    table = sql_name(f"captions of {source}")
     declared = ", ".join(f"{name} {kind}" for name, kind in _ASKED.items())
     given = ", ".join(f"unnest(${name}::{kind}[])" for name, kind in _ASKED.items())
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} ({declared})")

@@ -20,8 +20,7 @@ from curate.scoring.scorers.head_source import add_head_functions
 from curate.selection.rules import guarded, split_rules
 from curate.store.dataset import Dataset
 from curate.store.sample_view import SampleTables
-from curate.store.scans import parquet_scan
-from pipelines.report.sql import identifier
+from curate.store.scans import parquet_scan, sql_name
 from pipelines.view.opened import Opened
 from pipelines.view.record.caption_rows import fetch
 
@@ -80,7 +79,7 @@ def _rules(opened: Opened, record: Mapping[str, Any], key: str) -> list[dict[str
         for name in _IN_SELECTION.findall(sql):
             tables.add_selection(f"in selection {name}", name)
         columns = _columns(tables, sql)
-        shown = ", ".join(identifier(name) for name in columns)
+        shown = ", ".join(sql_name(name) for name in columns)
         rows = fetch(
             connection,
             f"SELECT ({guarded(connection, sql)}) AS passed_{', ' + shown if shown else ''} "

@@ -17,10 +17,9 @@ import duckdb
 
 from curate.base.errors import ConfigError
 from curate.base.settings import nearest
-from curate.store.scans import parquet_scan
+from curate.store.scans import parquet_scan, sql_name
 from pipelines.ablation.metrics import ordered
 from pipelines.ablation.schemas import metric_names
-from pipelines.report.sql import identifier
 from pipelines.view.runs.tables import rows
 
 KEPT_ORDERS = 16
@@ -141,7 +140,7 @@ class Prompts:
         return [row["prompt_id"] for row in self.ask(sql, **given)]
 
     def _differences(self, by: str) -> str:
-        metric = identifier(self.metric(by))
+        metric = sql_name(self.metric(by))
         mean = f"avg({metric}) FILTER (isfinite({metric}) AND arm = "
         return (
             f"SELECT prompt_id, {mean}$a) - {mean}$b) AS difference FROM {self._images} "
@@ -168,7 +167,7 @@ class Prompts:
         self, ids: Sequence[str], noise: int, cells: Sequence[tuple[str, int]]
     ) -> dict[tuple[str, str], dict[str, Any]]:
         """(prompt, arm) -> its row of images.parquet, of one seed an arm."""
-        listed = ", ".join(map(identifier, self.metrics))
+        listed = ", ".join(map(sql_name, self.metrics))
         found = self.ask(
             f"SELECT prompt_id, arm, seed, picture_id{', ' if listed else ''}{listed} "
             f"FROM {self._images} "
@@ -185,7 +184,7 @@ class Prompts:
 
     def means(self, ids: Sequence[str], by: str) -> dict[tuple[str, str], float]:
         """(prompt, arm) -> mean of a metric over seeds and noises."""
-        metric = identifier(self.metric(by))
+        metric = sql_name(self.metric(by))
         found = self.ask(
             f"SELECT prompt_id, arm, avg({metric}) AS mean FROM {self._images} "
             f"WHERE isfinite({metric}) AND prompt_id IN (SELECT unnest($ids)) GROUP BY ALL",

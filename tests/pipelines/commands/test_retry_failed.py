@@ -2,12 +2,12 @@
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import free_port
 
 from curate.store.dataset import Dataset
 from pipelines.commands.curate import curate
 from pipelines.demo.demo import curate_settings
 from pipelines.world.serve import serve
+from tests.ports import free_port
 
 pytestmark = pytest.mark.usefixtures("one_process")
 

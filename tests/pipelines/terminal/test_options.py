@@ -83,6 +83,14 @@ def test_every_type_of_field_can_be_given_as_an_option(run):
     )
 
 
+def test_a_list_or_mapping_given_in_several_parts_is_whole(run):
+    told = run(*("--kinds", "a", "--kinds", "b,c", "--blend", "x=0.5", "--blend", "y=0.5"))
+    assert told.kinds == ("a", "b", "c")
+    assert told.blend == {"x": 0.5, "y": 0.5}
+    result = CliRunner().invoke(run.command, ["--blend", "x=0.5", "--blend", "x=0.4"])
+    assert "'x' is given twice" in result.output
+
+
 def test_options_win_over_the_yaml_file(run, tmp_path):
     path = tmp_path / "settings.yaml"
     path.write_text("size: 512\nkeep: true\n")
