@@ -149,7 +149,7 @@ def test_a_set_whose_captions_have_changed_is_told_stale_and_made_again(
     again = derive(dataset, "set", dropped)
     assert (again.source, again.written, again.stale) == (found.source, 1, 1)
     assert "have changed" in capsys.readouterr().err
-    assert "1 were out of date" in again.text()
+    assert "1 was out of date" in again.text()
     now = stamps(dataset, found.source)
     assert [shard for shard in now if now[shard] != times[shard]] == ["00002"]
     # Whoever captions other kinds of the same source changes nothing for this one.
