@@ -27,7 +27,8 @@ _ALLOWED = frozenset(
     | {"CAST", "TYPE", "BETWEEN", "COLLATE"}
 )
 
-_ODD = ("unnest", "unlist", "pg_sleep")  # several rows of one; a wait for each
+# Several rows of one; a wait for each; as much memory as a number says, past DuckDB's limit.
+_ODD = {"unnest", "unlist", "pg_sleep", "range", "generate_series", "repeat", "lpad", "rpad"}
 _DEEPEST = 200  # levels of the tree, two or three each of the expression; Python walks it
 
 # Where the sides of a comparison stand in its node.

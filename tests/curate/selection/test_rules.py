@@ -48,6 +48,8 @@ def test_a_rule_knows_its_columns() -> None:
         ("length(read_text('/etc/passwd')) > 0", "reads outside"),
         ("aesthetic > ?", "parameter"),
         ("COLUMNS('a.*') > 1", "star"),
+        ("pg_sleep(9) IS NULL", "no rule about one sample"),
+        ("list_sum(range(width * 1000000)) > 1", "no rule about one sample"),
         ("abs(" * 300 + "nsfw" + ")" * 300 + " > 1", "nests too deeply"),
         ("   ", "empty"),
     ],
