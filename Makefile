@@ -20,7 +20,8 @@ test: setup
 
 # Runs that are killed, starved or broken on purpose and must continue: minutes, not seconds.
 faults: setup
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist load -m faults
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist load -m faults \
+		$$(grep -rl --include='*.py' 'mark.faults' tests)
 
 setup: $(VENV)/.ready
 

@@ -13,6 +13,8 @@ from pipelines.commands.train import TrainCommandSettings, train
 from pipelines.world import weights
 from pipelines.world.serve import serve
 
+pytestmark = pytest.mark.usefixtures("one_process")
+
 FOLDERS = ("openstax", "18f", "recipes")
 
 

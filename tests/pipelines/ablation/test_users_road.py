@@ -18,6 +18,8 @@ from tests.pipelines.judges import tiny_detectors
 from tests.recaption import tiny_captioners
 from tests.train import roads
 
+pytestmark = pytest.mark.usefixtures("one_process")
+
 ARMS = Path(__file__).parents[3] / "examples" / "arms-photographs.yaml"
 CLASSES = ("dog", "cup", "computer mouse", "zebra", "bench")
 """Of GenEval; the detector knows them."""
